@@ -1,0 +1,1 @@
+"""Depth from event cameras on ROS 2, that keeps learning on the robot."""

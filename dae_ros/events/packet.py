@@ -1,0 +1,142 @@
+"""The values that flow through the event half: packets in, events and triggers out.
+
+Times are int64 nanoseconds. Which clock they belong to depends on the encoding
+(`docs/time.md`): absolute for `libcaer`, `libcaer_cmp`, `mono` and the event arrays,
+time since the camera started for `evt3`, `evt2` and `evt2.1`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Payload: TypeAlias = "bytes | bytearray | memoryview | NDArray[np.uint8]"
+
+
+def _freeze(column: NDArray[np.generic]) -> None:
+    column.flags.writeable = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Events:
+    """Change-detection events, sorted by time and inside the sensor; columns are read-only.
+
+    Attributes:
+        t: int64[N], nanoseconds, never decreasing.
+        x: uint16[N], column in px, 0 <= x < width.
+        y: uint16[N], row in px, 0 <= y < height.
+        p: uint8[N], polarity: 1 brighter (ON), 0 darker (OFF).
+    """
+
+    t: NDArray[np.int64]
+    x: NDArray[np.uint16]
+    y: NDArray[np.uint16]
+    p: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        for column in (self.t, self.x, self.y, self.p):
+            _freeze(column)
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def slice(self, start: int, stop: int) -> Events:
+        """Return the events of index `start` (inclusive) to `stop` (exclusive), without a copy."""
+        return Events(
+            self.t[start:stop], self.x[start:stop], self.y[start:stop], self.p[start:stop]
+        )
+
+    @staticmethod
+    def empty() -> Events:
+        """Return no events."""
+        return Events(
+            np.empty(0, np.int64), np.empty(0, np.uint16), np.empty(0, np.uint16),
+            np.empty(0, np.uint8),
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[Events]) -> Events:
+        """Join parts that are already in time order."""
+        if not parts:
+            return Events.empty()
+        if len(parts) == 1:
+            return parts[0]
+        return Events(
+            np.concatenate([part.t for part in parts]),
+            np.concatenate([part.x for part in parts]),
+            np.concatenate([part.y for part in parts]),
+            np.concatenate([part.p for part in parts]),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Triggers:
+    """External trigger edges, in stream order.
+
+    Attributes:
+        t: int64[N], nanoseconds, same clock as the events of the packet.
+        edge: uint8[N], 1 rising, 0 falling.
+        channel: uint16[N], trigger input.
+    """
+
+    t: NDArray[np.int64]
+    edge: NDArray[np.uint8]
+    channel: NDArray[np.uint16]
+
+    def __post_init__(self) -> None:
+        for column in (self.t, self.edge, self.channel):
+            _freeze(column)
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    @staticmethod
+    def empty() -> Triggers:
+        """Return no triggers."""
+        return Triggers(np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint16))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EventPacket:
+    """One message of an event topic, whatever its type; the payload is not copied.
+
+    Attributes:
+        encoding: `evt3`, `libcaer`, `libcaer_cmp`, `mono`, `evt2`, `evt2.1`, or for the
+            per-event array messages `event_array_cdr` (ROS 2) and `event_array_ros1`.
+        height, width: sensor size in px.
+        payload: the encoded events.
+        time_base_ns: added to the times of encodings that carry offsets.
+        stamp_ns: `header.stamp`, the host's clock in ns.
+        seq: the publisher's message counter, None where the type has none.
+        frame_id: `header.frame_id`.
+    """
+
+    encoding: str
+    height: int
+    width: int
+    payload: Payload
+    time_base_ns: int = 0
+    stamp_ns: int = 0
+    seq: int | None = None
+    frame_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DecodedPacket:
+    """What one payload held.
+
+    Attributes:
+        segments: events, cut where time ran back by more than the tolerated disorder;
+            one segment for a healthy packet, none for one without events.
+        triggers: external trigger edges.
+        breaks_ns: for each cut, how far time ran back (positive ns). A packet that begins
+            with a cut against the packet before has as many breaks as segments.
+    """
+
+    segments: tuple[Events, ...]
+    triggers: Triggers
+    breaks_ns: tuple[int, ...] = ()
