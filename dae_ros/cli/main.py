@@ -1,0 +1,55 @@
+"""`dae-ros <verb>`: dispatch to the verbs, and the exit codes that they share."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from dae_ros.errors import DaeError
+
+EXIT_FAILURE = 1
+EXIT_INTERRUPTED = 130
+
+# Verb -> module; a module is imported only when the parser is built, and imports what is slow
+# (torch, numba) only inside its `run`.
+VERBS = ("bag", "convert", "simulate", "models", "demo")
+
+DESCRIPTION = """\
+Depth from event cameras: run it on recordings, convert and simulate recordings, manage weights.
+The live node is started with `ros2 launch dae_ros depth.launch.py`; the verbs here need no ROS."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser with every verb."""
+    parser = argparse.ArgumentParser(
+        prog="dae-ros", description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="`dae-ros <verb> --help` explains a verb, with examples.")
+    subparsers = parser.add_subparsers(dest="verb", metavar="<verb>", required=True)
+    for verb in VERBS:
+        importlib.import_module(f"dae_ros.cli.{verb}").add_parser(subparsers)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one verb.
+
+    Returns:
+        0 when it succeeded, 1 when it failed, 2 for wrong usage (by argparse), 130 when it was
+        interrupted.
+    """
+    parsed = build_parser().parse_args(arguments)
+    try:
+        code: int = parsed.run(parsed)
+    except DaeError as error:
+        print(f"dae-ros {parsed.verb}: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    except KeyboardInterrupt:
+        print(f"dae-ros {parsed.verb}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""The result of one window: a depth map and everything needed to know what it means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from dae_ros.runtime.estimator import DepthEstimator, FloatImage, OutputMeaning
+
+DepthKind: TypeAlias = Literal["metric", "relative"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DepthFrame:
+    """One window's depth.
+
+    Attributes:
+        index: number of the window since the last reset of the window grid, skipped ones counted.
+        start_ns, end_ns: the window [start, end) in decoded event time.
+        stamp_ns: the window's end in the declared clock (`stamp_clock`).
+        depth: float32[H, W]. `metric`: metres along the optical axis, NaN invalid (REP 118).
+            `relative`: the network's number as it is.
+        kind: `metric` or `relative`.
+        orientation: `depth`, `inverse_depth` or `unknown`: what a relative map grows with.
+        image: float32[3, H, W], the event image that the network saw, 0..1.
+        event_count: events in the window.
+        state_age: steps since the recurrent state was last reset, this one included.
+        weight_version, digest: which weights made it.
+        frame_id: the optical frame.
+        latency_ns: from the feeding of the packet that closed the window to the result.
+    """
+
+    index: int
+    start_ns: int
+    end_ns: int
+    stamp_ns: int
+    depth: FloatImage
+    kind: DepthKind
+    orientation: str
+    image: FloatImage
+    event_count: int
+    state_age: int
+    weight_version: int
+    digest: str
+    frame_id: str
+    latency_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class DepthScale:
+    """How the network's number becomes metres, or why it cannot.
+
+    Attributes:
+        orientation: `depth`, `inverse_depth` or `unknown`.
+        metric: whether `scale` and `shift` give metres.
+        scale, shift: metres = scale p + shift, or 1 / (scale p + shift) for inverse depth.
+    """
+
+    orientation: str
+    metric: bool
+    scale: float
+    shift: float
+
+    @staticmethod
+    def choose(meaning: OutputMeaning, orientation: str, scale: float, shift: float) -> DepthScale:
+        """Combine what the weights say with what the user says; the user wins.
+
+        Args:
+            meaning: of the weights.
+            orientation: `checkpoint` or the user's word.
+            scale, shift: the user's, scale 0 where not given.
+
+        A user's scale with an orientation that nobody knows stays relative: whether the number
+        grows or shrinks with distance is never guessed.
+        """
+        chosen = meaning.orientation if orientation == "checkpoint" else orientation
+        if scale > 0.0:
+            return DepthScale(chosen, chosen != "unknown", scale, shift)
+        metric = meaning.metric and chosen == meaning.orientation and chosen != "unknown"
+        return DepthScale(chosen, metric, meaning.scale, meaning.shift)
+
+    @property
+    def kind(self) -> DepthKind:
+        """Whether the result is metres or the network's number."""
+        return "metric" if self.metric else "relative"
+
+    def apply(self, prediction: FloatImage) -> FloatImage:
+        """Turn the network's number into metres, NaN where that gives no positive depth.
+
+        Args:
+            prediction: float32[H, W].
+
+        Returns:
+            float32[H, W]: metres, or the number unchanged where it is relative.
+        """
+        if not self.metric:
+            return prediction
+        metres = prediction * np.float32(self.scale) + np.float32(self.shift)
+        if self.orientation == "inverse_depth":
+            with np.errstate(divide="ignore"):
+                metres = np.float32(1.0) / metres
+        metres[~(np.isfinite(metres) & (metres > 0.0))] = np.nan
+        return metres
+
+
+def scale_of(estimator: DepthEstimator, orientation: str, scale: float, shift: float) -> DepthScale:
+    """Return the scale that holds for the estimator's present weights."""
+    return DepthScale.choose(estimator.meaning, orientation, scale, shift)

@@ -1,0 +1,102 @@
+"""Counters and latency quantiles of a pipeline, handed out as an immutable snapshot."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+# Quantiles are over this many latest windows: nearly two minutes at 20 Hz.
+LATENCY_WINDOWS = 2048
+STAGES = ("decode", "encode", "infer", "latency")
+
+
+@dataclass(frozen=True, slots=True)
+class Quantiles:
+    """Median, 95 % and 99 % quantile and maximum of a duration, in ms."""
+
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStatistics:
+    """What a pipeline has done since it was made.
+
+    Attributes:
+        packets, events: taken in; `events` are those decoded and in bounds.
+        windows: stepped, `windows_empty` of them without events.
+        windows_skipped: closed but not stepped, by the overload policy or because the ring no
+            longer held them.
+        windows_silent: not stepped because nothing had moved for `max_silence_s`.
+        resets, gaps, drops, errors: counts by cause, reason or error code.
+        clock_offset_ns, clock_jitter_ns: ROS minus event clock, None before the first packet.
+        silent: whether stepping has stopped for want of events.
+        stages: quantiles of `decode` (per packet), `encode`, `infer` and `latency` (per window).
+    """
+
+    packets: int
+    events: int
+    windows: int
+    windows_empty: int
+    windows_skipped: int
+    windows_silent: int
+    resets: Mapping[str, int]
+    gaps: Mapping[str, int]
+    drops: Mapping[str, int]
+    errors: Mapping[str, int]
+    clock_offset_ns: int | None
+    clock_jitter_ns: int | None
+    silent: bool
+    stages: Mapping[str, Quantiles]
+
+
+class Tally:
+    """The mutable side, owned by the thread that runs the pipeline."""
+
+    def __init__(self) -> None:
+        self.packets = 0
+        self.events = 0
+        self.windows = 0
+        self.windows_empty = 0
+        self.windows_skipped = 0
+        self.windows_silent = 0
+        self.resets: Counter[str] = Counter()
+        self.gaps: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self._durations_ns: dict[str, deque[int]] = {
+            stage: deque(maxlen=LATENCY_WINDOWS) for stage in STAGES
+        }
+
+    def time(self, stage: str, duration_ns: int) -> None:
+        """Add one duration of a stage."""
+        self._durations_ns[stage].append(duration_ns)
+
+    def snapshot(
+        self,
+        drops: Mapping[str, int],
+        clock_offset_ns: int | None,
+        clock_jitter_ns: int | None,
+        silent: bool,
+    ) -> PipelineStatistics:
+        """Return everything counted so far."""
+        return PipelineStatistics(
+            packets=self.packets, events=self.events, windows=self.windows,
+            windows_empty=self.windows_empty, windows_skipped=self.windows_skipped,
+            windows_silent=self.windows_silent, resets=dict(self.resets), gaps=dict(self.gaps),
+            drops=dict(drops), errors=dict(self.errors), clock_offset_ns=clock_offset_ns,
+            clock_jitter_ns=clock_jitter_ns, silent=silent,
+            stages={
+                stage: quantiles(durations)
+                for stage, durations in self._durations_ns.items() if durations
+            })
+
+
+def quantiles(durations_ns: deque[int]) -> Quantiles:
+    """Return the quantiles of at least one duration in ns."""
+    p50, p95, p99, top = np.quantile(np.fromiter(durations_ns, np.float64), (0.5, 0.95, 0.99, 1.0))
+    return Quantiles(p50 / 1e6, p95 / 1e6, p99 / 1e6, top / 1e6)

@@ -1,0 +1,179 @@
+"""Which window closes next: by time, by event count, or at stamps (frames, triggers).
+
+A window is [start, end) in decoded event time, in whole microseconds. It is closed when an event
+or packet time >= its end has been seen, never by a wall clock, so a recording and a live stream
+close the same windows. What a step does when several are closed at once is the overload policy.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from dae_ros.events.ring_buffer import EventRing
+from dae_ros.parameters import DepthParameters
+
+Overload: TypeAlias = Literal["latest", "merge", "queue"]
+US = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Attributes: index since the grid began; start_ns inclusive, end_ns exclusive."""
+
+    index: int
+    start_ns: int
+    end_ns: int
+
+
+class TimeWindows:
+    """Windows whose ends are the integer multiples of the hop in decoded event time."""
+
+    def __init__(self, length_ns: int, hop_ns: int) -> None:
+        self.length_ns = length_ns
+        self.hop_ns = hop_ns
+        self.skipped = 0
+        self._next_end_ns: int | None = None
+        self._index = 0
+
+    def restart(self) -> None:
+        """Begin the grid again at the next event."""
+        self._next_end_ns = None
+
+    def begin(self, first_event_ns: int) -> None:
+        """Choose the first window: the first whose start is not before the first event."""
+        if self._next_end_ns is None:
+            self._next_end_ns = -(-(first_event_ns + self.length_ns) // self.hop_ns) * self.hop_ns
+
+    def skip_to(self, time_ns: int) -> int:
+        """Go on with the first window that ends after `time_ns`; return how many that skips."""
+        if self._next_end_ns is None or self._next_end_ns > time_ns:
+            return 0
+        count = (time_ns - self._next_end_ns) // self.hop_ns + 1
+        self._next_end_ns += count * self.hop_ns
+        self._index += count
+        return count
+
+    def take(self, ring: EventRing, newest_ns: int, overload: Overload) -> Window | None:
+        """Return the next closed window, None while there is none."""
+        if self._next_end_ns is None or newest_ns < self._next_end_ns:
+            return None
+        start_ns = self._next_end_ns - self.length_ns
+        if overload != "queue":
+            newest_end_ns = newest_ns // self.hop_ns * self.hop_ns
+            self.skipped += self.skip_to(newest_end_ns - self.hop_ns)
+        end_ns = self._next_end_ns
+        if overload != "merge":
+            start_ns = end_ns - self.length_ns
+        window = Window(self._index, start_ns, end_ns)
+        self.skip_to(end_ns)
+        return window
+
+
+class CountWindows:
+    """Windows of a number of events; events that share the last microsecond belong to it too."""
+
+    def __init__(self, length_events: int, hop_events: int) -> None:
+        self.length_events = length_events
+        self.hop_events = hop_events
+        self.skipped = 0
+        self._next: int | None = None
+        self._index = 0
+
+    def restart(self) -> None:
+        """Begin to count again at the next event."""
+        self._next = None
+
+    def begin_at(self, event_index: int) -> None:
+        """Choose the first window: `length_events` from this absolute event index on."""
+        if self._next is None:
+            self._next = event_index + self.length_events
+
+    def take(self, ring: EventRing, newest_ns: int, overload: Overload) -> Window | None:
+        """Return the next closed window, None while there is none."""
+        if self._next is None:
+            return None
+        last = self._last_closed(ring, newest_ns)
+        if last is None:
+            return None
+        first = self._next
+        chosen = first if overload == "queue" else last
+        start_index = (first if overload == "merge" else chosen) - self.length_events
+        self.skipped += (chosen - first) // self.hop_events
+        self._index += (chosen - first) // self.hop_events
+        window = Window(
+            self._index, ring.time_of(start_index) // US * US, self._end_ns(ring, chosen))
+        self._next = chosen + self.hop_events
+        self._index += 1
+        return window
+
+    def _end_ns(self, ring: EventRing, stop: int) -> int:
+        return ring.time_of(stop - 1) // US * US + US
+
+    def _last_closed(self, ring: EventRing, newest_ns: int) -> int | None:
+        if self._next is None or self._next > ring.total_pushed:
+            return None
+        last = self._next + (ring.total_pushed - self._next) // self.hop_events * self.hop_events
+        while last >= self._next:
+            if self._end_ns(ring, last) <= newest_ns:
+                return last
+            last -= self.hop_events
+        return None
+
+
+class StampWindows:
+    """Windows that end at given stamps: middles of exposure, or trigger edges."""
+
+    def __init__(self, length_ns: int) -> None:
+        self.length_ns = length_ns
+        self.skipped = 0
+        self._ends_ns: deque[int] = deque()
+        self._last_ns: int | None = None
+        self._index = 0
+
+    def restart(self) -> None:
+        """Forget stamps that were not reached."""
+        self.skipped += len(self._ends_ns)
+        self._ends_ns.clear()
+        self._last_ns = None
+
+    def add(self, stamp_ns: int) -> bool:
+        """Add the end of a window, floored to whole microseconds; False if it is not newer."""
+        end_ns = stamp_ns // US * US
+        if self._last_ns is not None and end_ns <= self._last_ns:
+            return False
+        self._last_ns = end_ns
+        self._ends_ns.append(end_ns)
+        return True
+
+    def take(self, ring: EventRing, newest_ns: int, overload: Overload) -> Window | None:
+        """Return the next closed window that the ring still covers, None while there is none."""
+        first_ns: int | None = None
+        while self._ends_ns and self._ends_ns[0] <= newest_ns:
+            end_ns = self._ends_ns.popleft()
+            index, self._index = self._index, self._index + 1
+            start_ns = end_ns - self.length_ns
+            if not ring.covers(start_ns):
+                self.skipped += 1
+                continue
+            first_ns = start_ns if first_ns is None else first_ns
+            waiting = bool(self._ends_ns) and self._ends_ns[0] <= newest_ns
+            if overload != "queue" and waiting:
+                self.skipped += 1
+                continue
+            return Window(index, first_ns if overload == "merge" else start_ns, end_ns)
+        return None
+
+
+Windows: TypeAlias = TimeWindows | CountWindows | StampWindows
+
+
+def create_windows(parameters: DepthParameters) -> Windows:
+    """Return the windows that the parameters ask for."""
+    length_ns = round(parameters.window_s * 1e6) * US
+    if parameters.window == "time":
+        return TimeWindows(length_ns, round(parameters.hop_s * 1e6) * US)
+    if parameters.window == "count":
+        return CountWindows(parameters.window_events, parameters.hop_events)
+    return StampWindows(length_ns)
