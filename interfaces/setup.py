@@ -159,6 +159,7 @@ class BuildMessages(build_py):
     """Generates and compiles the message packages instead of copying sources."""
 
     def run(self) -> None:
+        """Generate and compile into the build folder."""
         prefix = ros_prefix()
         compilers()  # before the slow part
         os.environ["AMENT_PREFIX_PATH"] = str(prefix)  # where the generators find their templates
@@ -181,6 +182,7 @@ class MessageDistribution(Distribution):
     """A distribution whose wheel is bound to this platform and Python version."""
 
     def has_ext_modules(self) -> bool:
+        """Say that there is compiled code, which setuptools cannot see."""
         return True
 
 
