@@ -116,13 +116,14 @@ def look_around() -> Base:
 
 def inputs() -> Iterator[Path]:
     """Yield the files that decide what the environment holds."""
-    for name in ("setup.py", "setup.cfg", "package.xml", "pyproject.toml"):
-        yield ROOT / name
-    for folder in ("scripts", "interfaces", "launch", "config", "models", "resource"):
-        for path in sorted((ROOT / folder).rglob("*")):
-            generated = {"build", "__pycache__"} & set(path.parts)
-            if path.is_file() and not generated and ".egg-info" not in str(path):
-                yield path
+    yield ROOT / "setup.py"
+    yield ROOT / "package.xml"  # the version
+    yield Path(__file__).resolve()
+    for path in sorted((ROOT / "interfaces").rglob("*")):
+        relative = path.relative_to(ROOT)
+        generated = any(part == "build" or part.endswith(".egg-info") for part in relative.parts)
+        if path.is_file() and not generated:
+            yield path
 
 
 def fingerprint(base: Base) -> str:
@@ -233,7 +234,7 @@ class Setup:
                 return
             self.step(f"PyTorch {found} of {self.base.torch_folder} cannot be imported here")
         link.unlink(missing_ok=True)
-        if ask_python(str(self.python), "import torch") is None:
+        if not (self.site_packages() / "torch").is_dir():
             self.step(
                 f"Installing {TORCH}: a CPU-only build is about 0.2 GB to download; the build that "
                 "pip takes by default on Linux brings CUDA and is about 3 GB (6 GB on disk). How "
