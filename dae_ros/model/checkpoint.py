@@ -1,0 +1,298 @@
+"""Reads and writes checkpoints: weights together with what their number means.
+
+Three kinds of file are understood: the authors' of DepthAnyEvent(-R) (pickled, a nested
+`state_dict` and a `config`), the official ones of Depth Anything V2 (pickled, flat), and this
+project's (safetensors with meta-data). Loading is strict: pickled code is never run, and every
+key, shape and value is accounted for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from dae_ros.errors import ConfigurationError, WeightsError
+from dae_ros.model.configuration import Meaning, ModelConfig
+from dae_ros.model.dav2 import Network, build_network
+from dae_ros.model.published import PublishedFile, read_published
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A network with weights, and everything that is known about it.
+
+    Attributes:
+        name: the file's name, a name from the manifest, or `untrained:<variant>`.
+        network: in eval mode, float32, on the CPU.
+        config: what it is made of.
+        meaning: what its number means.
+        digest: sha256 of the file (for untrained weights, of the tensors), 64 hex digits.
+        path: the file, None for untrained weights.
+        notes: sentences that a user should see: what the file leaves open.
+    """
+
+    name: str
+    network: Network
+    config: ModelConfig
+    meaning: Meaning
+    digest: str
+    path: Path | None = None
+    notes: tuple[str, ...] = ()
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file, 64 hex digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str],
+    *,
+    config: ModelConfig | None = None,
+    meaning: Meaning | None = None,
+    name: str | None = None,
+) -> LoadedModel:
+    """Read a checkpoint, strictly.
+
+    Args:
+        path: a file of one of the three kinds.
+        config: what the network is made of, for a file that does not say it itself (an
+            official metric Depth Anything V2, say).
+        meaning: what its number means, if it is known better than the file says.
+        name: what to call it; the file's name if not given.
+
+    Raises:
+        WeightsError: if the file is missing, damaged, holds pickled code, not finite values,
+            or does not cover the network's keys and shapes exactly; the sentence names the
+            file, the first offending keys and what to do, and `.data` holds them all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(
+            f"there is no checkpoint {path}. `dae-ros models list` shows the known ones and "
+            "where to put them; untrained:vits runs without weights",
+            path=str(path),
+        )
+    digest = file_digest(path)
+    found = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path, config)
+    used = found.config if config is None else config
+    # The file is trusted about itself; a configuration from outside must agree with it.
+    if found.embedded and used != found.config:
+        raise WeightsError(
+            f"{path}: the file says {found.config}, but {config} was asked for. Leave the "
+            "configuration out",
+            path=str(path),
+        )
+    network = _fill(path, used, found.tensors)
+    return LoadedModel(
+        name=path.name if name is None else name,
+        network=network,
+        config=used,
+        meaning=found.meaning if meaning is None else meaning,
+        digest=digest,
+        path=path,
+        notes=found.notes,
+    )
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str],
+    network: Network,
+    meaning: Meaning,
+    *,
+    dtype: torch.dtype = torch.float32,
+    extra: Mapping[str, str] | None = None,
+) -> str:
+    """Write weights, configuration and meaning as safetensors; complete or not at all.
+
+    Args:
+        path: the file, replaced atomically (temporary file, fsync, rename).
+        network: its configuration is written from `network.config`.
+        meaning: what its number means.
+        dtype: of the stored floats; float16 halves the file.
+        extra: more meta-data, kept beside (`origin`, `step`, ...).
+
+    Returns:
+        The sha256 of the file.
+
+    Raises:
+        WeightsError: if a weight is not finite, or not in `dtype`.
+    """
+    path = Path(path)
+    tensors = {}
+    for key, value in network.state_dict().items():
+        stored = value.detach().to("cpu", dtype) if value.is_floating_point() else value.cpu()
+        if not torch.isfinite(stored).all():
+            raise WeightsError(
+                f"{path} is not written: {key} is not finite as {dtype}", path=str(path), key=key
+            )
+        tensors[key] = stored.contiguous()
+    metadata = {
+        **(extra or {}),
+        "dae_ros.format": FORMAT,
+        "dae_ros.config": json.dumps(network.config.to_dict(), sort_keys=True),
+        "dae_ros.meaning": json.dumps(meaning.to_dict(), sort_keys=True),
+    }
+    data = safetensors.torch.save(tensors, metadata=metadata)
+    with _replacing(path) as descriptor, os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return hashlib.sha256(data).hexdigest()
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[int]:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        yield descriptor
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _is_safetensors(path: Path) -> bool:
+    # By content: 8 bytes of header length, then JSON. Pickles begin with PK or 0x80.
+    with path.open("rb") as stream:
+        return stream.read(9)[8:] == b"{"
+
+
+def _read_safetensors(path: Path) -> PublishedFile:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except safetensors.SafetensorError as error:
+        raise WeightsError(
+            f"{path} is damaged: {error}. Get the file again", path=str(path)
+        ) from error
+    if metadata.get("dae_ros.format") != FORMAT:
+        raise WeightsError(
+            f"{path} is a safetensors file without this project's meta-data (format {FORMAT}), "
+            "so nothing says what its weights mean. Use the .pth file of the authors, or write "
+            "it with save_checkpoint",
+            path=str(path),
+            format=metadata.get("dae_ros.format"),
+        )
+    try:
+        config = ModelConfig.from_dict(json.loads(metadata["dae_ros.config"]))
+        meaning = Meaning.from_dict(json.loads(metadata["dae_ros.meaning"]))
+    except (KeyError, TypeError, ValueError, ConfigurationError) as error:
+        raise WeightsError(
+            f"{path}: its meta-data cannot be read ({error}). Write it with save_checkpoint",
+            path=str(path),
+        ) from error
+    return PublishedFile(tensors, config, meaning, embedded=True)
+
+
+def _read_pickle(path: Path, config: ModelConfig | None) -> PublishedFile:
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+            raise WeightsError(
+                f"{path} holds pickled objects other than tensors and plain values, which could "
+                "run code, so it is not opened. If you trust its origin, open it yourself in a "
+                "throw-away environment and save its tensors and plain configuration again",
+                path=str(path),
+                reason=str(error),
+            ) from error
+        raise _damaged(path, error) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError,
+            IndexError, AssertionError) as error:  # fmt: skip
+        # What torch.load raises for cut and foreign files depends on where the bytes end.
+        raise _damaged(path, error) from error
+    return read_published(path, content, config)
+
+
+def _damaged(path: Path, error: Exception) -> WeightsError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return WeightsError(
+        f"{path} is damaged or no checkpoint: {reason}. Get the file again and compare its size "
+        "and sha256",
+        path=str(path),
+        reason=reason,
+    )
+
+
+def _fill(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Network:
+    try:
+        # Shapes only: no memory and no time for weights that are replaced at once.
+        with torch.device("meta"):
+            network = build_network(config)
+    except ConfigurationError as error:
+        raise WeightsError(f"{path}: {error.message}", path=str(path)) from error
+    expected = network.state_dict()
+    _compare(path, config, expected, tensors)
+    for key, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise WeightsError(
+                f"{path}: {key} holds NaN or infinity; the training of this file diverged or "
+                "the file is damaged. Use another one",
+                path=str(path),
+                key=key,
+            )
+    network.load_state_dict(
+        {key: tensors[key].to(expected[key].dtype).contiguous() for key in expected}, assign=True
+    )
+    return network.eval()
+
+
+def _compare(
+    path: Path,
+    config: ModelConfig,
+    expected: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    missing = [key for key in expected if key not in tensors]
+    unexpected = [key for key in tensors if key not in expected]
+    mismatched = [
+        f"{key} is {tuple(tensors[key].shape)}, not {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in tensors
+        and (
+            tensors[key].shape != value.shape
+            or tensors[key].is_floating_point() != value.is_floating_point()
+        )
+    ]
+    if not (missing or unexpected or mismatched):
+        return
+    parts = [
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for what, keys in (
+            ("keys are missing", missing),
+            ("keys are unknown", unexpected),
+            ("shapes differ", mismatched),
+        )
+        if keys
+    ]
+    recurrence = config.recurrence or "no recurrence"
+    raise WeightsError(
+        f"{path} does not fit {config.encoder} with {recurrence}: {'; '.join(parts)}. Compare "
+        "it with `dae-ros models list`; it may be of another network, or only a part of one",
+        path=str(path),
+        missing=missing,
+        unexpected=unexpected,
+        mismatched=mismatched,
+    )

@@ -1,0 +1,226 @@
+"""The head: four encoder maps to one dense prediction, with or without memory.
+
+DPT (Ranftl et al. 2021, arXiv:2103.13413) as in Depth Anything V2, plus one recurrent unit
+per level before the fusion for DepthAnyEvent-R (Bartolomei et al. 2025, arXiv:2509.15224).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.model.configuration import ModelConfig
+from dae_ros.model.conv_lstm import RecurrentLayer
+
+State = tuple[Tensor, ...]
+
+
+class ResidualConvUnit(nn.Module):
+    """x + conv(relu(conv(relu(x)))), 3x3, same size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, C, h, w)."""
+        out: Tensor = x + self.conv2(torch.relu(self.conv1(torch.relu(x))))
+        return out
+
+
+class FusionBlock(nn.Module):
+    """Adds a finer level to what came from the coarser ones, and brings it to the next size."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.out_conv = nn.Conv2d(channels, channels, 1)
+        # The coarsest block has no coarser input; its first unit is only there because the
+        # published files hold its weights.
+        self.resConfUnit1 = ResidualConvUnit(channels)
+        self.resConfUnit2 = ResidualConvUnit(channels)
+
+    def forward(self, coarse: Tensor | None, level: Tensor, size: Sequence[int]) -> Tensor:
+        """Return (B, C, *size)."""
+        fused = level if coarse is None else coarse + self.resConfUnit1(level)
+        fused = self.resConfUnit2(fused)
+        fused = F.interpolate(fused, size=tuple(size), mode="bilinear", align_corners=True)
+        out: Tensor = self.out_conv(fused)
+        return out
+
+
+class Scratch(nn.Module):
+    """Projection of the four levels to F channels, their fusion, and the output convolutions."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        f, (c1, c2, c3, c4) = config.features, config.reassemble
+        self.layer1_rn = nn.Conv2d(c1, f, 3, padding=1, bias=False)
+        self.layer2_rn = nn.Conv2d(c2, f, 3, padding=1, bias=False)
+        self.layer3_rn = nn.Conv2d(c3, f, 3, padding=1, bias=False)
+        self.layer4_rn = nn.Conv2d(c4, f, 3, padding=1, bias=False)
+        self.refinenet1 = FusionBlock(f)
+        self.refinenet2 = FusionBlock(f)
+        self.refinenet3 = FusionBlock(f)
+        self.refinenet4 = FusionBlock(f)
+        self.output_conv1 = nn.Conv2d(f, f // 2, 3, padding=1)
+        self.output_conv2 = nn.Sequential(
+            nn.Conv2d(f // 2, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 1, 1)
+        )
+
+    def project(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Bring the four levels, finest first, to F channels."""
+        layers = (self.layer1_rn, self.layer2_rn, self.layer3_rn, self.layer4_rn)
+        return [layer(level) for layer, level in zip(layers, levels, strict=True)]
+
+    def fuse(self, levels: Sequence[Tensor]) -> Tensor:
+        """Fuse the four levels, finest first, into (B, F/2, 2 h1, 2 w1)."""
+        l1, l2, l3, l4 = levels
+        path = self.refinenet4(None, l4, l3.shape[2:])
+        path = self.refinenet3(path, l3, l2.shape[2:])
+        path = self.refinenet2(path, l2, l1.shape[2:])
+        path = self.refinenet1(path, l1, (2 * l1.shape[2], 2 * l1.shape[3]))
+        out: Tensor = self.output_conv1(path)
+        return out
+
+
+class DPTHead(nn.Module):
+    """Four encoder maps and the state of the last step -> prediction and new state.
+
+    Args:
+        config: channels, recurrence, activation.
+        channels, strides: of the encoder's maps, see `extractor.Encoder`.
+    """
+
+    def __init__(
+        self, config: ModelConfig, channels: Sequence[int], strides: Sequence[int]
+    ) -> None:
+        super().__init__()
+        if len(channels) != 4 or len(strides) != 4:
+            raise ConfigurationError(
+                f"the encoder gives {len(channels)} maps; the head needs four",
+                channels=tuple(channels),
+            )
+        self.config = config
+        self.strides = tuple(strides)
+        one_scale = len(set(strides)) == 1
+        self.one_scale = one_scale
+        c1, c2, c3, c4 = config.reassemble
+        self.projects = nn.ModuleList(
+            nn.Conv2d(given, wanted, 1)
+            for given, wanted in zip(channels, config.reassemble, strict=True)
+        )
+        self.resize_layers = nn.ModuleList(
+            [
+                nn.ConvTranspose2d(c1, c1, 4, stride=4),
+                nn.ConvTranspose2d(c2, c2, 2, stride=2),
+                nn.Identity(),
+                nn.Conv2d(c4, c4, 3, stride=2, padding=1),
+            ]
+            if one_scale
+            else [nn.Identity() for _ in range(4)]
+        )
+        self.scratch = Scratch(config)
+        if config.recurrence is not None:
+            self.gru_layer_1 = RecurrentLayer(config.features, config.recurrence)
+            self.gru_layer_2 = RecurrentLayer(config.features, config.recurrence)
+            self.gru_layer_3 = RecurrentLayer(config.features, config.recurrence)
+            self.gru_layer_4 = RecurrentLayer(config.features, config.recurrence)
+
+    def level_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
+        """Return (rows, columns) of the four levels before the recurrence, finest first.
+
+        Args:
+            height, width: of the network's input in px, multiples of the largest stride.
+        """
+
+        def cells(side: int) -> list[int]:
+            h = [side // stride for stride in self.strides]
+            return [4 * h[0], 2 * h[1], h[2], (h[3] + 1) // 2] if self.one_scale else h
+
+        return list(zip(cells(height), cells(width), strict=True))
+
+    def state_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        """Return (channels, rows, columns) of each tensor of the state, without the batch.
+
+        Coarsest level first; per level hidden and cell (convlstm) or hidden alone (convgru);
+        empty without recurrence.
+
+        Raises:
+            ConfigurationError: if the input is too small: the recurrence takes one cell off
+                every side of every level, so 5 patches per side are the least for a ViT.
+        """
+        if self.config.recurrence is None:
+            return []
+        shapes = []
+        for rows, columns in reversed(self.level_sizes(height, width)):
+            if rows < 3 or columns < 3:
+                raise ConfigurationError(
+                    f"the network's input {height}x{width} is too small for the recurrence: "
+                    f"its coarsest level has {rows}x{columns} cells and needs 3x3",
+                    height=height,
+                    width=width,
+                )
+            shapes += [(self.config.features, rows - 2, columns - 2)] * self.gru_layer_1.tensors
+        return shapes
+
+    def forward(
+        self, maps: Sequence[Tensor], size: tuple[int, int], state: State
+    ) -> tuple[Tensor, State]:
+        """Predict.
+
+        Args:
+            maps: the encoder's four maps.
+            size: height and width of the prediction in px.
+            state: of the last step, see `state_shapes`; `()` without recurrence.
+
+        Returns:
+            The prediction (B, 1, *size) and the new state.
+        """
+        levels = [
+            resize(project(level))
+            for project, resize, level in zip(self.projects, self.resize_layers, maps, strict=True)
+        ]
+        levels = self.scratch.project(levels)
+        if self.config.recurrence is not None:
+            levels, state = self._remember(levels, state)
+        features = F.interpolate(
+            self.scratch.fuse(levels),
+            size=size,
+            mode="bilinear",
+            align_corners=self.config.head_align_corners,
+        )
+        return self._activate(self.scratch.output_conv2(features)), state
+
+    def _remember(self, levels: Sequence[Tensor], state: State) -> tuple[list[Tensor], State]:
+        layers = (self.gru_layer_4, self.gru_layer_3, self.gru_layer_2, self.gru_layer_1)
+        count = self.gru_layer_1.tensors
+        if len(state) != 4 * count:
+            raise ConfigurationError(
+                f"the state has {len(state)} tensors; this network keeps {4 * count}. Begin "
+                "with initial_state(batch, height, width)",
+                tensors=len(state),
+            )
+        remembered: list[Tensor] = []
+        new_state: list[Tensor] = []
+        for index, (layer, level) in enumerate(zip(layers, reversed(levels), strict=True)):
+            feature, tensors = layer(level, state[index * count : (index + 1) * count])
+            remembered.append(feature)
+            new_state += tensors
+        return remembered[::-1], tuple(new_state)
+
+    def _activate(self, x: Tensor) -> Tensor:
+        config = self.config
+        if config.activation == "relu":
+            x = torch.relu(x)
+            x = 1.0 / (x + 1e-6) if config.inv_prediction else x
+        elif config.activation == "sigmoid":
+            x = torch.sigmoid(x)
+            x = 1.0 - x if config.inv_prediction else x
+        else:
+            x = F.softplus(x)
+        return x if config.output_scale == 1.0 else x * config.output_scale

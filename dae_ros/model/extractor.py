@@ -1,0 +1,120 @@
+"""What a network may use as its encoder, and how timm's feature extractors become one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.model.backbone import VisionTransformer
+from dae_ros.model.configuration import TIMM_PREFIX, TRANSFORMERS
+
+
+class Encoder(Protocol):
+    """Any module that turns (B, 3, H, W) into four feature maps.
+
+    Attributes:
+        channels: channels of the four maps.
+        strides: px of the image per cell of the four maps, finest first. H and W must be
+            multiples of the largest. Four equal strides (a plain transformer) are spread to a
+            pyramid by the head; maps that already form one are only projected.
+    """
+
+    @property
+    def channels(self) -> tuple[int, ...]: ...
+
+    @property
+    def strides(self) -> tuple[int, ...]: ...
+
+    def __call__(self, image: Tensor) -> Sequence[Tensor]: ...
+
+
+class TimmEncoder(nn.Module):
+    """The last four feature maps of a model of timm (extra `timm`), without weights.
+
+    Args:
+        name: a model of timm that supports `features_only`.
+
+    Raises:
+        ConfigurationError: if timm cannot be imported, does not know the name, or the model
+            has fewer than four feature maps.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        try:
+            import timm
+        except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision of another torch
+            raise ConfigurationError(
+                f"encoder {TIMM_PREFIX}{name} needs timm, which cannot be imported ({error}). "
+                "Install the extra `timm` on a machine whose torchvision fits its torch",
+                encoder=name,
+            ) from error
+        if not timm.is_model(name):
+            raise ConfigurationError(f"timm has no model '{name}'", encoder=name)
+        probe = timm.create_model(name, pretrained=False, features_only=True)
+        levels = len(probe.feature_info)
+        if levels < 4:
+            raise ConfigurationError(
+                f"timm's {name} has {levels} feature maps; four are needed", encoder=name
+            )
+        self.body = timm.create_model(
+            name,
+            pretrained=False,
+            features_only=True,
+            out_indices=tuple(range(levels - 4, levels)),
+        )
+        self.channels = tuple(int(count) for count in self.body.feature_info.channels())
+        self.strides = tuple(int(stride) for stride in self.body.feature_info.reduction())
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return four maps (B, channels[k], H / strides[k], W / strides[k])."""
+        maps = []
+        for channels, level in zip(self.channels, self.body(image), strict=True):
+            # Some models of timm keep channels last.
+            maps.append(level if level.shape[1] == channels else level.permute(0, 3, 1, 2))
+        return maps
+
+
+def build_encoder(name: str) -> VisionTransformer | TimmEncoder:
+    """Return the encoder that `ModelConfig.encoder` names, with untrained weights.
+
+    Raises:
+        ConfigurationError: for a name that neither this project nor timm knows.
+    """
+    if name in TRANSFORMERS:
+        return VisionTransformer(TRANSFORMERS[name])
+    if name.startswith(TIMM_PREFIX):
+        return TimmEncoder(name.removeprefix(TIMM_PREFIX))
+    raise ConfigurationError(
+        f"there is no encoder '{name}'; known are {', '.join(TRANSFORMERS)} and "
+        f"{TIMM_PREFIX}<name>",
+        encoder=name,
+    )
+
+
+def check_image(image: Tensor, strides: Sequence[int]) -> None:
+    """Refuse an input that the encoder would crop silently.
+
+    Raises:
+        ConfigurationError: unless image is (B, 3, H, W) of floats and H and W are multiples
+            of the largest stride.
+    """
+    multiple = max(strides)
+    if image.dim() != 4 or image.shape[1] != 3 or not torch.is_floating_point(image):
+        raise ConfigurationError(
+            f"the network's input is {tuple(image.shape)} {image.dtype}; give floats of shape "
+            "(batch, 3, height, width)",
+            shape=tuple(image.shape),
+        )
+    height, width = image.shape[2:]
+    if height % multiple or width % multiple:
+        raise ConfigurationError(
+            f"the network's input is {height}x{width}; both sides must be multiples of "
+            f"{multiple}. Resize it to the size that `network_size` gives",
+            height=height,
+            width=width,
+        )

@@ -1,0 +1,72 @@
+"""Turns the text of a `weights` parameter into a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dae_ros.errors import WeightsError
+from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
+from dae_ros.model.configuration import ModelConfig
+from dae_ros.model.dav2 import metric_config, relative_config
+from dae_ros.model.manifest import Entry, Manifest, file_of, find_entry, read_manifest
+from dae_ros.model.untrained import PREFIX, untrained
+
+
+def load_weights(weights: str) -> LoadedModel:
+    """Load what a user names.
+
+    Args:
+        weights: `untrained:vits` (vitb, vitl), a name from models/manifest.yaml, or a file.
+
+    Raises:
+        WeightsError: if there is no such thing, or the file is not what it should be.
+    """
+    if not weights:
+        raise WeightsError(
+            "no weights are given. `dae-ros models list` shows the known ones; "
+            f"{PREFIX}vits runs without"
+        )
+    if weights.startswith(PREFIX):
+        return untrained(weights.removeprefix(PREFIX))
+    manifest = read_manifest()
+    path = Path(weights).expanduser()
+    if weights in {entry.name for entry in manifest.entries}:
+        return _load_entry(manifest, find_entry(manifest, weights))
+    if not path.is_file() and path.name == weights and not path.suffix:
+        find_entry(manifest, weights)  # raises, with the known names
+    return load_checkpoint(path)
+
+
+def _load_entry(manifest: Manifest, entry: Entry) -> LoadedModel:
+    path = file_of(manifest, entry)
+    if path is None:
+        raise WeightsError(
+            f"the file of {entry.name} is not here. {entry.how_to_get()}", name=entry.name
+        )
+    loaded = load_checkpoint(
+        path, config=_config_of(entry), meaning=entry.meaning, name=entry.name
+    )
+    if entry.sha256 is not None and loaded.digest != entry.sha256:
+        raise WeightsError(
+            f"{path} is not {entry.name}: its sha256 is {loaded.digest}, the manifest says "
+            f"{entry.sha256}. Remove it and get it again: `dae-ros models fetch {entry.name}`",
+            path=str(path),
+            digest=loaded.digest,
+            expected=entry.sha256,
+        )
+    if entry.encoder != loaded.config.encoder:
+        raise WeightsError(
+            f"{path} is not {entry.name}: it holds {loaded.config.encoder}, the manifest says "
+            f"{entry.encoder}",
+            path=str(path),
+        )
+    return loaded
+
+
+def _config_of(entry: Entry) -> ModelConfig | None:
+    # Official files of Depth Anything V2 say nothing about themselves; all others do.
+    if entry.network != "depth_anything_v2":
+        return None
+    if entry.meaning.scale == "relative":
+        return relative_config(entry.encoder)
+    return metric_config(entry.encoder, entry.output_scale)
