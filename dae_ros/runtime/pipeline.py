@@ -7,27 +7,27 @@ the calls were grouped (with the overload policy `queue`).
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Iterator
+
+import numpy as np
 
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, PacketError
 from dae_ros.events.frame import Frame
-from dae_ros.events.packet import EventPacket
+from dae_ros.events.packet import EventPacket, Triggers
 from dae_ros.events.stream import EventStream, StreamPart
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.surface import TencodeSurface
 from dae_ros.representation.tencode import tencode_voxel
 from dae_ros.runtime.depth_frame import DepthFrame, scale_of
-from dae_ros.runtime.estimator import DepthEstimator, FloatImage
+from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.statistics import PipelineStatistics, Tally
 from dae_ros.runtime.windows import CountWindows, StampWindows, TimeWindows, Window, create_windows
 
-Encoder: TypeAlias = "Callable[[Window], FloatImage]"
-
-# Causes of a gap after which the past says nothing about the present, however short it was.
-RESETTING_GAPS = frozenset({"time_backward", "restart", "resolution", "encoding"})
+# Bytes that the ring keeps per event: t 8, x 2, y 2, p 1.
+EVENT_BYTES = 13
 
 
 def _ignore(_: PacketError) -> None:
@@ -62,13 +62,12 @@ class DepthPipeline:
             ring_capacity_bytes=parameters.ring_mb * 1_000_000,
         )
         self._inbox: deque[tuple[EventPacket | Frame, int]] = deque()
-        self._parts: deque[tuple[StreamPart, int]] = deque()
+        self._parts: Iterator[StreamPart] = iter(())
         self._surface: TencodeSurface | None = None
         self._tally = Tally()
         self._dropped: Counter[str] = Counter()
         self._fed_ns = 0
         self._newest_ns: int | None = None
-        self._last_event_ns: int | None = None
         self._silent = False
         self._frame_id = parameters.frame_id
         self._encoder_name = (
@@ -119,10 +118,9 @@ class DepthPipeline:
     def restart(self, cause: str) -> None:
         """Forget everything that came before: queued packets, ring, windows, recurrent state."""
         self._inbox.clear()
-        self._parts.clear()
+        self._parts = iter(())
         self._stream.reset()
         self._begin_again(cause)
-        self._newest_ns = None
 
     def step(self) -> DepthFrame | None:
         """Work until one window has been stepped.
@@ -152,35 +150,62 @@ class DepthPipeline:
         drops.update(self._dropped)
         self._tally.windows_skipped = self._windows.skipped
         clock = self._stream.clock
-        return self._tally.snapshot(
-            drops, None if clock is None else clock.offset_ns,
-            None if clock is None else clock.jitter_ns, self._silent)
+        return self._tally.snapshot(drops, clock.offset_ns, clock.jitter_ns, self._silent)
 
     def _absorb_next(self) -> bool:
         """Take in one part, decoding the next packet if none is left; False if nothing waits."""
-        if not self._parts:
-            if not self._inbox:
-                return False
-            item, self._fed_ns = self._inbox.popleft()
-            if isinstance(item, Frame):
-                self._absorb_frame(item)
-                return True
-            begin_ns = self._clock_ns()
-            self._tally.packets += 1
-            try:
-                parts = self._stream.feed(item)
-            except PacketError as error:
-                self._tally.errors[error.code] += 1
-                self._on_packet_error(error)
-                return True
-            self._tally.time("decode", self._clock_ns() - begin_ns)
-            if not self._parameters.frame_id:
-                self._frame_id = item.frame_id
-            self._parts.extend((part, self._fed_ns) for part in parts)
+        part = self._next_part()
+        if part is not None:
+            self._absorb(part)
             return True
-        part, self._fed_ns = self._parts.popleft()
-        self._absorb(part)
+        if not self._inbox:
+            return False
+        item, self._fed_ns = self._inbox.popleft()
+        if isinstance(item, Frame):
+            self._absorb_frame(item)
+            return True
+        self._tally.packets += 1
+        if not self._parameters.frame_id:
+            self._frame_id = item.frame_id
+        self._parts = (
+            piece for part in self._stream.feed(item) for piece in self._split(part))
+        begin_ns = self._clock_ns()
+        part = self._next_part()
+        self._tally.time("decode", self._clock_ns() - begin_ns)
+        if part is not None:
+            self._absorb(part)
         return True
+
+    def _next_part(self) -> StreamPart | None:
+        """Return the next part of the packet in hand; the first one decodes it."""
+        try:
+            return next(self._parts, None)
+        except PacketError as error:
+            self._tally.errors[error.code] += 1
+            self._on_packet_error(error)
+            return None
+
+    def _split(self, part: StreamPart) -> Iterator[StreamPart]:
+        """Cut a part that would push its own beginning out of the ring before it is used."""
+        events = part.events
+        limit_ns = round(self._parameters.ring_s * 1e9) // 4
+        limit_events = self._parameters.ring_mb * 1_000_000 // EVENT_BYTES // 4
+        start = 0
+        while start < len(events):
+            stop = min(
+                int(np.searchsorted(events.t, events.t[start] + limit_ns, side="right")),
+                start + limit_events)
+            if stop == len(events):
+                break
+            yield StreamPart(
+                gap=part.gap if start == 0 else None, events=events.slice(start, stop),
+                triggers=Triggers.empty(), newest_time_ns=int(events.t[stop - 1]),
+                stamp_ns=part.stamp_ns)
+            start = stop
+        if start == 0:
+            yield part
+        else:
+            yield dataclasses.replace(part, gap=None, events=events.slice(start, len(events)))
 
     def _absorb_frame(self, frame: Frame) -> None:
         if self._parameters.window != "frame" or not isinstance(self._windows, StampWindows):
@@ -189,18 +214,19 @@ class DepthPipeline:
         shift_ns = {"start": exposure_ns // 2, "mid": 0, "end": -(exposure_ns // 2)}
         middle_ns = frame.stamp_ns + shift_ns[self._parameters.image_stamp]
         clock = self._stream.clock
-        if clock is None or clock.offset_ns is None:
+        offset_ns = 0 if clock.absolute else clock.offset_ns
+        if self._stream.encoding is None or offset_ns is None:
             self._dropped["frame_before_events"] += 1
-        elif not self._windows.add(middle_ns - clock.offset_ns):
+        elif not self._windows.add(middle_ns - offset_ns):
             self._dropped["frame_not_newer"] += 1
 
     def _absorb(self, part: StreamPart) -> None:
         if part.gap is not None:
             self._tally.gaps[part.gap.cause] += 1
-            if part.gap.cause in RESETTING_GAPS:
+            if part.gap.breaks_time:
                 self._begin_again(part.gap.cause)
-                self._newest_ns = None
-            elif self._jump_ns(part) > self._parameters.gap_reset_ms * 1_000_000:
+            elif (part.gap.duration_ns or 0) > self._parameters.gap_reset_ms * 1_000_000:
+                self._stream.ring.clear()
                 self._begin_again("gap")
         events = part.events
         if len(events):
@@ -213,27 +239,18 @@ class DepthPipeline:
                 self._windows.begin(first_ns)
             elif isinstance(self._windows, CountWindows):
                 self._windows.begin_at(self._stream.ring.total_pushed)
-            self._stream.ring.push(events)
-            self._last_event_ns = int(events.t[-1])
+        self._stream.push(part)
         if self._parameters.window == "trigger" and isinstance(self._windows, StampWindows):
             for stamp_ns in part.triggers.t[part.triggers.edge == 1].tolist():
                 if not self._windows.add(stamp_ns):
                     self._dropped["trigger_not_newer"] += 1
-        if self._newest_ns is None or part.newest_time_ns > self._newest_ns:
+        if part.newest_time_ns is not None:
             self._newest_ns = part.newest_time_ns
 
-    def _jump_ns(self, part: StreamPart) -> int:
-        """How far event time moved over a gap."""
-        if self._newest_ns is None:
-            return 0
-        next_ns = int(part.events.t[0]) if len(part.events) else part.newest_time_ns
-        return next_ns - self._newest_ns
-
     def _begin_again(self, cause: str) -> None:
-        self._stream.ring.clear()
         self._surface = None
         self._windows.restart()
-        self._last_event_ns = None
+        self._newest_ns = None
         self._silent = False
         self.reset_state(cause)
 
@@ -251,13 +268,14 @@ class DepthPipeline:
         if not isinstance(self._windows, TimeWindows):
             return False
         ring = self._stream.ring
-        before = ring.last_before(window.end_ns)
+        index = ring.index_of(window.end_ns)
+        before = ring.time_of(index - 1) if index > ring.oldest_index else None
         limit_ns = round(self._parameters.max_silence_s * 1e9)
         if before is not None and (
             before >= window.start_ns or window.end_ns - before <= limit_ns
         ):
             return False
-        after = ring.first_from(window.end_ns)
+        after = ring.time_of(index) if index < ring.total_pushed else None
         resume_ns = self._newest_ns if after is None else after
         self._tally.windows_silent += 1
         if resume_ns is not None:
@@ -303,7 +321,7 @@ class DepthPipeline:
         self._tally.time("infer", done_ns - encoded_ns)
         self._tally.time("latency", done_ns - fed_ns)
         stamp_ns = window.end_ns
-        if self._parameters.stamp_clock == "ros" and self._stream.clock is not None:
+        if self._parameters.stamp_clock == "ros":
             stamp_ns = self._stream.clock.to_ros(window.end_ns)
         return DepthFrame(
             index=window.index, start_ns=window.start_ns, end_ns=window.end_ns,

@@ -1,0 +1,260 @@
+"""The pipeline from encoded packets to depth frames, against rules written out over whole streams."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dae_ros.events.frame import Frame
+from dae_ros.events.packet import EventPacket
+from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.depth_frame import DepthFrame, DepthScale
+from dae_ros.runtime.estimator import OutputMeaning
+from dae_ros.runtime.pipeline import DepthPipeline
+from test.reference.leaky_estimator import LeakyEstimator
+from test.reference.windows import time_windows
+
+HEIGHT, WIDTH = 24, 32
+MS = 1_000_000
+BASE_NS = 1_700_000_000_000_000_000
+
+
+def mono_packet(times_ns: list[int], seq: int, seed: int = 0, stamp_ns: int = 0) -> EventPacket:
+    """Pack times at pseudo-random pixels as `mono` words (spec: 32 bit dt, x, y, polarity)."""
+    rng = np.random.default_rng(seed + seq)
+    base = times_ns[0] if times_ns else BASE_NS
+    words = [
+        (t - base) | int(rng.integers(WIDTH)) << 32 | int(rng.integers(HEIGHT)) << 48
+        | int(rng.integers(2)) << 63
+        for t in times_ns
+    ]
+    return EventPacket(
+        encoding="mono", height=HEIGHT, width=WIDTH, seq=seq, time_base_ns=base,
+        stamp_ns=stamp_ns or (times_ns[-1] if times_ns else BASE_NS), frame_id="camera",
+        payload=np.array(words, np.uint64).tobytes())
+
+
+def parameters(**changes: object) -> DepthParameters:
+    """Parameters with the queue policy."""
+    return DepthParameters.from_mapping({"overload": "queue", **changes})
+
+
+def run(pipeline: DepthPipeline, packets: list[EventPacket], group: int = 1) -> list[DepthFrame]:
+    """Feed packets `group` at a time and step until nothing is left."""
+    frames = []
+    for start in range(0, len(packets), group):
+        for packet in packets[start:start + group]:
+            pipeline.feed(packet)
+        while (frame := pipeline.step()) is not None:
+            frames.append(frame)
+    return frames
+
+
+def stream(times_ns: list[int], cut: int) -> list[EventPacket]:
+    """Cut a stream of times into packets of `cut` events."""
+    return [
+        mono_packet(times_ns[i:i + cut], seq=i // cut + 1) for i in range(0, len(times_ns), cut)]
+
+
+times = st.lists(st.integers(0, 40 * MS), min_size=1, max_size=80).map(
+    lambda deltas: [BASE_NS + sum(deltas[:i + 1]) // 1000 * 1000 for i in range(len(deltas))])
+
+
+@settings(max_examples=60, deadline=None)
+@given(times, st.integers(1, 9), st.sampled_from([(50, 50), (50, 20), (20, 50)]))
+def test_time_windows_follow_the_written_rule(
+    times_ns: list[int], cut: int, sizes_ms: tuple[int, int]
+) -> None:
+    """Every window of the rule is stepped once, in order, with the right events and resets."""
+    length_ms, hop_ms = sizes_ms
+    estimator = LeakyEstimator()
+    pipeline = DepthPipeline(
+        parameters(window_s=length_ms / 1e3, hop_s=hop_ms / 1e3, max_silence_s=0.2), estimator)
+    frames = run(pipeline, stream(times_ns, cut))
+    expected = time_windows(times_ns, times_ns[-1], length_ms * MS, hop_ms * MS, 200 * MS)
+    assert [(f.start_ns, f.end_ns, f.event_count) for f in frames] == [e[:3] for e in expected]
+    ages, age = [], 0
+    for *_, reset in expected:
+        age = 1 if reset else age + 1
+        ages.append(age)
+    assert [f.state_age for f in frames] == ages
+
+
+@settings(max_examples=30, deadline=None)
+@given(times, st.integers(1, 7), st.integers(1, 5))
+def test_grouping_of_calls_changes_nothing(times_ns: list[int], cut: int, group: int) -> None:
+    """Feeding several packets before stepping gives the same frames as one at a time."""
+    packets = stream(times_ns, cut)
+    one = run(DepthPipeline(parameters(), LeakyEstimator()), packets)
+    many = run(DepthPipeline(parameters(), LeakyEstimator()), packets, group)
+    assert len(one) == len(many)
+    for a, b in zip(one, many, strict=True):
+        assert (a.stamp_ns, a.index, a.state_age) == (b.stamp_ns, b.index, b.state_age)
+        np.testing.assert_array_equal(a.depth, b.depth)
+
+
+def dense(duration_ms: int, step_us: int = 500, start_ns: int = BASE_NS) -> list[int]:
+    """Evenly spaced event times."""
+    return [start_ns + i * step_us * 1000 for i in range(duration_ms * 1000 // step_us)]
+
+
+def test_latest_skips_to_the_newest_window_and_counts() -> None:
+    """With the policy latest only the newest closed window is stepped; the others are counted."""
+    pipeline = DepthPipeline(parameters(overload="latest"), LeakyEstimator())
+    for packet in stream(dense(600), 50):
+        pipeline.feed(packet)
+    frames = []
+    while (frame := pipeline.step()) is not None:
+        frames.append(frame)
+    assert len(frames) == 1
+    newest = BASE_NS + 599_500_000
+    assert frames[0].end_ns == newest // (50 * MS) * (50 * MS)
+    first_end = -(-(BASE_NS + 50 * MS) // (50 * MS)) * 50 * MS
+    assert pipeline.statistics().windows_skipped == (frames[0].end_ns - first_end) // (50 * MS)
+
+
+def test_merge_lengthens_the_window_over_the_skipped_ones() -> None:
+    """With the policy merge one long window covers everything since the last step."""
+    pipeline = DepthPipeline(parameters(overload="merge"), LeakyEstimator())
+    for packet in stream(dense(600), 50):
+        pipeline.feed(packet)
+    frame = pipeline.step()
+    assert frame is not None and pipeline.step() is None
+    first_end = -(-(BASE_NS + 50 * MS) // (50 * MS)) * 50 * MS
+    assert frame.start_ns == first_end - 50 * MS
+    assert frame.event_count == len([t for t in dense(600) if frame.start_ns <= t < frame.end_ns])
+
+
+def test_lost_packets_reset_only_after_a_long_gap() -> None:
+    """A short loss keeps the state, a loss longer than gap_reset_ms resets it with cause 'gap'."""
+    estimator = LeakyEstimator()
+    pipeline = DepthPipeline(parameters(), estimator)
+    early = stream(dense(300), 50)
+    run(pipeline, [p for p in early if p.seq != 5])
+    assert pipeline.statistics().resets == {}
+    assert pipeline.statistics().gaps == {"lost": 1}
+    late = [
+        dataclasses.replace(p, seq=(p.seq or 0) + 100)
+        for p in stream(dense(300, start_ns=BASE_NS + 900 * MS), 50)]
+    frames = run(pipeline, late)
+    assert pipeline.statistics().resets == {"gap": 1}
+    assert frames[0].state_age == 1
+    assert frames[0].start_ns >= BASE_NS + 900 * MS
+
+
+def test_time_that_runs_back_restarts_everything() -> None:
+    """A bag that loops resets the state and the grid; windows before and after are whole."""
+    pipeline = DepthPipeline(parameters(), LeakyEstimator())
+    first = run(pipeline, stream(dense(300), 50))
+    again = run(pipeline, stream(dense(300), 50))
+    assert sum(pipeline.statistics().resets.values()) == 1
+    assert [f.start_ns for f in first] == [f.start_ns for f in again]
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a.depth, b.depth)
+
+
+def test_resolution_change_resets() -> None:
+    """A camera that changes its size gets a fresh ring, surface and state."""
+    pipeline = DepthPipeline(parameters(), LeakyEstimator())
+    run(pipeline, stream(dense(200), 50))
+    bigger = [
+        dataclasses.replace(p, height=48, width=64, seq=(p.seq or 0) + 8)
+        for p in stream(dense(200, start_ns=BASE_NS + 200 * MS), 50)]
+    frames = run(pipeline, bigger)
+    assert pipeline.statistics().resets == {"resolution": 1}
+    assert frames[0].depth.shape == (48, 64)
+
+
+def test_non_finite_state_drops_the_frame_and_resets() -> None:
+    """A poisoned step publishes nothing, is counted, and the next step starts afresh."""
+    estimator = LeakyEstimator()
+    estimator.poison_at = 3
+    pipeline = DepthPipeline(parameters(), estimator)
+    frames = run(pipeline, stream(dense(400), 50))
+    assert [f.state_age for f in frames][:4] == [1, 2, 1, 2]
+    statistics = pipeline.statistics()
+    assert statistics.errors == {"non_finite_state": 1}
+    assert statistics.resets == {"non_finite": 1}
+
+
+def test_bad_packets_are_counted_and_the_stream_goes_on() -> None:
+    """An unknown encoding is reported and counted; depth of the good packets is unchanged."""
+    seen = []
+    pipeline = DepthPipeline(parameters(), LeakyEstimator(), on_packet_error=seen.append)
+    good = stream(dense(300), 50)
+    bad = EventPacket("evt9", HEIGHT, WIDTH, b"\x00\x01", seq=None)
+    frames = run(pipeline, [bad, *good])
+    clean = run(DepthPipeline(parameters(), LeakyEstimator()), good)
+    assert [e.code for e in seen] == ["unsupported_encoding"]
+    assert "evt9" in str(seen[0]) and "evt3" in str(seen[0])
+    assert len(frames) == len(clean)
+    for a, b in zip(frames, clean, strict=True):
+        np.testing.assert_array_equal(a.depth, b.depth)
+
+
+def test_count_windows_hold_their_number_of_events() -> None:
+    """Count windows close every hop_events events, whatever the packets."""
+    times_ns = dense(400)
+    for cut in (7, 50, 1000):
+        pipeline = DepthPipeline(
+            parameters(window="count", window_events=100, hop_events=40), LeakyEstimator())
+        frames = run(pipeline, stream(times_ns, cut))
+        ends = [100 + 40 * k for k in range((len(times_ns) - 1 - 100) // 40 + 1)]
+        assert [f.event_count for f in frames] == [100] * len(ends)
+        assert [f.end_ns for f in frames] == [times_ns[e - 1] + 1000 for e in ends]
+
+
+def test_frame_windows_end_at_the_middle_of_exposure() -> None:
+    """With image_stamp 'start' and 20 ms exposure a window ends 10 ms after the stamp."""
+    pipeline = DepthPipeline(
+        parameters(window="frame", image_stamp="start", exposure_s=0.02), LeakyEstimator())
+    image = np.zeros((HEIGHT, WIDTH), np.uint8)
+    packets = stream(dense(400), 20)
+    pipeline.feed(packets[0])
+    stamps = [BASE_NS + k * 33_333_333 for k in range(3, 9)]
+    for stamp in stamps:
+        pipeline.add_frame(Frame(stamp, image))
+    frames = run(pipeline, packets[1:])
+    assert [f.end_ns for f in frames] == [(s + 10 * MS) // 1000 * 1000 for s in stamps]
+    assert all(f.end_ns - f.start_ns == 50 * MS for f in frames)
+
+
+def test_a_packet_longer_than_the_ring_loses_nothing() -> None:
+    """One packet of two seconds through a ring of 0.2 s steps every window whole."""
+    times_ns = dense(2000)
+    small = DepthPipeline(parameters(ring_s=0.2), LeakyEstimator())
+    large = DepthPipeline(parameters(), LeakyEstimator())
+    frames = run(small, [mono_packet(times_ns, 1)])
+    expected = run(large, [mono_packet(times_ns, 1)])
+    assert len(frames) == len(expected) == 38 or len(frames) == len(expected) == 39
+    for a, b in zip(frames, expected, strict=True):
+        np.testing.assert_array_equal(a.depth, b.depth)
+    assert "window_evicted" not in small.statistics().drops
+
+
+@pytest.mark.parametrize(
+    ("meaning", "orientation", "scale", "kind"),
+    [
+        (OutputMeaning(), "checkpoint", 0.0, "relative"),
+        (OutputMeaning(), "checkpoint", 2.0, "relative"),
+        (OutputMeaning(), "depth", 2.0, "metric"),
+        (OutputMeaning(orientation="depth"), "checkpoint", 2.0, "metric"),
+        (OutputMeaning(orientation="depth", metric=True), "checkpoint", 0.0, "metric"),
+        (OutputMeaning(orientation="depth", metric=True), "inverse_depth", 0.0, "relative"),
+    ])
+def test_metres_only_where_scale_and_orientation_are_known(
+    meaning: OutputMeaning, orientation: str, scale: float, kind: str
+) -> None:
+    """Orientation is never guessed: without it even a given scale stays relative."""
+    assert DepthScale.choose(meaning, orientation, scale, 0.0).kind == kind
+
+
+def test_inverse_depth_becomes_metres_and_invalid_becomes_nan() -> None:
+    """1 / (scale p + shift), NaN where that is not a positive finite number."""
+    scale = DepthScale("inverse_depth", True, 0.5, 0.0)
+    metres = scale.apply(np.array([[1.0, 4.0], [0.0, -1.0]], np.float32))
+    np.testing.assert_array_equal(metres, np.array([[2.0, 0.5], [np.nan, np.nan]], np.float32))
