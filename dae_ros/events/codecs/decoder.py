@@ -1,0 +1,177 @@
+"""The decoder: carries one camera's state from payload to payload and cuts columns to size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from dae_ros.errors import ConfigurationError, TimeDisorder
+from dae_ros.events.codecs import layout
+from dae_ros.events.codecs.types import Int64s, Octets
+from dae_ros.events.packet import DecodedPacket, Events, Payload, Triggers
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """One encoding: its kernels (arguments in `layout`) and what its times mean.
+
+    Attributes:
+        encoding: name in `EventPacket.encoding`.
+        has_absolute_time: True where times are those of a clock that others share.
+        count: payload -> (events, triggers) that it holds, dropped ones included.
+        decode: the decoder kernel.
+        whole_octets: how many octets of a payload of that length are whole words.
+        forget_position: make the state wait for the next address words; None where every
+            event carries its own.
+    """
+
+    encoding: str
+    has_absolute_time: bool
+    count: Callable[[Octets], tuple[int, int]]
+    decode: Callable[..., None]
+    whole_octets: Callable[[int], int]
+    forget_position: Callable[[Int64s], None] | None = None
+
+
+class Decoder:
+    """Decodes the payloads of one camera, in the order in which they were published.
+
+    Not thread-safe: one thread owns it. The kernels release the GIL.
+
+    Attributes:
+        encoding, width, height: as given to `create_decoder`; sizes in px.
+        has_absolute_time: whether times belong to a clock that frames share (`libcaer`,
+            `libcaer_cmp`, `mono`, event arrays) or count from the camera's start (`evt*`).
+    """
+
+    def __init__(self, codec: Codec, width: int, height: int) -> None:
+        # x and y are stored in 16 bits
+        if not (0 < width <= 65535 and 0 < height <= 65535):
+            raise ConfigurationError(
+                f"The sensor size {width}x{height} is not possible; width and height must be "
+                "1 to 65535 px. Check the width and height fields of the event messages.",
+                width=width,
+                height=height,
+            )
+        self.encoding = codec.encoding
+        self.width = width
+        self.height = height
+        self.has_absolute_time = codec.has_absolute_time
+        self._codec = codec
+        self._state = np.zeros(layout.STATE_SIZE, np.int64)
+        self._counts = np.zeros(len(layout.REASONS), np.int64)
+        self._breaks = np.empty((layout.BREAK_CAPACITY, 2), np.int64)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget time, position and synchronisation; the counts stay."""
+        self._state[:] = 0
+        self.forget_position()
+
+    def forget_position(self) -> None:
+        """Keep the time, forget row and vector base: what to do after a gap in `seq`.
+
+        Words were lost, so an event that comes before the next address word could be put into
+        the wrong row. No effect for encodings in which every event carries its own address.
+        """
+        if self._codec.forget_position is not None:
+            self._codec.forget_position(self._state)
+
+    @property
+    def latest_time_ns(self) -> int | None:
+        """Newest sensor time seen, in ns, from events or from time words; None before any."""
+        if self._state[layout.NOW_KNOWN] == 0:
+            return None
+        return int(self._state[layout.NOW])
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Everything odd or dropped since construction, by reason (table in `docs/time.md`)."""
+        return MappingProxyType(dict(zip(layout.REASONS, self._counts.tolist(), strict=True)))
+
+    def decode(self, payload: Payload, time_base_ns: int = 0) -> Events:
+        """Return all events of one payload.
+
+        Raises:
+            TimeDisorder: time ran back by more than 10 ms between two events of this payload,
+                so that they cannot be one sorted `Events`. `.data["segments"]` holds all of
+                them, cut where that happened; nothing is lost and decoding can go on.
+                A break between two payloads does not raise: `counts["time_breaks"]` tells, and
+                `decode_packet` reports it.
+        """
+        packet = self.decode_packet(payload, time_base_ns)
+        segments = tuple(segment for segment in packet.segments if len(segment) > 0)
+        if len(segments) > 1:
+            raise TimeDisorder(
+                f"Time ran back by {max(packet.breaks_ns) / 1e6:.1f} ms inside one packet of "
+                f"encoding {self.encoding}. Use the sorted parts in data['segments'], or "
+                "decode_packet, which returns them.",
+                segments=segments,
+                breaks_ns=packet.breaks_ns,
+            )
+        return segments[0] if segments else Events.empty()
+
+    def decode_packet(self, payload: Payload, time_base_ns: int = 0) -> DecodedPacket:
+        """Decode one payload, cut into segments where time ran back by more than 10 ms.
+
+        Args:
+            payload: contiguous bytes; octets after the last whole word are counted
+                (`trailing_bytes`) and never joined with the next payload.
+            time_base_ns: `EventPacket.time_base`, added to the times of `libcaer`,
+                `libcaer_cmp` and `mono`; the other encodings do not use it.
+
+        Returns:
+            Segments and triggers. A segment that follows a break is empty where no event came
+            after the break, so that the break itself is never lost.
+        """
+        # One view type for bytes, bytearray and arrays: the kernels are compiled once.
+        octets = np.frombuffer(memoryview(payload).cast("B").toreadonly(), np.uint8)
+        whole = self._codec.whole_octets(octets.size)
+        if whole != octets.size:
+            self._counts[layout.TRAILING_BYTES] += octets.size - whole
+            octets = octets[:whole]
+        if whole == 0:
+            return DecodedPacket((), Triggers.empty())
+
+        events, triggers = self._codec.count(octets)
+        t = np.empty(events + 1, np.int64)
+        x = np.empty(events + 1, np.uint16)
+        y = np.empty(events + 1, np.uint16)
+        p = np.empty(events + 1, np.uint8)
+        trigger_t = np.empty(triggers, np.int64)
+        trigger_edge = np.empty(triggers, np.uint8)
+        trigger_channel = np.empty(triggers, np.uint16)
+        state = self._state
+        state[: layout.PAYLOAD_STATE] = 0
+        cuts: list[tuple[int, int]] = []
+        while True:
+            self._codec.decode(
+                octets, time_base_ns, self.width, self.height, layout.TOLERANCE_NS, state,
+                self._counts, t, x, y, p, trigger_t, trigger_edge, trigger_channel, self._breaks,
+            )  # fmt: skip
+            broken = int(state[layout.BREAKS])
+            cuts.extend((int(first), int(back)) for first, back in self._breaks[:broken])
+            if broken < layout.BREAK_CAPACITY:
+                break
+            state[layout.BREAKS] = 0
+
+        stored = int(state[layout.EVENTS])
+        if 2 * stored < events:  # do not keep memory for events that were dropped
+            t, x, y, p = t[:stored].copy(), x[:stored].copy(), y[:stored].copy(), p[:stored].copy()
+        everything = Events(t[:stored], x[:stored], y[:stored], p[:stored])
+        kept = int(state[layout.TRIGGERS])
+        found = (
+            Triggers(trigger_t[:kept], trigger_edge[:kept], trigger_channel[:kept])
+            if kept
+            else Triggers.empty()
+        )
+        if not cuts:
+            return DecodedPacket((everything,) if stored else (), found)
+        bounds = [first for first, _ in cuts] + [stored]
+        segments = [everything.slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+        if bounds[0] > 0:
+            segments.insert(0, everything.slice(0, bounds[0]))
+        return DecodedPacket(tuple(segments), found, tuple(back for _, back in cuts))

@@ -1,0 +1,60 @@
+"""The layout that all decoder kernels share: carried state, counters and the order rule.
+
+Every kernel has the same arguments:
+
+    decode(octets, time_base_ns, width, height, tolerance_ns, state, counts,
+           t, x, y, p, trigger_t, trigger_edge, trigger_channel, breaks)
+
+`count(octets)` returns how many events and triggers the payload holds at most: exactly as many
+as `decode` then stores or drops, so that `decode` can take the rest as out of bounds.
+
+`octets` is the read-only payload, `state` int64[STATE_SIZE] lives as long as the decoder, `counts`
+int64[len(REASONS)] is added to, the columns have room for what `count` returned plus one row
+(kernels store first and advance afterwards), and `breaks` int64[BREAK_CAPACITY, 2] receives
+(index of the first event after the break, how far time ran back in ns). A kernel returns when
+the payload is used up or `breaks` is full; `state[POSITION]` says where to go on.
+"""
+
+from __future__ import annotations
+
+# state: the first six belong to one payload, the others to the stream
+POSITION = 0  # words (or records) of this payload that are done
+EVENTS = 1  # rows written
+TRIGGERS = 2  # trigger rows written
+BREAKS = 3  # breaks written since the caller last emptied them
+DROPPED = 4  # events dropped for a reason other than their place
+ORDERED = 5  # rows to which the order rule has been applied, where that is a pass of its own
+NOW = 6  # newest time in ns: events are never older than this inside a segment
+NOW_KNOWN = 7  # 0 until the first time of the stream
+OWN = 8  # from here on each codec's own
+STATE_SIZE = 16
+PAYLOAD_STATE = 6
+
+# counts
+OUT_OF_BOUNDS = 0
+BEFORE_SYNC = 1
+NOT_CD = 2
+INVALID = 3
+UNKNOWN_WORD = 4
+SKIPPED_WORD = 5
+TRIGGER_BEFORE_SYNC = 6
+TIME_RAISED = 7
+TIME_BREAKS = 8
+WRAPS = 9
+TRAILING_BYTES = 10
+REASONS = (
+    "out_of_bounds",
+    "before_sync",
+    "not_cd",
+    "invalid",
+    "unknown_word",
+    "skipped_word",
+    "trigger_before_sync",
+    "time_raised",
+    "time_breaks",
+    "wraps",
+    "trailing_bytes",
+)
+
+TOLERANCE_NS = 10_000_000  # time may run back this far and counts as disorder, not as a break
+BREAK_CAPACITY = 256
