@@ -1,0 +1,139 @@
+"""AEDAT4 recordings of iniVation cameras, through the `aedat` package.
+
+Events become EventPacket messages of encoding `libcaer` (absolute time in whole microseconds, as
+the camera counts), frames become mono8 images stamped with the middle of their exposure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Set
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dae_ros.bags.container import RecordedMessage, TopicInfo
+from dae_ros.bags.message_types import EVENT_PACKET, IMAGE
+from dae_ros.bags.messages import write_image
+from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.events.cdr import write_packet
+from dae_ros.events.packet import EventPacket, Events
+from dae_ros.simulation.encoders import create_encoder
+
+MAGIC = b"#!AER-DAT4"
+FRAME_ID = "camera"
+_TYPES = {"events": ("events", EVENT_PACKET), "frame": ("image_raw", IMAGE)}
+_GREY = {"RGB": cv2.COLOR_RGB2GRAY, "RGBA": cv2.COLOR_RGBA2GRAY}
+
+
+class Aedat4File:
+    """One `.aedat4` file.
+
+    Topics are `/events` and `/image_raw`, numbered from the second camera on (`/events_1`).
+    Triggers and IMU samples are not read.
+
+    Raises:
+        RecordingError: the file is not readable.
+        ConfigurationError: the package `aedat` is not installed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.start_ns: int | None = None
+        self.end_ns: int | None = None
+        self.topics: dict[str, TopicInfo] = {}
+        self._streams: dict[int, tuple[str, int, int]] = {}
+        seen: dict[str, int] = {}
+        for number, stream in sorted(self._open().id_to_stream().items()):
+            if stream["type"] not in _TYPES:
+                continue
+            name, kind = _TYPES[stream["type"]]
+            suffix = f"_{seen[name]}" if name in seen else ""
+            seen[name] = seen.get(name, 0) + 1
+            topic = f"/{name}{suffix}"
+            self.topics[topic] = TopicInfo(kind, None)
+            self._streams[number] = (topic, stream["height"], stream["width"])
+
+    def _open(self) -> Any:
+        try:
+            import aedat
+        except ImportError as error:
+            raise ConfigurationError(
+                "reading .aedat4 files needs the package aedat: pip install aedat",
+                package="aedat") from error
+        try:
+            return aedat.Decoder(self.path)
+        except RuntimeError as error:  # all that the package raises
+            raise RecordingError(
+                f"{self.path} is no readable AEDAT4 file ({error})", path=str(self.path)
+            ) from error
+
+    def messages(self, topics: Set[str], start_ns: int | None) -> Iterator[RecordedMessage]:
+        """See `Container.messages`; in the order of the file."""
+        chosen = {n: stream for n, stream in self._streams.items() if stream[0] in topics}
+        encoders = {
+            number: create_encoder("libcaer", width, height)
+            for number, (_, height, width) in chosen.items()
+        }
+        sequence = dict.fromkeys(chosen, 0)
+        delivered = 0
+        packets = iter(self._open())
+        while True:
+            try:
+                packet = next(packets, None)
+            except RuntimeError as error:
+                raise RecordingError(
+                    f"{self.path} was cut or is damaged ({error}). All {delivered} messages "
+                    f"before that were read", path=str(self.path), messages=delivered
+                ) from error
+            if packet is None:
+                return
+            number = packet["stream_id"]
+            if number not in chosen:
+                continue
+            topic, height, width = chosen[number]
+            if "events" in packet and len(packet["events"]):
+                events = _events(packet["events"])
+                try:
+                    payload, base_ns = encoders[number].encode(events)
+                except ConfigurationError as error:
+                    raise RecordingError(
+                        f"{self.path} is damaged after {delivered} messages: {error}",
+                        path=str(self.path), messages=delivered) from error
+                # Both clocks are the camera's; a packet is complete with its last event.
+                time_ns = int(events.t[-1])
+                message = RecordedMessage(topic, EVENT_PACKET, time_ns, write_packet(EventPacket(
+                    "libcaer", height, width, payload, base_ns, time_ns, sequence[number],
+                    FRAME_ID)))
+                sequence[number] += 1
+            elif "frame" in packet:
+                message = _frame(topic, packet["frame"])
+            else:
+                continue
+            if start_ns is None or message.time_ns >= start_ns:
+                yield message
+            delivered += 1
+
+    def close(self) -> None:
+        """See `Container.close`; the file is open only while it is read."""
+
+
+def _events(columns: NDArray[np.void]) -> Events:
+    """Return the events of a packet; the file has microseconds."""
+    return Events(
+        columns["t"].astype(np.int64) * 1000, columns["x"].copy(), columns["y"].copy(),
+        columns["on"].astype(np.uint8))
+
+
+def _frame(topic: str, frame: dict[str, Any]) -> RecordedMessage:
+    begin_us, end_us = frame["exposure_begin_t"], frame["exposure_end_t"]
+    grey = frame["pixels"]
+    if frame["format"] in _GREY:
+        grey = cv2.cvtColor(grey, _GREY[frame["format"]])
+    elif frame["format"] == "I;16":
+        grey = (grey >> 8).astype(np.uint8)
+    cdr = write_image(np.asarray(grey, np.uint8), (begin_us + end_us) * 500, FRAME_ID)
+    return RecordedMessage(
+        topic, IMAGE, end_us * 1000, cdr, exposure_ns=(end_us - begin_us) * 1000)

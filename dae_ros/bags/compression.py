@@ -1,0 +1,45 @@
+"""Decompression of chunks of which the end may be missing."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import sys
+import zlib
+
+import lz4.frame  # type: ignore[import-untyped]
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+# lz4 raises bare RuntimeErrors.
+DECOMPRESSION_ERRORS = (zstd.ZstdError, zlib.error, lzma.LZMAError, RuntimeError)
+
+
+def decompress_prefix(name: str, data: bytes) -> bytes:
+    """Return everything that can be decompressed of a chunk that may be cut.
+
+    Args:
+        name: `none` or empty, `lz4`, `bz2`, `zstd`.
+        data: the beginning of the compressed bytes.
+
+    Returns:
+        The beginning of the plain bytes; all of them where `data` is whole.
+
+    Raises:
+        ValueError: an unknown compression, or bytes that are not of it.
+    """
+    if name in {"", "none"}:
+        return data
+    try:
+        if name == "lz4":
+            return bytes(lz4.frame.LZ4FrameDecompressor().decompress(data))
+        if name == "zstd":
+            return bytes(zstd.ZstdDecompressor().decompress(data))
+        if name == "bz2":
+            return bz2.BZ2Decompressor().decompress(data)
+    except (*DECOMPRESSION_ERRORS, OSError) as error:
+        raise ValueError(f"the {name} data is damaged: {error}") from error
+    raise ValueError(f"the compression '{name}' is not known")

@@ -1,0 +1,148 @@
+"""Prophesee `.raw` files: a text header, then EVT 2.0, 2.1 or 3.0 words to the end.
+
+The words become EventPacket messages, cut anywhere between two words: the decoder carries its
+state across. There is no host clock in such a file; stamps and record times are the sensor's own
+time at the end of each packet, so that ROS time and sensor time are the same.
+
+Source of the layout: the public file format pages of the Metavision SDK documentation.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Set
+from pathlib import Path
+
+from dae_ros.bags.container import RecordedMessage, TopicInfo
+from dae_ros.bags.message_types import EVENT_PACKET
+from dae_ros.errors import RecordingError
+from dae_ros.events.cdr import write_packet
+from dae_ros.events.codecs import create_decoder
+from dae_ros.events.packet import EventPacket
+
+TOPIC = "/events"
+FRAME_ID = "camera"
+# Words are 2, 4 or 8 bytes; at 1 Mev/s this is about 15 ms of EVT 3.0.
+PACKET_BYTES = 64 * 1024
+_ENCODINGS = {
+    "2.0": "evt2", "2.1": "evt2.1", "3.0": "evt3",
+    "EVT2": "evt2", "EVT21": "evt2.1", "EVT3": "evt3",
+}
+# Sensors by the words of old headers that have no geometry, (height, width) in px.
+_SENSORS = {
+    "gen3.1": (480, 640), "gen31": (480, 640), "imx636": (720, 1280), "gen4.1": (720, 1280),
+    "gen41": (720, 1280), "gen4.2": (720, 1280), "gen42": (720, 1280), "genx320": (320, 320),
+}
+
+
+class PropheseeRawFile:
+    """One `.raw` file.
+
+    Args:
+        path: the file.
+        size: (height, width) in px; None takes the header's.
+
+    Raises:
+        RecordingError: no header, a word format without a decoder, or no size anywhere.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int] | None = None) -> None:
+        self.path = path
+        self.start_ns: int | None = None
+        self.end_ns: int | None = None
+        fields, self._data_start = _read_header(path)
+        self._encoding = _encoding(fields, path)
+        found = size or _geometry(fields)
+        if found is None:
+            raise RecordingError(
+                f"the header of {path} does not tell the size of the sensor; give it with "
+                f"--size WIDTHxHEIGHT, for example --size 1280x720", path=str(path))
+        self._height, self._width = found
+        data_bytes = path.stat().st_size - self._data_start
+        self.topics = {TOPIC: TopicInfo(EVENT_PACKET, -(-data_bytes // PACKET_BYTES))}
+
+    def messages(self, topics: Set[str], start_ns: int | None) -> Iterator[RecordedMessage]:
+        """See `Container.messages`.
+
+        Words before `start_ns` are yielded all the same where they are needed to synchronise:
+        none are, since every packet after some ten microseconds of words has its own time words.
+        """
+        if TOPIC not in topics:
+            return
+        # Decoded here only for the time at which each packet ends.
+        decoder = create_decoder(self._encoding, self._width, self._height)
+        with self.path.open("rb") as file:
+            file.seek(self._data_start)
+            seq = 0
+            while payload := file.read(PACKET_BYTES):
+                decoder.decode_packet(payload)
+                time_ns = decoder.latest_time_ns or 0
+                if start_ns is None or time_ns >= start_ns:
+                    packet = EventPacket(
+                        self._encoding, self._height, self._width, payload, 0, time_ns, seq,
+                        FRAME_ID)
+                    yield RecordedMessage(TOPIC, EVENT_PACKET, time_ns, write_packet(packet))
+                seq += 1
+
+    def close(self) -> None:
+        """See `Container.close`; the file is open only while it is read."""
+
+
+def is_raw(start: bytes) -> bool:
+    """Return whether a file that begins so is a Prophesee raw file."""
+    return re.match(rb"% ?[A-Za-z_]+", start) is not None
+
+
+def _read_header(path: Path) -> tuple[dict[str, str], int]:
+    """Return the header's fields and where the words begin."""
+    fields: dict[str, str] = {}
+    with path.open("rb") as file:
+        while True:
+            start = file.tell()
+            # A word may look like '%' only where the header is over, which '% end' says; files
+            # without it end their header with the first line that does not begin so.
+            line = file.readline(4096)
+            if not line.startswith(b"%") or not line.endswith(b"\n"):
+                return fields, start
+            name, _, value = line[1:].strip().decode("latin-1").partition(" ")
+            if name == "end":
+                return fields, file.tell()
+            fields[name.lower()] = value.strip()
+
+
+def _format_options(fields: dict[str, str]) -> dict[str, str]:
+    """Split a line like `EVT3;height=720;width=1280`."""
+    name, *options = fields.get("format", "").split(";")
+    pairs = (option.partition("=") for option in options)
+    return {"": name, **{key.strip(): value.strip() for key, _, value in pairs}}
+
+
+def _encoding(fields: dict[str, str], path: Path) -> str:
+    options = _format_options(fields)
+    name = options[""] or fields.get("evt", "")
+    if name not in _ENCODINGS:
+        raise RecordingError(
+            f"{path} has events in the format '{name}'; known are EVT2, EVT21 and EVT3. Convert "
+            f"it with the camera maker's tools", path=str(path), format=name)
+    endianness = options.get("endianness", fields.get("endianness", "little"))
+    if endianness != "little":
+        raise RecordingError(
+            f"{path} has {_ENCODINGS[name]} words of endianness '{endianness}', which cannot be "
+            f"read; convert it with the camera maker's tools",
+            path=str(path), endianness=endianness)
+    return _ENCODINGS[name]
+
+
+def _geometry(fields: dict[str, str]) -> tuple[int, int] | None:
+    options = _format_options(fields)
+    if "height" in options and "width" in options:
+        return int(options["height"]), int(options["width"])
+    match = re.match(r"(\d+)\s*x\s*(\d+)", fields.get("geometry", ""))
+    if match:
+        return int(match[2]), int(match[1])
+    about = " ".join(
+        fields.get(name, "") for name in ("sensor_name", "plugin_name", "sensor_generation"))
+    for word, size in _SENSORS.items():
+        if word in about.lower().replace("_", ""):
+            return size
+    return None

@@ -1,0 +1,299 @@
+"""Recordings of any format behind one face: topics, messages in time order, typed values."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from dae_ros.bags import aedat4, rosbag1, rosbag2_mcap, rosbag2_sqlite3
+from dae_ros.bags.container import Container, RecordedMessage, TopicInfo
+from dae_ros.bags.event_arrays import event_array_to_cdr
+from dae_ros.bags.message_types import create_typestore
+from dae_ros.bags.messages import read_frame
+from dae_ros.bags.prophesee_raw import PropheseeRawFile, is_raw
+from dae_ros.bags.rosbag2 import open_folder, open_storage_file
+from dae_ros.bags.topics import choose_events_topic, choose_image_topic, require_topic
+from dae_ros.errors import RecordingError
+from dae_ros.events.cdr import event_types, read_packet, read_ros1_packet, write_packet
+from dae_ros.events.frame import Frame
+from dae_ros.events.packet import EventPacket
+
+# What a file of each format begins with.
+_MAGIC: tuple[tuple[bytes, Callable[[Path], Container]], ...] = (
+    (rosbag1.MAGIC, rosbag1.open_rosbag1),
+    (rosbag2_mcap.MAGIC, open_storage_file),
+    (rosbag2_sqlite3.MAGIC, open_storage_file),
+    (aedat4.MAGIC, aedat4.Aedat4File),
+)
+
+
+def open_recording(
+    path: Path | str | Sequence[Path | str], size: tuple[int, int] | None = None
+) -> Recording:
+    """Open a recording, or several as one, merged by record time.
+
+    Args:
+        path: a ROS 1 `.bag`, a rosbag2 folder or its `.mcap` or `.db3` file, an `.aedat4` or a
+            Prophesee `.raw` file; or several of them. Files are told apart by what they begin
+            with, not by their names.
+        size: (height, width) of the sensor in px, for `.raw` files whose header lacks it.
+
+    Raises:
+        RecordingError: missing, of an unknown format, or nothing in it is readable. A recording
+            that was cut opens; reading it ends with the error that says where.
+    """
+    paths = [path] if isinstance(path, (str, Path)) else list(path)
+    containers: list[Container] = []
+    for item in paths:
+        containers += _open(Path(item), size)
+    return Recording(containers)
+
+
+def _open(path: Path, size: tuple[int, int] | None) -> list[Container]:
+    if path.is_dir():
+        return open_folder(path)
+    try:
+        with path.open("rb") as file:
+            start = file.read(32)
+    except OSError as error:
+        raise RecordingError(
+            f"there is no readable recording at {path}: {error.strerror}", path=str(path)
+        ) from error
+    for magic, opener in _MAGIC:
+        if start.startswith(magic):
+            return [opener(path)]
+    if is_raw(start):
+        return [PropheseeRawFile(path, size)]
+    what = "is empty" if not start else "is of no known format"
+    raise RecordingError(
+        f"{path} {what}; recordings are ROS 1 .bag, rosbag2 folders or their .mcap and .db3 "
+        f"files, .aedat4 and Prophesee .raw", path=str(path))
+
+
+class Recording:
+    """One or several containers as one recording; close it, or use it as a context.
+
+    Attributes:
+        containers: what is read.
+        topics: name -> `TopicInfo`, over all containers.
+        start_ns, end_ns: record times of the first and the last message, None where only reading
+            would tell (`.aedat4`, `.raw`).
+    """
+
+    def __init__(self, containers: Sequence[Container]) -> None:
+        self.containers = tuple(containers)
+        self.topics: Mapping[str, TopicInfo] = _merge_topics(containers)
+        starts = [item.start_ns for item in containers if item.start_ns is not None]
+        ends = [item.end_ns for item in containers if item.end_ns is not None]
+        self.start_ns = min(starts, default=None)
+        self.end_ns = max(ends, default=None)
+        self._types = create_typestore()
+        self._checked: dict[str, str] = {}
+
+    @property
+    def name(self) -> str:
+        """The paths, for messages."""
+        return " + ".join(str(item.path) for item in self.containers)
+
+    def messages(
+        self, topics: Collection[str] | None = None, start_ns: int | None = None
+    ) -> Iterator[RecordedMessage]:
+        """Yield messages in the order of their record times.
+
+        Args:
+            topics: names to read, None for all.
+            start_ns: skip what was recorded before.
+
+        Raises:
+            RecordingError: a topic that is not there; or, after everything readable has been
+                yielded, a file that was cut or is damaged.
+        """
+        for topic in topics or ():
+            require_topic(self.topics, topic)
+        chosen = frozenset(self.topics if topics is None else topics)
+        damage: list[RecordingError] = []
+        sources = [
+            _until_damage(item.messages(chosen, start_ns), damage) for item in self.containers
+        ]
+        if len(sources) == 1:
+            yield from sources[0]
+        else:
+            yield from heapq.merge(*sources, key=lambda message: message.time_ns)
+        if damage:
+            raise damage[0]
+
+    def to_cdr(self, message: RecordedMessage) -> bytes | memoryview:
+        """Return a message in ROS 2 serialization.
+
+        ROS 1 event messages are repacked without looking at the events, others by their types'
+        definitions. `header.seq` is dropped, since ROS 2 has none.
+
+        Raises:
+            RecordingError: a type that is not known and not described in the recording, or that
+                has other fields in ROS 2 than in ROS 1.
+            MalformedPacket: a damaged event message.
+        """
+        if message.serialization == "cdr":
+            return message.data
+        if message.type in event_types():
+            packet = read_ros1_packet(message.type, message.data)
+            if packet.encoding == "event_array_ros1":
+                return event_array_to_cdr(packet)
+            return write_packet(packet)
+        problem = self._checked.get(message.type)
+        if problem is None:
+            problem = self._check_type(message)
+            self._checked[message.type] = problem
+        if problem:
+            raise RecordingError(problem, type=message.type, topic=message.topic)
+        try:
+            return self._types.ros1_to_cdr(message.data, message.type)
+        except (AssertionError, IndexError, ValueError, TypeError) as error:
+            raise RecordingError(
+                f"a message of {message.topic} ({message.type}) is damaged ({error})",
+                topic=message.topic, type=message.type) from error
+
+    def read_packet(self, message: RecordedMessage) -> EventPacket:
+        """Return an event message as a packet; its payload is a view into the message.
+
+        Raises:
+            MalformedPacket: the message contradicts its layout.
+        """
+        read = read_packet if message.serialization == "cdr" else read_ros1_packet
+        return read(message.type, message.data)
+
+    def read_frame(self, message: RecordedMessage) -> Frame:
+        """Return an image message as a grey camera frame.
+
+        Raises:
+            RecordingError: damaged, or of an encoding without a grey image.
+        """
+        return read_frame(self.to_cdr(message), message.exposure_ns)
+
+    def event_packets(
+        self, topic: str | None = None, start_ns: int | None = None
+    ) -> Iterator[EventPacket]:
+        """Yield the packets of an events topic, or of the one that `choose_events_topic` takes.
+
+        Raises:
+            RecordingError: no such topic; or, at the end, a cut or damaged file.
+            MalformedPacket: a damaged message; to go on after it use `messages`.
+        """
+        topic = choose_events_topic(self.topics, topic)
+        for message in self.messages([topic], start_ns):
+            yield self.read_packet(message)
+
+    def frames(self, topic: str | None = None, start_ns: int | None = None) -> Iterator[Frame]:
+        """Yield the camera frames of an image topic, or of the one beside the events.
+
+        Raises:
+            RecordingError: no such topic, or none that could be meant; a damaged message; or, at
+                the end, a cut or damaged file.
+        """
+        if topic is None:
+            topic = choose_image_topic(self.topics, choose_events_topic(self.topics, None))
+            if topic is None:
+                raise RecordingError(
+                    f"{self.name} has no camera images that belong to its events",
+                    topics=sorted(self.topics))
+        for message in self.messages([topic], start_ns):
+            yield self.read_frame(message)
+
+    def first(self, topic: str) -> RecordedMessage | None:
+        """Return the first message of a topic, None where it has none."""
+        for message in self.messages([topic]):
+            return message
+        return None
+
+    def close(self) -> None:
+        """Close all containers."""
+        for item in self.containers:
+            item.close()
+
+    def __enter__(self) -> Recording:
+        """Return the recording."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def _check_type(self, message: RecordedMessage) -> str:
+        """Make a ROS 1 type known; return why its messages cannot be converted, or nothing."""
+        definition = self.topics[message.topic].definition
+        try:
+            described = get_types_from_msg(definition.data, message.type)
+        except SyntaxError as error:
+            return f"the definition of {message.type} in the recording is not readable ({error})"
+        old = get_typestore(Stores.ROS1_NOETIC)
+        old.fielddefs.update(described)
+        self._types.register(
+            {name: kind for name, kind in described.items() if name not in self._types.fielddefs})
+        if message.type not in self._types.fielddefs:
+            return f"the type {message.type} is not described in the recording"
+        if not _same_fields(old, self._types, message.type):
+            return (f"{message.type} has other fields in ROS 2 than in ROS 1; its messages cannot "
+                    f"be converted")
+        return ""
+
+
+def _until_damage(
+    messages: Iterator[RecordedMessage], damage: list[RecordingError]
+) -> Iterator[RecordedMessage]:
+    """Yield messages up to a damaged place, and keep the error for when the others are read."""
+    try:
+        yield from messages
+    except RecordingError as error:
+        damage.append(error)
+
+
+def _merge_topics(containers: Sequence[Container]) -> dict[str, TopicInfo]:
+    merged: dict[str, TopicInfo] = {}
+    for container in containers:
+        for topic, info in container.topics.items():
+            known = merged.get(topic)
+            if known is not None and known.type != info.type:
+                raise RecordingError(
+                    f"{topic} has the type {known.type} in one file and {info.type} in another; "
+                    f"read them one by one", topic=topic)
+            if known is not None:
+                counted = known.count is not None and info.count is not None
+                total = (known.count or 0) + (info.count or 0)
+                info = TopicInfo(
+                    info.type, total if counted else None, known.definition, known.qos)
+            merged[topic] = info
+    return dict(sorted(merged.items()))
+
+
+def _same_fields(old: Typestore, new: Typestore, name: str) -> bool:
+    """Return whether a type's messages differ in nothing but alignment and header.seq."""
+    if name == "std_msgs/msg/Header":
+        return True
+    before = [kind for _, kind in old.fielddefs[name][1]]
+    if before != [kind for _, kind in new.fielddefs[name][1]]:
+        return False
+    return all(
+        _same_fields(old, new, inner) for inner in _inner_types(before) if inner in new.fielddefs)
+
+
+def _inner_types(fields: Sequence[object]) -> Iterator[str]:
+    """Yield the names of message types among field descriptions, also inside arrays."""
+    for field in fields:
+        if isinstance(field, tuple):
+            for part in field:
+                if isinstance(part, str) and "/msg/" in part:
+                    yield part
+                elif isinstance(part, tuple):
+                    yield from _inner_types([part])
+
+

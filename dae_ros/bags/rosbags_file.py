@@ -1,0 +1,99 @@
+"""A whole recording that the rosbags library reads."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Set
+from pathlib import Path
+from typing import Literal
+
+import apsw
+from rosbags.interfaces import (
+    Connection,
+    ConnectionExtRosbag1,
+    ConnectionExtRosbag2,
+    Qos,
+    QosDurability,
+    QosHistory,
+    QosLiveliness,
+    QosReliability,
+    QosTime,
+)
+from rosbags.rosbag1 import Reader as Reader1
+from rosbags.rosbag1 import ReaderError as ReaderError1
+from rosbags.rosbag2 import Reader as Reader2
+from rosbags.rosbag2 import ReaderError as ReaderError2
+
+from dae_ros.bags.compression import DECOMPRESSION_ERRORS
+from dae_ros.bags.container import RecordedMessage, TopicInfo
+from dae_ros.errors import RecordingError
+
+# What the rosbags library lets through for damaged bytes, beside its own errors.
+DAMAGE = (
+    ReaderError1, ReaderError2, apsw.Error, struct.error, AssertionError, EOFError, IndexError,
+    KeyError, OSError, TypeError, ValueError, *DECOMPRESSION_ERRORS,
+)
+
+_NO_LIMIT = QosTime(2147483647, 4294967295)
+# A latched ROS 1 topic keeps its last message for late subscribers.
+LATCHED = Qos(
+    history=QosHistory.KEEP_LAST, depth=1, reliability=QosReliability.RELIABLE,
+    durability=QosDurability.TRANSIENT_LOCAL, deadline=_NO_LIMIT, lifespan=_NO_LIMIT,
+    liveliness=QosLiveliness.AUTOMATIC, liveliness_lease_duration=_NO_LIMIT,
+    avoid_ros_namespace_conventions=False)
+
+
+def _qos(connection: Connection) -> tuple[Qos, ...]:
+    if isinstance(connection.ext, ConnectionExtRosbag2):
+        return tuple(connection.ext.offered_qos_profiles)
+    if isinstance(connection.ext, ConnectionExtRosbag1) and connection.ext.latching:
+        return (LATCHED,)
+    return ()
+
+
+class RosbagsFile:
+    """A `.bag`, a rosbag2 folder or a rosbag2 storage file.
+
+    Args:
+        path: what `reader` reads, for messages.
+        reader: a rosbags reader, opened.
+        serialization: of its messages.
+    """
+
+    def __init__(
+        self, path: Path, reader: Reader1 | Reader2, serialization: Literal["cdr", "ros1"]
+    ) -> None:
+        self.path = path
+        self._reader = reader
+        self._serialization: Literal["cdr", "ros1"] = serialization
+        self.topics: dict[str, TopicInfo] = {}
+        for connection in reader.connections:
+            known = self.topics.get(connection.topic)
+            count = connection.msgcount + (known.count or 0 if known else 0)
+            self.topics[connection.topic] = TopicInfo(
+                connection.msgtype, count, connection.msgdef, _qos(connection))
+        empty = reader.message_count == 0
+        self.start_ns = None if empty else reader.start_time
+        # The library's end is one past the last message.
+        self.end_ns = None if empty else reader.end_time - 1
+
+    def messages(self, topics: Set[str], start_ns: int | None) -> Iterator[RecordedMessage]:
+        """See `Container.messages`."""
+        chosen = [item for item in self._reader.connections if item.topic in topics]
+        if not chosen:
+            return
+        delivered = 0
+        try:
+            for connection, time_ns, data in self._reader.messages(chosen, start=start_ns):
+                yield RecordedMessage(
+                    connection.topic, connection.msgtype, time_ns, data, self._serialization)
+                delivered += 1
+        except DAMAGE as error:
+            raise RecordingError(
+                f"{self.path} is damaged after {delivered} messages ({error}); what came before "
+                f"was read. Copy the recording again, or repair it",
+                path=str(self.path), messages=delivered) from error
+
+    def close(self) -> None:
+        """See `Container.close`."""
+        self._reader.close()

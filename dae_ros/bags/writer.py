@@ -1,0 +1,147 @@
+"""Write rosbag2 recordings without ROS: whole or not at all, the same bytes every time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat, Qos
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import get_types_from_idl, get_types_from_msg
+
+from dae_ros.bags.message_types import create_typestore
+from dae_ros.errors import RecordingError
+
+STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
+# The newest metadata that Humble, Jazzy and Kilted all read.
+_METADATA_VERSION: Literal[8] = 8
+
+
+class BagWriter:
+    """A rosbag2 folder being written.
+
+    It grows as `<name>.partial` beside its final place and gets its name when it is closed, so
+    that a folder of that name is always whole. The content depends on nothing but the messages.
+
+    Args:
+        path: the folder; it must not exist.
+        storage: `mcap` or `sqlite3`.
+
+    Raises:
+        RecordingError: the folder exists, or cannot be created.
+    """
+
+    def __init__(self, path: Path | str, storage: str = "mcap") -> None:
+        self.path = Path(path)
+        if storage not in STORAGES:
+            raise RecordingError(
+                f"there is no storage '{storage}'; choose one of {', '.join(STORAGES)}",
+                storage=storage)
+        # The storage file takes the name of its folder, which must therefore be the final one.
+        self._partial = self.path.with_name(f"{self.path.name}.partial")
+        for taken in (self.path, self._partial):
+            if taken.exists():
+                raise RecordingError(
+                    f"{taken} exists already; remove it or write somewhere else",
+                    path=str(taken))
+        self._types = create_typestore()
+        self._connections: dict[str, tuple[str, Connection]] = {}
+        self._writer: Writer | None = Writer(
+            self._partial / self.path.name, version=_METADATA_VERSION,
+            storage_plugin=STORAGES[storage])
+        try:
+            self._writer.open()
+        except OSError as error:
+            raise RecordingError(
+                f"{self.path} cannot be written: {error.strerror}", path=str(self.path)
+            ) from error
+
+    def add_topic(
+        self,
+        topic: str,
+        type_name: str,
+        definition: MessageDefinition | None = None,
+        qos: Sequence[Qos] = (),
+    ) -> None:
+        """Announce a topic; only needed for types that are not known, and for QoS.
+
+        Args:
+            topic: name.
+            type_name: `package/msg/Name`.
+            definition: of a type that is neither standard nor an event message.
+            qos: offered profiles to record; none means reliable, volatile.
+
+        Raises:
+            RecordingError: the type is unknown and no usable definition is given, or the topic
+                has another type already.
+        """
+        if self._writer is None:
+            raise RecordingError(f"{self.path} is closed", path=str(self.path))
+        known = self._connections.get(topic)
+        if known is not None:
+            if known[0] != type_name:
+                raise RecordingError(
+                    f"{topic} has the type {known[0]} and cannot also have {type_name}",
+                    topic=topic, type=type_name)
+            return
+        if type_name not in self._types.fielddefs:
+            self._learn(type_name, definition)
+        self._connections[topic] = (type_name, self._writer.add_connection(
+            topic, type_name, typestore=self._types, offered_qos_profiles=qos))
+
+    def write(self, topic: str, type_name: str, time_ns: int, cdr: bytes | memoryview) -> None:
+        """Append a message.
+
+        Args:
+            topic: name; announced by its first message.
+            type_name: `package/msg/Name`.
+            time_ns: record time.
+            cdr: the serialized message.
+
+        Raises:
+            RecordingError: see `add_topic`; or the disk is full.
+        """
+        known = self._connections.get(topic)
+        if known is None or known[0] != type_name:
+            self.add_topic(topic, type_name)
+            known = self._connections[topic]
+        if self._writer is None:
+            raise RecordingError(f"{self.path} is closed", path=str(self.path))
+        self._writer.write(known[1], time_ns, cdr)
+
+    def close(self) -> None:
+        """Finish the folder and give it its name; a second call does nothing."""
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        writer.close()
+        (self._partial / self.path.name).rename(self.path)
+        self._partial.rmdir()
+
+    def __enter__(self) -> BagWriter:
+        """Return the writer."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close: what was written before an error or Ctrl-C is kept whole."""
+        self.close()
+
+    def _learn(self, type_name: str, definition: MessageDefinition | None) -> None:
+        found = {}
+        if definition is not None and definition.format is MessageDefinitionFormat.MSG:
+            found = get_types_from_msg(definition.data, type_name)
+        elif definition is not None and definition.format is MessageDefinitionFormat.IDL:
+            found = get_types_from_idl(definition.data)
+        self._types.register(
+            {name: kind for name, kind in found.items() if name not in self._types.fielddefs})
+        if type_name not in self._types.fielddefs:
+            raise RecordingError(
+                f"the type {type_name} is not known and its recording carries no definition of "
+                f"it; leave its topic out", type=type_name)
