@@ -1,0 +1,147 @@
+"""Finds the places where a stream of packets does not continue what came before.
+
+`Continuity` sees each packet twice: `check` before it is decoded (counter, size, encoding) and
+`accept` and `check_time` after (event time against `header.stamp`). A packet that could not be
+decoded is not accepted: the next one is compared with the last usable one, so that the loss shows.
+A `Gap` is a return value, not an error.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Literal, TypeAlias
+
+from dae_ros.events.packet import EventPacket
+
+Cause: TypeAlias = Literal[
+    "lost", "time_backward", "time_jump", "restart", "resolution", "encoding"
+]
+
+# Event time and stamps that disagree by more than this between two packets do not belong to one
+# run of the sensor's clock. Host delays are milliseconds, so a second is far outside.
+TIME_JUMP_NS: Final = 1_000_000_000
+# Some drivers leave the stamp empty or write it in another unit; absolute event times that are
+# this far from the stamp say nothing about each other.
+_USABLE_STAMP_NS: Final = 60_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A place where the stream does not continue.
+
+    Attributes:
+        cause: `lost` (messages missing by their counter), `time_backward` (event time ran back
+            by more than disorder explains), `time_jump` (event time against stamps), `restart`
+            (the counter fell: a driver restart or a bag that loops), `resolution`, `encoding`.
+        duration_ns: event time that is missing; how far time ran back for `time_backward`; the
+            disagreement for `time_jump`; None where it cannot be known.
+        lost_packets: messages that the counter says are missing.
+        detail: one sentence for logs and diagnostics.
+    """
+
+    cause: Cause
+    duration_ns: int | None
+    lost_packets: int
+    detail: str
+
+    @property
+    def breaks_time(self) -> bool:
+        """Whether events before and after share no time axis, so that history must be dropped."""
+        return self.cause != "lost"
+
+
+class Continuity:
+    """The continuity of one camera's packets.
+
+    Not thread-safe: one owner.
+    """
+
+    def __init__(self) -> None:
+        self._last: EventPacket | None = None
+        self._event_time_ns: int | None = None
+        self._stamp_ns = 0
+        self._lost_packets = 0
+        self._gaps: Counter[str] = Counter()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """`lost_packets`, and `gap_<cause>` for each cause that occurred."""
+        found = {f"gap_{cause}": count for cause, count in sorted(self._gaps.items())}
+        return {"lost_packets": self._lost_packets, **found}
+
+    def check(self, packet: EventPacket) -> Gap | None:
+        """Compare a packet's counter, size and encoding with the last accepted packet.
+
+        A counter that is 0 in both packets is a counter that nobody fills.
+        """
+        last = self._last
+        if last is None:
+            return None
+        if packet.encoding != last.encoding:
+            return Gap(
+                "encoding", None, 0,
+                f"The encoding changed from {last.encoding} to {packet.encoding}.",
+            )
+        if (packet.height, packet.width) != (last.height, last.width):
+            return Gap(
+                "resolution", None, 0,
+                f"The sensor changed from {last.width}x{last.height} to "
+                f"{packet.width}x{packet.height}.",
+            )
+        if packet.seq is None or last.seq is None or packet.seq == last.seq == 0:
+            return None
+        if packet.seq <= last.seq:
+            return Gap(
+                "restart", None, 0,
+                f"The message counter fell from {last.seq} to {packet.seq}: the driver "
+                "restarted, the bag looped, or two publishers share the topic.",
+            )
+        lost = packet.seq - last.seq - 1
+        if lost == 0:
+            return None
+        return Gap("lost", None, lost, f"{lost} messages before {packet.seq} are missing.")
+
+    def accept(self, packet: EventPacket) -> None:
+        """Make a packet that could be decoded the one that the next is compared with."""
+        self._last = replace(packet, payload=b"")
+
+    def check_time(self, event_time_ns: int, stamp_ns: int, *, absolute: bool) -> Gap | None:
+        """Compare how far event time and stamps moved since the packet before.
+
+        Args:
+            event_time_ns: first event of the packet.
+            stamp_ns: `header.stamp` of the packet.
+            absolute: whether event times count from the epoch. Then only event time that runs
+                ahead of the stamps is a jump (the sensor's clock was set); a host clock that was
+                set does not matter. Otherwise stamps that run ahead are one too: after a long
+                pause a wrapping sensor time no longer says how long it was.
+        """
+        last_event_ns, self._event_time_ns = self._event_time_ns, event_time_ns
+        last_stamp_ns, self._stamp_ns = self._stamp_ns, stamp_ns
+        if last_event_ns is None or last_stamp_ns == 0 or stamp_ns == 0:
+            return None
+        if absolute and abs(last_stamp_ns - last_event_ns) > _USABLE_STAMP_NS:
+            return None
+        ahead_ns = (event_time_ns - last_event_ns) - (stamp_ns - last_stamp_ns)
+        if ahead_ns > TIME_JUMP_NS or (not absolute and ahead_ns < -TIME_JUMP_NS):
+            return Gap(
+                "time_jump", abs(ahead_ns), 0,
+                f"Event time moved {ahead_ns / 1e9:+.3f} s against the stamps.",
+            )
+        return None
+
+    def count(self, gap: Gap) -> None:
+        """Count a gap that is handed on."""
+        self._gaps[gap.cause] += 1
+        self._lost_packets += gap.lost_packets
+
+    def forget_time(self) -> None:
+        """Start the comparison of times afresh, because time does not continue."""
+        self._event_time_ns = None
+
+    def reset(self) -> None:
+        """Forget the packets that came before; the counts stay."""
+        self._last = None
+        self.forget_time()

@@ -1,0 +1,216 @@
+"""One camera: packets in, ordered parts of events out.
+
+packet -> continuity -> decoder (created from the packet's encoding and size) -> clock -> parts.
+The owner of the stream handles the parts in order: reacts to the gap (clears the ring where
+`gap.breaks_time`), pushes the events into `ring`, closes windows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from dae_ros.errors import PacketError
+from dae_ros.events.codecs import Decoder, create_decoder
+from dae_ros.events.continuity import Continuity, Gap
+from dae_ros.events.packet import DecodedPacket, EventPacket, Events, Triggers
+from dae_ros.events.ring_buffer import EventRing
+from dae_ros.events.sensor_clock import SensorClock
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamPart:
+    """A run of events without a break.
+
+    Attributes:
+        gap: what lies between this part and what came before; None for a healthy stream.
+        events: may be empty.
+        triggers: of the whole packet, on its last part.
+        newest_time_ns: newest sensor time seen, from events or from time words without events.
+            Windows that end at or before it are complete.
+        stamp_ns: `header.stamp` of the packet.
+    """
+
+    gap: Gap | None
+    events: Events
+    triggers: Triggers
+    newest_time_ns: int
+    stamp_ns: int
+
+
+class EventStream:
+    """Decodes one camera's packets and keeps its ring and its clock.
+
+    Not thread-safe: one owner.
+
+    Args:
+        ring_length_ns, ring_capacity_bytes: bounds of the ring (`EventRing`).
+
+    Attributes:
+        ring: filled by the owner, part by part.
+        clock: follows what `feed` has decoded.
+    """
+
+    def __init__(
+        self, ring_length_ns: int = 3_000_000_000, ring_capacity_bytes: int = 256_000_000
+    ) -> None:
+        self.ring = EventRing(ring_length_ns, ring_capacity_bytes)
+        self.clock = SensorClock(absolute=True)
+        self._continuity = Continuity()
+        self._decoder: Decoder | None = None
+        self._pending: Gap | None = None
+        self._newest_time_ns: int | None = None
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def height(self) -> int | None:
+        """Rows of the sensor in px, None before the first packet."""
+        return self._decoder.height if self._decoder else None
+
+    @property
+    def width(self) -> int | None:
+        """Columns of the sensor in px, None before the first packet."""
+        return self._decoder.width if self._decoder else None
+
+    @property
+    def encoding(self) -> str | None:
+        """Encoding of the last usable packet, None before the first."""
+        return self._decoder.encoding if self._decoder else None
+
+    @property
+    def newest_time_ns(self) -> int | None:
+        """Newest sensor time seen since time last broke, None before the first."""
+        return self._newest_time_ns
+
+    def counts(self) -> Mapping[str, int]:
+        """Return everything that was dropped or odd, by reason, since the stream was made.
+
+        `lost_packets` and `gap_<cause>`; the error code of packets that were refused; the
+        decoders' reasons (`docs/time.md`); `evicted_events` for those that left the ring.
+        """
+        total = self._counts + Counter(self._decoder.counts if self._decoder else {})
+        total.update(self._continuity.counts)
+        total["evicted_events"] = self.ring.evicted_count
+        return dict(total)
+
+    def feed(self, packet: EventPacket) -> list[StreamPart]:
+        """Decode one packet.
+
+        Returns:
+            The parts in order: one for a healthy packet, one more for each place where time ran
+            back, none while not even a time is known.
+
+        Raises:
+            PacketError: the packet cannot be used; it is counted and the stream goes on with the
+                next one, before which it then is missing (`lost`).
+        """
+        gap = _worse(self._pending, self._continuity.check(packet))
+        try:
+            decoder = self._decoder_for(packet, gap)
+            decoded = decoder.decode_packet(packet.payload, packet.time_base_ns)
+        except PacketError as error:
+            self._counts[error.code] += 1
+            if self._decoder is not None:
+                self._decoder.forget_position()
+            raise
+        if decoder is not self._decoder:
+            self._replace(decoder)
+        self._continuity.accept(packet)
+        self._pending = None
+        return self._parts(packet, gap, decoder, decoded)
+
+    def reset(self) -> None:
+        """Forget the past: ring, clock, the decoder's state; the counts stay."""
+        self.ring.clear()
+        self._continuity.reset()
+        self._pending = None
+        if self._decoder is not None:
+            self._decoder.reset()
+        self._forget_time()
+
+    def _decoder_for(self, packet: EventPacket, gap: Gap | None) -> Decoder:
+        """Return the decoder, prepared for what the gap says is missing."""
+        decoder = self._decoder
+        wanted = (packet.encoding, packet.width, packet.height)
+        if decoder is None or (decoder.encoding, decoder.width, decoder.height) != wanted:
+            return create_decoder(*wanted)
+        if gap is not None and gap.breaks_time:
+            decoder.reset()
+        elif gap is not None:
+            decoder.forget_position()
+        return decoder
+
+    def _replace(self, decoder: Decoder) -> None:
+        if self._decoder is not None:
+            self._counts.update(self._decoder.counts)
+        self._decoder = decoder
+        self.clock = SensorClock(decoder.has_absolute_time)
+
+    def _parts(
+        self, packet: EventPacket, gap: Gap | None, decoder: Decoder, decoded: DecodedPacket
+    ) -> list[StreamPart]:
+        parts = []
+        segments = decoded.segments or (Events.empty(),)
+        unbroken = len(segments) - len(decoded.breaks_ns)  # 1 or 0 segments before the first break
+        for index, events in enumerate(segments):
+            if index >= unbroken:
+                gap = _worse(gap, _backward(decoded.breaks_ns[index - unbroken]))
+            if len(events) > 0:
+                gap = self._follow(gap, int(events.t[0]), packet.stamp_ns, decoder)
+            elif gap is not None and gap.breaks_time:
+                self._forget_time()
+            last = index == len(segments) - 1
+            if last:
+                newest_ns = decoder.latest_time_ns
+            else:
+                newest_ns = int(events.t[-1]) if len(events) > 0 else None
+            if newest_ns is not None:
+                self._newest_time_ns = newest_ns
+            if self._newest_time_ns is None:
+                # Nothing to date a part with; what comes next starts after this gap as well.
+                self._pending = gap
+                continue
+            if gap is not None:
+                self._continuity.count(gap)
+            triggers = decoded.triggers if last else Triggers.empty()
+            parts.append(
+                StreamPart(gap, events, triggers, self._newest_time_ns, packet.stamp_ns)
+            )
+            gap = None
+        return parts
+
+    def _follow(
+        self, gap: Gap | None, first_ns: int, stamp_ns: int, decoder: Decoder
+    ) -> Gap | None:
+        """Compare a part's first time with the past, then let the clock follow."""
+        if gap is None or not gap.breaks_time:
+            jump = self._continuity.check_time(
+                first_ns, stamp_ns, absolute=decoder.has_absolute_time
+            )
+            gap = _worse(gap, jump)
+        if gap is not None and gap.breaks_time:
+            self._forget_time()
+            self._continuity.check_time(first_ns, stamp_ns, absolute=decoder.has_absolute_time)
+        elif gap is not None and self._newest_time_ns is not None:
+            gap = replace(gap, duration_ns=max(0, first_ns - self._newest_time_ns))
+        self.clock.update(first_ns, stamp_ns)
+        return gap
+
+    def _forget_time(self) -> None:
+        self._newest_time_ns = None
+        self._continuity.forget_time()
+        self.clock.reset()
+
+
+def _backward(by_ns: int) -> Gap:
+    return Gap("time_backward", by_ns, 0, f"Event time ran back by {by_ns / 1e9:.6f} s.")
+
+
+def _worse(first: Gap | None, second: Gap | None) -> Gap | None:
+    """Join two findings about one place; the first that breaks time names the cause."""
+    if first is None or second is None:
+        return first or second
+    if first.breaks_time:
+        return replace(first, lost_packets=first.lost_packets + second.lost_packets)
+    return replace(second, lost_packets=first.lost_packets + second.lost_packets)

@@ -1,0 +1,176 @@
+"""Pictures for people: event previews, depth in colour with a legend, panels side by side.
+
+All pictures are uint8[H, W, 3] in RGB order. Values outside a colour range get the colour of its
+end; pixels without a value are neutral grey.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dae_ros.errors import ConfigurationError
+
+FloatImage: TypeAlias = NDArray[np.float32]
+Picture: TypeAlias = NDArray[np.uint8]
+
+ORIENTATIONS: Final = ("depth", "inverse_depth", "unknown")
+
+_GREY: Final = 110
+_BACKGROUND: Final = np.array([24, 24, 28], np.float32)
+_ON: Final = np.array([255, 140, 60], np.float32)
+_OFF: Final = np.array([70, 150, 255], np.float32)
+# The oldest events keep this share of their colour, so that they still show.
+_OLDEST_STRENGTH: Final = 0.3
+_LEGEND_WIDTH_PX: Final = 84
+_TEXT: Final = (235, 235, 235)
+
+
+def events_image(tencode: FloatImage) -> Picture:
+    """Show a Tencode: ON orange, OFF blue, newer events brighter, on a dark ground.
+
+    Args:
+        tencode: float32[3, H, W] within 0..1.
+
+    Returns:
+        uint8[H, W, 3].
+    """
+    on, age, off = tencode
+    strength = (1.0 - (1.0 - _OLDEST_STRENGTH) * age)[..., None]
+    picture = np.broadcast_to(_BACKGROUND, (*age.shape, 3)).copy()
+    for mask, colour in ((on > 0, _ON), (off > 0, _OFF)):
+        picture[mask] += (strength * (colour - _BACKGROUND))[mask]
+    shown: Picture = np.rint(picture).astype(np.uint8)
+    return shown
+
+
+def depth_color(
+    depth: FloatImage, near: float, far: float, orientation: str = "depth"
+) -> Picture:
+    """Colour a depth map, near warm and far cold.
+
+    Args:
+        depth: float32[H, W]; not finite: grey.
+        near, far: the values that get the warm and the cold end. For inverse depth `near` is the
+            larger number.
+        orientation: `depth`, `inverse_depth`, or `unknown`, which uses a palette without warm
+            and cold, since nobody knows which end is near.
+
+    Returns:
+        uint8[H, W, 3].
+
+    Raises:
+        ConfigurationError: an unknown orientation, or near equal to far.
+    """
+    _require(near, far, orientation)
+    valid = np.isfinite(depth)
+    position = (np.where(valid, depth, np.float32(far)) - far) / (near - far)
+    picture = _palette(np.clip(position, 0.0, 1.0), orientation)
+    picture[~valid] = _GREY
+    return picture
+
+
+def color_range(depth: FloatImage, orientation: str = "depth") -> tuple[float, float]:
+    """Return (near, far) values that show a map of unknown scale: its 2nd and 98th percentile.
+
+    Args:
+        depth: float32[H, W]; values that are not finite are left out.
+        orientation: as `depth_color`; `unknown` counts as `depth`.
+
+    Returns:
+        (near, far), never equal; (0, 1) where nothing is finite.
+    """
+    values = depth[np.isfinite(depth)]
+    low, high = (float(q) for q in np.percentile(values, (2, 98))) if values.size else (0.0, 1.0)
+    if high <= low:
+        high = low + max(1.0, abs(low)) * 1e-3
+    return (high, low) if orientation == "inverse_depth" else (low, high)
+
+
+def legend(
+    height: int, near: float, far: float, label: str, orientation: str = "depth"
+) -> Picture:
+    """Draw the colour bar that belongs to `depth_color`, near at the bottom.
+
+    Args:
+        height: of the picture in px, at least 48.
+        near, far, orientation: as `depth_color`.
+        label: what the numbers are, for example `m` or `relative`.
+
+    Returns:
+        uint8[height, 84, 3].
+
+    Raises:
+        ConfigurationError: as `depth_color`, or a height below 48.
+    """
+    _require(near, far, orientation)
+    if height < 48:
+        raise ConfigurationError("A legend needs at least 48 px of height.", height=height)
+    picture = np.full((height, _LEGEND_WIDTH_PX, 3), _BACKGROUND.astype(np.uint8))
+    top, bottom = 24, height - 12
+    position = np.linspace(0.0, 1.0, bottom - top, dtype=np.float32)
+    picture[top:bottom, 8:22] = _palette(position[:, None], orientation)
+    _write(picture, label, 6, 15)
+    ticks = 5 if height >= 160 else 3
+    for share in np.linspace(0.0, 1.0, ticks):
+        row = round(top + share * (bottom - 1 - top))
+        picture[row, 22:27] = _TEXT
+        _write(picture, f"{far + share * (near - far):.3g}", 30, row + 4)
+    return picture
+
+
+def side_by_side(panels: Sequence[Picture], gap_px: int = 4) -> Picture:
+    """Join pictures of one height from left to right.
+
+    Args:
+        panels: each uint8[H, *, 3]; at least one.
+        gap_px: dark columns in between.
+
+    Returns:
+        uint8[H, W, 3].
+
+    Raises:
+        ConfigurationError: no panel, or different heights.
+    """
+    if not panels or len({panel.shape[0] for panel in panels}) != 1:
+        raise ConfigurationError(
+            "Panels must be at least one and of one height.",
+            heights=[panel.shape[0] for panel in panels],
+        )
+    ground = _BACKGROUND.astype(np.uint8)
+    gap = np.full((panels[0].shape[0], gap_px, 3), ground)
+    joined = [piece for panel in panels for piece in (panel, gap)][:-1]
+    return np.concatenate(joined, axis=1)
+
+
+def grey_panel(image: NDArray[np.uint8]) -> Picture:
+    """Show a grey camera frame, uint8[H, W], as uint8[H, W, 3]."""
+    return np.repeat(image[..., None], 3, axis=2)
+
+
+def _palette(position: NDArray[np.floating], orientation: str) -> Picture:
+    """Colour 0 (far) to 1 (near); uint8[..., 3] for [..., W] positions."""
+    colours = cv2.COLORMAP_VIRIDIS if orientation == "unknown" else cv2.COLORMAP_TURBO
+    levels = np.rint(np.atleast_2d(position) * 255.0).astype(np.uint8)
+    picture: Picture = cv2.applyColorMap(levels, colours)[..., ::-1]
+    return np.ascontiguousarray(picture)
+
+
+def _write(picture: Picture, text: str, left: int, baseline: int) -> None:
+    cv2.putText(
+        picture, text, (left, baseline), cv2.FONT_HERSHEY_SIMPLEX, 0.38, _TEXT, 1, cv2.LINE_AA
+    )
+
+
+def _require(near: float, far: float, orientation: str) -> None:
+    if orientation not in ORIENTATIONS:
+        raise ConfigurationError(
+            f"Orientation {orientation!r} is not one of {', '.join(ORIENTATIONS)}.",
+            orientation=orientation,
+        )
+    if near == far:
+        raise ConfigurationError("A colour range needs two ends that differ.", near=near, far=far)

@@ -1,0 +1,208 @@
+"""The incremental Tencode: a surface of last events that windows are read from.
+
+Each pixel keeps its last event as one uint32, `(t - base) << 1 | p` in microseconds. A window that
+ends at or after the previous one adds only the events in between and then reads the surface in
+one dense pass, whose cost depends neither on the number of events nor on the overlap. The surface
+has forgotten what later events overwrote, so a window that ends earlier is encoded from the ring;
+both ways give the same bits as `tencode(ring.window(start_ns, end_ns), ...)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.events.compilation import kernel
+from dae_ros.events.packet import Events
+from dae_ros.events.ring_buffer import EventRing
+from dae_ros.representation.tencode import (
+    FloatImage,
+    require_inside,
+    require_whole_microseconds,
+    tencode,
+)
+
+# 31 bits of microseconds beside the polarity bit: 35.8 minutes, then the surface is re-based.
+_LARGEST_TIME_US: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """One encoded window.
+
+    Attributes:
+        image: float32[3, H, W], as `tencode` gives it.
+        event_count: events in the window.
+        first_ns, last_ns: times of its first and last event; None for an empty window.
+    """
+
+    image: FloatImage
+    event_count: int
+    first_ns: int | None
+    last_ns: int | None
+
+
+class TencodeSurface:
+    """Encodes windows of one camera's ring.
+
+    The surface follows the ring: it starts afresh by itself when the ring was cleared or is
+    another one. The kernels are compiled (or loaded from the cache) on construction.
+
+    Not thread-safe: one owner, the owner of the ring.
+
+    Args:
+        height, width: sensor size in px.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self.height = height
+        self.width = width
+        # One entry per pixel in row order; 0: no event. Times on the surface are >= 1.
+        self._surface: NDArray[np.uint32] = np.zeros(height * width, np.uint32)
+        self._ring: EventRing | None = None
+        self._warm_up()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all events; the next window is built from the ring."""
+        self._surface[:] = 0
+        self._ring = None
+        self._generation = 0
+        # Times on the surface count from here; events before _complete_from_us may be missing
+        # from it, and so may all events from index _next on.
+        self._base_us = 0
+        self._complete_from_us = 0
+        self._next = 0
+
+    def encode(self, ring: EventRing, start_ns: int, end_ns: int) -> Encoded:
+        """Encode the window [start, end).
+
+        Args:
+            ring: holds the window.
+            start_ns, end_ns: whole microseconds, less than 35 minutes apart.
+
+        Raises:
+            WindowEvicted: the window begins before what the ring still holds.
+            ConfigurationError: bounds that are not whole microseconds, or an event outside the
+                sensor.
+        """
+        require_whole_microseconds(start_ns, end_ns)
+        if end_ns - start_ns > 1000 * (_LARGEST_TIME_US - 1):
+            raise ConfigurationError(
+                "A window must be shorter than 35 minutes.", start_ns=start_ns, end_ns=end_ns
+            )
+        ring.require(start_ns, end_ns)
+        if self._ring is not ring or self._generation != ring.generation:
+            self._follow(ring, start_ns // 1000)
+        start, stop = ring.index_of(start_ns), ring.index_of(end_ns)
+        if start == stop:
+            image = np.zeros((3, self.height, self.width), np.float32)
+            return Encoded(image, 0, None, None)
+        first_ns, last_ns = ring.time_of(start), ring.time_of(stop - 1)
+        if stop < self._next or start_ns // 1000 < self._complete_from_us:
+            image = tencode(ring.window(start_ns, end_ns), self.height, self.width)
+        else:
+            self._advance(ring, start, stop, start_ns // 1000, last_ns // 1000)
+            image = np.empty((3, self.height, self.width), np.float32)
+            _read(
+                self._surface, first_ns // 1000 - self._base_us, last_ns // 1000 - self._base_us,
+                image.reshape(3, -1),
+            )
+        return Encoded(image, stop - start, first_ns, last_ns)
+
+    def _follow(self, ring: EventRing, start_us: int) -> None:
+        self.reset()
+        self._ring = ring
+        self._generation = ring.generation
+        self._base_us = start_us - 1
+        self._complete_from_us = start_us
+        self._next = ring.oldest_index
+
+    def _advance(
+        self, ring: EventRing, start: int, stop: int, start_us: int, last_us: int
+    ) -> None:
+        """Bring the surface from event index `_next` up to `stop`."""
+        if start > self._next:
+            # Nothing before this window is needed for it, so it is left out.
+            self._complete_from_us = start_us
+            self._next = start
+        if last_us - self._base_us > _LARGEST_TIME_US:
+            _rebase(self._surface, start_us - 1 - self._base_us)
+            self._base_us = start_us - 1
+            self._complete_from_us = max(self._complete_from_us, start_us)
+        outside = 0
+        for events in ring.between(self._next, stop):
+            outside += _scatter(
+                events.t, events.x, events.y, events.p, 1000 * self._base_us, self.width,
+                self._surface,
+            )
+        self._next = stop
+        require_inside(outside, self.height, self.width)
+
+    def _warm_up(self) -> None:
+        nothing = Events.empty()
+        tencode(nothing, 1, 1, (0, 1000))
+        _scatter(nothing.t, nothing.x, nothing.y, nothing.p, 0, 1, self._surface[:1])
+        _rebase(self._surface[:1], 0)
+        _read(self._surface[:1], 1, 1, np.empty((3, 1), np.float32))
+
+
+@kernel
+def _scatter(
+    t: NDArray[np.int64], x: NDArray[np.uint16], y: NDArray[np.uint16], p: NDArray[np.uint8],
+    base_ns: int, width: int, surface: NDArray[np.uint32],
+) -> int:
+    """Write the events in order, the later over the earlier; return how many lie outside.
+
+    Everything is unsigned, which spares the compiler the cases of negative indices and dividends.
+    """
+    outside = 0
+    size, columns = np.uint64(surface.size), np.uint64(width)
+    for k in range(t.size):
+        column = np.uint64(x[k])
+        pixel = np.uint64(y[k]) * columns + column
+        if column >= columns or pixel >= size:
+            outside += 1
+        else:
+            time_us = np.uint64(t[k] - base_ns) // np.uint64(1000)
+            surface[pixel] = np.uint32(time_us << np.uint64(1) | np.uint64(p[k] != 0))
+    return outside
+
+
+@kernel
+def _rebase(surface: NDArray[np.uint32], by_us: int) -> None:
+    """Move all times back by `by_us` and forget events that would fall before time 1."""
+    if by_us > 0x7FFFFFFF:
+        surface[:] = 0
+        return
+    lost = np.uint32((by_us << 1) | 1)
+    shift = np.uint32(by_us << 1)
+    for k in range(surface.size):
+        surface[k] = np.uint32(surface[k] - shift) if surface[k] > lost else np.uint32(0)
+
+
+@kernel
+def _read(
+    surface: NDArray[np.uint32], first_us: int, last_us: int, image: FloatImage
+) -> None:
+    """Write the Tencode of all pixels whose last event is not older than `first_us`.
+
+    Times count from the surface's base. Same arithmetic as `tencode`, times a mask of 0 or 1
+    instead of branches, so that it becomes vector instructions bound by memory.
+    """
+    one, zero = np.float32(1.0), np.float32(0.0)
+    first = np.int32(first_us)
+    span = np.float32(max(last_us - first_us, 1))
+    red, green, blue = image[0], image[1], image[2]
+    for k in range(surface.size):
+        value = surface[k]
+        age_us = np.int32(np.int32(value >> np.uint32(1)) - first)
+        seen = one if age_us >= 0 else zero
+        on = np.float32(np.int32(value & np.uint32(1)))
+        red[k] = seen * on
+        green[k] = seen * (one - np.float32(age_us) / span)
+        blue[k] = seen * (one - on)
