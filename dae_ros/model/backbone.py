@@ -126,16 +126,19 @@ class VisionTransformer(nn.Module):
         if (rows, columns) == (side, side):
             return self.pos_embed
         remember = not (
-            torch.is_grad_enabled() or torch.compiler.is_compiling() or self.pos_embed.is_inference()
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or self.pos_embed.is_inference()
         )
         key: object = None
         if remember:
-            source = self.pos_embed
-            key = (rows, columns, source.dtype, source.device, source.data_ptr(), source._version)
+            held = self.pos_embed
+            key = (rows, columns, held.dtype, held.device, held.data_ptr(), held._version)
             if self._positions is not None and self._positions[0] == key:
                 return self._positions[1]
         dtype = self.pos_embed.dtype
-        cls_position, grid = self.pos_embed.float().split([1, side * side], dim=1)
+        source = self.pos_embed.float()
+        cls_position, grid = source[:, :1], source[:, 1:]
         grid = grid.reshape(1, side, side, -1).permute(0, 3, 1, 2)
         grid = F.interpolate(
             grid,

@@ -27,6 +27,7 @@ from torch import Tensor
 from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.configuration import Meaning, ModelConfig
 from dae_ros.model.dav2 import Network, build_network
+from dae_ros.model.fetch import digest_of
 from dae_ros.model.published import PublishedFile, read_published
 
 FORMAT = "1"
@@ -55,20 +56,10 @@ class LoadedModel:
     notes: tuple[str, ...] = ()
 
 
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file, 64 hex digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def load_checkpoint(
     path: str | os.PathLike[str],
     *,
     config: ModelConfig | None = None,
-    meaning: Meaning | None = None,
     name: str | None = None,
 ) -> LoadedModel:
     """Read a checkpoint, strictly.
@@ -77,7 +68,6 @@ def load_checkpoint(
         path: a file of one of the three kinds.
         config: what the network is made of, for a file that does not say it itself (an
             official metric Depth Anything V2, say).
-        meaning: what its number means, if it is known better than the file says.
         name: what to call it; the file's name if not given.
 
     Raises:
@@ -92,7 +82,7 @@ def load_checkpoint(
             "where to put them; untrained:vits runs without weights",
             path=str(path),
         )
-    digest = file_digest(path)
+    digest = digest_of(path)
     found = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path, config)
     used = found.config if config is None else config
     # The file is trusted about itself; a configuration from outside must agree with it.
@@ -107,7 +97,7 @@ def load_checkpoint(
         name=path.name if name is None else name,
         network=network,
         config=used,
-        meaning=found.meaning if meaning is None else meaning,
+        meaning=found.meaning,
         digest=digest,
         path=path,
         notes=found.notes,

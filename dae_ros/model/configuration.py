@@ -99,9 +99,7 @@ class ModelConfig:
         if self.recurrence not in ("convlstm", "convgru", None):
             problems.append(f"recurrence must be convlstm, convgru or none, not {self.recurrence}")
         if self.activation not in ("relu", "sigmoid", "softplus"):
-            problems.append(
-                f"activation must be relu, sigmoid or softplus, not {self.activation}"
-            )
+            problems.append(f"activation must be relu, sigmoid or softplus, not {self.activation}")
         if not (math.isfinite(self.output_scale) and self.output_scale > 0):
             problems.append(f"output_scale must be positive, not {self.output_scale}")
         if min(self.input_height, self.input_width) < 1:
@@ -160,9 +158,13 @@ class Meaning:
             problems.append("metres_scale and metres_shift belong together; give both or neither")
         if self.metres_scale is not None and self.orientation == "unknown":
             problems.append("metres_scale needs an orientation")
-        for value in (self.metres_scale, self.metres_shift):
-            if value is not None and not math.isfinite(value):
-                problems.append(f"scale and shift to metres must be finite, not {value}")
+        problems += [
+            f"scale and shift to metres must be finite, not {value}"
+            for value in (self.metres_scale, self.metres_shift)
+            if value is not None and not math.isfinite(value)
+        ]
+        if self.metres_scale is not None and self.metres_scale <= 0:
+            problems.append("metres_scale must be positive; the sign belongs to the orientation")
         if problems:
             raise ConfigurationError("; ".join(problems), problems=problems)
 

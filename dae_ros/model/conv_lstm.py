@@ -59,9 +59,9 @@ class ConvGRU(nn.Module):
         both = torch.cat([y, hidden.to(y.dtype)], dim=1)
         reset = torch.sigmoid(self.reset_gate(both))
         update = torch.sigmoid(self.update_gate(both)).to(hidden.dtype)
-        candidate = torch.tanh(
-            self.out_gate(torch.cat([y, reset * hidden.to(y.dtype)], dim=1))
-        ).to(hidden.dtype)
+        candidate = torch.tanh(self.out_gate(torch.cat([y, reset * hidden.to(y.dtype)], dim=1))).to(
+            hidden.dtype
+        )
         return ((1 - update) * hidden + update * candidate,)
 
 
@@ -95,9 +95,7 @@ class RecurrentLayer(nn.Module):
         """How many tensors the state has: 2 (hidden, cell) or 1 (hidden)."""
         return self.recurrent_block.tensors
 
-    def forward(
-        self, x: Tensor, state: tuple[Tensor, ...]
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(self, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return the level's feature, which is the new hidden state, and the new state."""
         y = torch.relu(self.conv(x))
         state = self.recurrent_block(y, state)

@@ -99,7 +99,7 @@ class DepthAnyEvent(nn.Module):
             ConfigurationError: for a size that does not fit.
         """
         check_image(image, self.strides)
-        prediction, _ = self.depth_head(
+        prediction: Tensor = self.depth_head(
             self.pretrained(image), (image.shape[2], image.shape[3]), ()
-        )
+        )[0]
         return prediction

@@ -107,9 +107,8 @@ class DPTHead(nn.Module):
             )
         self.config = config
         self.strides = tuple(strides)
-        one_scale = len(set(strides)) == 1
-        self.one_scale = one_scale
-        c1, c2, c3, c4 = config.reassemble
+        self.one_scale = len(set(strides)) == 1
+        c1, c2, _, c4 = config.reassemble
         self.projects = nn.ModuleList(
             nn.Conv2d(given, wanted, 1)
             for given, wanted in zip(channels, config.reassemble, strict=True)
@@ -121,7 +120,7 @@ class DPTHead(nn.Module):
                 nn.Identity(),
                 nn.Conv2d(c4, c4, 3, stride=2, padding=1),
             ]
-            if one_scale
+            if self.one_scale
             else [nn.Identity() for _ in range(4)]
         )
         self.scratch = Scratch(config)

@@ -16,20 +16,21 @@ from dae_ros.model.configuration import TIMM_PREFIX, TRANSFORMERS
 class Encoder(Protocol):
     """Any module that turns (B, 3, H, W) into four feature maps.
 
-    Attributes:
-        channels: channels of the four maps.
-        strides: px of the image per cell of the four maps, finest first. H and W must be
-            multiples of the largest. Four equal strides (a plain transformer) are spread to a
-            pyramid by the head; maps that already form one are only projected.
+    `strides` are px of the image per cell, finest first; H and W must be multiples of the
+    largest. Four equal strides (a plain transformer) are spread to a pyramid by the head; maps
+    that already form one are only projected.
     """
 
     @property
-    def channels(self) -> tuple[int, ...]: ...
+    def channels(self) -> tuple[int, ...]:
+        """Channels of the four maps."""
 
     @property
-    def strides(self) -> tuple[int, ...]: ...
+    def strides(self) -> tuple[int, ...]:
+        """Strides of the four maps in px."""
 
-    def __call__(self, image: Tensor) -> Sequence[Tensor]: ...
+    def __call__(self, image: Tensor) -> Sequence[Tensor]:
+        """Return the four maps (B, channels[k], H / strides[k], W / strides[k])."""
 
 
 class TimmEncoder(nn.Module):

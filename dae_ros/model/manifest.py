@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from dae_ros.errors import ConfigurationError, WeightsError
+from dae_ros.installation import share_folder
 from dae_ros.model.configuration import Meaning
 
 NETWORKS = ("depth_any_event", "depth_any_event_r", "depth_anything_v2")
@@ -28,7 +29,8 @@ class Entry:
         network: one of `NETWORKS`.
         encoder: vits, vitb or vitl.
         file: path below the models folder, with forward slashes.
-        url: from where it can be fetched, None where it must be got by hand.
+        url: from where it can be fetched (then sha256 is known), None where it must be got by
+            hand.
         source: who publishes it and where, a sentence.
         size_bytes, sha256: of the file, None where nobody published them.
         licence: of the weights.
@@ -36,7 +38,7 @@ class Entry:
             file itself says it.
         output: what the number is, a sentence.
         output_scale: largest depth in metres of a metric Depth Anything V2, 1 otherwise.
-        meaning: the same for programs; None where the file says it better.
+        meaning: the same for programs. What the file says about itself goes before.
     """
 
     name: str
@@ -82,25 +84,6 @@ def download_folder() -> Path:
     return root / "dae_ros" / "models"
 
 
-def manifest_folder() -> Path:
-    """Return the folder of manifest.yaml: in a checkout models/, installed share/dae_ros/models.
-
-    Raises:
-        WeightsError: if neither is there.
-    """
-    package = Path(__file__).resolve().parents[1]
-    candidates = [package.parent / "models"]
-    candidates += [parent / "share" / "dae_ros" / "models" for parent in package.parents]
-    for folder in candidates:
-        if (folder / "manifest.yaml").is_file():
-            return folder
-    raise WeightsError(
-        f"there is no models/manifest.yaml beside {package} nor in share/dae_ros/models of its "
-        "installation; install the package again",
-        package=str(package),
-    )
-
-
 def read_manifest(folder: Path | None = None) -> Manifest:
     """Read models/manifest.yaml.
 
@@ -110,7 +93,7 @@ def read_manifest(folder: Path | None = None) -> Manifest:
     Raises:
         WeightsError: if it is missing or does not follow its own rules.
     """
-    folder = manifest_folder() if folder is None else folder
+    folder = share_folder() / "models" if folder is None else folder
     path = folder / "manifest.yaml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -146,6 +129,13 @@ def _entry(path: Path, row: Any) -> Entry:
         raise WeightsError(
             f"{path}: entry {entry.name}: 'file' must stay below the models folder and 'sha256' "
             "be 64 hex digits or null",
+            path=str(path),
+        )
+    if entry.url is not None and (
+        entry.sha256 is None or not entry.url.startswith(("https://", "http://"))
+    ):
+        raise WeightsError(
+            f"{path}: entry {entry.name}: what is fetched must come by http(s) and have a sha256",
             path=str(path),
         )
     if entry.network not in NETWORKS:

@@ -82,8 +82,10 @@ def read_published(path: Path, content: Any, config: ModelConfig | None) -> Publ
         return PublishedFile(tensors, embedded, _authors_meaning(authors), True, notes)
     if config is not None:
         # The digest of a manifest entry, or the caller, answers for this.
-        meaning = METRIC if config.head_align_corners and config.output_scale != 1.0 else (
-            RELATIVE if config.head_align_corners else Meaning()
+        meaning = (
+            METRIC
+            if config.head_align_corners and config.output_scale != 1.0
+            else (RELATIVE if config.head_align_corners else Meaning())
         )
         return PublishedFile(tensors, config, meaning, False)
     if recurrence is None and not nested:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +39,8 @@ def untrained(name: str, seed: int = 0) -> LoadedModel:
         )
     config = variant(name)
     network = build_network(config)
-    generator = torch.Generator().manual_seed(seed)
+    # numpy, because its stream is the same on every processor; torch.randn is not.
+    generator = np.random.default_rng(seed)
     digest = hashlib.sha256()
     with torch.no_grad():
         for key, weight in network.state_dict().items():
@@ -54,18 +56,20 @@ def untrained(name: str, seed: int = 0) -> LoadedModel:
     )
 
 
-def _draw(key: str, weight: Tensor, generator: torch.Generator) -> Tensor:
+def _draw(key: str, weight: Tensor, generator: np.random.Generator) -> Tensor:
     kind = key.rsplit(".", 1)[-1]
     if kind == "gamma" or (kind == "weight" and weight.dim() == 1):
         return torch.ones_like(weight)
     if kind == "bias":
         return torch.zeros_like(weight)
-    noise = torch.randn(weight.shape, generator=generator)
+    noise = torch.from_numpy(generator.standard_normal(tuple(weight.shape), dtype=np.float32))
     if kind in ("pos_embed", "cls_token", "mask_token"):
         return 0.1 * noise
     # Transposed convolutions with stride = kernel sum over their input channels alone.
-    fan_in = weight.shape[0] if "resize_layers.0" in key or "resize_layers.1" in key else (
-        math.prod(weight.shape[1:])
+    fan_in = (
+        weight.shape[0]
+        if "resize_layers.0" in key or "resize_layers.1" in key
+        else (math.prod(weight.shape[1:]))
     )
     # 3 lifts the gates out of the flat part of the sigmoid, 2 the last layer's contrast.
     gain = 3.0 if ".Gates." in key else 2.0 if key.endswith("output_conv2.2.weight") else 1.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from dae_ros.errors import WeightsError
@@ -43,9 +44,7 @@ def _load_entry(manifest: Manifest, entry: Entry) -> LoadedModel:
         raise WeightsError(
             f"the file of {entry.name} is not here. {entry.how_to_get()}", name=entry.name
         )
-    loaded = load_checkpoint(
-        path, config=_config_of(entry), meaning=entry.meaning, name=entry.name
-    )
+    loaded = load_checkpoint(path, config=_config_of(entry), name=entry.name)
     if entry.sha256 is not None and loaded.digest != entry.sha256:
         raise WeightsError(
             f"{path} is not {entry.name}: its sha256 is {loaded.digest}, the manifest says "
@@ -60,6 +59,10 @@ def _load_entry(manifest: Manifest, entry: Entry) -> LoadedModel:
             f"{entry.encoder}",
             path=str(path),
         )
+    if loaded.meaning.orientation == "unknown":
+        # The authors' files do not say it; the manifest does once somebody measured it.
+        meaning = dataclasses.replace(entry.meaning, event_encoder=loaded.meaning.event_encoder)
+        return dataclasses.replace(loaded, meaning=meaning)
     return loaded
 
 
