@@ -1,0 +1,299 @@
+"""Starts the processes of a launch plan without `launch`, which is not on PyPI.
+
+The demo and the tests of the plan run through it. Each process is
+`python -m dae_ros.nodes.<executable> --ros-args ...` in a process group of its own, its output is
+collected by a thread, and stopping is SIGINT first and SIGKILL after a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from dae_ros.errors import ConfigurationError, DaeError
+from dae_ros.nodes.processes import Process
+from dae_ros.parameters import Value
+
+POLL_S = 0.05
+
+
+class ProcessError(DaeError):
+    """A process of the plan ended early or did not do in time what it should."""
+
+    code = "process"
+
+
+def ros_arguments(process: Process, folder: Path) -> list[str]:
+    """Return the ROS arguments that `launch_ros` would give to the same process.
+
+    Parameters travel in files, in the order of their strength: a `-p` rule loses against a file
+    that names the node, whatever their order.
+
+    Args:
+        process: what to start.
+        folder: where parameter files are written.
+    """
+    result = ["--ros-args", "-r", f"__node:={process.name}"]
+    if process.namespace:
+        result += ["-r", f"__ns:=/{process.namespace.strip('/')}"]
+    files = [
+        _parameter_file(process, "implied", process.implied_parameters, folder),
+        process.parameter_file,
+        _parameter_file(process, "given", process.parameters, folder),
+    ]
+    for path in filter(None, files):
+        result += ["--params-file", path]
+    for inside, outside in process.remappings:
+        result += ["-r", f"{inside}:={outside}"]
+    return [*result, "--log-level", process.log_level]
+
+
+def _parameter_file(
+    process: Process, kind: str, parameters: Mapping[str, Value], folder: Path
+) -> str:
+    """Write parameters as YAML (of which JSON is a part); return the path, '' for none."""
+    if not parameters:
+        return ""
+    path = folder / f"{process.name}_{kind}.yaml"
+    text = json.dumps({"/**": {"ros__parameters": dict(parameters)}}, indent=1)
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+class RunningProcess:
+    """One started process and what it has printed so far.
+
+    Attributes:
+        plan: what was started.
+        lines: stdout and stderr together, one entry per line.
+    """
+
+    def __init__(self, plan: Process, folder: Path, echo: TextIO | None) -> None:
+        if plan.package != "dae_ros":
+            raise ConfigurationError(
+                f"{plan.package}/{plan.executable} is started by `ros2 launch` only",
+                executable=plan.executable,
+            )
+        self.plan = plan
+        self.lines: list[str] = []
+        self._echo = echo
+        command = [sys.executable, "-u", "-m", f"dae_ros.nodes.{plan.executable}"]
+        self._process = subprocess.Popen(
+            [*command, *plan.arguments, *ros_arguments(plan, folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env={**os.environ, **plan.environment},
+            start_new_session=True,  # Ctrl-C in the terminal reaches this process first
+        )
+        self._collector = threading.Thread(target=self._collect, daemon=True)
+        self._collector.start()
+
+    def _collect(self) -> None:
+        stream = self._process.stdout
+        if stream is None:
+            return
+        with stream:
+            for line in stream:
+                self.lines.append(line.rstrip("\n"))
+                if self._echo is not None:
+                    self._echo.write(f"[{self.plan.name}] {line}")
+
+    @property
+    def exit_code(self) -> int | None:
+        """Return the exit status, None while it runs; negative for a signal."""
+        return self._process.poll()
+
+    @property
+    def output(self) -> str:
+        """Return everything printed so far."""
+        return "\n".join(self.lines)
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait for the process to end by itself.
+
+        Returns:
+            its exit status.
+
+        Raises:
+            ProcessError: it still runs after `timeout_s`.
+        """
+        try:
+            code = self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise ProcessError(
+                f"{self.plan.name} still runs after {timeout_s:g} s; its last lines:\n"
+                + "\n".join(self.lines[-10:]),
+                name=self.plan.name,
+            ) from error
+        self._collector.join(timeout_s)
+        return code
+
+    def wait_for_output(self, text: str, timeout_s: float) -> None:
+        """Wait until a line with `text` has been printed.
+
+        Raises:
+            ProcessError: the process ended or the time passed without it.
+        """
+        self.wait_until(
+            lambda: any(text in line for line in list(self.lines)), f"to print {text!r}", timeout_s
+        )
+
+    def wait_until(self, condition: Callable[[], bool], purpose: str, timeout_s: float) -> None:
+        """Wait until a condition holds, as long as the process runs.
+
+        Raises:
+            ProcessError: the process ended or the time passed before.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            ended = self.exit_code
+            if ended is not None or time.monotonic() > deadline_s:
+                reason = (
+                    f"ended with status {ended}" if ended is not None else f"took {timeout_s:g} s"
+                )
+                if condition():  # its last line may have come with its end
+                    return
+                raise ProcessError(
+                    f"{self.plan.name} {reason} before it was seen {purpose}; its last lines:\n"
+                    + "\n".join(self.lines[-10:]),
+                    name=self.plan.name,
+                )
+            time.sleep(POLL_S)
+
+    def stop(self, timeout_s: float) -> int:
+        """End the process: SIGINT, and SIGKILL when it has not ended in time.
+
+        Returns:
+            its exit status, -9 where it had to be killed.
+        """
+        if self.exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGINT)
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._collector.join(1.0)
+        return self._process.returncode
+
+
+class ProcessHarness:
+    """Runs the processes of a plan; leaving the context stops all of them.
+
+    Args:
+        processes: of a launch plan; the ones that are not of this package (RViz) are left out.
+        echo: where to repeat what the processes print, with their names; None for nowhere.
+        stop_timeout_s: how long a process may take to end after SIGINT.
+    """
+
+    def __init__(
+        self,
+        processes: Iterable[Process],
+        *,
+        echo: TextIO | None = None,
+        stop_timeout_s: float = 10.0,
+    ) -> None:
+        self._plan = [process for process in processes if process.package == "dae_ros"]
+        self._echo = echo
+        self._stop_timeout_s = stop_timeout_s
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self.running: dict[str, RunningProcess] = {}
+
+    def __enter__(self) -> ProcessHarness:
+        self._folder = tempfile.TemporaryDirectory(prefix="dae_ros_")
+        try:
+            for process in self._plan:
+                self.start(process)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __getitem__(self, name: str) -> RunningProcess:
+        """Return the running process of that node name."""
+        return self.running[name]
+
+    def start(self, process: Process) -> RunningProcess:
+        """Start one more process; only inside of the context."""
+        if self._folder is None:
+            raise ConfigurationError("processes are started inside of `with ProcessHarness(...)`")
+        running = RunningProcess(process, Path(self._folder.name), self._echo)
+        self.running[process.name] = running
+        return running
+
+    def stop(self) -> dict[str, int]:
+        """Stop every process, sources first; return exit statuses by node name."""
+        codes = {
+            name: running.stop(self._stop_timeout_s)
+            for name, running in reversed(self.running.items())
+        }
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+        return codes
+
+    def change_state(self, name: str, transition: int, timeout_s: float = 30.0) -> bool:
+        """Ask a lifecycle node for a transition, as `ros2 lifecycle set` does.
+
+        Args:
+            name: node name in the plan.
+            transition: an id of lifecycle_msgs/msg/Transition.
+            timeout_s: for finding the service and for the answer.
+
+        Returns:
+            whether the node made the transition.
+
+        Raises:
+            ProcessError: the node does not answer in time.
+        """
+        from lifecycle_msgs.msg import Transition
+        from lifecycle_msgs.srv import ChangeState
+        from rclpy.context import Context
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+
+        plan = self.running[name].plan
+        prefix = f"/{plan.namespace.strip('/')}" if plan.namespace else ""
+        context = Context()
+        context.init()
+        try:
+            node = Node("process_harness", context=context)
+            client = node.create_client(ChangeState, f"{prefix}/{plan.name}/change_state")
+            if not client.wait_for_service(timeout_sec=timeout_s):
+                raise ProcessError(f"{name} offers no lifecycle service", name=name)
+            executor = SingleThreadedExecutor(context=context)
+            executor.add_node(node)
+            request = ChangeState.Request(transition=Transition(id=transition))
+            future = client.call_async(request)
+            executor.spin_until_future_complete(future, timeout_sec=timeout_s)
+            if not future.done():
+                raise ProcessError(f"{name} did not answer in {timeout_s:g} s", name=name)
+            answer = future.result()
+            node.destroy_node()
+            return answer is not None and bool(answer.success)
+        finally:
+            context.try_shutdown()

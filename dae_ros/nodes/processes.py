@@ -1,0 +1,386 @@
+"""Which processes a launch starts, and with what: the one table behind launch files and demo.
+
+`launch_plan` turns launch arguments into processes. `launch/*.launch.py` hand them to
+`launch_ros`, `process_harness` starts them itself; neither adds anything of its own, so a test of
+the table through the harness is a test of what `ros2 launch` starts.
+
+Plain Python: importing it needs neither ROS nor `launch`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.installation import share_folder
+from dae_ros.parameters import NODES, NodeParameters, Value, declarations
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One launch argument.
+
+    Attributes:
+        name: as on the command line, `name:=value`.
+        default: '' leaves the matter to the node's own default or the params_file.
+        description: one sentence, shown by `ros2 launch ... --show-args`.
+        choices: the allowed texts, empty for any.
+        parameter: the node parameters that it sets, as (node executable, parameter).
+    """
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+    parameter: tuple[tuple[str, str], ...] = ()
+
+
+TRUE_FALSE = ("true", "false")
+
+ARGUMENTS: tuple[Argument, ...] = (
+    Argument(
+        "source",
+        "topic",
+        "Where events come from: topic (a driver that runs already), bag (replay of a "
+        "recording) or simulator.",
+        ("topic", "bag", "simulator"),
+    ),
+    Argument(
+        "events",
+        "",
+        "Event topic; empty takes 'events', and for a bag the topic that the recording has.",
+    ),
+    Argument(
+        "image",
+        "",
+        "Topic of camera frames; empty takes 'image', and for a bag or the simulator theirs.",
+    ),
+    Argument(
+        "camera_info",
+        "",
+        "Topic of the camera's calibration; empty takes 'camera_info', and for a bag the topic "
+        "that the recording has.",
+    ),
+    Argument(
+        "weights",
+        "",
+        "Checkpoint file or a name from models/manifest.yaml; untrained:vits runs without weights.",
+        parameter=(("depth_node", "weights"),),
+    ),
+    Argument(
+        "device",
+        "",
+        "Where the network runs: auto, cpu, cuda or cuda:N.",
+        parameter=(("depth_node", "device"),),
+    ),
+    Argument(
+        "precision",
+        "",
+        "Arithmetic of the network.",
+        ("", "auto", "float32", "bfloat16", "float16"),
+        parameter=(("depth_node", "precision"),),
+    ),
+    Argument(
+        "bag",
+        "",
+        "Recording to replay, with source:=bag.",
+        parameter=(("replay_node", "bag"),),
+    ),
+    Argument(
+        "rate",
+        "",
+        "Speed of the replay or the simulator, 1 is real time.",
+        parameter=(("replay_node", "rate"), ("simulator_node", "rate")),
+    ),
+    Argument(
+        "loop",
+        "",
+        "Replay again from the beginning at the end.",
+        ("", *TRUE_FALSE),
+        parameter=(("replay_node", "loop"),),
+    ),
+    Argument(
+        "start",
+        "",
+        "Seconds of the recording to skip.",
+        parameter=(("replay_node", "start_s"),),
+    ),
+    Argument(
+        "scale",
+        "",
+        "Scale from the network's number to metres; needed where the weights are not metric.",
+        parameter=(("depth_node", "scale"),),
+    ),
+    Argument(
+        "shift",
+        "",
+        "Shift that belongs to scale.",
+        parameter=(("depth_node", "shift"),),
+    ),
+    Argument(
+        "orientation",
+        "",
+        "Whether the network's number grows with depth or with inverse depth.",
+        ("", "checkpoint", "depth", "inverse_depth"),
+        parameter=(("depth_node", "orientation"),),
+    ),
+    Argument("rviz", "false", "Show the topics in RViz.", TRUE_FALSE),
+    Argument(
+        "autostart",
+        "",
+        "Configure and activate the depth node by itself; false waits for lifecycle calls.",
+        ("", *TRUE_FALSE),
+        parameter=(("depth_node", "autostart"),),
+    ),
+    Argument(
+        "params_file",
+        "",
+        "YAML with parameters (start from config/depth.yaml); launch arguments win over it.",
+    ),
+    Argument(
+        "use_sim_time",
+        "",
+        "Follow /clock; empty is true for a bag and false otherwise.",
+        ("", *TRUE_FALSE),
+    ),
+    Argument(
+        "log_level",
+        "info",
+        "Severity from which messages are printed.",
+        ("debug", "info", "warn", "error", "fatal"),
+    ),
+    Argument("namespace", "", "Namespace of all nodes and their topics."),
+)
+
+DEMO_DEFAULTS: Mapping[str, str] = {"source": "simulator", "weights": "untrained:vits"}
+"""What `demo.launch.py` changes: a simulated camera, and a network that needs no file."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of a launch.
+
+    Attributes:
+        package, executable: as for `ros2 run`.
+        name: node name.
+        namespace: node namespace, '' for none.
+        implied_parameters: what the kind of source asks for; weaker than the parameter file.
+        parameter_file: the user's YAML, '' for none.
+        parameters: what the launch arguments say; stronger than the parameter file.
+        remappings: pairs of (name in the node, name outside).
+        arguments: command line besides the ROS arguments.
+        log_level: severity from which the node prints.
+        environment: variables to set in addition.
+        required: whether the launch ends with this process.
+    """
+
+    package: str
+    executable: str
+    name: str
+    namespace: str = ""
+    implied_parameters: Mapping[str, Value] = field(default_factory=dict)
+    parameter_file: str = ""
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    remappings: tuple[tuple[str, str], ...] = ()
+    arguments: tuple[str, ...] = ()
+    log_level: str = "info"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    required: bool = False
+
+
+def transport_environment() -> dict[str, str]:
+    """Return the process environment for large messages, without what the user set already.
+
+    Two measured traps (docs/ros2_launch.md): Fast DDS' default shared-memory segment of 512 kB
+    is smaller than a packet of a fast sensor, and glibc gives the memory of each large buffer
+    back to the kernel, which then faults every page in again.
+    """
+    wanted = {
+        "FASTDDS_DEFAULT_PROFILES_FILE": str(share_folder() / "config" / "fastdds_shm.xml"),
+        "MALLOC_MMAP_THRESHOLD_": str(256 << 20),
+        "MALLOC_TRIM_THRESHOLD_": str(512 << 20),
+        "MALLOC_TOP_PAD_": str(64 << 20),
+    }
+    chosen = {name: value for name, value in wanted.items() if name not in os.environ}
+    if "FASTRTPS_DEFAULT_PROFILES_FILE" in os.environ:  # its name up to Humble
+        chosen.pop("FASTDDS_DEFAULT_PROFILES_FILE", None)
+    return chosen
+
+
+def launch_plan(
+    arguments: Mapping[str, str], defaults: Mapping[str, str] | None = None
+) -> list[Process]:
+    """Return the processes of a launch, the ones that listen first.
+
+    Args:
+        arguments: values by name of `ARGUMENTS`; the others take their defaults.
+        defaults: defaults that differ from the table's, as `DEMO_DEFAULTS`.
+
+    Raises:
+        ConfigurationError: with one sentence per problem: an unknown argument, a value that is
+            not allowed, arguments that contradict each other, a recording without events.
+    """
+    known = {argument.name: argument for argument in ARGUMENTS}
+    values = {name: argument.default for name, argument in known.items()}
+    values.update(defaults or {})
+    values.update(arguments)
+    problems = [
+        f"there is no launch argument '{name}'; known are {', '.join(known)}"
+        for name in values
+        if name not in known
+    ]
+    problems += [
+        f"'{name}' must be one of {', '.join(filter(None, argument.choices))}, not '{values[name]}'"
+        for name, argument in known.items()
+        if argument.choices and values[name] not in argument.choices
+    ]
+    problems += _contradictions(values)
+    typed = {node: _node_parameters(node, values, problems) for node in NODES}
+    if problems:
+        raise ConfigurationError("; ".join(problems), problems=problems)
+
+    topics = _topics(values)
+    environment = transport_environment()
+    from_bag = values["source"] == "bag"
+    sim_time = values["use_sim_time"] == "true" if values["use_sim_time"] else from_bag
+
+    def node(executable: str, **others: object) -> Process:
+        settings: dict[str, object] = {
+            "package": "dae_ros",
+            "executable": executable,
+            "name": executable.removesuffix("_node"),
+            "namespace": values["namespace"],
+            "parameter_file": values["params_file"],
+            "parameters": typed[executable],
+            "log_level": values["log_level"],
+            "environment": environment,
+        }
+        return Process(**{**settings, **others})  # type: ignore[arg-type]
+
+    processes = [
+        node(
+            "depth_node",
+            # A recording is worth every window; a live camera is worth the newest one.
+            implied_parameters={"overload": "queue" if from_bag else "latest"},
+            parameters={**typed["depth_node"], "use_sim_time": sim_time},
+            remappings=tuple(
+                (name, topic) for name, topic in topics.items() if topic not in ("", name)
+            ),
+            required=True,
+        )
+    ]
+    if from_bag:
+        processes.append(node("replay_node"))
+    elif values["source"] == "simulator":
+        processes.append(node("simulator_node"))
+    if values["rviz"] == "true":
+        processes.append(_rviz(values, topics, sim_time))
+    return processes
+
+
+def recorder(
+    output: str, topics: tuple[str, ...], *, namespace: str = "", log_level: str = "info"
+) -> Process:
+    """Return the process that records topics into a rosbag2.
+
+    Args:
+        output: folder to write, which must not exist.
+        topics: names, relative ones below `namespace`.
+        namespace: of the node.
+        log_level: severity from which the node prints.
+    """
+    return Process(
+        "dae_ros",
+        "recorder_node",
+        "recorder",
+        namespace,
+        parameters={"output": output, "topics": ",".join(topics)},
+        log_level=log_level,
+        environment=transport_environment(),
+    )
+
+
+def _contradictions(values: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each pair of arguments that do not go together."""
+    problems = []
+    source = values["source"]
+    if source == "bag" and not values["bag"]:
+        problems.append("source:=bag needs a recording: add bag:=PATH")
+    if source != "bag" and values["bag"]:
+        problems.append(f"bag is given, but source is '{source}': add source:=bag")
+    for name in ("loop", "start"):
+        if values[name] not in ("", "false") and source != "bag":
+            problems.append(f"'{name}' belongs to source:=bag, but source is '{source}'")
+    if values["rate"] and source == "topic":
+        problems.append("'rate' belongs to source:=bag or source:=simulator, not to a live topic")
+    return problems
+
+
+def _node_parameters(
+    executable: str, values: Mapping[str, str], problems: list[str]
+) -> dict[str, Value]:
+    """Return the typed parameters that launch arguments set for one node."""
+    kind: type[NodeParameters] = NODES[executable]
+    declared = declarations(kind)
+    result: dict[str, Value] = {}
+    for argument in ARGUMENTS:
+        for node, name in argument.parameter:
+            text = values[argument.name]
+            if node != executable or text == "":
+                continue
+            default = declared[name][0]
+            try:
+                result[name] = text == "true" if isinstance(default, bool) else type(default)(text)
+            except ValueError:
+                problems.append(f"'{argument.name}' must be a number, not '{text}'")
+    return result
+
+
+def _topics(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the depth node's input topics by their names inside of the node."""
+    names = ("events", "image", "camera_info")
+    if values["source"] == "bag":
+        found = _recorded_topics(values["bag"], values["events"])
+    elif values["source"] == "simulator":
+        found = {"image": "image_raw"}
+    else:
+        found = {}
+    return {name: values[name] or found.get(name, name) for name in names}
+
+
+def _rviz(values: Mapping[str, str], topics: Mapping[str, str], sim_time: bool) -> Process:
+    """Return RViz with the displays of config/depth.rviz on this launch's topics."""
+    prefix = f"/{values['namespace'].strip('/')}" if values["namespace"] else ""
+    shown = ["depth/image", "depth/relative", "depth/color", "events/image"]
+    remappings = [(f"/{name}", f"{prefix}/{name}") for name in shown if prefix]
+    image = topics["image"]
+    image = image if image.startswith("/") else f"{prefix}/{image}"
+    if image != "/image":
+        remappings.append(("/image", image))
+    return Process(
+        "rviz2",
+        "rviz2",
+        "rviz",
+        parameters={"use_sim_time": sim_time},
+        remappings=tuple(remappings),
+        arguments=("-d", str(share_folder() / "config" / "depth.rviz")),
+        environment=transport_environment(),
+    )
+
+
+def _recorded_topics(bag: str, events: str) -> dict[str, str]:
+    """Return the topics of a recording that the depth node listens to, by input name.
+
+    Raises:
+        RecordingError: it cannot be read, or has no events topic where none is given.
+    """
+    from dae_ros.bags.recording import open_recording
+
+    recording = open_recording(bag)
+    try:
+        chosen = recording.choose_topics(events=events or None)
+    finally:
+        recording.close()
+    return {name: topic for name, topic in chosen.items() if topic}

@@ -1,0 +1,52 @@
+"""Depth from events: a live topic, a recording or the simulator, and RViz on request.
+
+What is started is decided by `dae_ros.nodes.processes`, where the arguments are described too.
+"""
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch_ros.actions import Node
+
+from dae_ros.errors import DaeError
+from dae_ros.nodes.processes import ARGUMENTS, Process, launch_plan
+
+
+def node(process: Process) -> Node:
+    """Return the launch action of one process of the plan."""
+    files = [process.parameter_file] if process.parameter_file else []
+    return Node(
+        package=process.package,
+        executable=process.executable,
+        name=process.name,
+        namespace=process.namespace,
+        parameters=[dict(process.implied_parameters), *files, dict(process.parameters)],
+        remappings=list(process.remappings),
+        arguments=list(process.arguments),
+        ros_arguments=["--log-level", process.log_level],
+        additional_env=dict(process.environment),
+        on_exit=Shutdown() if process.required else None,
+        output="screen",
+    )
+
+
+def start(context: LaunchContext) -> list[Node]:
+    """Return the actions of every process that the arguments ask for."""
+    values = {argument.name: context.launch_configurations[argument.name] for argument in ARGUMENTS}
+    try:
+        return [node(process) for process in launch_plan(values)]
+    except DaeError as error:
+        raise RuntimeError(str(error)) from None
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Declare the arguments and start what they ask for."""
+    declared = [
+        DeclareLaunchArgument(
+            argument.name,
+            default_value=argument.default,
+            description=argument.description,
+            choices=list(argument.choices) or None,
+        )
+        for argument in ARGUMENTS
+    ]
+    return LaunchDescription([*declared, OpaqueFunction(function=start)])

@@ -1,0 +1,260 @@
+"""The table of processes, and the harness that starts them."""
+
+from __future__ import annotations
+
+import signal
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.installation import share_folder
+from dae_ros.nodes.process_harness import ProcessError, ProcessHarness, ros_arguments
+from dae_ros.nodes.processes import (
+    ARGUMENTS,
+    DEMO_DEFAULTS,
+    Process,
+    launch_plan,
+    recorder,
+    transport_environment,
+)
+from dae_ros.parameters import NODES, declarations
+
+
+def names(processes: list[Process]) -> list[str]:
+    return [process.name for process in processes]
+
+
+def test_a_live_topic_needs_one_process() -> None:
+    """Without arguments the depth node alone is started, on its own topic names."""
+    (depth,) = launch_plan({})
+    assert (depth.package, depth.executable, depth.name) == ("dae_ros", "depth_node", "depth")
+    assert depth.remappings == ()
+    assert depth.parameters == {"use_sim_time": False}
+    assert depth.implied_parameters == {"overload": "latest"}
+    assert depth.required
+
+
+def test_arguments_become_typed_parameters_and_remappings() -> None:
+    """Texts become the types of the parameter dataclass; topic arguments become remappings."""
+    (depth,) = launch_plan(
+        {
+            "events": "/davis/left/events",
+            "camera_info": "/davis/left/camera_info",
+            "scale": "2",
+            "shift": "-0.5",
+            "autostart": "false",
+            "weights": "vits.safetensors",
+            "namespace": "front",
+            "log_level": "debug",
+            "params_file": "robot.yaml",
+            "use_sim_time": "true",
+        }
+    )
+    assert depth.parameters == {
+        "weights": "vits.safetensors",
+        "scale": 2.0,
+        "shift": -0.5,
+        "autostart": False,
+        "use_sim_time": True,
+    }
+    assert type(depth.parameters["scale"]) is float
+    assert depth.remappings == (
+        ("events", "/davis/left/events"),
+        ("camera_info", "/davis/left/camera_info"),
+    )
+    assert (depth.namespace, depth.log_level, depth.parameter_file) == (
+        "front",
+        "debug",
+        "robot.yaml",
+    )
+
+
+def test_the_simulator_feeds_the_depth_node() -> None:
+    """The simulator is started after the node that listens, and frames come from its topic."""
+    depth, simulator = launch_plan({"source": "simulator", "rate": "0.25"})
+    assert (depth.name, simulator.executable) == ("depth", "simulator_node")
+    assert simulator.parameters == {"rate": 0.25}
+    assert depth.remappings == (("image", "image_raw"),)
+
+
+def test_rviz_follows_the_namespace() -> None:
+    """RViz gets the shipped configuration, with its topics remapped into the namespace."""
+    plan = launch_plan({"rviz": "true", "namespace": "/cam0", "image": "/gray"})
+    rviz = plan[-1]
+    assert names(plan) == ["depth", "rviz"]
+    assert rviz.arguments == ("-d", str(share_folder() / "config" / "depth.rviz"))
+    assert dict(rviz.remappings) == {
+        "/depth/image": "/cam0/depth/image",
+        "/depth/relative": "/cam0/depth/relative",
+        "/depth/color": "/cam0/depth/color",
+        "/events/image": "/cam0/events/image",
+        "/image": "/gray",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"sorce": "bag"}, "there is no launch argument 'sorce'"),
+        ({"source": "usb"}, "'source' must be one of topic, bag, simulator, not 'usb'"),
+        ({"source": "bag"}, "source:=bag needs a recording: add bag:=PATH"),
+        ({"bag": "x.bag"}, "bag is given, but source is 'topic': add source:=bag"),
+        ({"source": "simulator", "loop": "true"}, "'loop' belongs to source:=bag"),
+        ({"rate": "2"}, "'rate' belongs to source:=bag or source:=simulator"),
+        ({"scale": "two"}, "'scale' must be a number, not 'two'"),
+        ({"rviz": "yes"}, "'rviz' must be one of true, false, not 'yes'"),
+    ],
+)
+def test_bad_arguments_are_refused_with_a_sentence(
+    arguments: dict[str, str], sentence: str
+) -> None:
+    """Each wrong argument, or pair of them, is refused and says what to change."""
+    with pytest.raises(ConfigurationError, match=sentence.split(",", maxsplit=1)[0]) as caught:
+        launch_plan(arguments)
+    assert sentence in str(caught.value)
+
+
+def test_every_parameter_of_the_table_exists() -> None:
+    """Each node parameter that an argument sets is declared, and each choice of it is allowed."""
+    for argument in ARGUMENTS:
+        for node, name in argument.parameter:
+            _, declared = declarations(NODES[node])[name]
+            if argument.choices and declared.choices:
+                assert set(argument.choices) - {""} <= set(declared.choices), argument.name
+    assert set(DEMO_DEFAULTS) <= {argument.name for argument in ARGUMENTS}
+
+
+def test_settings_of_the_user_win_over_the_transport_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A Fast DDS profile or malloc setting that is there already is not replaced."""
+    assert Path(transport_environment()["FASTDDS_DEFAULT_PROFILES_FILE"]).is_file()
+    monkeypatch.setenv("FASTDDS_DEFAULT_PROFILES_FILE", "/etc/mine.xml")
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    assert set(transport_environment()) == {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
+
+
+def test_parameter_files_come_in_the_order_of_their_strength(tmp_path: Path) -> None:
+    """What the source implies comes first, then the user's file, then the arguments."""
+    process = replace(
+        recorder("out", ("depth/image", "events/image"), namespace="cam0"),
+        implied_parameters={"duration_s": 1.5},
+        parameter_file="robot.yaml",
+        remappings=(("a", "/b"),),
+    )
+    arguments = ros_arguments(process, tmp_path)
+    files = [after for flag, after in pairwise(arguments) if flag == "--params-file"]
+    assert files[1] == "robot.yaml"
+    read = [
+        yaml.safe_load(Path(path).read_text("utf-8"))["/**"]["ros__parameters"]
+        for path in (files[0], files[2])
+    ]
+    assert read == [
+        {"duration_s": 1.5},
+        {"output": "out", "topics": "depth/image,events/image"},
+    ]
+    rules = [after for flag, after in pairwise(arguments) if flag == "-r"]
+    assert rules == ["__node:=recorder", "__ns:=/cam0", "a:=/b"]
+
+
+def test_rviz_shows_the_topics_of_the_node() -> None:
+    """The RViz file loads, uses display classes that exist, and names the published topics."""
+    text = (share_folder() / "config" / "depth.rviz").read_text(encoding="utf-8")
+    displays = yaml.safe_load(text)["Visualization Manager"]["Displays"]
+    assert {display["Class"] for display in displays} == {"rviz_default_plugins/Image"}
+    topics = {display["Topic"]["Value"] for display in displays}
+    assert topics == {"/depth/color", "/events/image", "/image", "/depth/image", "/depth/relative"}
+    node = (share_folder() / "dae_ros" / "nodes" / "depth_node.py").read_text(encoding="utf-8")
+    for topic in topics - {"/image"}:
+        assert f'"{topic.removeprefix("/")}"' in node, topic
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Process:
+    """A process of a stand-in package whose node prints, and ends or not, as it is told."""
+    nodes = tmp_path / "dae_ros" / "nodes"
+    nodes.mkdir(parents=True)
+    (tmp_path / "dae_ros" / "__init__.py").touch()
+    (nodes / "__init__.py").touch()
+    (nodes / "stand_in.py").write_text(
+        "import signal, sys, time\n"
+        "if 'deaf' in sys.argv: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "print('ready', flush=True)\n"
+        "if 'fail' in sys.argv: sys.exit(3)\n"
+        "try:\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('tidied')\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return Process("dae_ros", "stand_in", "stand_in")
+
+
+def test_the_harness_stops_with_sigint(stand_in: Process) -> None:
+    """A process gets SIGINT when the context is left, and its last words are kept."""
+    with ProcessHarness([stand_in]) as harness:
+        process = harness["stand_in"]
+        process.wait_for_output("ready", 10.0)
+    assert process.exit_code == 0
+    assert process.lines == ["ready", "tidied"]
+
+
+def test_the_harness_kills_what_does_not_listen(stand_in: Process) -> None:
+    """A process that ignores SIGINT is killed after the timeout."""
+    deaf = replace(stand_in, arguments=("deaf",))
+    with ProcessHarness([deaf], stop_timeout_s=0.3) as harness:
+        harness["stand_in"].wait_for_output("ready", 10.0)
+        start_s = time.monotonic()
+        assert harness.stop() == {"stand_in": -signal.SIGKILL}
+        assert time.monotonic() - start_s < 5.0
+
+
+def test_an_early_end_is_told_with_the_last_lines(stand_in: Process) -> None:
+    """Waiting for output of a process that ended says so, with its status and its lines."""
+    failing = replace(stand_in, arguments=("fail",))
+    with ProcessHarness([failing]) as harness:
+        with pytest.raises(ProcessError, match=r"ended with status 3 before(.|\n)*ready"):
+            harness["stand_in"].wait_for_output("never", 10.0)
+        assert harness["stand_in"].wait(5.0) == 3
+
+
+def test_only_processes_of_this_package_are_started() -> None:
+    """RViz is left out by the harness; starting it directly is refused."""
+    rviz = launch_plan({"rviz": "true"})[-1]
+    with ProcessHarness([rviz]) as harness:
+        assert harness.running == {}
+        with pytest.raises(ConfigurationError, match="ros2 launch"):
+            harness.start(rviz)
+
+
+def test_the_launch_files_start_exactly_the_table() -> None:
+    """Under the real `launch`, both launch files yield the table's processes and nothing else."""
+    launch = pytest.importorskip("launch.actions", reason="launch is not on PyPI")
+    launch_ros = pytest.importorskip("launch_ros.actions", reason="launch_ros is not on PyPI")
+    from launch import LaunchContext
+    from launch.launch_description_sources import (
+        get_launch_description_from_python_launch_file as load,
+    )
+
+    description = load(str(share_folder() / "launch" / "depth.launch.py"))
+    declared = description.get_launch_arguments()
+    assert [item.name for item in declared] == [argument.name for argument in ARGUMENTS]
+    context = LaunchContext()
+    for argument in ARGUMENTS:
+        context.launch_configurations[argument.name] = argument.default
+    given = {"source": "simulator", "scale": "2.0", "namespace": "cam0", "rviz": "true"}
+    context.launch_configurations.update(given)
+    (function,) = (e for e in description.entities if isinstance(e, launch.OpaqueFunction))
+    actions = function.execute(context)
+    plan = launch_plan(given)
+    assert all(isinstance(action, launch_ros.Node) for action in actions)
+    assert [action.node_executable for action in actions] == [p.executable for p in plan]
+    demo = load(str(share_folder() / "launch" / "demo.launch.py"))
+    assert [a.name for a in demo.get_launch_arguments()] == [
+        argument.name for argument in ARGUMENTS
+    ]
