@@ -45,6 +45,7 @@ setup(
     # What the package imports apart from ROS and PyTorch; colcon leaves these to package.xml.
     # PyTorch is an extra, because which build fits is the machine's matter (docs/install.md).
     install_requires=[
+        "aedat",
         "av",
         "numba",
         "numpy",

@@ -79,7 +79,8 @@ def test_installed_executables_may_be_executed(wheel: Path, tmp_path: Path) -> N
     """The executables keep their mode in the wheel and in an installation made from it."""
     prefix = tmp_path / "prefix"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile"]
-    subprocess.run([*command, "--prefix", str(prefix), str(wheel)], check=True)
+    command += ["--ignore-installed", "--prefix", str(prefix), str(wheel)]
+    subprocess.run(command, cwd=tmp_path, check=True)
     for name in EXECUTABLES:
         path = prefix / "lib" / "dae_ros" / name
         assert path.stat().st_mode & stat.S_IXUSR, f"{path} is not executable"

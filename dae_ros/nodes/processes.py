@@ -377,10 +377,18 @@ def _recorded_topics(bag: str, events: str) -> dict[str, str]:
         RecordingError: it cannot be read, or has no events topic where none is given.
     """
     from dae_ros.bags.recording import open_recording
+    from dae_ros.bags.topics import (
+        choose_camera_info_topic,
+        choose_events_topic,
+        choose_image_topic,
+    )
 
-    recording = open_recording(bag)
-    try:
-        chosen = recording.choose_topics(events=events or None)
-    finally:
-        recording.close()
-    return {name: topic for name, topic in chosen.items() if topic}
+    with open_recording(bag) as recording:
+        topics = recording.topics
+    chosen = choose_events_topic(topics, events or None)
+    found = {
+        "events": chosen,
+        "image": choose_image_topic(topics, chosen),
+        "camera_info": choose_camera_info_topic(topics, chosen),
+    }
+    return {name: topic for name, topic in found.items() if topic is not None}
