@@ -44,9 +44,10 @@ class Encoder:
             ConfigurationError: events outside the sensor or unsorted, times that the encoding
                 cannot hold, or triggers in an encoding without them.
         """
-        _check(events, self.width, self.height)
+        _check_events(events, self.width, self.height)
         if triggers is None:
             triggers = Triggers.empty()
+        _check_times(triggers.t)
         if self.encoding in _RECORDS:
             if len(triggers) > 0:
                 raise ConfigurationError(
@@ -74,12 +75,22 @@ def create_encoder(encoding: str, width: int, height: int, *, vectors: bool = Tr
 
     Raises:
         UnsupportedEncoding: no such encoding.
+        ConfigurationError: the sensor is larger than the encoding's addresses.
     """
     if encoding not in encodable():
         raise UnsupportedEncoding(
             f"No encoder for '{encoding}'; use one of {', '.join(encodable())}.",
             encoding=encoding,
             supported=encodable(),
+        )
+    widest, highest = _LIMITS[encoding]
+    if width > widest or height > highest:
+        raise ConfigurationError(
+            f"Encoding {encoding} has addresses up to {widest}x{highest} px, not {width}x{height}. "
+            "Use mono or an event array.",
+            encoding=encoding,
+            width=width,
+            height=height,
         )
     return Encoder(encoding, width, height, vectors)
 
@@ -102,30 +113,36 @@ def encode(
     """Encode one payload that needs no other: what a camera writes first after its start.
 
     Args:
-        time_base_ns: what the times of `libcaer`, `libcaer_cmp` and `mono` are relative to.
+        time_base_ns: what the times of `libcaer`, `libcaer_cmp` and `mono` are relative to; the
+            other encodings do not use it.
         encoding, events, width, height, vectors, triggers: see `create_encoder` and
             `Encoder.encode`.
     """
     encoder = create_encoder(encoding, width, height, vectors=vectors)
-    if encoding not in _RECORDS or triggers is not None:
-        return encoder.encode(events, triggers)[0]
-    _check(events, width, height)
-    return _encode_records(encoding, events, time_base_ns, vectors)
+    if encoding in _RECORDS and triggers is None:
+        _check_events(events, width, height)
+        if encoding.startswith("event_array"):
+            time_base_ns = 0
+        return _encode_records(encoding, events, time_base_ns, vectors)
+    return encoder.encode(events, triggers)[0]
 
 
-def _check(events: Events, width: int, height: int) -> None:
-    if len(events) == 0:
-        return
-    if int(events.x.max()) >= width or int(events.y.max()) >= height:
+def _check_events(events: Events, width: int, height: int) -> None:
+    _check_times(events.t)
+    if len(events) > 0 and (int(events.x.max()) >= width or int(events.y.max()) >= height):
         raise ConfigurationError(
             f"Events lie outside the sensor of {width}x{height} px. Give the encoder the size of "
             "the sensor that made them.",
             width=width,
             height=height,
         )
-    if int(events.t[0]) < 0 or bool((events.t[1:] < events.t[:-1]).any()):
+
+
+def _check_times(t: NDArray[np.int64]) -> None:
+    if len(t) > 0 and (int(t[0]) < 0 or bool((t[1:] < t[:-1]).any())):
         raise ConfigurationError(
-            "Events must be sorted by time and not negative. Sort them before encoding."
+            "Events and triggers must be sorted by time and not negative. Sort them before "
+            "encoding."
         )
 
 
@@ -152,6 +169,18 @@ def _encode_records(encoding: str, events: Events, time_base_ns: int, vectors: b
             )
     return write(events.t - time_base_ns, events.x, events.y, events.p, vectors).tobytes()
 
+
+# width and height that the address fields can hold
+_LIMITS = {
+    "evt3": (2048, 2048),
+    "evt2": (2048, 2048),
+    "evt2.1": (2048, 2048),
+    "libcaer": (32768, 32768),
+    "libcaer_cmp": (2048, 2048),
+    "mono": (65535, 32768),
+    "event_array_cdr": (65535, 65535),
+    "event_array_ros1": (65535, 65535),
+}
 
 _Words = Callable[..., NDArray[np.generic]]
 _WORDS: dict[str, _Words] = {

@@ -1,0 +1,320 @@
+"""EVT 3.0, word by word: every rule of the decoder table in docs/time.md has its case here."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from dae_ros.errors import TimeDisorder
+from dae_ros.events.codecs import Decoder, create_decoder
+
+
+def row(y: int) -> int:
+    return y
+
+
+def event(x: int, p: int = 1) -> int:
+    return 0x2000 | p << 11 | x
+
+
+def base(x: int, p: int = 1) -> int:
+    return 0x3000 | p << 11 | x
+
+
+def vector12(mask: int) -> int:
+    return 0x4000 | mask
+
+
+def vector8(mask: int) -> int:
+    return 0x5000 | mask
+
+
+def low(us: int) -> int:
+    return 0x6000 | us
+
+
+def high(units: int) -> int:
+    return 0x8000 | units
+
+
+def trigger(edge: int, channel: int) -> int:
+    return 0xA000 | channel << 8 | edge
+
+
+def payload(*words: int) -> bytes:
+    return struct.pack(f"<{len(words)}H", *words)
+
+
+SYNC = (high(1), low(0))  # time 4096 us
+START_US = 4096
+
+
+def decoder(width: int = 640, height: int = 480) -> Decoder:
+    return create_decoder("evt3", width, height)
+
+
+def rows_of(decoder: Decoder, *words: int) -> list[tuple[int, int, int, int]]:
+    """Decode and return (t in us, x, y, p)."""
+    events = decoder.decode(payload(*words))
+    return [
+        (int(t) // 1000, int(x), int(y), int(p))
+        for t, x, y, p in zip(events.t, events.x, events.y, events.p, strict=True)
+    ]
+
+
+def odd(decoder: Decoder) -> dict[str, int]:
+    return {reason: number for reason, number in decoder.counts.items() if number}
+
+
+def test_first_words_of_a_real_camera() -> None:
+    """The first words of a SilkyEvCam recording give its published first event."""
+    camera = decoder()
+    words = struct.pack("<6H", 0x86CF, 0x6200, 0xA601, 0x6205, 0x01B9, 0x21DF)
+    packet = camera.decode_packet(words)
+    (events,) = packet.segments
+    assert (events.t.tolist(), events.x.tolist()) == ([7_139_845_000], [479])
+    assert (events.y.tolist(), events.p.tolist()) == ([441], [0])
+    triggers = packet.triggers
+    assert triggers.t.tolist() == [7_139_840_000]
+    assert (triggers.edge.tolist(), triggers.channel.tolist()) == ([1], [6])
+
+
+def test_nothing_is_decoded_before_the_time_is_known() -> None:
+    """Events before TIME_HIGH, and before the TIME_LOW after it, are dropped and counted."""
+    camera = decoder()
+    words = (row(1), event(1), low(5), event(2), high(1), row(2), event(3), low(7), event(4))
+    assert rows_of(camera, *words) == []
+    assert odd(camera) == {"before_sync": 4}
+    assert camera.latest_time_ns == (START_US + 7) * 1000
+    assert rows_of(camera, row(9), event(5)) == [(START_US + 7, 5, 9, 1)]
+
+
+def test_synchronisation_may_span_packets() -> None:
+    """TIME_HIGH in one packet and TIME_LOW in the next are enough."""
+    camera = decoder()
+    assert rows_of(camera, high(1)) == []
+    assert camera.latest_time_ns is None
+    assert rows_of(camera, low(3), row(2), event(1)) == [(START_US + 3, 1, 2, 1)]
+
+
+def test_a_row_sent_before_the_time_does_not_count() -> None:
+    """After synchronisation the first event needs an ADDR_Y of its own; the row is no stale 0."""
+    camera = decoder()
+    assert rows_of(camera, row(5), *SYNC, event(1)) == []
+    assert odd(camera) == {"before_sync": 1}
+
+
+def test_time_high_clears_time_low() -> None:
+    """Between a TIME_HIGH that goes on and its TIME_LOW the low part is 0, not the old one."""
+    words = (*SYNC, row(1), low(4000), event(1), high(2), event(2), low(1), event(3))
+    assert [t for t, *_ in rows_of(decoder(), *words)] == [8096, 8192, 8193]
+
+
+def test_a_repeated_time_high_keeps_time_low() -> None:
+    """Sensors repeat TIME_HIGH every 16 us; that changes nothing."""
+    words = (*SYNC, row(1), low(40), high(1), event(1))
+    assert rows_of(decoder(), *words) == [(START_US + 40, 1, 1, 1)]
+
+
+def test_a_vector_group_may_be_split_between_packets() -> None:
+    """12 + 12 + 8 columns from one base; empty masks move the base as well."""
+    camera = decoder()
+    assert rows_of(camera, *SYNC, row(3), base(100, 0), vector12(0b1000_0000_0001)) == [
+        (START_US, 100, 3, 0),
+        (START_US, 111, 3, 0),
+    ]
+    assert rows_of(camera, vector12(0)) == []
+    assert rows_of(camera, vector8(0b1000_0010)) == [(START_US, 125, 3, 0), (START_US, 131, 3, 0)]
+
+
+def test_vectors_need_a_base() -> None:
+    """A vector before any VECT_BASE_X is dropped, bit by bit counted."""
+    camera = decoder()
+    assert rows_of(camera, *SYNC, row(3), vector12(0b111), vector8(0xFF)) == []
+    assert odd(camera) == {"before_sync": 11}
+
+
+def test_vector_8_has_only_eight_columns() -> None:
+    """The upper four bits of a VECT_8 word mean nothing."""
+    words = (*SYNC, row(3), base(0), 0x5000 | 0xF01)
+    assert [x for _, x, *_ in rows_of(decoder(), *words)] == [0]
+
+
+def test_events_outside_the_sensor_are_dropped_and_counted() -> None:
+    """Columns past the width (single and in vectors) and rows past the height are dropped."""
+    camera = decoder(width=20, height=10)
+    words = (*SYNC, row(9), event(19), event(20), base(18), vector12(0b1111), row(10), event(0))
+    assert [(x, y) for _, x, y, _ in rows_of(camera, *words)] == [(19, 9), (18, 9), (19, 9)]
+    assert odd(camera) == {"out_of_bounds": 4}
+
+
+def test_time_wraps_after_16_seconds() -> None:
+    """TIME_HIGH from 4095 to 0 continues the time, also between packets."""
+    camera = decoder()
+    assert [t for t, *_ in rows_of(camera, high(4095), low(4095), row(1), event(1))] == [16777215]
+    assert [t for t, *_ in rows_of(camera, high(0), low(2), event(1))] == [16777218]
+    assert odd(camera) == {"wraps": 1}
+
+
+@pytest.mark.parametrize(("drop", "wraps"), [(2047, 0), (2048, 1)])
+def test_half_the_range_decides_between_wrap_and_break(drop: int, wraps: int) -> None:
+    """TIME_HIGH that falls by 2048 units or more wrapped; by less, time ran back."""
+    camera = decoder()
+    camera.decode(payload(high(3000), low(0), row(1), event(1)))
+    packet = camera.decode_packet(payload(high(3000 - drop), low(0), row(1), event(1)))
+    assert camera.counts["wraps"] == wraps
+    assert camera.counts["time_breaks"] == 1 - wraps
+    assert packet.breaks_ns == (() if wraps else (drop * 4_096_000,))
+
+
+def test_disorder_keeps_its_place_and_gets_the_last_time() -> None:
+    """A step back of 10 ms raises the event to the newest time and counts it."""
+    camera = decoder()
+    words = (high(10), low(0), row(1), event(1), high(7), low(2288), event(2), low(2289), event(3))
+    assert [(t, x) for t, x, *_ in rows_of(camera, *words)] == [(40960, 1), (40960, 2), (40960, 3)]
+    assert odd(camera) == {"time_raised": 2}
+    assert rows_of(camera, high(10), low(1), event(4)) == [(40961, 4, 1, 1)]
+
+
+def test_time_that_ran_back_further_breaks_the_stream() -> None:
+    """One microsecond more than 10 ms cuts, and a new row is needed before events count again."""
+    camera = decoder()
+    camera.decode(payload(high(10), low(0), row(1), event(1), base(0)))
+    words = (high(7), low(2287), event(2), vector12(1), row(4), event(3))
+    packet = camera.decode_packet(payload(*words))
+    assert packet.breaks_ns == (10_001_000,)
+    (events,) = packet.segments
+    assert (events.t.tolist(), events.x.tolist(), events.y.tolist()) == ([30_959_000], [3], [4])
+    assert odd(camera) == {"time_breaks": 1, "before_sync": 2}
+
+
+def test_decode_raises_with_all_events_where_a_packet_is_cut() -> None:
+    """`decode` cannot return an unsorted value: it raises, and nothing is lost."""
+    camera = decoder()
+    words = (high(100), low(0), row(1), event(1), high(3), low(0), row(2), event(2))
+    with pytest.raises(TimeDisorder, match="ran back by 397.3 ms") as caught:
+        camera.decode(payload(*words))
+    segments = caught.value.data["segments"]
+    assert [segment.x.tolist() for segment in segments] == [[1], [2]]
+    assert rows_of(camera, event(3)) == [(3 * 4096, 3, 2, 1)]
+
+
+def test_a_break_without_events_is_still_reported() -> None:
+    """Segments after a cut may be empty, so that consumers hear of every cut at once."""
+    camera = decoder()
+    words = (high(100), low(0), row(1), event(1), high(50), low(0), high(10), low(0))
+    packet = camera.decode_packet(payload(*words))
+    assert [len(segment) for segment in packet.segments] == [1, 0, 0]
+    assert packet.breaks_ns == (50 * 4_096_000, 40 * 4_096_000)
+    assert camera.latest_time_ns == 10 * 4_096_000
+    again = camera.decode_packet(payload(high(1), low(0), row(1), event(7)))
+    assert [len(segment) for segment in again.segments] == [1]
+    assert again.breaks_ns == (9 * 4_096_000,)
+
+
+def test_more_breaks_than_one_kernel_call_holds() -> None:
+    """A payload with 1000 breaks is cut into 1000 segments."""
+    camera = decoder()
+    words = list(SYNC)
+    for _ in range(1000):
+        words += [high(9), low(0), row(1), event(1), high(1), low(0)]
+    packet = camera.decode_packet(payload(*words))
+    assert len(packet.breaks_ns) == camera.counts["time_breaks"] == 1000
+    assert [len(segment) for segment in packet.segments] == [1] * 1000 + [0]
+
+
+def test_disorder_across_the_wrap_is_no_leap_of_16_seconds() -> None:
+    """A late word from before the wrap counts as disorder."""
+    camera = decoder()
+    words = (high(4095), low(4000), row(1), event(1), high(0), low(5), event(2))
+    late = (high(4095), low(4090), event(3), high(0), low(9), event(4))
+    assert [t for t, *_ in rows_of(camera, *words, *late)] == [16777120, 16777221, 16777221, 16777225]
+    assert odd(camera) == {"wraps": 2, "time_raised": 1}
+
+
+def test_events_between_a_late_time_high_and_its_time_low_have_no_time() -> None:
+    """A TIME_HIGH that fell can only be judged with its TIME_LOW; events in between are dropped."""
+    camera = decoder()
+    words = (high(10), low(5), row(1), high(9), event(1), low(4000), event(2))
+    assert [(t, x) for t, x, *_ in rows_of(camera, *words)] == [(40965, 2)]
+    assert odd(camera) == {"before_sync": 1, "time_raised": 1}
+
+
+def test_events_that_are_not_change_detection_are_skipped() -> None:
+    """Addresses after an EM ADDR_Y (type 1) are not CD, until the next ADDR_Y."""
+    camera = decoder()
+    assert [x for _, x, *_ in rows_of(camera, *SYNC, 0x1005, event(1), row(2), event(2))] == [2]
+    assert odd(camera) == {"not_cd": 1}
+
+
+def test_words_of_other_types_are_counted_and_change_nothing() -> None:
+    """Padding, IMU, OTHERS and CONTINUED words are skipped, reserved ones unknown."""
+    camera = decoder()
+    other = (0x9123, 0xD001, 0xE014, 0xF123, 0x7001, 0xB000, 0xC123)
+    assert rows_of(camera, *SYNC, row(2), *other, event(2)) == [(START_US, 2, 2, 1)]
+    assert odd(camera) == {"skipped_word": 5, "unknown_word": 2}
+
+
+def test_triggers_of_both_edges() -> None:
+    """EXT_TRIGGER gives time, edge and channel; before the time is known it is counted."""
+    camera = decoder()
+    words = payload(trigger(1, 2), *SYNC, trigger(1, 0), low(9), trigger(0, 15))
+    triggers = camera.decode_packet(words).triggers
+    assert triggers.t.tolist() == [START_US * 1000, (START_US + 9) * 1000]
+    assert (triggers.edge.tolist(), triggers.channel.tolist()) == ([1, 0], [0, 15])
+    assert odd(camera) == {"trigger_before_sync": 1}
+
+
+def test_an_odd_octet_is_counted_and_never_joined() -> None:
+    """The last octet of an odd payload is lost alone; the next packet starts at a word."""
+    camera = decoder()
+    events = camera.decode(payload(*SYNC, row(1), event(1)) + b"\x07")
+    assert events.x.tolist() == [1]
+    assert rows_of(camera, event(2)) == [(START_US, 2, 1, 1)]
+    assert odd(camera) == {"trailing_bytes": 1}
+
+
+def test_an_empty_payload_is_no_error() -> None:
+    """Zero octets, and one octet, give no events and no error."""
+    camera = decoder()
+    assert len(camera.decode(b"")) == 0
+    assert camera.decode_packet(b"").segments == ()
+    assert len(camera.decode(b"\x01")) == 0
+
+
+def test_after_lost_packets_time_stays_and_position_is_forgotten() -> None:
+    """`forget_position` drops events and vectors until new addresses; the clock goes on."""
+    camera = decoder()
+    camera.decode(payload(*SYNC, low(50), row(1), base(0), event(1)))
+    camera.forget_position()
+    words = (event(2), vector8(1), row(6), vector8(1), event(3), base(8), vector8(1))
+    assert rows_of(camera, *words) == [(START_US + 50, 3, 6, 1), (START_US + 50, 8, 6, 1)]
+    assert odd(camera) == {"before_sync": 3}
+
+
+def test_reset_starts_anew_and_keeps_the_counts() -> None:
+    """After `reset` the decoder waits for TIME_HIGH again, without a break."""
+    camera = decoder()
+    camera.decode(payload(high(500), low(0), row(1), event(1), 0xB000))
+    camera.reset()
+    assert camera.latest_time_ns is None
+    assert rows_of(camera, event(2), *SYNC, row(1), event(3)) == [(START_US, 3, 1, 1)]
+    assert odd(camera) == {"unknown_word": 1, "before_sync": 1}
+
+
+def test_events_never_lie_before_a_time_that_was_announced() -> None:
+    """Time words without events close windows, so later events may not fall below them."""
+    camera = decoder()
+    camera.decode(payload(high(10), low(100)))
+    assert camera.latest_time_ns == 41_060_000
+    assert [t for t, *_ in rows_of(camera, low(90), row(1), event(1))] == [41060]
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_any_buffer_is_accepted_and_left_alone(kind: type) -> None:
+    """bytes, bytearray, memoryview and unaligned slices decode alike; columns are read-only."""
+    words = b"\x00" + payload(*SYNC, row(1), event(1))
+    events = decoder().decode(kind(memoryview(words)[1:]))
+    assert events.x.tolist() == [1]
+    assert not events.x.flags.writeable
