@@ -82,7 +82,8 @@ def read_packet(type_name: str, data: bytes | bytearray | memoryview) -> EventPa
         raise MalformedPacket(
             f"A message of {type_name} begins with {bytes(view[:4]).hex(' ') or 'nothing'} instead "
             "of the little-endian CDR header 00 01; let the publisher serialize plain CDR.",
-            type_name=type_name, size_bytes=len(view),
+            type_name=type_name,
+            size_bytes=len(view),
         )
     return _read(type_name, _Reader(type_name, view[4:], aligned=True))
 
@@ -155,7 +156,8 @@ def write_event_array(
         raise ConfigurationError(
             "Event times must lie within 0 and 2^31 s to be written as builtin_interfaces/Time; "
             "add the epoch or subtract it first.",
-            first_ns=int(events.t[0]), last_ns=int(events.t[-1]),
+            first_ns=int(events.t[0]),
+            last_ns=int(events.t[-1]),
         )
     first = len(head) + 4
     # One stride per record, from two bytes before record 0, less the padding after the last one.
@@ -198,7 +200,9 @@ class _Reader:
         return MalformedPacket(
             f"A message of {self.type_name} is damaged or of another type: {problem}. It was "
             "dropped; check the publisher's message definition.",
-            type_name=self.type_name, size_bytes=len(self._view), offset=self._at,
+            type_name=self.type_name,
+            size_bytes=len(self._view),
+            offset=self._at,
         )
 
     def align(self, alignment: int) -> None:
@@ -255,7 +259,8 @@ def _require_known(type_name: str) -> None:
         raise ConfigurationError(
             f"{type_name} is not an event message; choose a topic with one of "
             f"{', '.join(event_types())}.",
-            type_name=type_name, known=event_types(),
+            type_name=type_name,
+            known=event_types(),
         )
 
 
@@ -279,7 +284,8 @@ def _read(type_name: str, reader: _Reader) -> EventPacket:
     if big_endian != 0:
         raise reader.fail(
             "is_bigendian is set, and no decoder reads big-endian payloads"
-            if big_endian == 1 else f"is_bigendian is {big_endian}, not 0 or 1"
+            if big_endian == 1
+            else f"is_bigendian is {big_endian}, not 0 or 1"
         )
     payload = reader.take(reader.number("I", "length of events"), "events")
     reader.end()

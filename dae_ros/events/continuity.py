@@ -81,12 +81,16 @@ class Continuity:
             return None
         if packet.encoding != last.encoding:
             return Gap(
-                "encoding", None, 0,
+                "encoding",
+                None,
+                0,
                 f"The encoding changed from {last.encoding} to {packet.encoding}.",
             )
         if (packet.height, packet.width) != (last.height, last.width):
             return Gap(
-                "resolution", None, 0,
+                "resolution",
+                None,
+                0,
                 f"The sensor changed from {last.width}x{last.height} to "
                 f"{packet.width}x{packet.height}.",
             )
@@ -94,7 +98,9 @@ class Continuity:
             return None
         if packet.seq <= last.seq:
             return Gap(
-                "restart", None, 0,
+                "restart",
+                None,
+                0,
                 f"The message counter fell from {last.seq} to {packet.seq}: the driver "
                 "restarted, the bag looped, or two publishers share the topic.",
             )
@@ -127,7 +133,9 @@ class Continuity:
         ahead_ns = (event_time_ns - last_event_ns) - (stamp_ns - last_stamp_ns)
         if ahead_ns > TIME_JUMP_NS or (not absolute and ahead_ns < -TIME_JUMP_NS):
             return Gap(
-                "time_jump", abs(ahead_ns), 0,
+                "time_jump",
+                abs(ahead_ns),
+                0,
                 f"Event time moved {ahead_ns / 1e9:+.3f} s against the stamps.",
             )
         return None

@@ -38,7 +38,8 @@ class EventRing:
         if length_ns <= 0 or capacity_bytes < _BYTES_PER_EVENT:
             raise ConfigurationError(
                 "A ring needs a positive length and room for at least one event.",
-                length_ns=length_ns, capacity_bytes=capacity_bytes,
+                length_ns=length_ns,
+                capacity_bytes=capacity_bytes,
             )
         self.length_ns = length_ns
         self.capacity_bytes = capacity_bytes
@@ -110,7 +111,9 @@ class EventRing:
             raise TimeDisorder(
                 f"Events from {first_ns} ns were pushed after {newest_ns} ns; clear the ring where "
                 "time ran back.",
-                first_ns=first_ns, newest_ns=newest_ns, segments=(events,),
+                first_ns=first_ns,
+                newest_ns=newest_ns,
+                segments=(events,),
             )
         self._chunks.append(events)
         self._first_ns.append(first_ns)
@@ -158,7 +161,9 @@ class EventRing:
             raise WindowEvicted(
                 f"Event {index} is not among those kept, {self.oldest_index} to {self._total - 1}; "
                 "lengthen the ring (ring_s, ring_mb) or shorten the window.",
-                index=index, oldest_index=self.oldest_index, total_pushed=self._total,
+                index=index,
+                oldest_index=self.oldest_index,
+                total_pushed=self._total,
             )
         chunk = bisect_right(self._first_index, index, self._head) - 1
         return int(self._chunks[chunk].t[index - self._first_index[chunk]])
@@ -197,14 +202,17 @@ class EventRing:
         if start_ns > end_ns:
             raise ConfigurationError(
                 f"A window must not end ({end_ns} ns) before it begins ({start_ns} ns).",
-                start_ns=start_ns, end_ns=end_ns,
+                start_ns=start_ns,
+                end_ns=end_ns,
             )
         if not self.covers(start_ns):
             raise WindowEvicted(
                 f"The window from {start_ns} ns begins before what the ring still holds whole "
                 f"(after {self._evicted_through_ns} ns); lengthen the ring (ring_s, ring_mb) or "
                 "ask earlier.",
-                start_ns=start_ns, end_ns=end_ns, evicted_through_ns=self._evicted_through_ns,
+                start_ns=start_ns,
+                end_ns=end_ns,
+                evicted_through_ns=self._evicted_through_ns,
                 oldest_ns=self.oldest_ns,
             )
 
@@ -233,7 +241,9 @@ class EventRing:
         self._evicted_through_ns = int(events.t[cut - 1])
         self._evicted += cut
         self._chunks[chunk] = Events(
-            events.t[cut:].copy(), events.x[cut:].copy(), events.y[cut:].copy(),
+            events.t[cut:].copy(),
+            events.x[cut:].copy(),
+            events.y[cut:].copy(),
             events.p[cut:].copy(),
         )
         self._first_ns[chunk] = int(events.t[cut])

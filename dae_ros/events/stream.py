@@ -174,9 +174,7 @@ class EventStream:
             if gap is not None:
                 self._continuity.count(gap)
             triggers = decoded.triggers if last else Triggers.empty()
-            parts.append(
-                StreamPart(gap, events, triggers, self._newest_time_ns, packet.stamp_ns)
-            )
+            parts.append(StreamPart(gap, events, triggers, self._newest_time_ns, packet.stamp_ns))
             gap = None
         return parts
 

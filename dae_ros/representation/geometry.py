@@ -35,7 +35,10 @@ def network_size(
     if min(height, width, input_height, input_width, multiple) <= 0:
         raise ConfigurationError(
             "Sensor size, input size and multiple must be positive.",
-            height=height, width=width, input_height=input_height, input_width=input_width,
+            height=height,
+            width=width,
+            input_height=input_height,
+            input_width=input_width,
             multiple=multiple,
         )
     scale = max(input_height / height, input_width / width)
@@ -95,7 +98,9 @@ def _scale_rows(
     if len(matrix) != 3 * columns or min(*from_size, *to_size) <= 0:
         raise ConfigurationError(
             f"A matrix of {3 * columns} numbers and positive sizes are needed.",
-            length=len(matrix), from_size=from_size, to_size=to_size,
+            length=len(matrix),
+            from_size=from_size,
+            to_size=to_size,
         )
     rows = np.asarray(matrix, np.float64).reshape(3, columns)
     scale_y, scale_x = (to / of for to, of in zip(to_size, from_size, strict=True))

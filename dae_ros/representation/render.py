@@ -48,17 +48,15 @@ def events_image(tencode: FloatImage) -> Picture:
     return shown
 
 
-def depth_color(
-    depth: FloatImage, near: float, far: float, orientation: str = "depth"
-) -> Picture:
+def depth_color(depth: FloatImage, near: float, far: float, orientation: str = "depth") -> Picture:
     """Colour a depth map, near warm and far cold.
 
     Args:
         depth: float32[H, W]; not finite: grey.
         near, far: the values that get the warm and the cold end. For inverse depth `near` is the
             larger number.
-        orientation: `depth`, `inverse_depth`, or `unknown`, which uses a palette without warm
-            and cold, since nobody knows which end is near.
+        orientation: `depth`, `inverse_depth`, or `unknown`, which uses shades of green
+            instead of warm and cold, since nobody knows which end is near.
 
     Returns:
         uint8[H, W, 3].
@@ -91,9 +89,7 @@ def color_range(depth: FloatImage, orientation: str = "depth") -> tuple[float, f
     return (high, low) if orientation == "inverse_depth" else (low, high)
 
 
-def legend(
-    height: int, near: float, far: float, label: str, orientation: str = "depth"
-) -> Picture:
+def legend(height: int, near: float, far: float, label: str, orientation: str = "depth") -> Picture:
     """Draw the colour bar that belongs to `depth_color`, near at the bottom.
 
     Args:
@@ -154,7 +150,7 @@ def grey_panel(image: NDArray[np.uint8]) -> Picture:
 
 def _palette(position: NDArray[np.floating], orientation: str) -> Picture:
     """Colour 0 (far) to 1 (near); uint8[..., 3] for [..., W] positions."""
-    colours = cv2.COLORMAP_VIRIDIS if orientation == "unknown" else cv2.COLORMAP_TURBO
+    colours = cv2.COLORMAP_DEEPGREEN if orientation == "unknown" else cv2.COLORMAP_TURBO
     levels = np.rint(np.atleast_2d(position) * 255.0).astype(np.uint8)
     picture: Picture = cv2.applyColorMap(levels, colours)[..., ::-1]
     return np.ascontiguousarray(picture)

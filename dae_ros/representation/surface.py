@@ -109,7 +109,9 @@ class TencodeSurface:
             self._advance(ring, start, stop, start_ns // 1000, last_ns // 1000)
             image = np.empty((3, self.height, self.width), np.float32)
             _read(
-                self._surface, first_ns // 1000 - self._base_us, last_ns // 1000 - self._base_us,
+                self._surface,
+                first_ns // 1000 - self._base_us,
+                last_ns // 1000 - self._base_us,
                 image.reshape(3, -1),
             )
         return Encoded(image, stop - start, first_ns, last_ns)
@@ -122,9 +124,7 @@ class TencodeSurface:
         self._complete_from_us = start_us
         self._next = ring.oldest_index
 
-    def _advance(
-        self, ring: EventRing, start: int, stop: int, start_us: int, last_us: int
-    ) -> None:
+    def _advance(self, ring: EventRing, start: int, stop: int, start_us: int, last_us: int) -> None:
         """Bring the surface from event index `_next` up to `stop`."""
         if start > self._next:
             # Nothing before this window is needed for it, so it is left out.
@@ -137,7 +137,12 @@ class TencodeSurface:
         outside = 0
         for events in ring.between(self._next, stop):
             outside += _scatter(
-                events.t, events.x, events.y, events.p, 1000 * self._base_us, self.width,
+                events.t,
+                events.x,
+                events.y,
+                events.p,
+                1000 * self._base_us,
+                self.width,
                 self._surface,
             )
         self._next = stop
@@ -153,8 +158,13 @@ class TencodeSurface:
 
 @kernel
 def _scatter(
-    t: NDArray[np.int64], x: NDArray[np.uint16], y: NDArray[np.uint16], p: NDArray[np.uint8],
-    base_ns: int, width: int, surface: NDArray[np.uint32],
+    t: NDArray[np.int64],
+    x: NDArray[np.uint16],
+    y: NDArray[np.uint16],
+    p: NDArray[np.uint8],
+    base_ns: int,
+    width: int,
+    surface: NDArray[np.uint32],
 ) -> int:
     """Write the events in order, the later over the earlier; return how many lie outside.
 
@@ -186,9 +196,7 @@ def _rebase(surface: NDArray[np.uint32], by_us: int) -> None:
 
 
 @kernel
-def _read(
-    surface: NDArray[np.uint32], first_us: int, last_us: int, image: FloatImage
-) -> None:
+def _read(surface: NDArray[np.uint32], first_us: int, last_us: int, image: FloatImage) -> None:
     """Write the Tencode of all pixels whose last event is not older than `first_us`.
 
     Times count from the surface's base. Same arithmetic as `tencode`, times a mask of 0 or 1

@@ -105,7 +105,9 @@ def require_inside(outside: int, height: int, width: int) -> None:
         raise ConfigurationError(
             f"{outside} events lie outside the sensor of {width}x{height} px; decode them with "
             "the size of the camera that made them.",
-            outside=outside, height=height, width=width,
+            outside=outside,
+            height=height,
+            width=width,
         )
 
 
@@ -118,7 +120,8 @@ def require_whole_microseconds(start_ns: int, end_ns: int) -> None:
         raise ConfigurationError(
             f"The window [{start_ns}, {end_ns}) ns must have a positive length and bounds that "
             "are whole microseconds; round them.",
-            start_ns=start_ns, end_ns=end_ns,
+            start_ns=start_ns,
+            end_ns=end_ns,
         )
 
 
@@ -128,15 +131,21 @@ def _window_us(events: Events, start_ns: int, end_ns: int) -> tuple[int, int]:
         raise ConfigurationError(
             f"Events from {events.t[0]} to {events.t[-1]} ns lie outside the window "
             f"[{start_ns}, {end_ns}) ns; cut them first.",
-            start_ns=start_ns, end_ns=end_ns,
+            start_ns=start_ns,
+            end_ns=end_ns,
         )
     return start_ns // 1000, end_ns // 1000
 
 
 @kernel
 def _encode(
-    t: NDArray[np.int64], x: NDArray[np.uint16], y: NDArray[np.uint16], p: NDArray[np.uint8],
-    first_us: int, last_us: int, image: FloatImage,
+    t: NDArray[np.int64],
+    x: NDArray[np.uint16],
+    y: NDArray[np.uint16],
+    p: NDArray[np.uint8],
+    first_us: int,
+    last_us: int,
+    image: FloatImage,
 ) -> int:
     """Find each pixel's last event, then colour the pixels; return how many events lie outside."""
     height, width = image.shape[1], image.shape[2]

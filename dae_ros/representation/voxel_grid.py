@@ -47,15 +47,22 @@ def voxel_grid(
         raise ConfigurationError(
             f"Events lie outside the sensor of {width}x{height} px; decode them with the size of "
             "the camera that made them.",
-            height=height, width=width,
+            height=height,
+            width=width,
         )
     _accumulate(events.x, events.y, _bin_position(events.t, bins), events.p, grid)
     return _normalised(grid) if normalise else grid
 
 
 def voxel_grid_of_points(
-    x: NDArray[np.float32], y: NDArray[np.float32], t_ns: NDArray[np.int64],
-    p: NDArray[np.uint8], height: int, width: int, bins: int, normalise: bool = False,
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    t_ns: NDArray[np.int64],
+    p: NDArray[np.uint8],
+    height: int,
+    width: int,
+    bins: int,
+    normalise: bool = False,
 ) -> FloatImage:
     """Accumulate events with coordinates between pixels (rectified events), trilinear.
 
@@ -107,8 +114,11 @@ def _normalised(grid: FloatImage) -> FloatImage:
 
 @kernel
 def _accumulate(
-    x: NDArray[np.uint16], y: NDArray[np.uint16], position: NDArray[np.float32],
-    p: NDArray[np.uint8], grid: FloatImage,
+    x: NDArray[np.uint16],
+    y: NDArray[np.uint16],
+    position: NDArray[np.float32],
+    p: NDArray[np.uint8],
+    grid: FloatImage,
 ) -> None:
     """Add the weights of all earlier bins, then of all later ones, the order of the publication."""
     last = grid.shape[0] - 1
@@ -126,8 +136,11 @@ def _accumulate(
 
 @kernel
 def _accumulate_points(
-    x: NDArray[np.float32], y: NDArray[np.float32], position: NDArray[np.float32],
-    p: NDArray[np.uint8], grid: FloatImage,
+    x: NDArray[np.float32],
+    y: NDArray[np.float32],
+    position: NDArray[np.float32],
+    p: NDArray[np.uint8],
+    grid: FloatImage,
 ) -> None:
     bins, height, width = grid.shape
     one = np.float32(1.0)

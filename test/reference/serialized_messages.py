@@ -56,8 +56,16 @@ def _header(out: CdrWriter | Ros1Writer, stamp: tuple[int, int], frame_id: str) 
 
 
 def event_packet(
-    out: CdrWriter | Ros1Writer, stamp: tuple[int, int], frame_id: str, height: int, width: int,
-    seq: int, time_base: int, encoding: str, payload: bytes, big_endian: int = 0,
+    out: CdrWriter | Ros1Writer,
+    stamp: tuple[int, int],
+    frame_id: str,
+    height: int,
+    width: int,
+    seq: int,
+    time_base: int,
+    encoding: str,
+    payload: bytes,
+    big_endian: int = 0,
 ) -> bytes:
     """Serialize an EventPacket."""
     _header(out, stamp, frame_id)
@@ -73,7 +81,11 @@ def event_packet(
 
 
 def event_array(
-    out: CdrWriter | Ros1Writer, stamp: tuple[int, int], frame_id: str, height: int, width: int,
+    out: CdrWriter | Ros1Writer,
+    stamp: tuple[int, int],
+    frame_id: str,
+    height: int,
+    width: int,
     records: list[Record],
 ) -> bytes:
     """Serialize an EventArray."""

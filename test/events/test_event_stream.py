@@ -1,0 +1,320 @@
+"""One camera's stream over real decoders: gaps, breaks, refused packets, clocks, counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dae_ros.errors import PacketError, UnsupportedEncoding
+from dae_ros.events.cdr import read_packet, write_event_array
+from dae_ros.events.continuity import Continuity
+from dae_ros.events.packet import EventPacket, Events, Triggers
+from dae_ros.events.stream import EventStream, StreamPart
+from dae_ros.simulation.encoders import Encoder, create_encoder
+
+MS = 1_000_000
+S = 1_000_000_000
+EPOCH = 1_700_000_000 * S
+HEIGHT, WIDTH = 48, 64
+
+
+def _events(start_ns: int, length_ns: int = 4 * MS, count: int = 40, seed: int = 0) -> Events:
+    rng = np.random.default_rng([seed, start_ns % 2**32])
+    t = start_ns + np.sort(rng.integers(0, length_ns // 1000, count)) * 1000
+    t[0] = start_ns
+    return Events(
+        t,
+        rng.integers(0, WIDTH, count).astype(np.uint16),
+        rng.integers(0, HEIGHT, count).astype(np.uint16),
+        rng.integers(0, 2, count).astype(np.uint8),
+    )
+
+
+def _packet(
+    encoder: Encoder, events: Events, seq: int, stamp_ns: int, triggers: Triggers | None = None
+) -> EventPacket:
+    payload, base_ns = encoder.encode(events, triggers)
+    return EventPacket(
+        encoder.encoding, encoder.height, encoder.width, payload, base_ns, stamp_ns, seq, "cam"
+    )
+
+
+def _mono(events: Events, seq: int, stamp_ns: int | None = None) -> EventPacket:
+    encoder = create_encoder("mono", WIDTH, HEIGHT)
+    stamp_ns = int(events.t[0]) + 2 * MS if stamp_ns is None else stamp_ns
+    return _packet(encoder, events, seq, stamp_ns)
+
+
+def _same(part: StreamPart, events: Events) -> None:
+    for name in "txyp":
+        np.testing.assert_array_equal(getattr(part.events, name), getattr(events, name))
+
+
+@pytest.mark.parametrize("encoding", ["evt3", "libcaer", "libcaer_cmp", "mono"])
+def test_healthy_stream_has_one_part_per_packet(encoding: str) -> None:
+    """Every event arrives in order, without a gap, dated by the newest event."""
+    stream = EventStream()
+    encoder = create_encoder(encoding, WIDTH, HEIGHT)
+    base = 20 * S if encoding == "evt3" else EPOCH
+    for k in range(20):
+        events = _events(base + k * 4 * MS)
+        (part,) = stream.feed(_packet(encoder, events, k + 5, EPOCH + k * 4 * MS + 3 * MS))
+        assert part.gap is None
+        assert part.events.t[0] % (2**24 * 1000) == events.t[0] % (2**24 * 1000)
+        np.testing.assert_array_equal(np.diff(part.events.t), np.diff(events.t))
+        np.testing.assert_array_equal(part.events.x, events.x)
+        assert part.newest_time_ns == part.events.t[-1] == stream.newest_time_ns
+        stream.ring.push(part.events)
+    assert stream.ring.event_count == 800
+    assert (stream.height, stream.width, stream.encoding) == (HEIGHT, WIDTH, encoding)
+    assert {k: v for k, v in stream.counts().items() if v} == {}
+
+
+def test_lost_messages_say_how_many_and_how_long() -> None:
+    """A jump of the counter is a gap that keeps history, with the event time that is missing."""
+    stream = EventStream()
+    stream.feed(_mono(_events(EPOCH), 1))
+    newest = stream.newest_time_ns
+    (part,) = stream.feed(_mono(_events(EPOCH + 80 * MS), 21))
+    assert part.gap is not None
+    assert (part.gap.cause, part.gap.lost_packets, part.gap.breaks_time) == ("lost", 19, False)
+    assert newest is not None
+    assert part.gap.duration_ns == EPOCH + 80 * MS - newest
+    assert stream.counts()["lost_packets"] == 19
+    assert stream.counts()["gap_lost"] == 1
+
+
+def test_lost_evt3_messages_forget_the_row() -> None:
+    """After a gap evt3 events wait for a row address, so none lands in the wrong row."""
+    stream = EventStream()
+    words = np.array([0x8001, 0x6000, 0x0005, 0x2007], "<u2").tobytes()  # time, y = 5, x = 7
+    more = np.array([0x6001, 0x2008], "<u2").tobytes()  # x = 8 in the row of before
+    (part,) = stream.feed(EventPacket("evt3", HEIGHT, WIDTH, words, seq=1))
+    assert (part.events.x[0], part.events.y[0]) == (7, 5)
+    (part,) = stream.feed(EventPacket("evt3", HEIGHT, WIDTH, more, seq=2))
+    assert (part.events.x[0], part.events.y[0]) == (8, 5)
+    (part,) = stream.feed(EventPacket("evt3", HEIGHT, WIDTH, more, seq=9))
+    assert len(part.events) == 0
+    assert part.gap is not None
+    assert part.gap.lost_packets == 6
+    assert stream.counts()["before_sync"] == 1
+
+
+@pytest.mark.parametrize("encoding", ["evt3", "mono"])
+def test_looping_bag_restarts(encoding: str) -> None:
+    """A counter that falls is one `restart`; the new events are whole and time begins anew."""
+    stream = EventStream()
+    for loop in range(2):
+        encoder = create_encoder(encoding, WIDTH, HEIGHT)
+        for k in range(3):
+            events = _events((3 * S if encoding == "evt3" else EPOCH) + k * 4 * MS)
+            (part,) = stream.feed(_packet(encoder, events, k, EPOCH + k * 4 * MS))
+            if loop == 1 and k == 0:
+                assert part.gap is not None
+                assert part.gap.cause == "restart"
+                assert part.gap.breaks_time
+                stream.ring.clear()
+            else:
+                assert part.gap is None
+            _same(part, events)
+            stream.ring.push(part.events)
+    assert stream.counts()["gap_restart"] == 1
+    assert "gap_time_backward" not in stream.counts()
+
+
+def test_time_running_back_inside_a_packet_cuts_it() -> None:
+    """Events before and after the break come as two parts in order; nothing is lost."""
+    stream = EventStream()
+    before, after = _events(EPOCH), _events(EPOCH - 5 * S)
+    # One payload with one time base: offsets of `mono` are unsigned, so take the earlier one.
+    payload = b"".join(
+        int((t - (EPOCH - 5 * S)) | x << 32 | y << 48 | p << 63).to_bytes(8, "little")
+        for events in (after, before)
+        for t, x, y, p in zip(
+            (events.t - S if events is before else events.t).tolist(),
+            events.x.tolist(),
+            events.y.tolist(),
+            events.p.tolist(),
+            strict=True,
+        )
+    )
+    payload = payload[len(payload) // 2 :] + payload[: len(payload) // 2]
+    parts = stream.feed(EventPacket("mono", HEIGHT, WIDTH, payload, EPOCH - 5 * S, EPOCH, 1))
+    assert [part.gap and part.gap.cause for part in parts] == [None, "time_backward"]
+    assert parts[1].gap is not None
+    assert parts[1].gap.duration_ns == int(before.t[-1]) - S - (EPOCH - 5 * S)
+    np.testing.assert_array_equal(parts[0].events.x, before.x)
+    _same(parts[1], after)
+    assert parts[0].newest_time_ns > parts[1].newest_time_ns
+    stream.ring.push(parts[0].events)
+    stream.ring.clear()
+    stream.ring.push(parts[1].events)
+    assert stream.counts()["gap_time_backward"] == 1
+
+
+def test_time_running_back_between_packets() -> None:
+    """A packet that begins earlier by more than disorder allows starts with a gap."""
+    stream = EventStream()
+    stream.feed(_mono(_events(EPOCH), 1))
+    (part,) = stream.feed(_mono(_events(EPOCH - S), 2))
+    assert part.gap is not None
+    assert part.gap.cause == "time_backward"
+    _same(part, _events(EPOCH - S))
+
+
+def test_loss_and_backward_time_are_one_gap() -> None:
+    """Where messages are missing and time ran back, one gap says both."""
+    stream = EventStream()
+    stream.feed(_mono(_events(EPOCH), 1))
+    (part,) = stream.feed(_mono(_events(EPOCH - S), 5))
+    assert part.gap is not None
+    assert (part.gap.cause, part.gap.lost_packets) == ("time_backward", 3)
+    assert stream.counts()["lost_packets"] == 3
+
+
+def test_changes_of_size_and_encoding_make_a_new_decoder() -> None:
+    """A new size or encoding is a gap; what the old decoder counted stays counted."""
+    stream = EventStream()
+    stream.feed(_mono(_events(EPOCH), 1))
+    payload = _mono(_events(EPOCH + 5 * MS), 2).payload
+    small = EventPacket("mono", 8, 8, payload, EPOCH + 5 * MS, 0, 2)
+    (part,) = stream.feed(small)
+    assert part.gap is not None
+    assert part.gap.cause == "resolution"
+    assert (stream.height, stream.width) == (8, 8)
+    outside = 40 - len(part.events)
+    assert outside > 0
+    encoder = create_encoder("evt3", 8, 8)
+    events = Events(
+        np.array([S], np.int64),
+        np.array([3], np.uint16),
+        np.array([2], np.uint16),
+        np.array([1], np.uint8),
+    )
+    (part,) = stream.feed(_packet(encoder, events, 3, EPOCH))
+    assert part.gap is not None
+    assert part.gap.cause == "encoding"
+    assert not stream.clock.absolute
+    assert stream.clock.to_ros(int(part.events.t[0])) == EPOCH
+    assert stream.counts()["out_of_bounds"] == outside
+
+
+def test_refused_packets_are_counted_and_count_as_lost() -> None:
+    """An unknown encoding raises, the stream goes on, and its place shows as one lost message."""
+    stream = EventStream()
+    stream.feed(_mono(_events(EPOCH), 1))
+    bad = EventPacket("evt9", HEIGHT, WIDTH, b"1234", 0, EPOCH, 2)
+    with pytest.raises(UnsupportedEncoding):
+        stream.feed(bad)
+    (part,) = stream.feed(_mono(_events(EPOCH + 8 * MS), 3))
+    assert part.gap is not None
+    assert (part.gap.cause, part.gap.lost_packets) == ("lost", 1)
+    _same(part, _events(EPOCH + 8 * MS))
+    assert stream.counts()["unsupported_encoding"] == 1
+    assert issubclass(UnsupportedEncoding, PacketError)
+
+
+def test_gap_of_an_undated_packet_waits_for_the_next() -> None:
+    """A restart whose first packet holds neither events nor times is told with the next one."""
+    stream = EventStream()
+    stream.feed(_mono(_events(EPOCH), 50))
+    assert stream.feed(EventPacket("mono", HEIGHT, WIDTH, b"", EPOCH, EPOCH, 1)) == []
+    (part,) = stream.feed(_mono(_events(EPOCH + 8 * MS), 2))
+    assert part.gap is not None
+    assert part.gap.cause == "restart"
+    assert stream.counts()["gap_restart"] == 1
+
+
+def test_event_time_that_leaves_the_stamps_behind_is_a_jump() -> None:
+    """A sensor clock that is set, or a pause longer than a sensor's counter, is a `time_jump`."""
+    stream = EventStream()
+    stream.feed(_mono(_events(EPOCH), 1))
+    (part,) = stream.feed(_mono(_events(EPOCH + 40 * S), 2, EPOCH + 6 * MS))
+    assert part.gap is not None
+    assert part.gap.cause == "time_jump"
+    assert part.gap.duration_ns == 40 * S - 4 * MS
+    stream = EventStream()
+    encoder = create_encoder("evt3", WIDTH, HEIGHT)
+    stream.feed(_packet(encoder, _events(S), 1, EPOCH))
+    (part,) = stream.feed(_packet(encoder, _events(S + 8 * MS), 2, EPOCH + 17 * S))
+    assert part.gap is not None
+    assert part.gap.cause == "time_jump"
+    # the host's clock was set: event times that are absolute do not care
+    stream = EventStream()
+    stream.feed(_mono(_events(EPOCH), 1))
+    (part,) = stream.feed(_mono(_events(EPOCH + 8 * MS), 2, EPOCH + 17 * S))
+    assert part.gap is None
+
+
+def test_silence_is_no_gap() -> None:
+    """A scene without events for ten seconds continues, whatever the stamps are worth."""
+    for stamps in ((EPOCH, EPOCH + 10 * S), (0, 0), (1_700_000_000, 1_700_000_010)):
+        stream = EventStream()
+        stream.feed(_mono(_events(EPOCH), 1, stamps[0]))
+        (part,) = stream.feed(_mono(_events(EPOCH + 10 * S), 2, stamps[1]))
+        assert part.gap is None
+
+
+def test_counters_that_nobody_fills_are_no_restart() -> None:
+    """A seq of 0 throughout, or none at all, is not taken for a restart."""
+    stream = EventStream()
+    for k in range(3):
+        (part,) = stream.feed(_mono(_events(EPOCH + k * 4 * MS), 0))
+        assert part.gap is None
+    stream = EventStream()
+    for k in range(3):
+        events = _events(EPOCH + k * 4 * MS)
+        data = write_event_array(events, HEIGHT, WIDTH, EPOCH, "cam")
+        (part,) = stream.feed(read_packet("dvs_msgs/msg/EventArray", data))
+        assert part.gap is None
+        _same(part, events)
+
+
+def test_time_words_without_events_move_time_on() -> None:
+    """An evt3 packet of time words alone dates an empty part, so that windows can close."""
+    stream = EventStream()
+    stream.feed(EventPacket("evt3", HEIGHT, WIDTH, np.array([0x8001, 0x6000], "<u2").tobytes()))
+    words = np.array([0x8002, 0x6001], "<u2").tobytes()
+    (part,) = stream.feed(EventPacket("evt3", HEIGHT, WIDTH, words))
+    assert len(part.events) == 0
+    assert part.newest_time_ns == (2 * 4096 + 1) * 1000
+
+
+def test_triggers_arrive_with_the_last_part() -> None:
+    """External triggers come out with their packet."""
+    stream = EventStream()
+    triggers = Triggers(
+        np.array([S + MS, S + 3 * MS], np.int64),
+        np.array([1, 0], np.uint8),
+        np.array([2, 2], np.uint16),
+    )
+    encoder = create_encoder("evt3", WIDTH, HEIGHT)
+    (part,) = stream.feed(_packet(encoder, _events(S), 1, EPOCH, triggers))
+    np.testing.assert_array_equal(part.triggers.t, triggers.t)
+    np.testing.assert_array_equal(part.triggers.edge, [1, 0])
+
+
+def test_reset_forgets_the_past_and_keeps_the_counts() -> None:
+    """After reset earlier times are welcome and no gap is reported."""
+    stream = EventStream()
+    stream.feed(_mono(_events(EPOCH), 1))
+    for part in stream.feed(_mono(_events(EPOCH + 80 * MS), 21)):
+        stream.ring.push(part.events)
+    stream.reset()
+    assert stream.ring.event_count == 0
+    assert stream.clock.offset_ns is None
+    (part,) = stream.feed(_mono(_events(EPOCH - S), 3))
+    assert part.gap is None
+    assert stream.counts()["lost_packets"] == 19
+
+
+def test_unaccepted_packets_do_not_move_continuity() -> None:
+    """A packet is compared with the last accepted packet, however often it is asked."""
+    continuity = Continuity()
+    packet = EventPacket("mono", 4, 4, b"", seq=1)
+    continuity.accept(packet)
+    for _ in range(2):
+        gap = continuity.check(EventPacket("mono", 4, 4, b"", seq=4))
+        assert gap is not None
+        assert gap.lost_packets == 2
+    assert continuity.check(EventPacket("mono", 4, 5, b"", seq=2)).cause == "resolution"  # type: ignore[union-attr]

@@ -1,0 +1,100 @@
+"""Pictures: what colour says about polarity, age, distance and missing values."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.representation.render import (
+    color_range,
+    depth_color,
+    events_image,
+    grey_panel,
+    legend,
+    side_by_side,
+)
+
+
+def _warmth(picture: np.ndarray) -> np.ndarray:
+    return picture[..., 0].astype(int) - picture[..., 2].astype(int)
+
+
+def test_events_show_polarity_and_age() -> None:
+    """ON is warm, OFF is cold, newer events are brighter, no event is the dark ground."""
+    tencode = np.zeros((3, 1, 5), np.float32)
+    tencode[0, 0, :2] = 1
+    tencode[2, 0, 2:4] = 1
+    tencode[1, 0] = [1, 0, 1, 0, 0]
+    picture = events_image(tencode)
+    assert (picture.shape, picture.dtype) == ((1, 5, 3), np.uint8)
+    old_on, new_on, old_off, new_off, nothing = picture[0].astype(int)
+    assert _warmth(new_on) > _warmth(old_on) > 0 > _warmth(old_off) > _warmth(new_off)
+    assert new_on.sum() > old_on.sum() > nothing.sum()
+    assert new_off.sum() > old_off.sum() > nothing.sum()
+
+
+def test_near_is_warm_and_missing_is_grey() -> None:
+    """Near is red, far is dark blue, values outside take the ends, NaN and infinity are grey."""
+    depth = np.array([[0.1, 0.5, 10, 20, 90, np.nan, np.inf, -np.inf]], np.float32)
+    picture = depth_color(depth, 0.5, 20.0)
+    assert (picture[0, 0] == picture[0, 1]).all()
+    assert (picture[0, 3] == picture[0, 4]).all()
+    assert _warmth(picture[0, 1]) > 50
+    assert _warmth(picture[0, 3]) < 0
+    assert (picture[0, 5:] == 110).all()
+    assert (depth_color(np.full((2, 2), np.nan, np.float32), 0.5, 20.0) == 110).all()
+
+
+def test_inverse_depth_and_unknown_orientation() -> None:
+    """Larger inverse depth is warm; where nobody knows the orientation, another palette is used."""
+    values = np.linspace(1, 3, 50, dtype=np.float32)[None]
+    near, far = color_range(values, "inverse_depth")
+    assert near > far
+    inverse = depth_color(values, near, far, "inverse_depth")
+    np.testing.assert_array_equal(inverse, depth_color(values[:, ::-1], far, near))
+    assert _warmth(inverse[0, -1]) > 50
+    unknown = depth_color(values, *color_range(values, "unknown"), "unknown")
+    assert (unknown[..., 1] >= unknown[..., 0]).all()  # shades of green: neither warm nor cold
+    assert (unknown[..., 1] >= unknown[..., 2]).all()
+    assert np.unique(unknown[0], axis=0).shape[0] > 40
+    with pytest.raises(ConfigurationError, match="upside_down"):
+        depth_color(values, 1, 3, "upside_down")
+    with pytest.raises(ConfigurationError, match="differ"):
+        depth_color(values, 1, 1)
+
+
+def test_color_range_is_robust_and_never_empty() -> None:
+    """Outliers and missing values do not set the range; constant and empty maps have one too."""
+    depth = np.full((10, 100), 5, np.float32)
+    depth[:, :50] = 2
+    depth[0, :3] = (1e6, np.nan, np.inf)
+    assert color_range(depth) == (2.0, 5.0)
+    for flat in (np.full((2, 2), 3, np.float32), np.full((2, 2), np.nan, np.float32)):
+        near, far = color_range(flat)
+        assert near < far
+
+
+@pytest.mark.parametrize("height", [48, 260, 720])
+def test_legend_uses_the_colours_of_the_map(height: int) -> None:
+    """The bar's ends are the colours of far (top) and near (bottom)."""
+    picture = legend(height, 0.5, 20.0, "m")
+    assert (picture.shape, picture.dtype) == ((height, 84, 3), np.uint8)
+    ends = depth_color(np.array([[20.0, 0.5]], np.float32), 0.5, 20.0)[0]
+    np.testing.assert_array_equal(picture[24, 12], ends[0])
+    np.testing.assert_array_equal(picture[height - 13, 12], ends[1])
+    with pytest.raises(ConfigurationError, match="48 px"):
+        legend(47, 0.5, 20.0, "m")
+
+
+def test_panels_side_by_side() -> None:
+    """Panels keep their pixels and are parted by dark columns."""
+    left = grey_panel(np.arange(12, dtype=np.uint8).reshape(3, 4))
+    right = np.full((3, 2, 3), 200, np.uint8)
+    joined = side_by_side([left, right], gap_px=1)
+    assert joined.shape == (3, 7, 3)
+    np.testing.assert_array_equal(joined[:, :4], left)
+    np.testing.assert_array_equal(joined[:, 5:], right)
+    np.testing.assert_array_equal(left[..., 0], left[..., 2])
+    with pytest.raises(ConfigurationError, match="one height"):
+        side_by_side([left, right[:2]])

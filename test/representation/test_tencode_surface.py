@@ -1,0 +1,214 @@
+"""The incremental surface and `tencode` against each other and against filtering all history."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.events.packet import Events
+from dae_ros.events.ring_buffer import EventRing, WindowEvicted
+from dae_ros.representation.surface import TencodeSurface
+from dae_ros.representation.tencode import tencode
+from test.reference.tencode_pixels import tencode_pixels
+
+HEIGHT, WIDTH = 5, 7
+US, MS, S = 1_000, 1_000_000, 1_000_000_000
+
+
+def _events(rng: np.random.Generator, start_ns: int, end_ns: int, count: int) -> Events:
+    return Events(
+        np.sort(rng.integers(start_ns, end_ns, count)),
+        rng.integers(0, WIDTH, count).astype(np.uint16),
+        rng.integers(0, HEIGHT, count).astype(np.uint16),
+        rng.integers(0, 2, count).astype(np.uint8),
+    )
+
+
+def _filtered(history: list[Events], start_ns: int, end_ns: int) -> Events:
+    everything = Events.concatenate(history)
+    inside = (everything.t >= start_ns) & (everything.t < end_ns)
+    return Events(
+        everything.t[inside], everything.x[inside], everything.y[inside], everything.p[inside]
+    )
+
+
+def test_reference_gives_hand_made_numbers() -> None:
+    """The reference colours three events as written by hand; the last of a pixel wins."""
+    image = tencode_pixels([1000, 2999, 5000, 5000], [0, 1, 1, 2], [0, 0, 0, 0], [1, 1, 0, 1], 1, 4)
+    np.testing.assert_array_equal(image, [[[1, 0, 1, 0]], [[1, 0, 0, 0]], [[0, 1, 0, 0]]])
+    assert tencode_pixels([0, 1000, 4000], [0, 1, 2], [0] * 3, [1] * 3, 1, 3)[1, 0, 1] == 0.75
+
+
+@given(st.integers(0, 2**32), st.integers(0, 200), st.integers(1, 5_000_000))
+@settings(max_examples=100, deadline=None)
+def test_tencode_equals_the_reference(seed: int, count: int, span_ns: int) -> None:
+    """The encoder equals the per-event reference: R and B exactly, G within 1e-6."""
+    events = _events(np.random.default_rng(seed), seed, seed + span_ns, count)
+    expected = tencode_pixels(
+        events.t.tolist(), events.x.tolist(), events.y.tolist(), events.p.tolist(), HEIGHT, WIDTH
+    )
+    image = tencode(events, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(image[::2], expected[::2])
+    np.testing.assert_allclose(image[1], expected[1], rtol=0, atol=1e-6)
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_surface_equals_filtering_all_history(data: st.DataObject) -> None:
+    """Any order of pushes and windows (overlapping, past, skipped, longer) gives equal bits."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    history: list[Events] = []
+    now_us = data.draw(st.integers(-10_000, 10**12))
+    begin_us = now_us
+    for _ in range(data.draw(st.integers(1, 12))):
+        length_us = data.draw(st.integers(1, 4_000))
+        events = _events(rng, now_us * US, (now_us + length_us) * US, data.draw(st.integers(0, 60)))
+        ring.push(events)
+        history.append(events)
+        now_us += length_us
+        for _ in range(data.draw(st.integers(0, 2))):
+            behind_us = data.draw(st.sampled_from([0, 0, 0, 1_000, 7_000]))
+            end_ns = (now_us - behind_us) * US
+            start_ns = end_ns - data.draw(st.integers(1, 9_000)) * US
+            expected = _filtered(history, start_ns, end_ns)
+            encoded = surface.encode(ring, start_ns, end_ns)
+            np.testing.assert_array_equal(encoded.image, tencode(expected, HEIGHT, WIDTH))
+            assert encoded.event_count == len(expected)
+            if len(expected):
+                assert encoded.first_ns == expected.t[0]
+                assert encoded.last_ns == expected.t[-1]
+            else:
+                assert encoded.first_ns is None
+    assert now_us >= begin_us
+
+
+def test_overlapping_windows_do_not_go_through_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows at the head read the surface; only windows that end earlier are rebuilt."""
+    rng = np.random.default_rng(0)
+    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    rebuilt = []
+
+    def spy(events: Events, *rest: int) -> np.ndarray:
+        rebuilt.append(len(events))
+        return tencode(events, *rest)
+
+    monkeypatch.setattr("dae_ros.representation.surface.tencode", spy)
+    for k in range(20):
+        ring.push(_events(rng, k * 10 * MS, (k + 1) * 10 * MS, 50))
+        if k >= 4:
+            surface.encode(ring, (k - 4) * 10 * MS, (k + 1) * 10 * MS)
+    assert rebuilt == []
+    surface.encode(ring, 100 * MS, 150 * MS)
+    assert len(rebuilt) == 1
+    surface.encode(ring, 150 * MS, 200 * MS)
+    assert len(rebuilt) == 1
+
+
+def test_events_pushed_late_belong_to_the_next_window() -> None:
+    """Events older than a window that was already encoded still count in later windows."""
+    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    rng = np.random.default_rng(1)
+    first, late = _events(rng, 0, 5 * MS, 30), _events(rng, 6 * MS, 8 * MS, 30)
+    ring.push(first)
+    surface.encode(ring, 0, 10 * MS)
+    ring.push(late)
+    encoded = surface.encode(ring, 2 * MS, 12 * MS)
+    expected = _filtered([first, late], 2 * MS, 12 * MS)
+    np.testing.assert_array_equal(encoded.image, tencode(expected, HEIGHT, WIDTH))
+
+
+def test_rebase_keeps_the_window() -> None:
+    """Windows before, across and after 2^31 us from the first one equal a fresh encoding."""
+    rng = np.random.default_rng(2)
+    ring, surface = EventRing(100 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    start_us = 12_345
+    times_us = [start_us, start_us + 2**31 - 60_000, start_us + 2**31 - 20_000]
+    times_us += [start_us + 2**31 + k * 30_000 for k in range(4)] + [start_us + 3 * 2**31]
+    for time_us in times_us:
+        ring.push(_events(rng, time_us * US, (time_us + 10_000) * US, 40))
+        end_ns = (time_us + 10_000) * US
+        encoded = surface.encode(ring, end_ns - 50 * MS, end_ns)
+        window = ring.window(end_ns - 50 * MS, end_ns)
+        assert encoded.event_count == len(window) >= 40
+        np.testing.assert_array_equal(encoded.image, tencode(window, HEIGHT, WIDTH))
+    # a longer window reaches before what the re-based surface kept
+    encoded = surface.encode(ring, end_ns - 99 * S, end_ns)
+    window = ring.window(end_ns - 99 * S, end_ns)
+    np.testing.assert_array_equal(encoded.image, tencode(window, HEIGHT, WIDTH))
+
+
+def test_cleared_and_other_rings_start_afresh() -> None:
+    """Nothing of an older run of time, or of another camera, shows in a window."""
+    rng = np.random.default_rng(3)
+    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    ring.push(_events(rng, 0, 10 * MS, 200))
+    surface.encode(ring, 0, 10 * MS)
+    for begin_ns in (0, 10 * MS, -5 * MS):  # same, later and earlier times
+        ring.clear()
+        events = _events(rng, begin_ns + 8 * MS, begin_ns + 10 * MS, 5)
+        ring.push(events)
+        encoded = surface.encode(ring, begin_ns, begin_ns + 10 * MS)
+        np.testing.assert_array_equal(encoded.image, tencode(events, HEIGHT, WIDTH))
+    other = EventRing(10 * S, 10**8)
+    other.push(_events(rng, 8 * MS, 9 * MS, 4))
+    encoded = surface.encode(other, 0, 10 * MS)
+    assert encoded.event_count == 4
+    np.testing.assert_array_equal(encoded.image, tencode(other.window(0, 10 * MS), HEIGHT, WIDTH))
+
+
+def test_skipped_and_evicted_events_do_not_matter() -> None:
+    """After the ring evicted events that were never scattered, covered windows are right."""
+    rng = np.random.default_rng(4)
+    ring, surface = EventRing(20 * MS, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    history = []
+    for k in range(30):
+        history.append(_events(rng, k * 5 * MS, (k + 1) * 5 * MS, 20))
+        ring.push(history[-1])
+        if k in (2, 20, 21, 29):
+            end_ns = (k + 1) * 5 * MS
+            encoded = surface.encode(ring, end_ns - 10 * MS, end_ns)
+            expected = _filtered(history, end_ns - 10 * MS, end_ns)
+            np.testing.assert_array_equal(encoded.image, tencode(expected, HEIGHT, WIDTH))
+    with pytest.raises(WindowEvicted):
+        surface.encode(ring, 0, 150 * MS)
+
+
+def test_bounds_and_places_are_checked() -> None:
+    """Bounds that are no whole microseconds, windows without length and foreign pixels raise."""
+    rng = np.random.default_rng(5)
+    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    events = _events(rng, 0, MS, 20)
+    ring.push(events)
+    for start_ns, end_ns in ((0, 1_500), (1, 2_000), (2_000, 2_000), (3_000, 2_000)):
+        with pytest.raises(ConfigurationError, match="whole microseconds"):
+            surface.encode(ring, start_ns, end_ns)
+        with pytest.raises(ConfigurationError, match="whole microseconds"):
+            tencode(Events.empty(), HEIGHT, WIDTH, window=(start_ns, end_ns))
+    with pytest.raises(ConfigurationError, match="35 minutes"):
+        surface.encode(ring, 0, 2_148 * S)
+    with pytest.raises(ConfigurationError, match="outside the window"):
+        tencode(events, HEIGHT, WIDTH, window=(0, 500_000))
+    for height, width in ((HEIGHT - 1, WIDTH), (HEIGHT, WIDTH - 1)):
+        outside = int(((events.x >= width) | (events.y >= height)).sum())
+        assert outside > 0
+        with pytest.raises(ConfigurationError, match=f"{outside} events lie outside"):
+            tencode(events, height, width)
+        with pytest.raises(ConfigurationError, match=f"{outside} events lie outside"):
+            TencodeSurface(height, width).encode(ring, 0, MS)
+
+
+def test_window_bounds_can_date_the_age() -> None:
+    """With `window` the age counts from the window's bounds instead of the events' extent."""
+    events = Events(
+        np.array([20_000, 60_000], np.int64),
+        np.array([0, 1], np.uint16),
+        np.array([0, 0], np.uint16),
+        np.array([1, 0], np.uint8),
+    )
+    image = tencode(events, 1, 2, window=(0, 100_000))
+    np.testing.assert_allclose(image, [[[1, 0]], [[0.8, 0.4]], [[0, 1]]], rtol=0, atol=1e-7)
+    np.testing.assert_array_equal(tencode(events, 1, 2), np.float32([[[1, 0]], [[1, 0]], [[0, 1]]]))
