@@ -223,7 +223,7 @@ class Setup:
 
     def install_torch(self) -> None:
         """Use the PyTorch that is there, or install the pinned one."""
-        link = self.site_packages() / "dae_ros_torch.pth"
+        link = self.torch_link()
         found = self.base.torch_version
         if found is not None and tuple(map(int, found.split(".")[:2])) >= TORCH_MINIMUM:
             if self.base.ros != "sourced":
@@ -241,6 +241,10 @@ class Setup:
                 "to choose the CPU-only build: docs/install.md, 'PyTorch'"
             )
         self.pip(TORCH)
+
+    def torch_link(self) -> Path:
+        """Return the file that adds the folder of the interpreter's own PyTorch to the path."""
+        return self.site_packages() / "dae_ros_torch.pth"
 
     def site_packages(self) -> Path:
         """Return the environment's folder of installed packages."""
@@ -267,7 +271,10 @@ class Setup:
             return
         check_compilers()
         self.step("Installing rclpy and messages of ROS 2 Kilted from PyPI (78 wheels, 63 MB)")
-        self.pip(*ROS_WHEELS)
+        # The folder of a PyTorch that is used from elsewhere may hold ROS wheels as well, whose
+        # libraries would not be found from here.
+        borrowed = ["--ignore-installed"] if self.torch_link().exists() else []
+        self.pip(*borrowed, *ROS_WHEELS)
         self.step("Compiling event_camera_msgs and dvs_msgs")
         self.pip("--force-reinstall", "--no-deps", str(ROOT / "interfaces"))
         code = (
