@@ -1,0 +1,288 @@
+"""The live node: event messages in, depth images out.
+
+The executor's thread only receives, reports and changes state; a worker thread owns decoder,
+ring, network and recurrent state (`depth_worker.py`). `configure` loads and warms up, `activate`
+subscribes, `deactivate` unsubscribes and keeps the model, `cleanup` frees it.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
+from std_srvs.srv import Trigger
+
+from dae_ros.bags.message_types import CAMERA_INFO, IMAGE
+from dae_ros.bags.messages import read_camera_info
+from dae_ros.errors import DaeError, RecordingError
+from dae_ros.events.cdr import event_types
+from dae_ros.nodes.depth_outputs import DepthOutputs
+from dae_ros.nodes.depth_worker import DepthWorker, Fault, ResetState
+from dae_ros.nodes.diagnostics import DepthDiagnostics, NetworkIdentity, Reception
+from dae_ros.nodes.entry import run
+from dae_ros.nodes.lifecycle import autostart, transition
+from dae_ros.nodes.parameter_binding import ParameterBinding
+from dae_ros.nodes.qos import MatchedSubscription
+from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.depth_frame import scale_of
+
+GRAPH_PERIOD_S = 0.1
+DIAGNOSTICS_PERIOD_S = 1.0
+STOP_TIMEOUT_S = 10.0
+IMAGE_DEPTH = 5
+WARNING_PERIOD_S = 5.0
+
+
+class WorkerFailed(DaeError):
+    """The worker thread ended by an error of the program."""
+
+    code = "worker"
+
+
+class DepthNode(LifecycleNode):
+    """Node `depth`; topics, services and parameters are listed in `docs/nodes.md`.
+
+    Raises:
+        ConfigurationError: a parameter is out of range or breaks a rule.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__("depth", **arguments)
+        self.exit_code: int | None = None
+        self._worker: DepthWorker | None = None
+        self._outputs: DepthOutputs | None = None
+        self._events: MatchedSubscription | None = None
+        self._others: list[MatchedSubscription] = []
+        self._fault: Fault | None = None
+        self._messages = self._bytes = self._largest_bytes = 0
+        self._binding = ParameterBinding(
+            self, DepthParameters, locked=lambda: self._worker is not None,
+            changed=self._parameters_changed)
+        # Wall timers: with simulated time the graph and the report must not stand still.
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._graph_timer: Any = None
+        self._report = DepthDiagnostics(self.get_fully_qualified_name())
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=self._steady)
+        self.create_service(Trigger, "~/reset_state", self._reset_requested)
+        self._fault_found = self.create_guard_condition(self._stop_after_fault)
+        self._jump = self.get_clock().create_jump_callback(
+            JumpThreshold(
+                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
+            post_callback=self._clock_jumped)
+        if self._binding.value.autostart:
+            autostart(self)
+
+    @transition
+    def on_configure(self) -> None:
+        """Load the weights and warm up, on the worker's thread."""
+        parameters = self._binding.value
+        self._fault = None
+        worker = DepthWorker(
+            parameters, publish=self._publish, warn=self._warn, failed=self._failed)
+        try:
+            worker.start()
+            self._outputs = DepthOutputs(self, parameters, worker.kind)
+            self._worker = worker
+        except BaseException:
+            worker.stop(STOP_TIMEOUT_S)
+            raise
+        estimator = worker.estimator
+        if estimator is not None:
+            self.get_logger().info(
+                f"{estimator.name} (sha256 {estimator.digest[:12]}) gives {worker.kind} depth, "
+                f"orientation {worker.orientation}")
+        if worker.kind == "relative" and worker.orientation == "unknown":
+            self._warn_orientation()
+
+    @transition
+    def on_activate(self) -> None:
+        """Subscribe as soon as publishers are found, and publish."""
+        parameters = self._binding.value
+        if self._outputs is None:
+            raise RuntimeError("activated without being configured")
+        self._events = MatchedSubscription(
+            self, "events", event_types(), self._events_received, raw=True,
+            reliability=parameters.event_reliability, depth=parameters.event_queue_depth,
+            keep_all=parameters.overload == "queue")
+        self._others = [MatchedSubscription(
+            self, "camera_info", [CAMERA_INFO], self._camera_info_received, raw=True, depth=1)]
+        if parameters.window == "frame":
+            self._others.append(MatchedSubscription(
+                self, "image", [IMAGE], self._image_received, raw=True, depth=IMAGE_DEPTH,
+                keep_all=parameters.overload == "queue"))
+        self._outputs.active = True
+        self._graph_timer = self.create_timer(
+            GRAPH_PERIOD_S, self._look_at_graph, clock=self._steady)
+        self._look_at_graph()
+
+    @transition
+    def on_deactivate(self) -> None:
+        """Unsubscribe; the model stays loaded, what was received is forgotten."""
+        self._unsubscribe()
+        if self._worker is not None:
+            self._worker.put_command(ResetState("deactivated", everything=True))
+        if self._fault is not None and self._fault.internal:
+            # Into error processing, and from there to unconfigured.
+            raise WorkerFailed("the worker thread ended by an error of the program; its "
+                               "traceback is logged above")
+
+    @transition
+    def on_cleanup(self) -> None:
+        """Free the model."""
+        self._release()
+
+    @transition
+    def on_shutdown(self) -> None:
+        """Free everything."""
+        self._release()
+
+    @transition
+    def on_error(self) -> None:
+        """Free everything; success leads back to unconfigured."""
+        self._release()
+
+    def close(self) -> None:
+        """Stop the worker; called before the node is destroyed, in whatever state it is."""
+        self._release()
+
+    def destroy_node(self) -> None:
+        """Unhook from the clock and destroy."""
+        self._jump.unregister()
+        super().destroy_node()
+
+    def _unsubscribe(self) -> None:
+        if self._outputs is not None:
+            self._outputs.active = False
+        if self._graph_timer is not None:
+            self.destroy_timer(self._graph_timer)
+            self._graph_timer = None
+        for subscription in (self._events, *self._others):
+            if subscription is not None:
+                subscription.destroy()
+        self._events, self._others = None, []
+
+    def _release(self) -> None:
+        """Subscriptions, then the thread, then the publishers that it used."""
+        self._unsubscribe()
+        if self._worker is not None and not self._worker.stop(STOP_TIMEOUT_S):
+            self.get_logger().error(
+                f"the worker thread did not end within {STOP_TIMEOUT_S:g} s; it is abandoned")
+        self._worker = None
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._outputs = None
+
+    def _events_received(self, data: bytes, type_name: str) -> None:
+        self._messages += 1
+        self._bytes += len(data)
+        self._largest_bytes = max(self._largest_bytes, len(data))
+        if self._worker is not None:
+            self._worker.put_events(data, type_name)
+
+    def _image_received(self, data: bytes, _: str) -> None:
+        if self._worker is not None:
+            self._worker.put_image(data)
+
+    def _camera_info_received(self, data: bytes, _: str) -> None:
+        try:
+            camera = read_camera_info(data)
+        except RecordingError as error:
+            self._warn(f"a calibration was dropped: {error}")
+            return
+        if self._outputs is not None:
+            self._outputs.camera = camera
+
+    def _look_at_graph(self) -> None:
+        for subscription in (self._events, *self._others):
+            if subscription is not None:
+                subscription.refresh()
+        if self._events is not None and self._events.problem is not None:
+            self.get_logger().warning(self._events.problem, throttle_duration_sec=10.0)
+
+    def _publish(self, frame: Any) -> None:
+        outputs = self._outputs
+        if outputs is not None:
+            outputs.publish(frame)
+
+    def _warn(self, sentence: str) -> None:
+        self.get_logger().warning(sentence, throttle_duration_sec=WARNING_PERIOD_S)
+
+    def _warn_orientation(self) -> None:
+        self.get_logger().warning(
+            "these weights do not say whether their number grows with depth or with inverse "
+            "depth: 'depth/relative' carries it as it is; set 'orientation' and 'scale' for "
+            "metres", throttle_duration_sec=60.0)
+
+    def _parameters_changed(self, parameters: DepthParameters) -> None:
+        worker, outputs = self._worker, self._outputs
+        if worker is None or outputs is None or worker.estimator is None:
+            return
+        outputs.apply(parameters)
+        outputs.advertise(scale_of(
+            worker.estimator, parameters.orientation, parameters.scale, parameters.shift).kind)
+        worker.put_command(parameters)
+
+    def _reset_requested(
+        self, _: Trigger.Request, response: Trigger.Response
+    ) -> Trigger.Response:
+        if self._worker is None:
+            response.success = False
+            response.message = "not configured: there is no recurrent state yet"
+            return response
+        self._worker.put_command(ResetState("service"))
+        response.success = True
+        response.message = "the recurrent state is reset before the next window"
+        return response
+
+    def _clock_jumped(self, _: Any) -> None:
+        if self._worker is not None:
+            self.get_logger().info("ROS time jumped backward; the recurrent state is reset")
+            self._worker.put_command(ResetState("clock_jump"))
+
+    def _failed(self, fault: Fault) -> None:
+        """Note why the worker cannot go on; runs on its thread."""
+        if not self.context.ok():
+            # A signal has shut rclpy down, and a publisher failed because of it.
+            return
+        self._fault = fault
+        self._fault_found.trigger()
+
+    def _stop_after_fault(self) -> None:
+        if self._fault is not None:
+            self.get_logger().fatal(f"depth has stopped: {self._fault.message}")
+            self.trigger_deactivate()
+
+    def _publish_diagnostics(self) -> None:
+        worker, events = self._worker, self._events
+        reception = None
+        network = None
+        if worker is not None and events is not None:
+            reception = Reception(
+                events.name, events.type_name, events.reliable, events.problem, self._messages,
+                self._bytes, self._largest_bytes, len(worker.inbox), worker.inbox.byte_count)
+        if worker is not None and worker.estimator is not None:
+            estimator = worker.estimator
+            network = NetworkIdentity(
+                estimator.name, estimator.digest, estimator.weight_version, worker.kind,
+                worker.orientation)
+        state = "active" if events is not None else (
+            "inactive" if worker is not None else "unconfigured")
+        self._diagnostics.publish(self._report.report(
+            self.get_clock().now().to_msg(), time.monotonic(), state,
+            self._fault.message if self._fault is not None else None, reception,
+            worker.snapshot if worker is not None else None, network))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; returns the exit code."""
+    return run(DepthNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

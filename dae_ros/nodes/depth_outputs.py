@@ -1,0 +1,124 @@
+"""Everything that the depth node publishes for one window; called on the worker's thread."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.duration import Duration
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import CameraInfo as CameraInfoMessage
+from sensor_msgs.msg import Image
+
+from dae_ros.bags.messages import CameraInfo
+from dae_ros.nodes.conversions import camera_info_message, image_message
+from dae_ros.nodes.diagnostics import frame_status
+from dae_ros.nodes.qos import output_qos
+from dae_ros.parameters import DepthParameters
+from dae_ros.representation.geometry import scale_camera_matrix, scale_projection_matrix
+from dae_ros.representation.render import color_range, depth_color, events_image
+from dae_ros.runtime.depth_frame import DepthFrame, DepthKind
+
+TOPICS: dict[DepthKind, str] = {"metric": "depth/image", "relative": "depth/relative"}
+# With `overload: queue` nothing may be lost, so a result waits for its subscribers this long.
+ACKNOWLEDGE_TIMEOUT_S = 2.0
+ACKNOWLEDGE_POLL_S = 0.0005
+
+
+class DepthOutputs:
+    """The publishers of a depth node.
+
+    Args:
+        node: that owns them.
+        parameters: at configuration; `apply` takes later ones.
+        kind: `metric` or `relative`, which topic exists from the start.
+
+    Attributes:
+        active: whether anything is published; the lifecycle sets it.
+        camera: the latest calibration, set by the executor's thread.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, parameters: DepthParameters, kind: DepthKind
+    ) -> None:
+        self._node = node
+        self._parameters = parameters
+        self._queue = parameters.overload == "queue"
+        self._depth: dict[DepthKind, Any] = {}
+        self.active = False
+        self.camera: CameraInfo | None = None
+        self._camera_info = node.create_publisher(
+            CameraInfoMessage, "depth/camera_info", output_qos())
+        self._status = node.create_publisher(DiagnosticArray, "depth/status", output_qos(10))
+        self._color = node.create_publisher(Image, "depth/color", output_qos())
+        self._events = node.create_publisher(Image, "events/image", output_qos())
+        self.advertise(kind)
+
+    def advertise(self, kind: DepthKind) -> None:
+        """Make the topic for this kind of number, if it is not there yet."""
+        if kind not in self._depth:
+            self._depth[kind] = self._node.create_publisher(Image, TOPICS[kind], output_qos())
+
+    def apply(self, parameters: DepthParameters) -> None:
+        """Take over the colour range."""
+        self._parameters = parameters
+
+    def publish(self, frame: DepthFrame) -> None:
+        """Publish a result; pictures only where somebody looks."""
+        if not self.active:
+            return
+        publisher = self._depth[frame.kind]
+        publisher.publish(image_message(frame.depth, frame.stamp_ns, frame.frame_id))
+        camera = self.camera
+        if camera is not None:
+            self._camera_info.publish(camera_info_message(
+                scaled_camera(camera, *frame.depth.shape), frame.stamp_ns, frame.frame_id))
+        self._status.publish(frame_status(frame))
+        if self._color.get_subscription_count():
+            self._color.publish(image_message(
+                self._colored(frame), frame.stamp_ns, frame.frame_id))
+        if self._events.get_subscription_count():
+            self._events.publish(image_message(
+                events_image(frame.image), frame.stamp_ns, frame.frame_id))
+        if self._queue:
+            for used in (publisher, self._camera_info, self._status):
+                self._wait_acknowledged(used)
+
+    def destroy(self) -> None:
+        """Take the topics back; the worker must have stopped."""
+        self.active = False
+        for publisher in (
+            *self._depth.values(), self._camera_info, self._status, self._color, self._events
+        ):
+            self._node.destroy_publisher(publisher)
+        self._depth.clear()
+
+    def _colored(self, frame: DepthFrame) -> Any:
+        if frame.kind == "metric":
+            near, far = self._parameters.color_near_m, self._parameters.color_far_m
+            return depth_color(frame.depth, near, far)
+        return depth_color(
+            frame.depth, *color_range(frame.depth, frame.orientation), frame.orientation)
+
+    def _wait_acknowledged(self, publisher: Any) -> None:
+        # Polled: rclpy keeps the GIL for as long as it waits, which would stop the executor.
+        deadline_s = time.monotonic() + ACKNOWLEDGE_TIMEOUT_S
+        while self.active and not publisher.wait_for_all_acked(Duration()):
+            if time.monotonic() > deadline_s:
+                self._node.get_logger().warning(
+                    f"a subscriber of '{publisher.topic_name}' does not take its messages; going "
+                    "on without waiting for it", throttle_duration_sec=10.0)
+                return
+            time.sleep(ACKNOWLEDGE_POLL_S)
+
+
+def scaled_camera(camera: CameraInfo, height: int, width: int) -> CameraInfo:
+    """Return a calibration for a map of another size; distortion and rotation stay."""
+    size, wanted = (camera.height, camera.width), (height, width)
+    if size == wanted or 0 in size:
+        return camera
+    return CameraInfo(
+        height, width, camera.distortion_model, camera.d,
+        tuple(scale_camera_matrix(camera.k, size, wanted)), camera.r,
+        tuple(scale_projection_matrix(camera.p, size, wanted)), camera.frame_id)

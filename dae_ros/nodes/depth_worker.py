@@ -1,0 +1,291 @@
+"""The thread that owns one camera's decoder, ring, network and state.
+
+It loads, compiles, warms up and runs the network on one and the same thread. Everything reaches
+it through one inbox, in order; what others may read is an immutable snapshot.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from dae_ros.bags.messages import read_frame
+from dae_ros.errors import InferenceError, NonFiniteState, PacketError, RecordingError
+from dae_ros.events.cdr import read_packet
+from dae_ros.events.codecs import supported_encodings, warm_up
+from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.depth_frame import DepthFrame
+from dae_ros.runtime.estimator import DepthEstimator, create_estimator
+from dae_ros.runtime.pipeline import DepthPipeline
+from dae_ros.runtime.statistics import PipelineStatistics
+from dae_ros.runtime.worker import Inbox, Worker
+
+# How long the thread sleeps at most with nothing to do; bounds the time to stop it.
+TURN_S = 0.1
+SNAPSHOT_PERIOD_S = 0.5
+# A backend that fails this often in a row will not get better by itself.
+FAILURES_IN_A_ROW = 10
+# A reset or new parameters must never push packets out of the inbox.
+COMMAND_BYTES = 0
+# The size at which kernels and the network are warmed up; the camera's is not known yet.
+WARM_UP_HEIGHT, WARM_UP_WIDTH = 260, 346
+
+
+@dataclass(frozen=True, slots=True)
+class SerializedEvents:
+    """Bytes of one event message, its type, and when it arrived (`time.perf_counter_ns`)."""
+
+    data: bytes
+    type_name: str
+    arrival_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class SerializedImage:
+    """Bytes of one sensor_msgs/msg/Image."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ResetState:
+    """Forget the recurrent state; with `everything`, also what was received so far."""
+
+    cause: str
+    everything: bool = False
+
+
+Item: TypeAlias = "SerializedEvents | SerializedImage | ResetState | DepthParameters"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSnapshot:
+    """What the worker last said about itself.
+
+    Attributes:
+        pipeline: counters of the pipeline.
+        errors: messages that could not be read, by code, and `image` for camera frames.
+        inbox_dropped: messages dropped because the inbox was full.
+    """
+
+    pipeline: PipelineStatistics
+    errors: Mapping[str, int]
+    inbox_dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why depth stopped.
+
+    Attributes:
+        message: one sentence, or a traceback.
+        internal: an error of the program; otherwise the backend failed again and again.
+    """
+
+    message: str
+    internal: bool
+
+
+class DepthWorker:
+    """One camera's pipeline on its own thread.
+
+    Args:
+        parameters: validated.
+        publish: called on the thread with every result.
+        warn: called on the thread with a sentence that may repeat often.
+        failed: called on the thread once it cannot go on.
+        load: makes the estimator, on the thread.
+
+    Attributes:
+        estimator: None before `start` returned; only attributes that never change are read by
+            others.
+        snapshot: None before the first.
+    """
+
+    def __init__(
+        self,
+        parameters: DepthParameters,
+        *,
+        publish: Callable[[DepthFrame], None],
+        warn: Callable[[str], None],
+        failed: Callable[[Fault], None],
+        load: Callable[[DepthParameters], DepthEstimator] = create_estimator,
+    ) -> None:
+        self._parameters = parameters
+        self._publish = publish
+        self._warn = warn
+        self._failed = failed
+        self._load = load
+        self.inbox: Inbox[Item] = Inbox(parameters.inbox_mb * 1_000_000)
+        self.estimator: DepthEstimator | None = None
+        self.snapshot: WorkerSnapshot | None = None
+        self._pipeline: DepthPipeline | None = None
+        self._pending: deque[Item] = deque()
+        self._errors: Counter[str] = Counter()
+        self._failures = 0
+        self._seen_windows = 0
+        self._seen_non_finite = 0
+        self._faulty = False
+        self._next_snapshot_s = 0.0
+        self._started = threading.Event()
+        self._start_error: BaseException | None = None
+        self._thread = Worker("depth_worker", self._turn, self._ended, opened=self._open,
+                              closed=self._started.set)
+
+    def start(self) -> None:
+        """Start the thread and wait until the network is loaded and warm.
+
+        Raises:
+            WeightsError, ConfigurationError: the weights or the device; whatever else the
+                loading raised.
+        """
+        self._thread.start()
+        self._started.wait()
+        if self._start_error is not None:
+            raise self._start_error
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread; return whether it ended in time."""
+        self.inbox.close()
+        return self._thread.stop(timeout_s)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.alive
+
+    @property
+    def kind(self) -> str:
+        """`metric` or `relative`, as the parameters and weights have it now."""
+        return "relative" if self._pipeline is None else self._pipeline.kind
+
+    @property
+    def orientation(self) -> str:
+        """`depth`, `inverse_depth` or `unknown`."""
+        return "unknown" if self._pipeline is None else self._pipeline.orientation
+
+    def put_events(self, data: bytes, type_name: str) -> None:
+        """Hand over a message.
+
+        With `overload: queue` this waits while the inbox is half full, so that a reliable
+        publisher is held back instead of messages being lost.
+        """
+        arrival_ns = time.perf_counter_ns()
+        if self._parameters.overload == "queue":
+            while (self.inbox.byte_count > self.inbox.capacity_bytes // 2 and self.alive):
+                time.sleep(0.001)
+        self.inbox.put(SerializedEvents(data, type_name, arrival_ns), len(data))
+
+    def put_image(self, data: bytes) -> None:
+        """Hand over a camera image."""
+        self.inbox.put(SerializedImage(data), len(data))
+
+    def put_command(self, command: ResetState | DepthParameters) -> None:
+        """Hand over a reset or new run-time parameters; takes its turn behind what waits."""
+        self.inbox.put(command, COMMAND_BYTES)
+
+    def _open(self) -> None:
+        estimator = self._load(self._parameters)
+        for encoding in supported_encodings():
+            warm_up(encoding)
+        estimator.estimate(np.zeros((3, WARM_UP_HEIGHT, WARM_UP_WIDTH), np.float32))
+        estimator.reset()
+        self._pipeline = DepthPipeline(
+            self._parameters, estimator, on_packet_error=self._packet_error)
+        self.estimator = estimator
+        self._take_snapshot(self._pipeline)
+        self._started.set()
+
+    def _ended(self, error: BaseException, text: str) -> None:
+        if not self._started.is_set():
+            self._start_error = error
+            return
+        self._failed(Fault(text, internal=True))
+
+    def _turn(self) -> None:
+        pipeline = self._pipeline
+        if pipeline is None:
+            raise RuntimeError("the worker turned before it was opened")
+        if not self._pending:
+            self._pending.extend(self.inbox.take_all(TURN_S))
+        if self._parameters.overload == "queue":
+            # One at a time, so that a stop or a full inbox is noticed between messages.
+            if self._pending:
+                self._handle(pipeline, self._pending.popleft())
+        else:
+            while self._pending:
+                self._handle(pipeline, self._pending.popleft())
+        self._step_all(pipeline)
+        if time.monotonic() >= self._next_snapshot_s:
+            self._take_snapshot(pipeline)
+
+    def _handle(self, pipeline: DepthPipeline, item: Item) -> None:
+        if self._faulty:
+            return
+        if isinstance(item, SerializedEvents):
+            try:
+                packet = read_packet(item.type_name, item.data)
+            except PacketError as error:
+                self._errors[error.code] += 1
+                self._packet_error(error)
+                return
+            pipeline.feed(packet, item.arrival_ns)
+        elif isinstance(item, SerializedImage):
+            try:
+                frame = read_frame(item.data)
+            except RecordingError as error:
+                self._errors["image"] += 1
+                self._warn(f"a camera frame was dropped: {error}")
+                return
+            pipeline.add_frame(frame)
+        elif isinstance(item, ResetState):
+            # What was fed before the reset still belongs to the old state.
+            if item.everything:
+                pipeline.restart(item.cause)
+            else:
+                self._step_all(pipeline)
+                pipeline.reset_state(item.cause)
+        else:
+            self._step_all(pipeline)
+            self._parameters = item
+            pipeline.apply(item)
+
+    def _step_all(self, pipeline: DepthPipeline) -> None:
+        while not self._faulty:
+            try:
+                frame = pipeline.step()
+            except InferenceError as error:
+                self._failures += 1
+                self._warn(f"a window was dropped: {error} [{error.code}]")
+                if self._failures >= FAILURES_IN_A_ROW:
+                    self._give_up(f"{FAILURES_IN_A_ROW} windows in a row failed; the last: {error}")
+                continue
+            if frame is None:
+                return
+            self._failures = 0
+            self._publish(frame)
+
+    def _give_up(self, message: str) -> None:
+        self._faulty = True
+        self._failed(Fault(message, internal=False))
+
+    def _packet_error(self, error: PacketError) -> None:
+        self._warn(f"a message was dropped: {error} [{error.code}]")
+
+    def _take_snapshot(self, pipeline: DepthPipeline) -> None:
+        self._next_snapshot_s = time.monotonic() + SNAPSHOT_PERIOD_S
+        statistics = pipeline.statistics()
+        self.snapshot = WorkerSnapshot(statistics, dict(self._errors), self.inbox.dropped)
+        non_finite = statistics.errors.get(NonFiniteState.code, 0)
+        if statistics.windows > self._seen_windows:
+            self._seen_windows, self._seen_non_finite = statistics.windows, non_finite
+        elif non_finite - self._seen_non_finite >= FAILURES_IN_A_ROW and not self._faulty:
+            self._give_up(
+                f"{non_finite - self._seen_non_finite} windows in a row gave NaN or infinity; the "
+                "weights do not suit this input or this precision")

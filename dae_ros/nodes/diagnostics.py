@@ -1,0 +1,211 @@
+"""Messages that say how depth is doing: `depth/status` per window, `/diagnostics` once a second."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from dae_ros.nodes.conversions import header
+from dae_ros.nodes.depth_worker import WorkerSnapshot
+from dae_ros.runtime.depth_frame import DepthFrame
+from dae_ros.runtime.statistics import PipelineStatistics
+
+OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
+# Counts that are no loss: the ring forgets old events by design.
+HARMLESS_DROPS = frozenset({"evicted_events", "wraps"})
+
+
+def status(
+    name: str, level: bytes, message: str, values: Mapping[str, object], hardware_id: str = ""
+) -> DiagnosticStatus:
+    """Return one status with its values as text."""
+    return DiagnosticStatus(
+        name=name, level=level, message=message, hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+
+
+def frame_status(frame: DepthFrame) -> DiagnosticArray:
+    """Return what `depth/status` says about one depth image; the stamp is the image's."""
+    values: dict[str, object] = {
+        "index": frame.index,
+        "window_start_ns": frame.start_ns,
+        "window_end_ns": frame.end_ns,
+        "event_count": frame.event_count,
+        "state_age": frame.state_age,
+        "kind": frame.kind,
+        "orientation": frame.orientation,
+        "weight_version": frame.weight_version,
+        "sha256": frame.digest,
+        "latency_ms": f"{frame.latency_ns / 1e6:.3f}",
+    }
+    return DiagnosticArray(
+        header=header(frame.stamp_ns, frame.frame_id),
+        status=[status("depth", OK, frame.kind, values, frame.frame_id)])
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What the subscription side knows.
+
+    Attributes:
+        topic, type_name, reliable: of the event subscription; type_name None without one.
+        problem: why nothing can arrive, None where all is well.
+        messages, bytes: received since the node started.
+        largest_bytes: size of the largest message.
+        inbox_items, inbox_bytes: waiting for the worker.
+    """
+
+    topic: str
+    type_name: str | None
+    reliable: bool
+    problem: str | None
+    messages: int
+    bytes: int
+    largest_bytes: int
+    inbox_items: int
+    inbox_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkIdentity:
+    """Which network runs, and what its number means."""
+
+    name: str
+    digest: str
+    weight_version: int
+    kind: str
+    orientation: str
+
+
+# Fast DDS over loopback delivers best-effort messages of 0.5 MB and loses most above.
+LARGE_BEST_EFFORT_BYTES = 500_000
+
+
+class DepthDiagnostics:
+    """Builds the periodic report; remembers the last one for rates.
+
+    Args:
+        name: the node's full name, the beginning of every status name.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._last_s: float | None = None
+        self._last: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    def report(
+        self,
+        stamp: Time,
+        now_s: float,
+        state: str,
+        fault: str | None,
+        reception: Reception | None,
+        worker: WorkerSnapshot | None,
+        network: NetworkIdentity | None,
+    ) -> DiagnosticArray:
+        """Return the report.
+
+        Args:
+            stamp: ROS time of the report.
+            now_s: monotonic time, for rates.
+            state: lifecycle state.
+            fault: why depth stopped, None where it did not.
+            reception: None while not subscribed.
+            worker, network: None while not configured.
+        """
+        array = DiagnosticArray()
+        array.header.stamp = stamp
+        level, text = (OK, state) if fault is None else (ERROR, fault)
+        found = [status(f"{self._name}: state", level, text, {"state": state})]
+        if worker is not None:
+            elapsed_s = now_s - self._last_s if self._last_s is not None else 0.0
+            if reception is not None:
+                found.append(self._events(reception, worker, elapsed_s))
+            found.append(self._windows(worker.pipeline, elapsed_s))
+            self._last_s = now_s
+            self._last = (
+                reception.messages if reception else 0, reception.bytes if reception else 0,
+                worker.pipeline.events, worker.pipeline.windows)
+        if network is not None:
+            found.append(self._network(network))
+        array.status = found
+        return array
+
+    def _events(
+        self, reception: Reception, worker: WorkerSnapshot, elapsed_s: float
+    ) -> DiagnosticStatus:
+        pipeline = worker.pipeline
+        per_s = 1.0 / elapsed_s if elapsed_s > 0.0 else 0.0
+        drops = {name: count for name, count in pipeline.drops.items()
+                 if count and name not in HARMLESS_DROPS}
+        level, text = OK, "receiving"
+        if reception.problem is not None:
+            level, text = WARN, reception.problem
+        elif not reception.messages:
+            level, text = WARN, f"subscribed to '{reception.topic}', no message yet"
+        elif pipeline.silent:
+            level, text = WARN, "silent: the camera sends no events, stepping has stopped"
+        elif not reception.reliable and reception.largest_bytes > LARGE_BEST_EFFORT_BYTES:
+            level, text = WARN, (
+                f"messages of {reception.largest_bytes} bytes arrive best effort; most of that "
+                "size are lost on the way: let the publisher offer reliable or send smaller ones")
+        elif worker.inbox_dropped:
+            level, text = WARN, "messages were dropped because the inbox was full"
+        values: dict[str, object] = {
+            "topic": reception.topic,
+            "type": reception.type_name,
+            "reliability": "reliable" if reception.reliable else "best effort",
+            "messages": reception.messages,
+            "messages_per_s": f"{(reception.messages - self._last[0]) * per_s:.1f}",
+            "megabytes_per_s": f"{(reception.bytes - self._last[1]) * per_s / 1e6:.3f}",
+            "events": pipeline.events,
+            "mega_events_per_s": f"{(pipeline.events - self._last[2]) * per_s / 1e6:.3f}",
+            "inbox_messages": reception.inbox_items,
+            "inbox_bytes": reception.inbox_bytes,
+            "inbox_dropped": worker.inbox_dropped,
+            "clock_offset_ms": _ms(pipeline.clock_offset_ns),
+            "clock_jitter_ms": _ms(pipeline.clock_jitter_ns),
+        }
+        values |= {f"drop.{name}": count for name, count in sorted(drops.items())}
+        values |= {f"gap.{cause}": count for cause, count in sorted(pipeline.gaps.items())}
+        for code in sorted({*worker.errors, *pipeline.errors}):
+            values[f"error.{code}"] = worker.errors.get(code, 0) + pipeline.errors.get(code, 0)
+        return status(f"{self._name}: events", level, text, values)
+
+    def _windows(self, pipeline: PipelineStatistics, elapsed_s: float) -> DiagnosticStatus:
+        rate = (pipeline.windows - self._last[3]) / elapsed_s if elapsed_s > 0.0 else 0.0
+        values: dict[str, object] = {
+            "windows": pipeline.windows,
+            "windows_per_s": f"{rate:.1f}",
+            "empty": pipeline.windows_empty,
+            "skipped": pipeline.windows_skipped,
+            "silent": pipeline.windows_silent,
+        }
+        values |= {f"reset.{cause}": count for cause, count in sorted(pipeline.resets.items())}
+        for stage, quantiles in pipeline.stages.items():
+            values[f"{stage}_p50_ms"] = f"{quantiles.p50_ms:.3f}"
+            values[f"{stage}_p95_ms"] = f"{quantiles.p95_ms:.3f}"
+            values[f"{stage}_p99_ms"] = f"{quantiles.p99_ms:.3f}"
+            values[f"{stage}_max_ms"] = f"{quantiles.max_ms:.3f}"
+        return status(f"{self._name}: windows", OK, f"{rate:.1f} windows/s", values)
+
+    def _network(self, network: NetworkIdentity) -> DiagnosticStatus:
+        level, text = OK, network.kind
+        if network.orientation == "unknown":
+            level, text = WARN, (
+                "nobody says whether the number grows with depth or with inverse depth; set "
+                "'orientation' (and 'scale' for metres)")
+        return status(f"{self._name}: network", level, text, {
+            "weights": network.name,
+            "sha256": network.digest,
+            "weight_version": network.weight_version,
+            "kind": network.kind,
+            "orientation": network.orientation,
+        })
+
+
+def _ms(time_ns: int | None) -> str:
+    return "unknown" if time_ns is None else f"{time_ns / 1e6:.3f}"

@@ -1,0 +1,225 @@
+"""Subscriptions that find their type and quality of service on the graph.
+
+A reliable subscriber never matches a best-effort publisher, which is the commonest reason for
+"no messages": camera drivers publish best effort, recordings are played reliably. A subscription
+here asks for what every publisher of the topic offers, and is made anew when that changes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+from dae_ros.errors import ConfigurationError
+
+# Called with the message, or its serialized bytes where `raw`, and the type's name.
+Received: TypeAlias = "Callable[[Any, str], None]"
+
+# Where the Python package of a message type comes from, for the error that names it.
+PACKAGE_SOURCES = {
+    "event_camera_msgs": "the ROS package event_camera_msgs (rosdep key event_camera_msgs), or "
+    "`pip install ./interfaces` in this repository",
+    "dvs_msgs": "https://github.com/ros-event-camera/dvs_msgs built from source (there is no "
+    "binary for ROS 2), or `pip install ./interfaces` in this repository",
+    "prophesee_event_msgs": "a ROS 2 port of prophesee_event_msgs built from source",
+    "dv_ros2_msgs": "https://github.com/Telios/dv-ros2 built from source",
+}
+
+
+def output_qos(depth: int = 2) -> QoSProfile:
+    """Return the profile of images: reliable, because large best-effort messages vanish."""
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def message_class(type_name: str) -> type:
+    """Import the Python class of a message type, `package/msg/Name`.
+
+    Raises:
+        ConfigurationError: its package is not there; names it and where it comes from.
+    """
+    package, _, name = type_name.split("/")
+    try:
+        found: type = getattr(importlib.import_module(f"{package}.msg"), name)
+    except (ImportError, AttributeError) as error:
+        source = PACKAGE_SOURCES.get(package, f"the ROS package {package}")
+        raise ConfigurationError(
+            f"the Python package '{package}' of the message type {type_name} is not here: rclpy "
+            f"cannot subscribe or publish without it, not even raw bytes; install {source}",
+            package=package, type_name=type_name) from error
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What the publishers of a topic agree on.
+
+    Attributes:
+        types: type names found, sorted.
+        reliable: all publishers offer reliable delivery.
+        transient_local: all publishers keep messages for late subscribers.
+        publishers: full node names, sorted.
+    """
+
+    types: tuple[str, ...]
+    reliable: bool
+    transient_local: bool
+    publishers: tuple[str, ...]
+
+
+def offer_of(node: Node, topic: str) -> Offer | None:
+    """Return what is offered on a topic (resolved with the node's remappings), None if nothing."""
+    found = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+    if not found:
+        return None
+    return Offer(
+        types=tuple(sorted({info.topic_type for info in found})),
+        reliable=all(
+            info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in found),
+        transient_local=all(
+            info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for info in found),
+        publishers=tuple(sorted(
+            f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found)))
+
+
+def matched_qos(
+    offer: Offer, *, reliability: str = "auto", depth: int, keep_all: bool = False
+) -> QoSProfile:
+    """Return the strongest profile that every publisher satisfies.
+
+    Args:
+        offer: of the publishers.
+        reliability: `auto`, or `reliable` or `best_effort` where the user insists.
+        depth: messages that may wait.
+        keep_all: with reliable delivery, make the publisher wait instead of dropping messages
+            that were not taken yet.
+    """
+    reliable = offer.reliable if reliability == "auto" else reliability == "reliable"
+    return QoSProfile(
+        history=HistoryPolicy.KEEP_ALL if keep_all and reliable else HistoryPolicy.KEEP_LAST,
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
+        durability=(DurabilityPolicy.TRANSIENT_LOCAL if offer.transient_local
+                    else DurabilityPolicy.VOLATILE))
+
+
+class MatchedSubscription:
+    """One topic's subscription, made when a publisher appears and anew when its offer changes.
+
+    Args:
+        node: that subscribes; `refresh` must be called on its executor's thread.
+        topic: relative, private or absolute name; remappings apply.
+        types: acceptable type names, empty for any.
+        received: called for each message.
+        raw: hand over serialized bytes.
+        reliability, depth, keep_all: see `matched_qos`.
+
+    Attributes:
+        problem: one sentence on why nothing can arrive, None where all is well.
+        type_name: of the present subscription, None without one.
+        reliable: whether the present subscription is.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        topic: str,
+        types: Sequence[str],
+        received: Received,
+        *,
+        raw: bool,
+        reliability: str = "auto",
+        depth: int,
+        keep_all: bool = False,
+    ) -> None:
+        self._node = node
+        self._topic = topic
+        self._types = tuple(types)
+        self._received = received
+        self._raw = raw
+        self._reliability = reliability
+        self._depth = depth
+        self._keep_all = keep_all
+        self._subscription: Any = None
+        self._made_for: tuple[str, QoSProfile] | None = None
+        self.name = node.resolve_topic_name(topic)
+        self.problem: str | None = None
+
+    @property
+    def type_name(self) -> str | None:
+        """Type of the present subscription."""
+        return None if self._made_for is None else self._made_for[0]
+
+    @property
+    def reliable(self) -> bool:
+        """Whether the present subscription asks for reliable delivery."""
+        return (self._made_for is not None
+                and self._made_for[1].reliability == ReliabilityPolicy.RELIABLE)
+
+    @property
+    def qos(self) -> QoSProfile | None:
+        """The profile of the present subscription."""
+        return None if self._made_for is None else self._made_for[1]
+
+    def refresh(self) -> None:
+        """Look at the graph, and subscribe, or subscribe anew, where that is due."""
+        offer = offer_of(self._node, self._topic)
+        if offer is None:
+            if self._made_for is None:
+                self.problem = self._waiting()
+            return
+        usable = [name for name in offer.types if not self._types or name in self._types]
+        if not usable:
+            self.problem = (
+                f"'{self.name}' carries {', '.join(offer.types)} (from "
+                f"{', '.join(offer.publishers)}), which is none of {', '.join(self._types)}; "
+                "remap the topic to one that does")
+            return
+        self.problem = None
+        if len(offer.types) > 1:
+            self.problem = (f"'{self.name}' carries several types: {', '.join(offer.types)}; "
+                            f"{usable[0]} is read, the others are not")
+        if self._reliability == "reliable" and not offer.reliable:
+            self.problem = (
+                f"a publisher of '{self.name}' ({', '.join(offer.publishers)}) offers best effort "
+                "and this subscription asks for reliable, so nothing arrives from it; set the "
+                "reliability to auto")
+        wanted = (usable[0], matched_qos(
+            offer, reliability=self._reliability, depth=self._depth, keep_all=self._keep_all))
+        if wanted == self._made_for:
+            return
+        try:
+            kind = message_class(usable[0])
+        except ConfigurationError as error:
+            self.problem = error.message
+            return
+        self.destroy()
+        type_name = usable[0]
+        self._subscription = self._node.create_subscription(
+            kind, self._topic, lambda message: self._received(message, type_name), wanted[1],
+            raw=self._raw)
+        self._made_for = wanted
+        self._node.get_logger().info(
+            f"subscribed to '{self.name}' ({type_name}, "
+            f"{'reliable' if self.reliable else 'best effort'})")
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+        self._subscription = None
+        self._made_for = None
+
+    def _waiting(self) -> str:
+        there = sorted(
+            f"{name} ({', '.join(found)})"
+            for name, found in self._node.get_topic_names_and_types()
+            if self._node.get_publishers_info_by_topic(name)
+            and (not self._types or set(found) & set(self._types)))
+        listed = f"topics that carry such a type: {', '.join(there)}" if there else (
+            "no topic carries " + (" or ".join(self._types) if self._types else "anything"))
+        return f"nobody publishes '{self.name}' yet; {listed}"

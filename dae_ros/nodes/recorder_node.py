@@ -1,0 +1,96 @@
+"""Records topics of the graph into a rosbag2, as they appear, in the bytes they arrive in."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from functools import partial
+from typing import Any
+
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from dae_ros.bags.writer import BagWriter
+from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.nodes.entry import run
+from dae_ros.nodes.parameter_binding import declare
+from dae_ros.nodes.qos import MatchedSubscription
+from dae_ros.parameters import RecorderParameters
+
+GRAPH_PERIOD_S = 0.1
+QUEUE_DEPTH = 1000
+
+
+class RecorderNode(Node):
+    """Node `recorder`; the folder gets its name when it is closed, whole.
+
+    Raises:
+        ConfigurationError: no output or no topics.
+        RecordingError: the output exists already or cannot be written.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__("recorder", **arguments)
+        self.exit_code: int | None = None
+        parameters = declare(self, RecorderParameters)
+        topics = [name.strip() for name in parameters.topics.split(",") if name.strip()]
+        if not parameters.output or not topics:
+            raise ConfigurationError(
+                "nothing to record: set 'output' to a folder that does not exist yet and "
+                "'topics' to topic names with commas between them",
+                output=parameters.output, topics=topics)
+        self._writer = BagWriter(parameters.output)
+        self._path = parameters.output
+        self._counts: Counter[str] = Counter()
+        self._refused: set[str] = set()
+        self._subscriptions_by_topic = [
+            MatchedSubscription(
+                self, name, (), partial(self._received, self.resolve_topic_name(name)), raw=True,
+                depth=QUEUE_DEPTH, keep_all=True)
+            for name in topics]
+        self._ends_s = (
+            time.monotonic() + parameters.duration_s if parameters.duration_s > 0.0 else None)
+        self.create_timer(
+            GRAPH_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def close(self) -> None:
+        """Unsubscribe and finish the recording."""
+        if not self._subscriptions_by_topic:
+            return
+        missing = [item.name for item in self._subscriptions_by_topic
+                   if not self._counts[item.name]]
+        for subscription in self._subscriptions_by_topic:
+            subscription.destroy()
+        self._subscriptions_by_topic = []
+        self._writer.close()
+        written = ", ".join(f"{name}: {count}" for name, count in sorted(self._counts.items()))
+        self.get_logger().info(f"recorded {written or 'nothing'} in {self._path}")
+        if missing:
+            self.get_logger().warning(f"no message came on {', '.join(missing)}")
+
+    def _look(self) -> None:
+        for subscription in self._subscriptions_by_topic:
+            subscription.refresh()
+        if self._ends_s is not None and time.monotonic() >= self._ends_s:
+            self.exit_code = 0
+
+    def _received(self, topic: str, data: bytes, type_name: str) -> None:
+        if topic in self._refused:
+            return
+        try:
+            self._writer.write(topic, type_name, self.get_clock().now().nanoseconds, data)
+        except RecordingError as error:
+            self._refused.add(topic)
+            self.get_logger().error(f"'{topic}' is not recorded: {error}")
+            return
+        self._counts[topic] += 1
+
+
+def main(args: list[str] | None = None) -> int:
+    """Record until it is interrupted or the duration is over; returns the exit code."""
+    return run(RecorderNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""Plays a recording of any format onto ROS 2, as raw bytes on the recorded topic names.
+
+Messages are published reliably and in batches that every subscriber has acknowledged before the
+next begins. A subscriber that keeps all (depth_node with `overload: queue`, recorder_node) so
+holds the replay back instead of losing messages, even at `rate: 0`.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+from std_srvs.srv import Trigger
+
+from dae_ros.bags.container import RecordedMessage
+from dae_ros.bags.recording import open_recording
+from dae_ros.bags.topics import choose_events_topic, require_topic
+from dae_ros.errors import ConfigurationError, DaeError, RecordingError
+from dae_ros.events.cdr import event_types
+from dae_ros.nodes.conversions import ns_to_stamp
+from dae_ros.nodes.entry import EXIT_FAILURE, run
+from dae_ros.nodes.parameter_binding import declare
+from dae_ros.nodes.qos import message_class
+from dae_ros.parameters import ReplayParameters
+from dae_ros.runtime.worker import Worker
+
+PUBLISHER_DEPTH = 1000
+# A batch must fit the publishers' history, or unacknowledged messages would be overwritten.
+BATCH_MESSAGES = 400
+BATCH_BYTES = 16_000_000
+# Other subscribers of the same process are matched shortly after the one that was waited for.
+SETTLE_S = 0.3
+# The longest sleep of the playing thread, which bounds how fast it stops.
+SLEEP_S = 0.02
+ACKNOWLEDGE_POLL_S = 0.002
+NOTICE_PERIOD_S = 5.0
+STOP_TIMEOUT_S = 5.0
+
+
+class ReplayNode(Node):
+    """Node `replay`; ends by itself after the last message has been acknowledged.
+
+    Raises:
+        ConfigurationError: no recording is named, or no topic of it can be published.
+        RecordingError: it cannot be read, or lacks a topic that was asked for.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__("replay", **arguments)
+        self.exit_code: int | None = None
+        self._parameters = declare(self, ReplayParameters)
+        if not self._parameters.bag:
+            raise ConfigurationError(
+                "no recording: set 'bag' to a .bag, a rosbag2 folder or its storage file, "
+                ".aedat4 or .raw", parameter="bag")
+        self._recording = open_recording(self._parameters.bag)
+        self._outputs: dict[str, Any] = {}
+        self._advertise()
+        self._awaited = self._outputs[self._awaited_topic()]
+        self._clock_publisher = (
+            self.create_publisher(Clock, "/clock", 1) if self._parameters.clock_hz > 0.0 else None)
+        self._play_requested = threading.Event()
+        self.create_service(Trigger, "~/play", self._play)
+        if self._parameters.autostart:
+            self._play_requested.set()
+        self._stopping = threading.Event()
+        self._steps = self._run()
+        self._thread = Worker("replay", self._turn, self._failed)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop playing and let go of the file."""
+        self._stopping.set()
+        self._thread.stop(STOP_TIMEOUT_S)
+        self._recording.close()
+
+    def _advertise(self) -> None:
+        topics = self._recording.topics
+        wanted = [name.strip() for name in self._parameters.topics.split(",") if name.strip()]
+        for name in wanted:
+            require_topic(topics, name)
+        missing: dict[str, list[str]] = {}
+        for name in wanted or topics:
+            type_name = topics[name].type
+            try:
+                kind = message_class(type_name)
+            except ConfigurationError as error:
+                missing.setdefault(error.message, []).append(name)
+                continue
+            self._outputs[name] = self.create_publisher(kind, name, QoSProfile(
+                depth=PUBLISHER_DEPTH, reliability=ReliabilityPolicy.RELIABLE))
+        for reason, names in missing.items():
+            self.get_logger().warning(f"not played: {', '.join(names)}: {reason}")
+        if not self._outputs:
+            raise ConfigurationError(
+                f"nothing of {self._recording.name} can be played: " + "; ".join(missing))
+
+    def _awaited_topic(self) -> str:
+        played = {name: self._recording.topics[name] for name in self._outputs}
+        if any(info.type in event_types() for info in played.values()):
+            return choose_events_topic(played, None)
+        return next(iter(played))
+
+    def _play(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = not self._play_requested.is_set()
+        response.message = "playing" if response.success else "plays already"
+        self._play_requested.set()
+        return response
+
+    def _turn(self) -> None:
+        """Go on to the next place where the thread may be stopped."""
+        try:
+            next(self._steps, None)
+        except DaeError as error:
+            self.get_logger().error(f"{error} [{error.code}]")
+            self.exit_code = EXIT_FAILURE
+        if self.exit_code is not None:
+            time.sleep(SLEEP_S)
+
+    def _failed(self, _: BaseException, text: str) -> None:
+        if not self.context.ok():
+            # A signal has shut rclpy down, and a publisher failed because of it.
+            return
+        self.get_logger().fatal(f"the replay has stopped\n{text}")
+        self.exit_code = EXIT_FAILURE
+
+    def _run(self) -> Iterator[None]:
+        """Play everything; yields wherever it would otherwise wait."""
+        while not self._play_requested.is_set():
+            time.sleep(SLEEP_S)
+            yield
+        yield from self._wait_for_subscribers()
+        while True:
+            count = yield from self._play_once()
+            yield from self._wait_acknowledged()
+            self.get_logger().info(f"played {count} messages of {self._recording.name}")
+            if not self._parameters.loop:
+                break
+        self.exit_code = 0
+
+    def _wait_for_subscribers(self) -> Iterator[None]:
+        wanted = self._parameters.wait_subscribers
+        deadline_s = time.monotonic() + self._parameters.wait_timeout_s
+        while self._awaited.get_subscription_count() < wanted:
+            if time.monotonic() >= deadline_s:
+                raise ConfigurationError(
+                    f"'{self._awaited.topic_name}' has {self._awaited.get_subscription_count()} "
+                    f"subscribers after {self._parameters.wait_timeout_s:g} s, not {wanted}; start "
+                    "the subscriber, remap the topic, or set 'wait_subscribers' to 0")
+            time.sleep(SLEEP_S)
+            yield
+        if wanted:
+            settled_s = time.monotonic() + SETTLE_S
+            while time.monotonic() < settled_s:
+                time.sleep(SLEEP_S)
+                yield
+
+    def _play_once(self) -> Generator[None, None, int]:
+        rate = self._parameters.rate
+        batch_messages = batch_bytes = count = 0
+        first_ns: int | None = None
+        start_s = 0.0
+        clock = ClockOutput(self._clock_publisher, self._parameters.clock_hz, wall=rate > 0.0)
+        damage: RecordingError | None = None
+        messages = self._messages()
+        while True:
+            try:
+                message = next(messages, None)
+            except RecordingError as error:
+                # Everything that could be read has been played by now.
+                damage = error
+                break
+            if message is None:
+                break
+            if first_ns is None:
+                first_ns, start_s = message.time_ns, time.monotonic()
+            if rate > 0.0:
+                due_s = start_s + (message.time_ns - first_ns) / 1e9 / rate
+                while (now_s := time.monotonic()) < due_s:
+                    clock.advance(first_ns + int((now_s - start_s) * rate * 1e9), now_s)
+                    time.sleep(min(SLEEP_S, due_s - now_s, clock.period_s))
+                    yield
+            clock.advance(message.time_ns, time.monotonic())
+            size = self._publish(message)
+            count += size > 0
+            batch_messages, batch_bytes = batch_messages + 1, batch_bytes + size
+            if batch_messages >= BATCH_MESSAGES or batch_bytes >= BATCH_BYTES:
+                yield from self._wait_acknowledged()
+                batch_messages = batch_bytes = 0
+            yield
+        if damage is not None:
+            yield from self._wait_acknowledged()
+            raise damage
+        return count
+
+    def _messages(self) -> Iterator[RecordedMessage]:
+        skip_ns = round(self._parameters.start_s * 1e9)
+        start_ns = self._recording.start_ns
+        if start_ns is not None:
+            yield from self._recording.messages(list(self._outputs), start_ns + skip_ns)
+            return
+        # Formats whose beginning is known only by reading.
+        for message in self._recording.messages(list(self._outputs)):
+            start_ns = message.time_ns if start_ns is None else start_ns
+            if message.time_ns >= start_ns + skip_ns:
+                yield message
+
+    def _publish(self, message: RecordedMessage) -> int:
+        """Publish a message; return its size, 0 if it cannot be converted."""
+        try:
+            data = bytes(self._recording.to_cdr(message))
+        except DaeError as error:
+            self.get_logger().warning(
+                f"a message was skipped: {error}", throttle_duration_sec=NOTICE_PERIOD_S)
+            return 0
+        if not self._stopping.is_set():
+            self._outputs[message.topic].publish(data)
+        return len(data)
+
+    def _wait_acknowledged(self) -> Iterator[None]:
+        notice_s = time.monotonic() + NOTICE_PERIOD_S
+        for publisher in self._outputs.values():
+            # Polled: rclpy keeps the GIL for as long as it waits.
+            while not publisher.wait_for_all_acked(Duration()):
+                if time.monotonic() > notice_s:
+                    self.get_logger().info(
+                        f"waiting for the subscribers of '{publisher.topic_name}' to take what "
+                        "was sent", throttle_duration_sec=NOTICE_PERIOD_S)
+                time.sleep(ACKNOWLEDGE_POLL_S)
+                yield
+
+
+class ClockOutput:
+    """Publishes /clock at a rate, never going back within one pass.
+
+    Args:
+        publisher: None for no clock.
+        rate_hz: of messages per second of wall time, or of recorded time where `wall` is False.
+        wall: which of the two.
+    """
+
+    def __init__(self, publisher: Any, rate_hz: float, *, wall: bool) -> None:
+        self._publisher = publisher
+        self.period_s = 1.0 / rate_hz if rate_hz > 0.0 else float("inf")
+        self._wall = wall
+        self._next_s = float("-inf")
+        self._latest_ns = -1
+
+    def advance(self, time_ns: int, wall_s: float) -> None:
+        """Publish `time_ns` if a message is due."""
+        now_s = wall_s if self._wall else time_ns / 1e9
+        if self._publisher is None or now_s < self._next_s or time_ns < self._latest_ns:
+            return
+        self._next_s = now_s + self.period_s
+        self._latest_ns = time_ns
+        self._publisher.publish(Clock(clock=ns_to_stamp(time_ns)))
+
+
+def main(args: list[str] | None = None) -> int:
+    """Play until the end or until it is interrupted; returns the exit code."""
+    return run(ReplayNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

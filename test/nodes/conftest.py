@@ -1,0 +1,168 @@
+"""A private corner of DDS, nodes that are spun by the test itself, and event streams to publish."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+rclpy = pytest.importorskip("rclpy", reason="ROS 2 (rclpy) is not installed")
+with warnings.catch_warnings():
+    # The message generator's parser (lark) imports a module that Python deprecates.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    pytest.importorskip("rosidl_generator_py")
+pytest.importorskip("event_camera_msgs.msg", reason="event_camera_msgs is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+# Domain 0 is shared with everything on the machine; one domain per test process is private.
+os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.setdefault(
+    "FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds_shm.xml"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from rclpy.executors import SingleThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
+
+from dae_ros.events.packet import EventPacket, Events  # noqa: E402
+from dae_ros.simulation.encoders import create_encoder  # noqa: E402
+
+HEIGHT, WIDTH = 48, 64
+TIMEOUT_S = 20.0
+
+
+class Graph:
+    """Nodes of one test, spun on the test's own thread."""
+
+    def __init__(self) -> None:
+        self.executor = SingleThreadedExecutor()
+        self.nodes: list[Any] = []
+        self.peer = self.add(Node("peer"))
+
+    def add(self, node: Any) -> Any:
+        self.nodes.append(node)
+        self.executor.add_node(node)
+        return node
+
+    def remove(self, node: Any) -> None:
+        self.nodes.remove(node)
+        self.executor.remove_node(node)
+        if hasattr(node, "close"):
+            node.close()
+        node.destroy_node()
+
+    def until(self, condition: Callable[[], Any], timeout_s: float = TIMEOUT_S) -> None:
+        """Spin until the condition holds; fail where it does not in time."""
+        deadline_s = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline_s, "the condition did not come true in time"
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def spin(self, duration_s: float) -> None:
+        deadline_s = time.monotonic() + duration_s
+        while time.monotonic() < deadline_s:
+            self.executor.spin_once(timeout_sec=0.02)
+
+    def listen(self, kind: type, topic: str, *, reliable: bool = True) -> list[Any]:
+        """Subscribe and return the list that messages are appended to."""
+        received: list[Any] = []
+        self.peer.create_subscription(kind, topic, received.append, QoSProfile(
+            depth=1000, reliability=ReliabilityPolicy.RELIABLE if reliable
+            else ReliabilityPolicy.BEST_EFFORT))
+        return received
+
+    def publisher(self, kind: type, topic: str, *, reliable: bool = True) -> Any:
+        return self.peer.create_publisher(kind, topic, QoSProfile(
+            history=HistoryPolicy.KEEP_LAST, depth=1000,
+            reliability=ReliabilityPolicy.RELIABLE if reliable
+            else ReliabilityPolicy.BEST_EFFORT))
+
+    def close(self) -> None:
+        for node in list(reversed(self.nodes)):
+            self.remove(node)
+        self.executor.shutdown()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ros() -> Iterator[None]:
+    """One rclpy context for all tests of this folder."""
+    rclpy.init(args=[])
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def graph(ros: None) -> Iterator[Graph]:
+    """A test's nodes; all are destroyed afterwards."""
+    created = Graph()
+    yield created
+    created.close()
+
+
+@pytest.fixture
+def depth(graph: Graph) -> Callable[..., Any]:
+    """Make a depth node with the tiny network and with parameters of the test."""
+    from dae_ros.nodes.depth_node import DepthNode
+
+    def make(*, remap: tuple[str, ...] = (), **parameters: Any) -> Any:
+        chosen = {"weights": "untrained:tiny", "device": "cpu", "threads": 1,
+                  "autostart": False, **parameters}
+        arguments = ["--ros-args"]
+        for rule in remap:
+            arguments += ["-r", rule]
+        return graph.add(DepthNode(
+            cli_args=arguments,
+            parameter_overrides=[Parameter(name, value=value) for name, value in chosen.items()]))
+
+    return make
+
+
+def random_events(start_us: int, stop_us: int, count: int, seed: int = 0, *,
+                  height: int = HEIGHT, width: int = WIDTH) -> Events:
+    """Return events at random places, sorted by time."""
+    random = np.random.default_rng(seed + start_us)
+    return Events(
+        np.sort(random.integers(start_us, stop_us, count)).astype(np.int64) * 1000,
+        random.integers(0, width, count).astype(np.uint16),
+        random.integers(0, height, count).astype(np.uint16),
+        random.integers(0, 2, count).astype(np.uint8))
+
+
+class Camera:
+    """Makes a continuous stream of packets of 5 ms, `seq` and stamps included."""
+
+    def __init__(self, encoding: str = "evt3", *, height: int = HEIGHT, width: int = WIDTH,
+                 events_per_packet: int = 200) -> None:
+        self.encoding, self.height, self.width = encoding, height, width
+        self.count = events_per_packet
+        self.encoder = create_encoder(encoding, width, height)
+        self.time_us = 1_000_000
+        self.seq = 1
+
+    def events(self) -> Events:
+        found = random_events(self.time_us, self.time_us + 5000, self.count,
+                              height=self.height, width=self.width)
+        self.time_us += 5000
+        return found
+
+    def packet(self) -> EventPacket:
+        payload, time_base_ns = self.encoder.encode(self.events())
+        packet = EventPacket(
+            self.encoding, self.height, self.width, payload, time_base_ns,
+            1_700_000_000_000_000_000 + self.time_us * 1000, self.seq, "camera_optical_frame")
+        self.seq += 1
+        return packet
+
+
+@pytest.fixture
+def camera() -> Camera:
+    """An evt3 camera of 64 x 48 px."""
+    return Camera()
