@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
-from struct import error as struct_error
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,30 @@ def read_depth(cdr: bytes | memoryview) -> DepthTruthImage:
     return DepthTruthImage(_stamp_ns(message), depth, message.header.frame_id)
 
 
+def read_picture(cdr: bytes | memoryview) -> NDArray[np.uint8]:
+    """Read a sensor_msgs/msg/Image of encoding rgb8 as uint8[H, W, 3].
+
+    Raises:
+        RecordingError: damaged bytes, or another encoding.
+    """
+    message = _read(cdr, IMAGE)
+    size = message.height * message.width * 3
+    if message.encoding != "rgb8" or message.step != message.width * 3 or message.data.size != size:
+        raise RecordingError(
+            f"an image of encoding '{message.encoding}' is no packed rgb8 picture",
+            encoding=message.encoding)
+    picture: NDArray[np.uint8] = message.data.reshape(message.height, message.width, 3)
+    return picture
+
+
+def stamp_of(cdr: bytes | memoryview) -> int:
+    """Return `header.stamp` in ns of any little-endian message that begins with a header."""
+    if len(cdr) < 12:
+        raise RecordingError("a message of less than 12 bytes has no header", size_bytes=len(cdr))
+    seconds, nanoseconds = struct.unpack_from("<iI", cdr, 4)
+    return int(seconds) * _NS_PER_S + int(nanoseconds)
+
+
 def read_camera_info(cdr: bytes | memoryview) -> CameraInfo:
     """Read a sensor_msgs/msg/CameraInfo.
 
@@ -143,7 +167,7 @@ def _read(cdr: bytes | memoryview, kind: str) -> Any:
         return known_types().deserialize_cdr(cdr, kind)
     # Whatever the generated code of the library stumbles over.
     except (AssertionError, ValueError, IndexError, TypeError, OverflowError,
-            struct_error) as error:
+            struct.error) as error:
         raise RecordingError(
             f"a {kind} of {len(cdr)} bytes is damaged ({error}); it was skipped",
             type=kind, size_bytes=len(cdr)) from error

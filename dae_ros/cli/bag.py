@@ -1,0 +1,185 @@
+"""`dae-ros bag`: run a recording through the depth pipeline into files."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import yaml
+
+from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.progress import ProgressBar
+from dae_ros.errors import ConfigurationError
+from dae_ros.parameters import DepthParameters, Value, declarations
+
+EXIT_INTERRUPTED = 130
+
+DESCRIPTION = """\
+Run a recording through the same pipeline as the live node, without ROS and as fast as it goes.
+
+A recording is a ROS 1 .bag, a rosbag2 folder (or its .mcap or .db3 file, also where the metadata
+is broken or the file was cut), an .aedat4 or a Prophesee .raw. Two recordings are read as one."""
+
+EPILOG = """\
+what is written below --out:
+  depth/             rosbag2 (mcap): /depth/image in metres, or /depth/relative where the weights
+                     have no scale, and /depth/camera_info
+  preview.mp4        events | camera frame | depth with its legend, for a browser
+  contact_sheet.png  twelve moments of it
+  summary.json       windows, drops by reason, resets, gaps, weights, parameters
+  timing.json        Mev/s and latencies; all other files are the same, bit for bit, every time
+
+examples:
+  dae-ros bag drive.mcap --out result --weights path/to/checkpoint.pth
+  dae-ros bag outdoor_day1_data.bag --calibration camchain-imucam-outdoor_day.yaml \\
+      --out result --weights path/to/checkpoint.pth --start 30 --duration 10
+  dae-ros bag events.raw --size 1280x720 --out result --weights path/to/checkpoint.pth
+  dae-ros bag drive.bag --out result --weights untrained:vits    try it without weights
+  dae-ros bag drive.bag --out result --params depth.yaml         the node's parameters"""
+
+# Parameters that have an option of their own; the others come from --params.
+_OPTIONS = (
+    "weights", "device", "precision", "threads", "orientation", "scale", "shift", "window",
+    "window_s", "hop_s", "window_events", "hop_events",
+)
+# Keys of ROS parameter files that are no parameters of the pipeline.
+_ROS_KEYS = ("use_sim_time", "qos_overrides")
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "bag", help="depth from a recording, into files", description=DESCRIPTION,
+        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "recording", nargs="+", type=Path,
+        help="recording, or two that belong together (read as one, by record time)")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what an earlier run left in DIR")
+    source = parser.add_argument_group("what is read")
+    source.add_argument("--events", metavar="TOPIC", help="events topic (chosen by name if absent)")
+    source.add_argument("--image", metavar="TOPIC", help="camera frames, for windows and preview")
+    source.add_argument("--camera-info", metavar="TOPIC", help="calibration")
+    source.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="calibration as a Kalibr camera chain")
+    source.add_argument(
+        "--size", type=parse_size, metavar="WxH", help="sensor size of a .raw without it")
+    source.add_argument(
+        "--start", type=seconds, default=0.0, metavar="S", help="skip so many seconds")
+    source.add_argument(
+        "--duration", type=seconds, metavar="S", help="run so many seconds (default: all)")
+    settings = parser.add_argument_group("parameters of the pipeline (docs/parameters.md)")
+    settings.add_argument(
+        "--params", type=Path, metavar="FILE",
+        help="YAML as for the node (config/depth.yaml); options given here win over it")
+    known = declarations(DepthParameters)
+    for name in _OPTIONS:
+        default, declared = known[name]
+        settings.add_argument(
+            f"--{name.replace('_', '-')}", dest=name, type=type(default),
+            choices=declared.choices or None, metavar=None if declared.choices else "VALUE",
+            help=f"{declared.description} (default: {default!r})".replace("%", "%%"))
+    parser.set_defaults(run=run)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Read `1280x720` as (height, width)."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None or 0 in (int(match[1]), int(match[2])):
+        raise argparse.ArgumentTypeError(f"'{text}' is no size like 1280x720")
+    return int(match[2]), int(match[1])
+
+
+def seconds(text: str) -> float:
+    """Read a time of at least 0 s."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}' is no time in seconds")
+    return value
+
+
+def read_parameter_file(path: Path) -> dict[str, Value]:
+    """Read parameters of the depth node from a ROS parameter file.
+
+    Of the sections, those for every node (`/**`) and for a node named depth are taken.
+
+    Raises:
+        ConfigurationError: no such file, no YAML, or without such a section.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", path=str(path)) from error
+    sections = content.items() if isinstance(content, dict) else ()
+    values: dict[str, Value] = {}
+    found = False
+    for name, section in sections:
+        node = str(name).rsplit("/", 1)[-1]
+        if node in {"**", "depth"} and isinstance(section, dict) and "ros__parameters" in section:
+            found = True
+            values.update(section["ros__parameters"] or {})
+    if not found:
+        raise ConfigurationError(
+            f"{path} has no parameters of the depth node; it needs a section '/**/depth:' with "
+            f"'ros__parameters:', as config/depth.yaml has", path=str(path))
+    return {name: value for name, value in values.items() if name not in _ROS_KEYS}
+
+
+def parameters_of(args: argparse.Namespace) -> DepthParameters:
+    """Combine the parameter file and the options.
+
+    Raises:
+        ConfigurationError: a bad file or a bad value.
+    """
+    values = {} if args.params is None else read_parameter_file(args.params)
+    values.update({
+        name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None})
+    # Nothing is skipped offline, whatever the live node does when it is late.
+    values["overload"] = "queue"
+    return DepthParameters.from_mapping(values)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the recording.
+
+    Returns:
+        0, or 130 when Ctrl-C ended it; the files are whole either way.
+
+    Raises:
+        DaeError: what stopped it. A recording that was cut is run up to the cut first.
+    """
+    # numba and the network take seconds to import, which --help does not need.
+    from dae_ros.bags.recording import open_recording
+    from dae_ros.runtime.bag_runner import BagSelection, Progress, prepare_folder, run_bag
+
+    parameters = parameters_of(args)
+    selection = BagSelection(
+        events=args.events, image=args.image, camera_info=args.camera_info,
+        calibration=args.calibration, start_s=args.start, duration_s=args.duration)
+    bar = ProgressBar()
+
+    def report(progress: Progress) -> None:
+        bar.update(
+            progress.fraction, f"{progress.windows} windows, {progress.events / 1e6:.2f} M events")
+
+    with open_recording(args.recording, args.size) as recording, InterruptFlag() as stopped:
+        prepare_folder(args.out, args.overwrite)
+        result = run_bag(
+            recording, parameters, args.out, selection,
+            report=report, note=bar.note, stopped=stopped)
+    bar.close()
+    windows = result.summary["windows"]
+    timing = result.timing
+    print(f"{windows['stepped']} windows from {result.summary['events']} events in "
+          f"{timing['wall_s']:.1f} s ({timing['mev_per_s']:.2f} Mev/s), "
+          f"{result.summary['depth']['kind']} depth -> {args.out}")
+    if str(result.summary["weights"]["name"]).startswith("untrained:"):
+        print("The network is untrained: its output has the form of depth and no meaning.")
+    if result.damage is not None:
+        raise result.damage
+    return EXIT_INTERRUPTED if result.interrupted else 0

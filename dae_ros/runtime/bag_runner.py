@@ -1,0 +1,364 @@
+"""A recording through the depth pipeline into files, without ROS: the same every time.
+
+It drives the same `DepthPipeline` as the live node, with the overload policy `queue`: no window
+is skipped, and what comes out depends on the recording and the parameters alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dae_ros.bags.calibration import read_kalibr
+from dae_ros.bags.container import RecordedMessage
+from dae_ros.bags.message_types import CAMERA_INFO, IMAGE
+from dae_ros.bags.messages import CameraInfo, read_camera_info, write_camera_info, write_image
+from dae_ros.bags.recording import Recording
+from dae_ros.bags.topics import (
+    choose_camera_info_topic,
+    choose_events_topic,
+    choose_image_topic,
+    require_topic,
+)
+from dae_ros.bags.writer import BagWriter
+from dae_ros.errors import ConfigurationError, PacketError, RecordingError
+from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.depth_frame import DepthFrame
+from dae_ros.runtime.estimator import create_estimator
+from dae_ros.runtime.pipeline import DepthPipeline
+from dae_ros.runtime.preview import PreviewWriter
+
+# What a run leaves in its folder, and what --overwrite may remove.
+OUTPUTS = ("depth", "preview.mp4", "contact_sheet.png", "summary.json", "timing.json")
+CAMERA_INFO_TOPIC = "/depth/camera_info"
+_REPORT_S = 0.1
+DEPTH_TOPICS = {"metric": "/depth/image", "relative": "/depth/relative"}
+
+
+@dataclass(frozen=True, slots=True)
+class BagSelection:
+    """Which part of a recording is run.
+
+    Attributes:
+        events, image, camera_info: topics; None chooses by name.
+        calibration: a Kalibr camera chain, where the recording has no camera_info.
+        start_s: record time to skip at the beginning.
+        duration_s: record time to run, None to the end.
+    """
+
+    events: str | None = None
+    image: str | None = None
+    camera_info: str | None = None
+    calibration: Path | None = None
+    start_s: float = 0.0
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        fraction: of the selected part, None where its length is not known.
+        windows, events: so far.
+    """
+
+    fraction: float | None
+    windows: int
+    events: int
+
+
+@dataclass(frozen=True, slots=True)
+class BagResult:
+    """What a run left behind.
+
+    Attributes:
+        summary: the content of `summary.json`.
+        timing: the content of `timing.json`.
+        interrupted: whether it was stopped before its end.
+        damage: the error that ended the recording before its end, None for a whole one.
+    """
+
+    summary: dict[str, Any]
+    timing: dict[str, Any]
+    interrupted: bool
+    damage: RecordingError | None
+
+
+def prepare_folder(out: Path, overwrite: bool) -> None:
+    """Make room for the outputs of a run.
+
+    Args:
+        out: made if it is not there.
+        overwrite: whether outputs of an earlier run may be removed; nothing else ever is.
+
+    Raises:
+        ConfigurationError: something is there that may not be removed.
+    """
+    present = sorted(item.name for item in out.iterdir()) if out.is_dir() else []
+    leftovers = {f"{name}.partial" for name in OUTPUTS}
+    foreign = [name for name in present if name not in OUTPUTS and name not in leftovers]
+    if out.exists() and (not out.is_dir() or foreign or (present and not overwrite)):
+        what = f"holds {', '.join(foreign)}" if overwrite and foreign else "is there already"
+        raise ConfigurationError(
+            f"{out} {what}; give another --out"
+            + ("" if foreign or overwrite else ", or --overwrite to replace an earlier run"),
+            path=str(out))
+    out.mkdir(parents=True, exist_ok=True)
+    for name in present:
+        _remove(out / name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        for item in path.iterdir():
+            _remove(item)
+        path.rmdir()
+    else:
+        path.unlink()
+
+
+def run_bag(
+    recording: Recording,
+    parameters: DepthParameters,
+    out: Path,
+    selection: BagSelection,
+    *,
+    report: Callable[[Progress], None],
+    note: Callable[[str], None],
+    stopped: Callable[[], bool],
+) -> BagResult:
+    """Run a recording and write depth, previews, summary and timing below `out`.
+
+    Args:
+        recording: opened.
+        parameters: validated; the overload policy must be `queue`.
+        out: from `prepare_folder`.
+        selection: which topics, which part.
+        report: called often, with how far the run is.
+        note: called with sentences that the user should read.
+        stopped: asked between messages; True ends the run with everything written so far whole.
+
+    Raises:
+        RecordingError: a topic is missing, or the calibration is of another sensor.
+        InferenceError: the backend failed; what was written before is whole.
+        ConfigurationError, WeightsError: see `create_estimator`.
+    """
+    return _BagRun(recording, parameters, out, selection, note).run(report, stopped)
+
+
+class _BagRun:
+    def __init__(
+        self,
+        recording: Recording,
+        parameters: DepthParameters,
+        out: Path,
+        selection: BagSelection,
+        note: Callable[[str], None],
+    ) -> None:
+        if parameters.overload != "queue":
+            raise ConfigurationError(
+                f"a recording runs with the overload policy 'queue', not "
+                f"'{parameters.overload}'", overload=parameters.overload)
+        self._recording = recording
+        self._parameters = parameters
+        self._out = out
+        self._selection = selection
+        self._note = note
+        topics = recording.topics
+        self._events = choose_events_topic(topics, selection.events)
+        if selection.image is not None:
+            require_topic(topics, selection.image)
+        self._image = selection.image or choose_image_topic(topics, self._events)
+        if parameters.window == "frame" and self._image is None:
+            raise RecordingError(
+                "windows that end at camera frames need an image topic, and the recording has "
+                "none that belongs to the events; give it with --image")
+        self._unreadable: Counter[str] = Counter()
+        self._camera = self._calibration()
+        self._pipeline = DepthPipeline(parameters, create_estimator(parameters))
+        self._start_ns, self._stop_ns = self._limits()
+
+    def _limits(self) -> tuple[int, int | None]:
+        """Return the record times between which messages are taken."""
+        begin_ns = self._recording.start_ns
+        if begin_ns is None:
+            first = self._recording.first(self._events)
+            begin_ns = 0 if first is None else first.time_ns
+        start_ns = begin_ns + round(self._selection.start_s * 1e9)
+        if self._selection.duration_s is None:
+            return start_ns, None
+        return start_ns, start_ns + round(self._selection.duration_s * 1e9)
+
+    def _calibration(self) -> CameraInfo | None:
+        selection = self._selection
+        if selection.calibration is not None:
+            return read_kalibr(selection.calibration, self._events)
+        topics = self._recording.topics
+        topic = selection.camera_info
+        if topic is not None:
+            require_topic(topics, topic)
+            if topics[topic].type != CAMERA_INFO:
+                raise RecordingError(
+                    f"{topic} holds {topics[topic].type}, not {CAMERA_INFO}", topic=topic)
+        else:
+            topic = choose_camera_info_topic(topics, self._events)
+        message = None if topic is None else self._recording.first(topic)
+        if message is None:
+            return None
+        return read_camera_info(self._recording.to_cdr(message))
+
+    def _camera_of(self, frame: DepthFrame) -> CameraInfo:
+        """Return the calibration, checked against the sensor; zeros where there is none."""
+        height, width = frame.depth.shape
+        camera = self._camera
+        if camera is not None and (camera.height, camera.width) != (height, width):
+            if self._selection.calibration or self._selection.camera_info:
+                raise RecordingError(
+                    f"the calibration is of a sensor of {camera.width}x{camera.height} px, but "
+                    f"the events come from {width}x{height} px; give the one that belongs to "
+                    f"{self._events}", height=height, width=width)
+            self._note(
+                f"the recording's camera_info is of {camera.width}x{camera.height} px and the "
+                f"events of {width}x{height} px: {CAMERA_INFO_TOPIC} is left uncalibrated")
+            camera = None
+        self._camera = camera or CameraInfo(height, width)
+        return self._camera
+
+    def run(self, report: Callable[[Progress], None], stopped: Callable[[], bool]) -> BagResult:
+        begin_s = time.perf_counter()
+        begin_cpu_s = time.process_time()
+        interrupted = False
+        damage: RecordingError | None = None
+        next_report_s = 0.0
+        preview = PreviewWriter(
+            self._out, self._parameters, with_frames=self._image is not None)
+        with BagWriter(self._out / "depth") as bag, preview:
+            # Both topics are announced even where no window closes.
+            bag.add_topic(DEPTH_TOPICS[self._pipeline.kind], IMAGE)
+            bag.add_topic(CAMERA_INFO_TOPIC, CAMERA_INFO)
+            messages = self._messages()
+            while True:
+                if stopped():
+                    interrupted = True
+                    break
+                try:
+                    message = next(messages, None)
+                except RecordingError as error:
+                    damage = error
+                    break
+                if message is None:
+                    break
+                self._feed(message, preview)
+                while (frame := self._pipeline.step()) is not None:
+                    self._write(frame, bag)
+                    preview.add_window(frame)
+                if time.perf_counter() >= next_report_s:
+                    next_report_s = time.perf_counter() + _REPORT_S
+                    report(self._progress(message.time_ns))
+            report(self._progress(None))
+        wall_s = time.perf_counter() - begin_s
+        summary = self._summary(interrupted, damage)
+        timing = self._timing(wall_s, time.process_time() - begin_cpu_s)
+        _write_json(self._out / "summary.json", summary)
+        _write_json(self._out / "timing.json", timing)
+        return BagResult(summary, timing, interrupted, damage)
+
+    def _messages(self) -> Iterator[RecordedMessage]:
+        """Yield the messages of the selected part."""
+        topics = [self._events] + ([self._image] if self._image else [])
+        for message in self._recording.messages(topics, self._start_ns):
+            if self._stop_ns is not None and message.time_ns >= self._stop_ns:
+                return
+            yield message
+
+    def _feed(self, message: RecordedMessage, preview: PreviewWriter) -> None:
+        """Hand one message on; one that is damaged is counted, and the next one follows."""
+        try:
+            if message.topic == self._events:
+                self._pipeline.feed(self._recording.read_packet(message))
+            else:
+                frame = self._recording.read_frame(message)
+                preview.add_frame(frame)
+                self._pipeline.add_frame(frame)
+        except (PacketError, RecordingError) as error:
+            self._unreadable[error.code] += 1
+            if self._unreadable[error.code] == 1:
+                self._note(f"{error} (further ones are only counted)")
+
+    def _write(self, frame: DepthFrame, bag: BagWriter) -> None:
+        image = write_image(frame.depth, frame.stamp_ns, frame.frame_id)
+        camera = write_camera_info(self._camera_of(frame), frame.stamp_ns, frame.frame_id)
+        bag.write(DEPTH_TOPICS[frame.kind], IMAGE, frame.stamp_ns, image)
+        bag.write(CAMERA_INFO_TOPIC, CAMERA_INFO, frame.stamp_ns, camera)
+
+    def _progress(self, time_ns: int | None) -> Progress:
+        """Return how far the run is; None for a run that has ended."""
+        done = self._pipeline.statistics()
+        fraction = 1.0 if time_ns is None else self._fraction(time_ns)
+        return Progress(fraction, done.windows, done.events)
+
+    def _fraction(self, time_ns: int) -> float | None:
+        end_ns = self._stop_ns
+        if self._recording.end_ns is not None:
+            end_ns = min(end_ns or self._recording.end_ns, self._recording.end_ns)
+        if end_ns is None or end_ns <= self._start_ns:
+            return None
+        return min(1.0, (time_ns - self._start_ns) / (end_ns - self._start_ns))
+
+    def _summary(self, interrupted: bool, damage: RecordingError | None) -> dict[str, object]:
+        """Return everything that is the same for every run of this input."""
+        done = self._pipeline.statistics()
+        estimator = self._pipeline.estimator
+        return {
+            "recording": [str(item.path) for item in self._recording.containers],
+            "topics": {"events": self._events, "image": self._image},
+            "start_s": self._selection.start_s,
+            "duration_s": self._selection.duration_s,
+            "height": self._pipeline.height,
+            "width": self._pipeline.width,
+            "packets": done.packets,
+            "events": done.events,
+            "windows": {
+                "stepped": done.windows, "empty": done.windows_empty,
+                "skipped": done.windows_skipped, "silent": done.windows_silent,
+            },
+            "resets": dict(sorted(done.resets.items())),
+            "gaps": dict(sorted(done.gaps.items())),
+            "drops": {name: count for name, count in sorted(done.drops.items()) if count},
+            "errors": dict(sorted(done.errors.items())),
+            "unreadable_messages": dict(sorted(self._unreadable.items())),
+            "clock_offset_ns": done.clock_offset_ns,
+            "clock_jitter_ns": done.clock_jitter_ns,
+            "depth": {"kind": self._pipeline.kind, "orientation": self._pipeline.orientation},
+            "weights": {"name": estimator.name, "sha256": estimator.digest},
+            "calibrated": any(self._camera.k) if self._camera else False,
+            "interrupted": interrupted,
+            "damage": None if damage is None else damage.message,
+            "parameters": dataclasses.asdict(self._parameters),
+        }
+
+    def _timing(self, wall_s: float, cpu_s: float) -> dict[str, object]:
+        done = self._pipeline.statistics()
+        return {
+            "wall_s": wall_s,
+            "cpu_s": cpu_s,
+            "mev_per_s": done.events / wall_s / 1e6,
+            "windows_per_s": done.windows / wall_s,
+            "cpu_count": os.cpu_count(),
+            "stages": {name: dataclasses.asdict(value) for name, value in done.stages.items()},
+        }
+
+
+def _write_json(path: Path, content: dict[str, object]) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

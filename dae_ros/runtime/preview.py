@@ -1,0 +1,223 @@
+"""Pictures of a run for people: events | camera frame | depth with its legend.
+
+The same writer serves the bag runner, which has `DepthFrame`s, and recordings of a live node's
+topics.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dae_ros.bags.message_types import IMAGE
+from dae_ros.bags.messages import read_depth, read_picture, stamp_of
+from dae_ros.bags.recording import Recording
+from dae_ros.bags.video import ContactSheet, VideoWriter
+from dae_ros.errors import RecordingError
+from dae_ros.events.frame import Frame
+from dae_ros.parameters import DepthParameters
+from dae_ros.representation.render import (
+    Picture,
+    color_range,
+    depth_color,
+    events_image,
+    grey_panel,
+    legend,
+    side_by_side,
+)
+from dae_ros.runtime.depth_frame import DepthFrame
+from dae_ros.runtime.estimator import FloatImage
+
+# Small sensors are enlarged and large ones reduced to between so many rows.
+_FEWEST_ROWS, _MOST_ROWS = 192, 480
+_TITLE_ROWS = 20
+# Share of the newest map in the colour range of relative depth: calm, and there within a second.
+_RANGE_SHARE = 0.1
+
+
+class PreviewWriter:
+    """Writes `preview.mp4` and `contact_sheet.png` into a folder; use it as a context.
+
+    Args:
+        folder: of the two files.
+        parameters: for the colour range of metric depth.
+        with_frames: whether there is a panel for camera frames.
+    """
+
+    def __init__(self, folder: Path, parameters: DepthParameters, *, with_frames: bool) -> None:
+        self._folder = folder
+        self._metric_range = (parameters.color_near_m, parameters.color_far_m)
+        self._with_frames = with_frames
+        self._relative_range: tuple[float, float] | None = None
+        self._frame: NDArray[np.uint8] | None = None
+        self._first_ns: int | None = None
+        self._video: VideoWriter | None = None
+        self._sheet = ContactSheet()
+
+    def add_frame(self, frame: Frame) -> None:
+        """Show this camera frame from now on."""
+        self._frame = frame.image
+
+    def add_window(self, frame: DepthFrame) -> None:
+        """Append one window's result."""
+        self.add(
+            frame.stamp_ns, events_image(frame.image), frame.depth, kind=frame.kind,
+            orientation=frame.orientation)
+
+    def add(
+        self, time_ns: int, events: Picture, depth: FloatImage, *, kind: str, orientation: str
+    ) -> None:
+        """Append a picture.
+
+        Args:
+            time_ns: stamp, for the pace of the video.
+            events: uint8[H, W, 3].
+            depth: float32[H, W], NaN invalid.
+            kind: `metric` or `relative`.
+            orientation: `depth`, `inverse_depth` or `unknown`, of a relative map.
+        """
+        if kind == "metric":
+            orientation = "depth"
+            (near, far), label, title = self._metric_range, "m", "depth"
+        else:
+            near, far = self._follow(color_range(depth, orientation))
+            label = "relative"
+            title = {"depth": "relative depth", "inverse_depth": "relative inverse depth"}.get(
+                orientation, "network output, unknown scale and direction")
+        if self._first_ns is None:
+            self._first_ns = time_ns
+        rows = _panel_rows(depth.shape[0])
+        panels = [_titled(_fit(events, rows), f"events {(time_ns - self._first_ns) / 1e9:.2f} s")]
+        if self._with_frames:
+            panels.append(self._frame_panel(panels[0].shape[1], rows))
+        coloured = _fit(depth_color(depth, near, far, orientation), rows)
+        panels.append(_titled(
+            side_by_side([coloured, legend(rows, near, far, label, orientation)]), title))
+        picture = side_by_side(panels)
+        if self._video is None:
+            self._video = VideoWriter(self._folder / "preview.mp4", *picture.shape[:2])
+        self._video.write(picture, time_ns)
+        self._sheet.add(picture)
+
+    def _frame_panel(self, width: int, rows: int) -> Picture:
+        """Show the frame in the size of the events panel, or an empty panel before the first."""
+        if self._frame is None:
+            return _titled(np.zeros((rows, width, 3), np.uint8), "frame")
+        shown = cv2.resize(self._frame, (width, rows), interpolation=cv2.INTER_AREA)
+        return _titled(grey_panel(np.asarray(shown, np.uint8)), "frame")
+
+    def _follow(self, found: tuple[float, float]) -> tuple[float, float]:
+        """Let the colour range follow slowly, so that the video does not flicker."""
+        if self._relative_range is not None:
+            old = self._relative_range
+            found = (old[0] + _RANGE_SHARE * (found[0] - old[0]),
+                     old[1] + _RANGE_SHARE * (found[1] - old[1]))
+        self._relative_range = found
+        return found
+
+    def close(self) -> None:
+        """Finish both files; without a picture there are none."""
+        if self._video is not None:
+            self._video.close()
+            self._video = None
+            self._sheet.save(self._folder / "contact_sheet.png")
+
+    def __enter__(self) -> PreviewWriter:
+        """Return the writer."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Finish: what was added before an error is kept."""
+        self.close()
+
+
+def preview_topics(recording: Recording, folder: Path, parameters: DepthParameters) -> int:
+    """Write the previews of a recording of a depth node's topics.
+
+    Args:
+        recording: with `.../events/image` (rgb8), `.../depth/image` or `.../depth/relative`
+            (32FC1), and camera frames on `.../image_raw` where there were some.
+        folder: of `preview.mp4` and `contact_sheet.png`.
+        parameters: of the node; its `orientation` says what relative depth grows with.
+
+    Returns:
+        The number of depth images shown.
+
+    Raises:
+        RecordingError: the recording lacks events/image or depth.
+    """
+    metric, relative = (_ending(recording, f"/depth/{name}") for name in ("image", "relative"))
+    events, frames = _ending(recording, "/events/image"), _ending(recording, "/image_raw")
+    depth = metric or relative
+    if events is None or depth is None:
+        raise RecordingError(
+            f"a preview needs the topics events/image and depth/image or depth/relative; the "
+            f"recording has {', '.join(recording.topics) or 'no topics'}")
+    orientation = parameters.orientation
+    if orientation == "checkpoint":
+        orientation = "unknown"
+    waiting: dict[int, Picture] = {}
+    shown = 0
+    topics = [topic for topic in (events, depth, frames) if topic is not None]
+    # The two images of a window share their stamp; which one was recorded first is not known.
+    maps: dict[int, FloatImage] = {}
+    with PreviewWriter(folder, parameters, with_frames=frames is not None) as writer:
+        for message in recording.messages(topics):
+            cdr = recording.to_cdr(message)
+            if message.topic == frames:
+                writer.add_frame(recording.read_frame(message))
+                continue
+            stamp_ns = stamp_of(cdr)
+            if message.topic == events:
+                waiting[stamp_ns] = read_picture(cdr)
+            else:
+                maps[stamp_ns] = read_depth(cdr).depth
+            if stamp_ns in waiting and stamp_ns in maps:
+                writer.add(
+                    stamp_ns, waiting.pop(stamp_ns), maps.pop(stamp_ns),
+                    kind="metric" if metric else "relative", orientation=orientation)
+                shown += 1
+                # Older halves belong to images that were never recorded.
+                for halves in (waiting, maps):
+                    for old in [stamp for stamp in halves if stamp < stamp_ns]:
+                        del halves[old]
+    return shown
+
+
+def _ending(recording: Recording, suffix: str) -> str | None:
+    """Return the first image topic with this ending that has messages."""
+    return next(
+        (name for name, info in recording.topics.items()
+         if name.endswith(suffix) and info.type == IMAGE and info.count), None)
+
+
+def _panel_rows(height: int) -> int:
+    if height < _FEWEST_ROWS:
+        return height * -(-_FEWEST_ROWS // height)
+    return min(height, _MOST_ROWS)
+
+
+def _fit(picture: Picture, rows: int) -> Picture:
+    """Scale to so many rows: whole pixels when enlarging, means when reducing."""
+    height, width = picture.shape[:2]
+    if height == rows:
+        return picture
+    how = cv2.INTER_NEAREST if rows > height else cv2.INTER_AREA
+    size = (round(width * rows / height), rows)
+    return np.asarray(cv2.resize(picture, size, interpolation=how), np.uint8)
+
+
+def _titled(panel: Picture, title: str) -> Picture:
+    strip = np.full((_TITLE_ROWS, panel.shape[1], 3), 24, np.uint8)
+    cv2.putText(
+        strip, title, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (235, 235, 235), 1, cv2.LINE_AA)
+    return np.concatenate([strip, panel])
