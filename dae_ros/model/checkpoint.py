@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +32,24 @@ from dae_ros.model.fetch import digest_of
 from dae_ros.model.published import PublishedFile, read_published
 
 FORMAT = "1"
+
+# What torch.load raises for cut and foreign files depends on where the bytes end.
+_LOAD_FAILURES = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OSError,
+)
+# How PyTorch's restricted unpickler words that a file asks for more than tensors.
+_FORBIDDEN = re.compile(
+    r"(unsupported (?:global|class|function)[: ]+\S+(?: \S+)?|unrecognized function \S+)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,31 +218,27 @@ def _read_safetensors(path: Path) -> PublishedFile:
 def _read_pickle(path: Path, config: ModelConfig | None) -> PublishedFile:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "unsupported" in str(error).lower():
+    except _LOAD_FAILURES as error:
+        text = " ".join(str(error).split())
+        forbidden = _FORBIDDEN.search(text)
+        if forbidden:
+            reason = forbidden[0]
             raise WeightsError(
                 f"{path} holds pickled objects other than tensors and plain values, which could "
-                "run code, so it is not opened. If you trust its origin, open it yourself in a "
-                "throw-away environment and save its tensors and plain configuration again",
+                f"run code, so it is not opened ({reason}). If you trust its origin, open it in "
+                "a throw-away environment and save its tensors and plain configuration again",
                 path=str(path),
-                reason=str(error),
+                reason=reason,
             ) from error
-        raise _damaged(path, error) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError, OSError,
-            IndexError, AssertionError) as error:  # fmt: skip
-        # What torch.load raises for cut and foreign files depends on where the bytes end.
-        raise _damaged(path, error) from error
+        # PyTorch wraps what it found into a page of advice.
+        reason = text.split("WeightsUnpickler error: ")[-1].split(". ")[0][:120]
+        raise WeightsError(
+            f"{path} is damaged or no checkpoint ({reason or type(error).__name__}). Get the "
+            "file again, and compare its size and sha256",
+            path=str(path),
+            reason=reason,
+        ) from error
     return read_published(path, content, config)
-
-
-def _damaged(path: Path, error: Exception) -> WeightsError:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return WeightsError(
-        f"{path} is damaged or no checkpoint: {reason}. Get the file again and compare its size "
-        "and sha256",
-        path=str(path),
-        reason=reason,
-    )
 
 
 def _fill(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Network:

@@ -69,15 +69,13 @@ class TimmEncoder(nn.Module):
             out_indices=tuple(range(levels - 4, levels)),
         )
         self.channels = tuple(int(count) for count in self.body.feature_info.channels())
+        self._channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
         self.strides = tuple(int(stride) for stride in self.body.feature_info.reduction())
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return four maps (B, channels[k], H / strides[k], W / strides[k])."""
-        maps = []
-        for channels, level in zip(self.channels, self.body(image), strict=True):
-            # Some models of timm keep channels last.
-            maps.append(level if level.shape[1] == channels else level.permute(0, 3, 1, 2))
-        return maps
+        maps = self.body(image)
+        return [level.permute(0, 3, 1, 2) for level in maps] if self._channels_last else list(maps)
 
 
 def build_encoder(name: str) -> VisionTransformer | TimmEncoder:

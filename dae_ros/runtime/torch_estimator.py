@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from collections.abc import Iterator
 from typing import Literal, cast
@@ -20,6 +19,7 @@ from dae_ros.model.configuration import Meaning
 from dae_ros.model.dae_r import DepthAnyEventR
 from dae_ros.model.weights import load_weights
 from dae_ros.parameters import DepthParameters
+from dae_ros.representation.geometry import network_size
 from dae_ros.runtime.estimator import FloatImage, OutputMeaning
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -188,29 +188,6 @@ class TorchEstimator:
                     torch.autocast(self._device.type, dtype=_AUTOCAST[self._precision])
                 )
             yield
-
-
-def network_size(
-    height: int, width: int, input_height: int, input_width: int, multiple: int
-) -> tuple[int, int]:
-    """Return the size to which an image is resized for the network.
-
-    Both axes get one factor, the smallest that reaches both bounds, and are rounded to
-    multiples (a tie to the even one; up where rounding would miss the bound), as in MiDaS and
-    Depth Anything. Aspect changes slightly.
-
-    Args:
-        height, width: of the image in px.
-        input_height, input_width: lower bounds in px.
-        multiple: of which both sides must be, in px.
-    """
-    factor = max(input_height / height, input_width / width)
-
-    def fit(side: int, bound: int) -> int:
-        rounded = multiple * round(factor * side / multiple)
-        return rounded if rounded >= bound else multiple * math.ceil(factor * side / multiple)
-
-    return fit(height, input_height), fit(width, input_width)
 
 
 def output_meaning(meaning: Meaning) -> OutputMeaning:
