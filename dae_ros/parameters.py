@@ -273,10 +273,19 @@ class SimulatorParameters(NodeParameters):
     packet_s: float = _parameter(
         0.005, "Length of an event packet in seconds.", minimum=0.0005, maximum=0.1)
     frame_hz: float = _parameter(20.0, "Rate of grey frames in Hz.", minimum=0.1, maximum=200.0)
+    exposure_s: float = _parameter(
+        0.01, "Exposure time of the grey frames in seconds; their stamp is its middle.",
+        minimum=0.0, maximum=1.0)
     depth_hz: float = _parameter(
         20.0, "Rate of ground-truth depth in Hz.", minimum=0.1, maximum=200.0)
     contrast_threshold: float = _parameter(
         0.2, "Step of log intensity that makes an event.", minimum=0.02, maximum=2.0)
+    threshold_spread: float = _parameter(
+        0.1, "Standard deviation of that step over the pixels, relative to it.", minimum=0.0,
+        maximum=0.5)
+    refractory_s: float = _parameter(
+        0.0002, "Least time between two events of a pixel in seconds.", minimum=0.000001,
+        maximum=0.1)
     noise_hz: float = _parameter(
         0.1, "Rate of noise events per pixel in Hz.", minimum=0.0, maximum=100.0)
     publish_clock: bool = _parameter(False, "Publish simulated time on /clock.")
@@ -285,6 +294,19 @@ class SimulatorParameters(NodeParameters):
         minimum=0, maximum=100)
     wait_timeout_s: float = _parameter(
         30.0, "Start without subscribers after this many seconds.", minimum=0.0)
+
+    def rules(self) -> list[str]:
+        """One exposure must end before the next begins; times are whole microseconds."""
+        problems = []
+        if self.exposure_s >= 1.0 / self.frame_hz:
+            problems.append(f"'exposure_s' ({self.exposure_s:g}) must be shorter than the "
+                            f"distance of frames, 1 / 'frame_hz' ({1.0 / self.frame_hz:g})")
+        for name in ("packet_s", "exposure_s", "refractory_s", "duration_s"):
+            microseconds = getattr(self, name) * 1e6
+            if abs(microseconds - round(microseconds)) > 1e-3:
+                problems.append(f"'{name}' must be a whole number of microseconds, not "
+                                f"{getattr(self, name)!r}")
+        return problems
 
 
 @dataclass(frozen=True, kw_only=True)

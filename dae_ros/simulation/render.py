@@ -24,6 +24,11 @@ _INVERSE_DEPTH, _RIGHT, _DOWN, _TEXEL_U, _TEXEL_V = range(5)
 # How far, in fractions of its edges, a rectangle reaches over its border, so that no ray
 # slips through the joint of two walls by rounding.
 _JOINT = 1e-9
+# Of each mip level: where it begins in a pyramid, its size less one, its scale.
+_LEVEL_SIZE = SIZE >> np.arange(LEVELS)
+_LEVEL_START = np.concatenate([[0], np.cumsum(_LEVEL_SIZE**2)[:-1]]).astype(np.int32)
+_LEVEL_MASK = (_LEVEL_SIZE - 1).astype(np.int32)
+_LEVEL_SCALE = (_LEVEL_SIZE / SIZE).astype(np.float32)
 
 
 @kernel
@@ -100,7 +105,7 @@ def _cover(
     coefficients: NDArray[np.float64], first_row: NDArray[np.int64],
     end_row: NDArray[np.int64], inverse_depth: NDArray[np.float64], faces: NDArray[np.int16],
 ) -> None:
-    height, width = inverse_depth.shape
+    width = inverse_depth.shape[1]
     inverse_depth[:] = 0.0
     faces[:] = -1
     for face in range(coefficients.shape[0]):
@@ -140,25 +145,22 @@ def _cover(
 
 @kernel
 def _bilinear(
-    pyramids: NDArray[np.float32], start: int, size: int, u: float, v: float,
+    pyramids: NDArray[np.float32], start: int, mask: int, u: np.float32, v: np.float32,
 ) -> float:
-    # Textures repeat: with whole periods added, truncation is the floor and a mask folds.
+    # Textures repeat, so a mask folds; u and v are positive, so truncation is the floor.
     # Unsigned indices spare the test for negative ones.
-    u += SIZE * 1024.0
-    v += SIZE * 1024.0
-    column = int(u)
-    row = int(v)
-    du = np.float32(u - column)
-    dv = np.float32(v - row)
-    mask = size - 1
+    column = np.int32(u)
+    row = np.int32(v)
+    du = u - np.float32(column)
+    dv = v - np.float32(row)
     c0 = column & mask
-    c1 = (column + 1) & mask
-    r0 = start + (row & mask) * size
-    r1 = start + ((row + 1) & mask) * size
-    p00 = pyramids[np.uint64(r0 + c0)]
-    p10 = pyramids[np.uint64(r1 + c0)]
-    upper = p00 + du * (pyramids[np.uint64(r0 + c1)] - p00)
-    lower = p10 + du * (pyramids[np.uint64(r1 + c1)] - p10)
+    c1 = (column + np.int32(1)) & mask
+    r0 = start + (row & mask) * (mask + np.int32(1))
+    r1 = start + ((row + np.int32(1)) & mask) * (mask + np.int32(1))
+    p00 = pyramids[np.uint32(r0 + c0)]
+    p10 = pyramids[np.uint32(r1 + c0)]
+    upper = p00 + du * (pyramids[np.uint32(r0 + c1)] - p00)
+    lower = p10 + du * (pyramids[np.uint32(r1 + c1)] - p10)
     return float(upper + dv * (lower - upper))
 
 
@@ -166,7 +168,6 @@ def _bilinear(
 def _sample(
     pyramids: NDArray[np.float32], base: int, u: float, v: float, footprint_squared: float,
 ) -> float:
-    # Level 0 begins at `base`, level k + 1 behind level k; their sizes are a geometric series.
     # log2 from the bits of a float32 (exponent, then mantissa): continuous, exact at powers
     # of two, and at most 0.09 too low between them.
     bits = np.float32(max(footprint_squared, 1.0)).view(np.int32)
@@ -174,15 +175,18 @@ def _sample(
         np.float32(0.5) * (np.float32(bits) * np.float32(2.0**-23) - np.float32(127.0)),
         np.float32(LEVELS - 1.001),
     )
-    lower = np.int32(level)
-    weight = level - np.float32(lower)
-    size = SIZE >> lower
-    scale = size * (1.0 / SIZE)
-    start = base + (4 * (SIZE * SIZE - size * size)) // 3
-    near = _bilinear(pyramids, start, size, u * scale - 0.5, v * scale - 0.5)
-    scale *= 0.5
-    far = _bilinear(pyramids, start + size * size, size >> 1, u * scale - 0.5, v * scale - 0.5)
-    return near + weight * (far - near)
+    fine = np.uint32(level)
+    weight = level - np.float32(fine)
+    coarse = fine + np.uint32(1)
+    # One whole period keeps the coordinates positive at the rim of a rectangle.
+    u_fine = np.float32(u + SIZE) * _LEVEL_SCALE[fine]
+    v_fine = np.float32(v + SIZE) * _LEVEL_SCALE[fine]
+    half = np.float32(0.5)
+    near = _bilinear(pyramids, np.int32(base) + _LEVEL_START[fine], _LEVEL_MASK[fine],
+                     u_fine - half, v_fine - half)
+    far = _bilinear(pyramids, np.int32(base) + _LEVEL_START[coarse], _LEVEL_MASK[coarse],
+                    half * u_fine - half, half * v_fine - half)
+    return float(near + weight * (far - near))
 
 
 @kernel
@@ -199,7 +203,7 @@ def _shade_at(
     uy = c[face, 3, 1] - u * c[face, 0, 1]
     vy = c[face, 4, 1] - v * c[face, 0, 1]
     footprint = max(ux * ux + vx * vx, uy * uy + vy * vy) * depth * depth
-    return shades[face] * _sample(pyramids, bases[face], u, v, footprint)
+    return float(shades[face] * _sample(pyramids, bases[face], u, v, footprint))
 
 
 @kernel
@@ -369,7 +373,7 @@ class Renderer:
         _cover(self._coefficients, self._first_row, self._end_row, self._inverse_depth, self._faces)
 
     def radiance(self) -> NDArray[np.float32]:
-        """Return the linear radiance of the last look, float32[H, W] in 0..1, 0 where nothing is."""
+        """Return the linear radiance of the last look, float32[H, W] in 0..1; 0 for nothing."""
         result = np.empty((self._camera.height, self._camera.width), np.float32)
         _shade(
             self._coefficients, self._inverse_depth, self._faces, self._pyramids, self._bases,
@@ -387,7 +391,7 @@ class Renderer:
         return np.where(self._faces >= 0, depth, np.nan).astype(np.float32)
 
     def greatest_flow(self, pose: Pose) -> float:
-        """Return the fastest image motion of the last look in px/s, on a grid of every 4th pixel."""
+        """Return the fastest image motion of the last look in px/s, over every 4th pixel."""
         camera = self._camera
         return _greatest_flow(
             self._inverse_depth, camera.fx, camera.fy, camera.cx, camera.cy, pose.linear,

@@ -171,7 +171,7 @@ class _Builder:
 
 
 def room(seed: int) -> Scene:
-    """Return a furnished room of 8 x 6 x 2.8 m; x within 1.7 and y within 1.4 m are free to walk."""
+    """Return a furnished room of 8 x 6 x 2.8 m; x up to 1.7 and y up to 1.4 m are free to walk."""
     b = _Builder(seed)
     b.hall((-4, -3, 0), (4, 3, 2.8), ("wallpaper", "bricks"), "planks", "panels")
     # Shelves along the left wall, a cabinet with a picture above it ahead, a sofa behind.

@@ -206,7 +206,7 @@ class EventSensor:
             )
             parts.append((self._t[:count].copy(), self._x[:count].copy(),
                           self._y[:count].copy(), self._p[:count].copy()))
-        t, x, y, p = (np.concatenate(column) for column in zip(*parts))
+        t, x, y, p = (np.concatenate(column) for column in zip(*parts, strict=True))
         sorted_columns = (np.empty_like(t), np.empty_like(x), np.empty_like(y), np.empty_like(p))
         begin = np.zeros(end_us - self._now_us + 1, np.int64)
         _read_out(self._now_us, t, x, y, p, begin, *sorted_columns)

@@ -18,7 +18,9 @@ _DRAWN = 2 * SIZE
 Image = NDArray[np.float64]
 
 
-def _noise(generator: np.random.Generator, slope: float, lowest: float, stretch: float = 1.0) -> Image:
+def _noise(
+    generator: np.random.Generator, slope: float, lowest: float, stretch: float = 1.0
+) -> Image:
     """Return periodic noise, mean 0 and deviation 1, with amplitude ~ 1 / frequency^slope.
 
     Args:
@@ -31,11 +33,14 @@ def _noise(generator: np.random.Generator, slope: float, lowest: float, stretch:
     columns = np.fft.rfftfreq(_DRAWN, 1.0 / _DRAWN)[None, :]
     frequency = np.hypot(rows, columns)
     amplitude = np.where(
-        (frequency >= lowest) & (frequency <= SIZE * 0.45), np.maximum(frequency, 1.0) ** -slope, 0.0
+        (frequency >= lowest) & (frequency <= SIZE * 0.45),
+        np.maximum(frequency, 1.0) ** -slope, 0.0,
     )
     phase = generator.uniform(0.0, 2.0 * np.pi, amplitude.shape)
-    image = np.fft.irfft2(amplitude * np.exp(1j * phase), s=(_DRAWN, _DRAWN))
-    return (image - image.mean()) / image.std()
+    image: Image = np.fft.irfft2(amplitude * np.exp(1j * phase), s=(_DRAWN, _DRAWN))
+    image -= image.mean()
+    image /= image.std()
+    return image
 
 
 def _grid() -> tuple[Image, Image]:

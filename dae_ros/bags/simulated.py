@@ -1,0 +1,75 @@
+"""What the simulator yields, as serialized ROS 2 messages: for `simulator_node` and for bags."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dae_ros.bags.message_types import CAMERA_INFO, EVENT_ARRAY, EVENT_PACKET, IMAGE
+from dae_ros.bags.messages import CameraInfo, write_camera_info, write_image
+from dae_ros.events import cdr
+from dae_ros.events.codecs import create_decoder
+from dae_ros.events.frame import Frame
+from dae_ros.events.packet import EventPacket
+from dae_ros.simulation.camera import Camera
+from dae_ros.simulation.simulation import EVENT_ARRAY_CDR, Simulation
+
+EVENTS_TOPIC = "events"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimulatedMessage:
+    """One message.
+
+    Attributes:
+        topic: relative name, a key of `simulated_topics`.
+        stamp_ns: its `header.stamp`.
+        data: CDR bytes.
+    """
+
+    topic: str
+    stamp_ns: int
+    data: bytes
+
+
+def simulated_topics(encoding: str) -> dict[str, str]:
+    """Return relative topic -> message type for an encoding of `SimulatorParameters`."""
+    return {
+        EVENTS_TOPIC: EVENT_ARRAY if encoding == "dvs_msgs" else EVENT_PACKET,
+        "image_raw": IMAGE,
+        "camera_info": CAMERA_INFO,
+        "depth_truth": IMAGE,
+        "depth_truth/camera_info": CAMERA_INFO,
+    }
+
+
+def simulated_messages(simulation: Simulation) -> Iterator[SimulatedMessage]:
+    """Yield every message in order of its stamp; an image is followed by its camera_info."""
+    camera = calibration(simulation.camera)
+    for item in simulation.run():
+        stamp_ns = item.stamp_ns
+        if isinstance(item, EventPacket):
+            yield SimulatedMessage(EVENTS_TOPIC, stamp_ns, serialize_packet(item))
+            continue
+        image, topic, info = (
+            (item.image, "image_raw", "camera_info") if isinstance(item, Frame)
+            else (item.depth, "depth_truth", "depth_truth/camera_info"))
+        yield SimulatedMessage(topic, stamp_ns, write_image(image, stamp_ns, item.frame_id))
+        yield SimulatedMessage(info, stamp_ns, write_camera_info(camera, stamp_ns, item.frame_id))
+
+
+def serialize_packet(packet: EventPacket) -> bytes:
+    """Return an EventPacket message, or a dvs_msgs EventArray for `event_array_cdr`."""
+    if packet.encoding != EVENT_ARRAY_CDR:
+        return cdr.write_packet(packet)
+    events = create_decoder(packet.encoding, packet.width, packet.height).decode(packet.payload)
+    return cdr.write_event_array(
+        events, packet.height, packet.width, packet.stamp_ns, packet.frame_id)
+
+
+def calibration(camera: Camera) -> CameraInfo:
+    """Return a pinhole camera as a calibration: plumb_bob without distortion."""
+    return CameraInfo(
+        camera.height, camera.width, "plumb_bob", (0.0,) * 5,
+        tuple(camera.matrix().ravel().tolist()), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        (camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0))

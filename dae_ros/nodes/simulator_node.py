@@ -1,0 +1,156 @@
+"""Publishes a simulated event camera: events, grey frames, true depth, calibration.
+
+Nothing is dropped: everything is published reliably, and in batches that every subscriber has
+acknowledged before the next begins. Where the machine cannot keep up with `rate`, or a
+subscriber cannot, simulated time runs slower.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
+
+from dae_ros.bags.simulated import EVENTS_TOPIC, simulated_messages, simulated_topics
+from dae_ros.nodes.conversions import ns_to_stamp
+from dae_ros.nodes.entry import EXIT_FAILURE, run
+from dae_ros.nodes.parameter_binding import declare
+from dae_ros.nodes.qos import message_class
+from dae_ros.parameters import SimulatorParameters
+from dae_ros.runtime.worker import Worker
+from dae_ros.simulation.simulation import Simulation
+
+PUBLISHER_DEPTH = 1000
+# A batch must fit the publishers' history, or unacknowledged messages would be overwritten.
+BATCH_MESSAGES = 400
+BATCH_BYTES = 16_000_000
+# Other subscribers of the same process are matched shortly after the one that was waited for.
+SETTLE_S = 0.3
+# The longest sleep of the simulating thread, which bounds how fast it stops.
+SLEEP_S = 0.02
+ACKNOWLEDGE_POLL_S = 0.002
+NOTICE_PERIOD_S = 5.0
+STOP_TIMEOUT_S = 5.0
+
+
+class SimulatorNode(Node):
+    """Node `simulator`; with a `duration_s` it ends once everything has been acknowledged.
+
+    Topics, relative to its namespace: `events` (EventPacket, or dvs_msgs EventArray with
+    `encoding: dvs_msgs`), `image_raw` (mono8), `camera_info`, `depth_truth` (32FC1, m),
+    `depth_truth/camera_info`, and `/clock` where `publish_clock` is set.
+
+    Raises:
+        ConfigurationError: a parameter is out of range, or the event messages are not installed.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__("simulator", **arguments)
+        self.exit_code: int | None = None
+        self._parameters = declare(self, SimulatorParameters)
+        qos = QoSProfile(depth=PUBLISHER_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+        self._outputs: dict[str, Any] = {
+            topic: self.create_publisher(message_class(type_name), topic, qos)
+            for topic, type_name in simulated_topics(self._parameters.encoding).items()
+        }
+        self._clock_publisher = (
+            self.create_publisher(Clock, "/clock", 1) if self._parameters.publish_clock else None)
+        self._steps = self._run()
+        self._thread = Worker("simulator", self._turn, self._failed)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop simulating."""
+        if not self._thread.stop(STOP_TIMEOUT_S):
+            self.get_logger().error(f"the simulation did not stop within {STOP_TIMEOUT_S:g} s")
+
+    def _turn(self) -> None:
+        """Go on to the next place where the thread may be stopped."""
+        next(self._steps, None)
+        if self.exit_code is not None:
+            time.sleep(SLEEP_S)
+
+    def _failed(self, _: BaseException, text: str) -> None:
+        if not self.context.ok():
+            # A signal has shut rclpy down, and a publisher failed because of it.
+            return
+        self.get_logger().fatal(f"the simulation has stopped\n{text}")
+        self.exit_code = EXIT_FAILURE
+
+    def _run(self) -> Iterator[None]:
+        """Simulate and publish everything; yields wherever it would otherwise wait."""
+        # Textures and kernels first: they take seconds in which subscribers can appear.
+        messages = simulated_messages(Simulation(self._parameters))
+        message = next(messages, None)
+        yield from self._wait_for_subscribers()
+        count = batch_messages = batch_bytes = 0
+        first_ns = 0 if message is None else message.stamp_ns
+        start_s = time.monotonic()
+        while message is not None:
+            due_s = start_s + (message.stamp_ns - first_ns) / 1e9 / self._parameters.rate
+            while (now_s := time.monotonic()) < due_s:
+                time.sleep(min(SLEEP_S, due_s - now_s))
+                yield
+            if self._clock_publisher is not None:
+                self._clock_publisher.publish(Clock(clock=ns_to_stamp(message.stamp_ns)))
+            self._outputs[message.topic].publish(message.data)
+            count += 1
+            batch_messages, batch_bytes = batch_messages + 1, batch_bytes + len(message.data)
+            if batch_messages >= BATCH_MESSAGES or batch_bytes >= BATCH_BYTES:
+                yield from self._wait_acknowledged()
+                batch_messages = batch_bytes = 0
+            last_ns = message.stamp_ns
+            yield
+            message = next(messages, None)
+            if message is None:
+                yield from self._wait_acknowledged()
+                simulated_s, wall_s = (last_ns - first_ns) / 1e9, time.monotonic() - start_s
+                self.get_logger().info(
+                    f"simulated {simulated_s:.2f} s in {wall_s:.2f} s, {count} messages")
+        self.exit_code = 0
+
+    def _wait_for_subscribers(self) -> Iterator[None]:
+        wanted = self._parameters.wait_subscribers
+        output = self._outputs[EVENTS_TOPIC]
+        deadline_s = time.monotonic() + self._parameters.wait_timeout_s
+        while output.get_subscription_count() < wanted:
+            if time.monotonic() >= deadline_s:
+                self.get_logger().warning(
+                    f"'{output.topic_name}' has {output.get_subscription_count()} subscribers "
+                    f"after {self._parameters.wait_timeout_s:g} s, not {wanted}; starting all "
+                    "the same")
+                return
+            time.sleep(SLEEP_S)
+            yield
+        if wanted:
+            settled_s = time.monotonic() + SETTLE_S
+            while time.monotonic() < settled_s:
+                time.sleep(SLEEP_S)
+                yield
+
+    def _wait_acknowledged(self) -> Iterator[None]:
+        notice_s = time.monotonic() + NOTICE_PERIOD_S
+        for publisher in self._outputs.values():
+            # Polled: rclpy keeps the GIL for as long as it waits.
+            while not publisher.wait_for_all_acked(Duration()):
+                if time.monotonic() > notice_s:
+                    self.get_logger().info(
+                        f"waiting for the subscribers of '{publisher.topic_name}' to take what "
+                        "was sent", throttle_duration_sec=NOTICE_PERIOD_S)
+                time.sleep(ACKNOWLEDGE_POLL_S)
+                yield
+
+
+def main(args: list[str] | None = None) -> int:
+    """Simulate until the end or until it is interrupted; returns the exit code."""
+    return run(SimulatorNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
