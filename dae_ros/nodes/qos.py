@@ -17,6 +17,9 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 
 from dae_ros.errors import ConfigurationError
 
+# What every node publishes; no help in a list of what there is.
+INFRASTRUCTURE = frozenset({"/rosout", "/parameter_events", "/diagnostics", "/clock"})
+
 # Called with the message, or its serialized bytes where `raw`, and the type's name.
 Received: TypeAlias = "Callable[[Any, str], None]"
 
@@ -214,12 +217,20 @@ class MatchedSubscription:
         self._subscription = None
         self._made_for = None
 
+    def _published_by_others(self, name: str) -> bool:
+        own = (self._node.get_namespace(), self._node.get_name())
+        return any((info.node_namespace, info.node_name) != own
+                   for info in self._node.get_publishers_info_by_topic(name))
+
     def _waiting(self) -> str:
-        there = sorted(
-            f"{name} ({', '.join(found)})"
-            for name, found in self._node.get_topic_names_and_types()
-            if self._node.get_publishers_info_by_topic(name)
-            and (not self._types or set(found) & set(self._types)))
-        listed = f"topics that carry such a type: {', '.join(there)}" if there else (
-            "no topic carries " + (" or ".join(self._types) if self._types else "anything"))
-        return f"nobody publishes '{self.name}' yet; {listed}"
+        published = {
+            name: found for name, found in self._node.get_topic_names_and_types()
+            if name not in INFRASTRUCTURE and self._published_by_others(name)}
+        fitting = {name: found for name, found in published.items()
+                   if not self._types or set(found) & set(self._types)}
+        listed = ", ".join(
+            f"{name} ({', '.join(found)})" for name, found in sorted((fitting or published).items()))
+        if fitting:
+            return f"nobody publishes '{self.name}' yet; topics of such a type: {listed}"
+        return (f"nobody publishes '{self.name}' yet, and no topic has a type that fits; there "
+                f"are: {listed or 'none at all'}")

@@ -1,0 +1,224 @@
+"""What a depth node does with bad input, gaps, failing networks, and repeated lifecycles."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from event_camera_msgs.msg import EventPacket
+from rclpy.lifecycle import TransitionCallbackReturn
+from sensor_msgs.msg import Image
+
+from dae_ros.errors import InferenceError
+from dae_ros.events.cdr import write_packet
+from dae_ros.nodes.depth_worker import FAILURES_IN_A_ROW
+
+
+@pytest.fixture
+def running(graph, depth):
+    """Return an active depth node that keeps every window, and a matched publisher."""
+    node = depth(overload="queue")
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    publisher = graph.publisher(EventPacket, "events")
+    graph.until(lambda: publisher.get_subscription_count() == 1)
+    return node, publisher
+
+
+def send(publisher, camera, count):
+    """Publish some packets of a camera."""
+    for _ in range(count):
+        publisher.publish(write_packet(camera.packet()))
+
+
+def pipeline_of(node):
+    """Return the latest counters of a node's pipeline."""
+    return node._worker.snapshot.pipeline
+
+
+def test_damaged_messages_are_counted_and_the_stream_goes_on(graph, camera, running, capfd):
+    """Unknown encodings, false lengths and empty payloads cost nothing but themselves."""
+    node, publisher = running
+    images = graph.listen(Image, "depth/relative")
+    send(publisher, camera, 15)
+    good = camera.packet()
+    publisher.publish(write_packet(dataclasses.replace(good, encoding="evt9")))
+    whole = write_packet(good)
+    length_at = len(whole) - len(good.payload) - 4
+    for claimed in (len(good.payload) + 1, 2**31):
+        # DDS carries whole messages only; a length that lies is what truncation looks like.
+        publisher.publish(whole[:length_at] + claimed.to_bytes(4, "little")
+                          + whole[length_at + 4:])
+    publisher.publish(write_packet(dataclasses.replace(good, payload=b"")))
+    publisher.publish(whole)
+    send(publisher, camera, 30)
+    graph.until(lambda: len(images) >= 3)
+    graph.until(lambda: node._worker.snapshot.errors.get("malformed_packet") == 2)
+    errors = pipeline_of(node).errors
+    assert errors == {"unsupported_encoding": 1}
+    logged = capfd.readouterr().err
+    assert "evt9" in logged
+    graph.until(lambda: pipeline_of(node).events == 46 * camera.count)
+
+
+def test_lost_messages_and_restarts_are_gaps(graph, camera, running):
+    """A jump in seq is counted as lost; a counter that falls resets the state."""
+    node, publisher = running
+    send(publisher, camera, 10)
+    camera.packet()
+    camera.packet()
+    send(publisher, camera, 10)
+    graph.until(lambda: pipeline_of(node).gaps.get("lost") == 1)
+    assert pipeline_of(node).drops["lost_packets"] == 2
+    camera.seq = 1
+    send(publisher, camera, 10)
+    graph.until(lambda: pipeline_of(node).resets.get("restart") == 1)
+
+
+def test_a_change_of_resolution_goes_on_at_the_new_size(graph, camera, running):
+    """After a change of size the images have the new size, and the reset has its cause."""
+    node, publisher = running
+    images = graph.listen(Image, "depth/relative")
+    send(publisher, camera, 25)
+    graph.until(lambda: images)
+    other = type(camera)(height=32, width=80)
+    other.seq, other.time_us = camera.seq, camera.time_us
+    send(publisher, other, 25)
+    graph.until(lambda: (images[-1].height, images[-1].width) == (32, 80))
+    graph.until(lambda: pipeline_of(node).resets.get("resolution") == 1)
+
+
+def test_ten_failures_in_a_row_end_in_inactive_with_an_error(graph, camera, running, capfd):
+    """A backend that keeps failing stops depth, keeps the process, and shows in diagnostics."""
+    node, publisher = running
+    reports = graph.listen(DiagnosticArray, "/diagnostics")
+
+    def failing(_):
+        raise InferenceError("out of memory")
+
+    node._worker.estimator.estimate = failing
+    send(publisher, camera, 10 * FAILURES_IN_A_ROW + 30)
+    graph.until(lambda: publisher.get_subscription_count() == 0)
+    graph.until(lambda: any(
+        status.level == b"\x02" and "windows in a row failed" in status.message
+        for report in reports for status in report.status))
+    assert "out of memory" in capfd.readouterr().err
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+def test_single_failures_cost_one_window(graph, camera, running):
+    """Fewer failures than the limit drop their windows only."""
+    node, publisher = running
+    images = graph.listen(Image, "depth/relative")
+    estimate, calls = node._worker.estimator.estimate, []
+
+    def sometimes(image):
+        calls.append(1)
+        if len(calls) % 2:
+            raise InferenceError("now and then")
+        return estimate(image)
+
+    node._worker.estimator.estimate = sometimes
+    send(publisher, camera, 70)
+    graph.until(lambda: len(images) >= 2)
+    graph.until(lambda: pipeline_of(node).errors.get("inference", 0) >= 3)
+    assert publisher.get_subscription_count() == 1
+
+
+def test_a_network_that_only_gives_nan_is_stopped(graph, camera, running):
+    """Non-finite output in every window is a fault too, not an endless row of resets."""
+    node, publisher = running
+    node._worker.estimator._network.register_forward_hook(
+        lambda module, inputs, output: (output[0] * float("nan"), output[1]))
+    for _ in range(40):
+        send(publisher, camera, 10)
+        graph.spin(0.05)
+        if publisher.get_subscription_count() == 0:
+            break
+    graph.until(lambda: publisher.get_subscription_count() == 0)
+    assert "NaN" in node._fault.message
+
+
+def test_an_error_of_the_program_leads_to_unconfigured(graph, camera, running, capfd):
+    """A bug in the worker is logged with its traceback; the node can be configured again."""
+    node, publisher = running
+
+    def broken(_):
+        raise ZeroDivisionError("a bug")
+
+    node._worker.estimator.estimate = broken
+    send(publisher, camera, 30)
+    graph.until(lambda: node._worker is None)
+    logged = capfd.readouterr().err
+    assert "ZeroDivisionError: a bug" in logged
+    assert "Traceback" in logged
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+def test_deactivation_forgets_what_was_received_and_keeps_the_model(graph, camera, running):
+    """After a pause depth goes on with the same model, a new state, and nothing of before."""
+    node, publisher = running
+    images = graph.listen(Image, "depth/relative")
+    send(publisher, camera, 25)
+    graph.until(lambda: len(images) >= 1)
+    estimator = node._worker.estimator
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    graph.until(lambda: publisher.get_subscription_count() == 0)
+    before = len(images)
+    camera.time_us += 50_000
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    graph.until(lambda: publisher.get_subscription_count() == 1)
+    resumed_us = camera.time_us
+    send(publisher, camera, 25)
+    graph.until(lambda: len(images) > before)
+    assert node._worker.estimator is estimator
+    graph.until(lambda: pipeline_of(node).resets.get("deactivated") == 1)
+    stamp = images[before].header.stamp
+    end_us = (stamp.sec * 10**9 + stamp.nanosec - 1_700_000_000_000_000_000) // 1000
+    assert end_us >= resumed_us + 50_000, "a window reached back into what was before the pause"
+
+
+def resident_bytes():
+    """Return the resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_fifty_lifecycles_leave_no_thread_subscription_or_memory(graph, camera, depth):
+    """configure, activate, depth, deactivate, cleanup: fifty times, with nothing left behind."""
+    node = depth(overload="queue", color_far_m=10.0)
+    publisher = graph.publisher(EventPacket, "events")
+    images = graph.listen(Image, "depth/relative")
+    threads = threading.active_count()
+    entities = None
+    memory = []
+    for cycle in range(50):
+        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        if cycle % 10 == 0:
+            graph.until(lambda: publisher.get_subscription_count() == 1)
+            before = len(images)
+            camera.time_us += 1_000_000
+            send(publisher, camera, 25)
+            graph.until(lambda count=before: len(images) > count)
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+        counts = [len(list(found)) for found in (
+            node.publishers, node.subscriptions, node.timers, node.guards, node.services)]
+        entities = entities or counts
+        assert counts == entities
+        assert threading.active_count() == threads
+        if cycle >= 19:
+            images.clear()
+            gc.collect()
+            memory.append(resident_bytes())
+    graph.until(lambda: publisher.get_subscription_count() == 0)
+    slope = np.polyfit(np.arange(len(memory)), memory, 1)[0]
+    assert slope < 200_000, f"memory grows by {slope / 1e3:.0f} kB in each cycle"

@@ -1,0 +1,127 @@
+"""Subscriptions find type and quality of service on the graph, and say what is missing."""
+
+from __future__ import annotations
+
+import pytest
+from event_camera_msgs.msg import EventPacket
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+from std_msgs.msg import String
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.nodes.qos import MatchedSubscription, Offer, matched_qos, message_class
+
+PACKET = "event_camera_msgs/msg/EventPacket"
+
+
+def offer(**changes):
+    """Return an offer of one reliable, volatile publisher."""
+    values = {"types": (PACKET,), "reliable": True, "transient_local": False,
+              "publishers": ("/camera",), **changes}
+    return Offer(**values)
+
+
+def subscribe(graph, **changes):
+    """Return a matched subscription of the peer, refreshed by a timer, and what it receives."""
+    received = []
+    options = {"raw": False, "depth": 10, **changes}
+    found = MatchedSubscription(
+        graph.peer, "events", [PACKET], lambda message, kind: received.append((message, kind)),
+        **options)
+    graph.peer.create_timer(0.05, found.refresh)
+    return found, received
+
+
+def test_the_profile_is_the_strongest_that_every_publisher_satisfies():
+    """Reliable, transient local and keep-all only where the offer allows them."""
+    best = matched_qos(offer(), depth=7, keep_all=True)
+    assert best.reliability == ReliabilityPolicy.RELIABLE
+    assert best.history == HistoryPolicy.KEEP_ALL
+    assert best.durability == DurabilityPolicy.VOLATILE
+    weak = matched_qos(offer(reliable=False), depth=7, keep_all=True)
+    assert weak.reliability == ReliabilityPolicy.BEST_EFFORT
+    assert (weak.history, weak.depth) == (HistoryPolicy.KEEP_LAST, 7)
+    latched = matched_qos(offer(transient_local=True), depth=1)
+    assert latched.durability == DurabilityPolicy.TRANSIENT_LOCAL
+    insisted = matched_qos(offer(reliable=False), reliability="reliable", depth=1)
+    assert insisted.reliability == ReliabilityPolicy.RELIABLE
+
+
+@pytest.mark.parametrize("reliable", [True, False], ids=["reliable", "best_effort"])
+def test_messages_of_either_publisher_arrive(graph, reliable):
+    """A driver's best effort and a recording's reliable publisher are both heard."""
+    publisher = graph.publisher(EventPacket, "events", reliable=reliable)
+    found, received = subscribe(graph)
+    graph.until(lambda: publisher.get_subscription_count() == 1)
+    assert found.reliable is reliable
+    assert found.problem is None
+    publisher.publish(EventPacket(seq=5))
+    graph.until(lambda: received)
+    assert received[0][0].seq == 5
+    assert received[0][1] == PACKET
+
+
+# rclpy itself reports the moment of mismatch, through a method that it deprecates.
+@pytest.mark.filterwarnings("ignore:Deprecated in favor of:DeprecationWarning")
+def test_the_subscription_is_made_anew_when_the_offer_changes(graph):
+    """A best-effort publisher that joins a reliable one is heard as well."""
+    first = graph.publisher(EventPacket, "events", reliable=True)
+    found, received = subscribe(graph)
+    graph.until(lambda: first.get_subscription_count() == 1)
+    second = graph.publisher(EventPacket, "events", reliable=False)
+    graph.until(lambda: second.get_subscription_count() == 1)
+    assert not found.reliable
+    graph.until(lambda: first.get_subscription_count() == 1)
+    first.publish(EventPacket(seq=1))
+    second.publish(EventPacket(seq=2))
+    graph.until(lambda: len(received) == 2)
+
+
+@pytest.mark.filterwarnings("ignore:Deprecated in favor of:DeprecationWarning")
+def test_insisting_on_reliable_names_the_publisher_that_is_not(graph):
+    """A demand that cannot be met is a sentence, not silence."""
+    graph.publisher(EventPacket, "events", reliable=False)
+    found, _ = subscribe(graph, reliability="reliable")
+    graph.until(lambda: found.problem is not None and "best effort" in found.problem)
+    assert "/peer" in found.problem
+    assert "set the reliability to auto" in found.problem
+
+
+def test_an_absent_topic_lists_the_topics_that_would_fit(graph):
+    """While nobody publishes, the problem names the topics that carry events."""
+    found, _ = subscribe(graph)
+    graph.publisher(String, "/own")
+    other = graph.add(Node("other"))
+    other.create_publisher(String, "/chatter", 1)
+    graph.until(lambda: "/chatter (std_msgs/msg/String)" in (found.problem or ""))
+    assert "/own" not in found.problem
+    other.create_publisher(EventPacket, "/camera/left", 1)
+    graph.until(lambda: f"/camera/left ({PACKET})" in (found.problem or ""))
+    assert "'/events'" in found.problem
+    assert "/chatter" not in found.problem
+
+
+def test_a_topic_of_another_type_is_named(graph):
+    """A string topic under the expected name is refused with both types."""
+    graph.publisher(String, "events")
+    found, _ = subscribe(graph)
+    graph.until(lambda: "std_msgs/msg/String" in (found.problem or ""))
+    assert PACKET in found.problem
+    assert found.type_name is None
+
+
+def test_a_missing_message_package_is_named_with_its_source():
+    """rclpy needs the package even for raw bytes; the error says which, and where it is."""
+    with pytest.raises(ConfigurationError) as caught:
+        message_class("prophesee_event_msgs/msg/EventArray")
+    assert "'prophesee_event_msgs'" in caught.value.message
+    assert "built from source" in caught.value.message
+    assert message_class(PACKET) is EventPacket
+
+
+def test_the_profile_of_images_is_reliable():
+    """Large best-effort images vanish, so outputs are reliable and shallow."""
+    from dae_ros.nodes.qos import output_qos
+
+    profile = output_qos()
+    assert profile == QoSProfile(depth=2, reliability=ReliabilityPolicy.RELIABLE)
