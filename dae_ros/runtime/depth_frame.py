@@ -97,7 +97,7 @@ class DepthScale:
         """
         if not self.metric:
             return prediction
-        metres = prediction * np.float32(self.scale) + np.float32(self.shift)
+        metres: FloatImage = prediction * np.float32(self.scale) + np.float32(self.shift)
         if self.orientation == "inverse_depth":
             with np.errstate(divide="ignore"):
                 metres = np.float32(1.0) / metres

@@ -62,7 +62,7 @@ class DepthPipeline:
             ring_capacity_bytes=parameters.ring_mb * 1_000_000,
         )
         self._inbox: deque[tuple[EventPacket | Frame, int]] = deque()
-        self._parts: Iterator[StreamPart] = iter(())
+        self._parts: deque[StreamPart] = deque()
         self._surface: TencodeSurface | None = None
         self._tally = Tally()
         self._dropped: Counter[str] = Counter()
@@ -118,7 +118,7 @@ class DepthPipeline:
     def restart(self, cause: str) -> None:
         """Forget everything that came before: queued packets, ring, windows, recurrent state."""
         self._inbox.clear()
-        self._parts = iter(())
+        self._parts.clear()
         self._stream.reset()
         self._begin_again(cause)
 
@@ -154,9 +154,8 @@ class DepthPipeline:
 
     def _absorb_next(self) -> bool:
         """Take in one part, decoding the next packet if none is left; False if nothing waits."""
-        part = self._next_part()
-        if part is not None:
-            self._absorb(part)
+        if self._parts:
+            self._absorb(self._parts.popleft())
             return True
         if not self._inbox:
             return False
@@ -167,23 +166,16 @@ class DepthPipeline:
         self._tally.packets += 1
         if not self._parameters.frame_id:
             self._frame_id = item.frame_id
-        self._parts = (
-            piece for part in self._stream.feed(item) for piece in self._split(part))
         begin_ns = self._clock_ns()
-        part = self._next_part()
-        self._tally.time("decode", self._clock_ns() - begin_ns)
-        if part is not None:
-            self._absorb(part)
-        return True
-
-    def _next_part(self) -> StreamPart | None:
-        """Return the next part of the packet in hand; the first one decodes it."""
         try:
-            return next(self._parts, None)
+            parts = self._stream.feed(item)
         except PacketError as error:
             self._tally.errors[error.code] += 1
             self._on_packet_error(error)
-            return None
+            return True
+        self._tally.time("decode", self._clock_ns() - begin_ns)
+        self._parts.extend(piece for part in parts for piece in self._split(part))
+        return True
 
     def _split(self, part: StreamPart) -> Iterator[StreamPart]:
         """Cut a part that would push its own beginning out of the ring before it is used."""
@@ -226,7 +218,6 @@ class DepthPipeline:
             if part.gap.breaks_time:
                 self._begin_again(part.gap.cause)
             elif (part.gap.duration_ns or 0) > self._parameters.gap_reset_ms * 1_000_000:
-                self._stream.ring.clear()
                 self._begin_again("gap")
         events = part.events
         if len(events):
@@ -239,7 +230,7 @@ class DepthPipeline:
                 self._windows.begin(first_ns)
             elif isinstance(self._windows, CountWindows):
                 self._windows.begin_at(self._stream.ring.total_pushed)
-        self._stream.push(part)
+        self._stream.ring.push(events)
         if self._parameters.window == "trigger" and isinstance(self._windows, StampWindows):
             for stamp_ns in part.triggers.t[part.triggers.edge == 1].tolist():
                 if not self._windows.add(stamp_ns):
@@ -248,6 +239,7 @@ class DepthPipeline:
             self._newest_ns = part.newest_time_ns
 
     def _begin_again(self, cause: str) -> None:
+        self._stream.ring.clear()
         self._surface = None
         self._windows.restart()
         self._newest_ns = None

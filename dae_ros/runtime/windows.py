@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from dae_ros.events.ring_buffer import EventRing
 from dae_ros.parameters import DepthParameters
 
-Overload: TypeAlias = Literal["latest", "merge", "queue"]
 US = 1_000
 
 
@@ -55,7 +54,7 @@ class TimeWindows:
         self._index += count
         return count
 
-    def take(self, ring: EventRing, newest_ns: int, overload: Overload) -> Window | None:
+    def take(self, ring: EventRing, newest_ns: int, overload: str) -> Window | None:
         """Return the next closed window, None while there is none."""
         if self._next_end_ns is None or newest_ns < self._next_end_ns:
             return None
@@ -90,7 +89,7 @@ class CountWindows:
         if self._next is None:
             self._next = event_index + self.length_events
 
-    def take(self, ring: EventRing, newest_ns: int, overload: Overload) -> Window | None:
+    def take(self, ring: EventRing, newest_ns: int, overload: str) -> Window | None:
         """Return the next closed window, None while there is none."""
         if self._next is None:
             return None
@@ -147,7 +146,7 @@ class StampWindows:
         self._ends_ns.append(end_ns)
         return True
 
-    def take(self, ring: EventRing, newest_ns: int, overload: Overload) -> Window | None:
+    def take(self, ring: EventRing, newest_ns: int, overload: str) -> Window | None:
         """Return the next closed window that the ring still covers, None while there is none."""
         first_ns: int | None = None
         while self._ends_ns and self._ends_ns[0] <= newest_ns:

@@ -17,7 +17,7 @@ def time_windows(
     """
     if not times_ns:
         return []
-    end = 0
+    end = times_ns[0] - times_ns[0] % hop_ns  # a multiple of the hop that is early enough
     while end - length_ns < times_ns[0]:
         end += hop_ns
     stepped = []
