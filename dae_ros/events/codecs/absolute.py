@@ -32,6 +32,7 @@ from dae_ros.events.codecs.layout import (
     BEFORE_SYNC,
     BREAK_CAPACITY,
     BREAKS,
+    DONE,
     DROPPED,
     EVENTS,
     INVALID,
@@ -92,6 +93,7 @@ def _order(
         state[NOW_KNOWN] = 1
     if i == n and broken < BREAK_CAPACITY:
         counts[OUT_OF_BOUNDS] += capacity - n - state[DROPPED]
+        state[DONE] = 1
     state[ORDERED] = i
     state[BREAKS] = broken
 

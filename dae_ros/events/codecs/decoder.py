@@ -147,16 +147,14 @@ class Decoder:
         state = self._state
         state[: layout.PAYLOAD_STATE] = 0
         cuts: list[tuple[int, int]] = []
-        while True:
+        while not state[layout.DONE]:
+            state[layout.BREAKS] = 0
             self._codec.decode(
                 octets, time_base_ns, self.width, self.height, layout.TOLERANCE_NS, state,
                 self._counts, t, x, y, p, trigger_t, trigger_edge, trigger_channel, self._breaks,
             )  # fmt: skip
-            broken = int(state[layout.BREAKS])
-            cuts.extend((int(first), int(back)) for first, back in self._breaks[:broken])
-            if broken < layout.BREAK_CAPACITY:
-                break
-            state[layout.BREAKS] = 0
+            if state[layout.BREAKS]:
+                cuts.extend(map(tuple, self._breaks[: state[layout.BREAKS]].tolist()))
 
         stored = int(state[layout.EVENTS])
         if 2 * stored < events:  # do not keep memory for events that were dropped

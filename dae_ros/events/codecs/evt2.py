@@ -22,6 +22,7 @@ from dae_ros.events.codecs.layout import (
     BEFORE_SYNC,
     BREAK_CAPACITY,
     BREAKS,
+    DONE,
     DROPPED,
     EVENTS,
     NOW,
@@ -170,6 +171,7 @@ def decode_evt2(
             counts[UNKNOWN_WORD] += 1
     if i == words.size and state[BREAKS] < BREAK_CAPACITY:
         counts[OUT_OF_BOUNDS] += t.size - 1 - np.int64(n) - state[DROPPED]
+        state[DONE] = 1
     state[POSITION] = i
     state[EVENTS] = np.int64(n)
 
@@ -243,5 +245,6 @@ def decode_evt21(
             counts[UNKNOWN_WORD] += 1
     if i == words.size and state[BREAKS] < BREAK_CAPACITY:
         counts[OUT_OF_BOUNDS] += t.size - 1 - np.int64(n) - state[DROPPED]
+        state[DONE] = 1
     state[POSITION] = i
     state[EVENTS] = np.int64(n)

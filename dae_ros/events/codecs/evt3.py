@@ -26,6 +26,7 @@ from dae_ros.events.codecs.layout import (
     BEFORE_SYNC,
     BREAK_CAPACITY,
     BREAKS,
+    DONE,
     DROPPED,
     EVENTS,
     NOT_CD,
@@ -62,40 +63,123 @@ HALF_RANGE = 2048  # in units of TIME_HIGH
 # A step forward by nearly the whole range is a step back over the wrap: two units are 8.2 ms.
 SEAM = 4096 - 2
 
-# Tables by word type keep the hot loop free of branches that the processor cannot predict.
+# While it is being decoded an event is one int64: polarity and column as in ADDR_X (bits 11..0),
+# row (22..12) and the time in us since `origin_us` (from 23 on, signed). Each common word then
+# replaces one field, by tables over the word type: no branch that the processor cannot predict.
+_ROW_SHIFT = 12
+_TIME_SHIFT = 23
+_KEEP = np.full(16, -1, np.int64)
+_TAKE = np.zeros(16, np.int64)
+_SHIFT = np.zeros(16, np.int64)
+for _code, _take, _shift in ((0x0, 0x7FF, _ROW_SHIFT), (0x2, 0xFFF, 0), (0x6, 0xFFF, _TIME_SHIFT)):
+    _KEEP[_code] = ~(_take << _shift)
+    _TAKE[_code] = _take
+    _SHIFT[_code] = _shift
 _EVENT = np.zeros(16, np.uint64)
 _EVENT[0x2] = 1
-_ROW = np.zeros(16, np.int64)
-_ROW[0x0] = -1
-_LOW = np.zeros(16, np.int64)
-_LOW[0x6] = -1
-_HIGH = np.zeros(16, np.int64)
-_HIGH[0x8] = -1
-_RARE = np.ones(16, np.int64)
-_RARE[[0x0, 0x2, 0x6, 0x8]] = 0
+# A word is rare where it differs in these bits from the last TIME_HIGH: types other than the four
+# common ones always do, a TIME_HIGH does when its time changed.
+_RARE = np.full(16, 0xF000, np.int64)
+_RARE[[0x0, 0x2, 0x6]] = 0
+_RARE[0x8] = 0x0FFF
+# VECT_12 and VECT_8: which bits of the word are the mask, and how many
+_VECTOR_MASK = np.zeros(16, np.int64)
+_VECTOR_BITS = np.zeros(16, np.int64)
+_VECTOR_MASK[[0x4, 0x5]] = 0xFFF, 0xFF
+_VECTOR_BITS[[0x4, 0x5]] = 12, 8
 _POPULATION = np.array([bin(mask).count("1") for mask in range(4096)], np.uint8)
+_LONGEST_US = 2**38  # what the time field can hold, with room to spare
+_LANES = np.uint64(0x0001000100010001)  # four words at a time, as the lanes of one uint64
+_BLOCK = 4096  # 16-bit counters of up to 12 per word must not overflow in a block
 
 
 @kernel
 def count(octets: Octets) -> tuple[int, int]:
     """Return how many events and triggers the payload holds, dropped ones included."""
     words = octets[: octets.size // 2 * 2].view(np.uint16)
-    singles = 0
-    vectors = 0
+    fours = octets[: octets.size // 8 * 8].view(np.uint64)
+    nibble = _LANES * np.uint64(15)
+    four = np.uint64(4)
+    events = 0
     triggers = 0
-    for i in range(words.size):
+    for start in range(0, fours.size, _BLOCK):
+        block = fours[start : start + _BLOCK]
+        # a lane whose type differs from the wanted one carries into bit 4
+        other = np.uint64(0)
+        no_vector = np.uint64(0)
+        no_trigger = np.uint64(0)
+        for i in range(block.size):
+            types = (block[i] >> np.uint64(12)) & nibble
+            other += (((types ^ (_LANES * np.uint64(2))) + nibble) >> four) & _LANES
+            vector = (types | _LANES) ^ (_LANES * np.uint64(5))
+            no_vector += ((vector + nibble) >> four) & _LANES
+            no_trigger += (((types ^ (_LANES * np.uint64(10))) + nibble) >> four) & _LANES
+        events += 4 * block.size - _sum_lanes(other)
+        triggers += 4 * block.size - _sum_lanes(no_trigger)
+        if _sum_lanes(no_vector) < 4 * block.size:
+            hits = np.uint64(0)
+            for i in range(block.size):
+                types = (block[i] >> np.uint64(12)) & nibble
+                no_12 = (((types ^ (_LANES * np.uint64(4))) + nibble) >> four) & _LANES
+                no_8 = (((types ^ (_LANES * np.uint64(5))) + nibble) >> four) & _LANES
+                bits = (no_12 ^ _LANES) * np.uint64(0xFFF) + (no_8 ^ _LANES) * np.uint64(0xFF)
+                bits &= block[i]
+                bits -= (bits >> np.uint64(1)) & np.uint64(0x5555555555555555)
+                pairs = np.uint64(0x3333333333333333)
+                bits = (bits & pairs) + ((bits >> np.uint64(2)) & pairs)
+                bits = (bits + (bits >> four)) & np.uint64(0x0F0F0F0F0F0F0F0F)
+                hits += (bits + (bits >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
+            events += _sum_lanes(hits)
+    for i in range(fours.size * 4, words.size):
         code = words[i] >> 12
-        singles += code == 2
-        vectors += (code == 4) | (code == 5)
+        if code == 4:
+            events += _POPULATION[words[i] & 4095]
+        elif code == 5:
+            events += _POPULATION[words[i] & 255]
+        events += code == 2
         triggers += code == 10
-    if vectors > 0:
-        for i in range(words.size):
-            code = words[i] >> 12
-            if code == 4:
-                singles += _POPULATION[words[i] & 4095]
-            elif code == 5:
-                singles += _POPULATION[words[i] & 255]
-    return singles, triggers
+    return events, triggers
+
+
+@kernel
+def _sum_lanes(lanes: int) -> int:
+    """Return the sum of the four 16-bit lanes of a uint64."""
+    total = np.int64(0)
+    for lane in range(4):
+        total += np.int64((lanes >> np.uint64(16 * lane)) & np.uint64(0xFFFF))
+    return total
+
+
+@kernel
+def _remove_outside(
+    begin: int,
+    end: int,
+    width: int,
+    height: int,
+    t: Int64s,
+    x: UInt16s,
+    y: UInt16s,
+    p: UInt8s,
+    breaks: Int64s,
+    broken: int,
+) -> int:
+    """Close the gaps that events outside the sensor leave; return the new end of the rows."""
+    kept = begin
+    cut = 0
+    for k in range(begin, end):
+        while cut < broken and breaks[cut, 0] <= k:
+            if breaks[cut, 0] == k:
+                breaks[cut, 0] = kept
+            cut += 1
+        t[kept] = t[k]
+        x[kept] = x[k]
+        y[kept] = y[k]
+        p[kept] = p[k]
+        kept += int(x[k] < width and y[k] < height)
+    while cut < broken:
+        breaks[cut, 0] = kept
+        cut += 1
+    return kept
 
 
 @kernel
@@ -118,19 +202,20 @@ def decode(
 ) -> None:
     """Decode words to columns (arguments: `layout`); `time_base_ns` is not used by this format.
 
-    Two loops in one: a tight one for a healthy stream, where only table look-ups decide, and a
-    step that handles every other word in full. Indices are unsigned, because numba adds a
-    wrap-around select to signed ones.
+    A tight loop for the healthy stream, a step that handles every other word in full, and a pass
+    that unpacks the events. Indices are unsigned, because numba adds a wrap-around select to
+    signed ones.
     """
     words = octets[: octets.size // 2 * 2].view(np.uint16)
     size = np.uint64(words.size)
     one = np.uint64(1)
     i = np.uint64(state[POSITION])
-    n = np.uint64(state[EVENTS])
+    begin = state[EVENTS]
+    n = np.uint64(begin)
     triggers = state[TRIGGERS]
     broken = state[BREAKS]
     dropped = state[DROPPED]
-    now = state[NOW]
+    now_us = state[NOW] // 1000
     now_known = state[NOW_KNOWN]
     sync = state[SYNC]
     high = state[HIGH]
@@ -139,50 +224,41 @@ def decode(
     base = state[BASE]
     base_polarity = state[BASE_POLARITY]
     raised = state[RAISED]
+    tolerance_us = tolerance_ns // 1000
+    origin_us = now_us // 4096 * 4096  # so that TIME_LOW is the low part of the time field
     full = False
 
     while i < size and not full:
         if sync == SYNCED and row >= 0 and raised == 0:
-            start_ns = (loops * 4096 + high) * 4_096_000
+            packed = (now_us - origin_us) << _TIME_SHIFT | row << _ROW_SHIFT
             high_word = np.int64(0x8000) | high
             while i < size:
                 word = np.int64(words[i])
                 code = np.uint64(words[i]) >> np.uint64(12)
-                value = word & 4095
-                time = now ^ ((now ^ (start_ns + value * 1000)) & _LOW[code])
-                if (_RARE[code] | (_HIGH[code] & (word ^ high_word))) != 0 or time < now:
+                after = (packed & _KEEP[code]) | (word & _TAKE[code]) << _SHIFT[code]
+                rare = ((word ^ high_word) & _RARE[code]) != 0
+                if rare or after < packed >> _TIME_SHIFT << _TIME_SHIFT:
                     if code == np.uint64(3):
-                        base = value & 2047
-                        base_polarity = value >> 11
+                        base = word & 2047
+                        base_polarity = (word >> 11) & 1
                         i += one
                         continue
-                    if (code == np.uint64(4) or code == np.uint64(5)) and base >= 0:
-                        bits = 12
-                        if code == np.uint64(5):
-                            bits = 8
-                        inside = np.int64(row < height)
-                        for bit in range(bits):
-                            column = base + bit
-                            t[n] = now
-                            x[n] = column
-                            y[n] = row
-                            p[n] = base_polarity
-                            hit = (value >> bit) & 1
-                            n += np.uint64(hit & inside & np.int64(column < width))
-                        base += bits
+                    if _VECTOR_BITS[code] > 0 and 0 <= base <= 2048 - 12:
+                        mask = word & _VECTOR_MASK[code]
+                        start = packed & ~np.int64(0xFFF) | base_polarity << 11 | base
+                        for bit in range(12):
+                            t[n] = start + bit
+                            n += np.uint64((mask >> bit) & 1)
+                        base += _VECTOR_BITS[code]
                         i += one
                         continue
                     break
-                now = time
-                row ^= (row ^ (value & 2047)) & _ROW[code]
-                column = value & 2047
-                t[n] = now
-                x[n] = column
-                y[n] = row
-                p[n] = value >> 11
-                inside = np.int64(column < width) & np.int64(row < height)
-                n += _EVENT[code] & np.uint64(inside)
+                packed = after
+                t[n] = packed
+                n += _EVENT[code]
                 i += one
+            now_us = origin_us + (packed >> _TIME_SHIFT)
+            row = (packed >> _ROW_SHIFT) & 2047
             if i == size:
                 break
 
@@ -190,7 +266,7 @@ def decode(
         value = np.int64(words[i]) & 4095
         i += one
         timed = False  # this word sets the time
-        time = now
+        time_us = now_us
         if code == 0x0:
             if now_known == 1:
                 row = value & 2047
@@ -216,15 +292,14 @@ def decode(
             elif sync != SYNCED or row < 0 or column < 0:
                 counts[BEFORE_SYNC] += hits
                 dropped += hits
-            elif row < height:
+            else:
+                start = (now_us - origin_us) << _TIME_SHIFT | row << _ROW_SHIFT | polarity << 11
                 for bit in range(bits):
-                    if (mask >> bit) & 1 == 1 and column + bit < width:
-                        t[n] = now
-                        x[n] = column + bit
-                        y[n] = row
-                        p[n] = polarity
+                    if (mask >> bit) & 1 == 1 and column + bit < 2048:
+                        t[n] = start + column + bit
                         n += one
-                        counts[TIME_RAISED] += raised
+                        inside = np.int64(column + bit < width) & np.int64(row < height)
+                        counts[TIME_RAISED] += raised & inside
         elif code == 0x3:
             if now_known == 1:
                 base = value & 2047
@@ -233,7 +308,7 @@ def decode(
             if sync != NO_TIME:
                 sync = SYNCED
                 timed = True
-                time = (loops * 4096 + high) * 4_096_000 + value * 1000
+                time_us = (loops * 4096 + high) * 4096 + value
         elif code == 0x8:
             step = value - high
             if sync == NO_TIME:
@@ -252,10 +327,10 @@ def decode(
                     sync = HIGH_SEEN  # the step can only be judged with its TIME_LOW
                 elif sync == SYNCED:
                     timed = True
-                    time = (loops * 4096 + high) * 4_096_000
+                    time_us = (loops * 4096 + high) * 4096
         elif code == 0xA:
             if sync == SYNCED:
-                trigger_t[triggers] = now
+                trigger_t[triggers] = now_us * 1000
                 trigger_edge[triggers] = value & 1
                 trigger_channel[triggers] = value >> 8
                 triggers += 1
@@ -267,31 +342,49 @@ def decode(
             counts[SKIPPED_WORD] += 1
 
         if timed:
-            if now_known == 0 or time >= now:
-                now = time
+            if now_known == 0 or time_us >= now_us:
+                now_us = time_us
                 raised = 0
-            elif now - time <= tolerance_ns:
+            elif now_us - time_us <= tolerance_us:
                 raised = 1
             else:
                 breaks[broken, 0] = np.int64(n)
-                breaks[broken, 1] = now - time
+                breaks[broken, 1] = (now_us - time_us) * 1000
                 broken += 1
                 counts[TIME_BREAKS] += 1
-                now = time
+                now_us = time_us
                 raised = 0
                 row = ROW_UNKNOWN
                 base = -1
-                full = broken == BREAK_CAPACITY
             now_known = 1
+            full = broken == BREAK_CAPACITY or abs(now_us - origin_us) > _LONGEST_US
 
-    if i == size and not full:
-        counts[OUT_OF_BOUNDS] += np.int64(t.size) - 1 - np.int64(n) - dropped
+    end = np.int64(n)
+    # slices from 0 on: LLVM does not vectorise this loop with an offset
+    t_new, x_new, y_new, p_new = t[begin:end], x[begin:end], y[begin:end], p[begin:end]
+    outside = np.int64(0)
+    for k in range(t_new.size):
+        packed = t_new[k]
+        column = packed & 2047
+        line = (packed >> _ROW_SHIFT) & 2047
+        t_new[k] = (origin_us + (packed >> _TIME_SHIFT)) * 1000
+        x_new[k] = column
+        y_new[k] = line
+        p_new[k] = (packed >> 11) & 1
+        outside |= (width - 1 - column) | (height - 1 - line)
+    if outside < 0:
+        end = _remove_outside(begin, end, width, height, t, x, y, p, breaks, broken)
+
+    done = i == size and broken < BREAK_CAPACITY
+    if done:
+        counts[OUT_OF_BOUNDS] += np.int64(t.size) - 1 - end - dropped
+    state[DONE] = np.int64(done)
     state[POSITION] = np.int64(i)
-    state[EVENTS] = np.int64(n)
+    state[EVENTS] = end
     state[TRIGGERS] = triggers
     state[BREAKS] = broken
     state[DROPPED] = dropped
-    state[NOW] = now
+    state[NOW] = now_us * 1000
     state[NOW_KNOWN] = now_known
     state[SYNC] = sync
     state[HIGH] = high

@@ -12,23 +12,24 @@ as `decode` then stores or drops, so that `decode` can take the rest as out of b
 int64[len(REASONS)] is added to, the columns have room for what `count` returned plus one row
 (kernels store first and advance afterwards), and `breaks` int64[BREAK_CAPACITY, 2] receives
 (index of the first event after the break, how far time ran back in ns). A kernel returns when
-the payload is used up or `breaks` is full; `state[POSITION]` says where to go on.
+the payload is used up (`state[DONE]` is 1) or `breaks` is full, to be called again.
 """
 
 from __future__ import annotations
 
-# state: the first six belong to one payload, the others to the stream
+# state: the first seven belong to one payload, the others to the stream
 POSITION = 0  # words (or records) of this payload that are done
 EVENTS = 1  # rows written
 TRIGGERS = 2  # trigger rows written
 BREAKS = 3  # breaks written since the caller last emptied them
 DROPPED = 4  # events dropped for a reason other than their place
 ORDERED = 5  # rows to which the order rule has been applied, where that is a pass of its own
-NOW = 6  # newest time in ns: events are never older than this inside a segment
-NOW_KNOWN = 7  # 0 until the first time of the stream
-OWN = 8  # from here on each codec's own
+DONE = 6  # 1 when the payload is used up
+NOW = 7  # newest time in ns: events are never older than this inside a segment
+NOW_KNOWN = 8  # 0 until the first time of the stream
+OWN = 9  # from here on each codec's own
 STATE_SIZE = 16
-PAYLOAD_STATE = 6
+PAYLOAD_STATE = 7
 
 # counts
 OUT_OF_BOUNDS = 0

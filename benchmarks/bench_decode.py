@@ -1,0 +1,210 @@
+"""Decoding rates, side by side with the decoders that install from PyPI.
+
+    python -m benchmarks.bench_decode [--quick]
+
+EVT 3.0 from a file (page cache, reading included) against expelliarmus (C), faery (Rust) and
+evlib (Rust; builds a data frame), and in 1 ms packets as a node receives them. Then every other
+encoding from memory. One thread each; CPU time of the process, contenders interleaved, medians
+over the rounds; a ratio is the median of the ratios of each round. Every contender's event count
+is checked first.
+"""
+
+from __future__ import annotations
+
+import os
+
+for _variable in ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.record import record
+from benchmarks.streams import moving_texture
+from dae_ros.events.codecs import create_decoder, supported_encodings, warm_up
+from dae_ros.events.packet import Events
+from dae_ros.simulation.encoders import create_encoder, encode
+
+CHUNK_OCTETS = 2**18
+PEERS = ("faery", "expelliarmus", "evlib")
+Contender = Callable[[], int]
+
+
+def raw_file(folder: Path, payload: bytes, width: int, height: int) -> Path:
+    """Write a Prophesee `.raw` file whose header all contenders understand."""
+    header = (
+        "% camera_integrator_name Prophesee\n% date 2025-01-01 00:00:00\n% evt 3.0\n"
+        f"% format EVT3;height={height};width={width}\n% geometry {width}x{height}\n"
+        "% integrator_name Prophesee\n% plugin_name hal_plugin_prophesee\n"
+        "% sensor_generation 4.2\n% end\n"
+    )
+    path = folder / "stream.raw"
+    path.write_bytes(header.encode() + payload)
+    return path
+
+
+def ours_from_file(path: Path, width: int, height: int) -> int:
+    """Decode a file in chunks of 256 kB, as a reader of `.raw` files does."""
+    decoder = create_decoder("evt3", width, height)
+    events = 0
+    with path.open("rb") as file:
+        while file.readline() != b"% end\n":
+            pass
+        while chunk := file.read(CHUNK_OCTETS):
+            events += sum(map(len, decoder.decode_packet(chunk).segments))
+    return events
+
+
+def ours_in_packets(encoding: str, packets: list[tuple[bytes, int]], width: int, height: int) -> int:
+    """Decode payloads one by one, as they come from a topic."""
+    decoder = create_decoder(encoding, width, height)
+    events = 0
+    for payload, time_base_ns in packets:
+        events += sum(map(len, decoder.decode_packet(payload, time_base_ns).segments))
+    return events
+
+
+def peers(path: Path) -> dict[str, Contender]:
+    """Return the peers that are installed, each decoding all of `path`."""
+    contenders: dict[str, Contender] = {}
+    if find_spec("faery"):
+        import faery
+
+        def decode_faery() -> int:
+            return sum(len(packet) for packet in faery.events_stream_from_file(path))
+
+        contenders["faery"] = decode_faery
+    if find_spec("expelliarmus"):
+        from expelliarmus import Wizard
+
+        def decode_expelliarmus() -> int:
+            return len(Wizard(encoding="evt3").read(path))
+
+        contenders["expelliarmus"] = decode_expelliarmus
+    if find_spec("evlib"):
+        import evlib
+
+        def decode_evlib() -> int:
+            return int(evlib.load_events(str(path)).collect().height)
+
+        contenders["evlib"] = decode_evlib
+    return contenders
+
+
+def cpu_seconds(contender: Contender) -> float:
+    """Return the CPU time of this process for one run."""
+    start = time.process_time()
+    contender()
+    return time.process_time() - start
+
+
+def compare(contenders: dict[str, Contender], events: int, rounds: int) -> dict[str, object]:
+    """Run all contenders in turn, `rounds` times; the first of them is ours."""
+    counted = {name: contender() for name, contender in contenders.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            seconds[name].append(cpu_seconds(contender))
+    first = next(iter(contenders))
+    result: dict[str, object] = {"events": events, "counted": counted}
+    result["mev_per_s"] = {
+        name: round(events / statistics.median(times) / 1e6, 1) for name, times in seconds.items()
+    }
+    result["ratio_ours_to"] = {
+        name: round(
+            statistics.median(b / a for a, b in zip(seconds[first], times, strict=True)), 2
+        )
+        for name, times in seconds.items()
+        if name != first
+    }
+    return result
+
+
+def in_packets(
+    encoding: str, events: Events, width: int, height: int, milliseconds: float
+) -> list[tuple[bytes, int]]:
+    """Encode `events` in packets of one length, as a driver does."""
+    encoder = create_encoder(encoding, width, height)
+    first, last = int(events.t[0]), int(events.t[-1])
+    edges = np.arange(first, last + 1, int(milliseconds * 1e6))
+    bounds = [*np.searchsorted(events.t, edges).tolist(), len(events)]
+    return [
+        encoder.encode(events.slice(a, b)) for a, b in zip(bounds, bounds[1:], strict=False) if a < b
+    ]
+
+
+def table_row(name: str, octets_per_event: float, result: dict[str, object]) -> str:
+    """Return one line of the markdown table: rates, and ratios of ours to each peer."""
+    rates, ratios = result["mev_per_s"], result["ratio_ours_to"]
+    assert isinstance(rates, dict)
+    assert isinstance(ratios, dict)
+    cells = [name, f"{octets_per_event:.2f}", f"{rates['ours']:.0f}", f"{rates['ours_1ms']:.0f}"]
+    for peer in PEERS:
+        cells.append(f"{rates[peer]:.0f} (x{ratios[peer]:.1f})" if peer in rates else "not installed")
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Run everything, print markdown tables and write `results/decode.json`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="300,000 events and 3 rounds")
+    quick = parser.parse_args().quick
+    events_wanted, rounds = (300_000, 3) if quick else (3_000_000, 9)
+    for encoding in supported_encodings():
+        warm_up(encoding)
+    results: dict[str, object] = {"rounds": rounds, "chunk_octets": CHUNK_OCTETS}
+
+    versions = [
+        f"{peer} {metadata.version(peer)}" if find_spec(peer) else f"{peer} not installed"
+        for peer in PEERS
+    ]
+    print(f"EVT 3.0, Mev/s on one core (ratio: ours / peer); {', '.join(versions)}\n")
+    print("| stream | B/event | ours, file | ours, 1 ms packets | " + " | ".join(PEERS) + " |")
+    print("|---|---|---|---|---|---|---|")
+    evt3: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for label, width, height in (("VGA", 640, 480), ("HD", 1280, 720)):
+            for rate in (1, 10, 50, 100):
+                events = moving_texture(height, width, rate, events_wanted)
+                payload = encode("evt3", events, width, height)
+                path = raw_file(Path(folder), payload, width, height)
+                packets = in_packets("evt3", events, width, height, 1.0)
+                contenders: dict[str, Contender] = {
+                    "ours": lambda p=path, w=width, h=height: ours_from_file(p, w, h),
+                    "ours_1ms": lambda q=packets, w=width, h=height: ours_in_packets("evt3", q, w, h),
+                    **peers(path),
+                }
+                result = compare(contenders, len(events), rounds)
+                result["octets_per_event"] = round(len(payload) / len(events), 2)
+                evt3[f"{label}_{rate}_mev_per_s"] = result
+                print(table_row(f"{label} {rate} Mev/s", len(payload) / len(events), result))
+    results["evt3"] = evt3
+
+    print("\nOther encodings, 346x260 at 10 Mev/s, packets of 10 ms from memory\n")
+    print("| encoding | B/event | Mev/s |")
+    print("|---|---|---|")
+    events = moving_texture(260, 346, 10, events_wanted)
+    others: dict[str, object] = {}
+    for encoding in supported_encodings():
+        packets = in_packets(encoding, events, 346, 260, 10.0)
+        contender = {"ours": lambda e=encoding, q=packets: ours_in_packets(e, q, 346, 260)}
+        result = compare(contender, len(events), rounds)
+        result["octets_per_event"] = round(sum(len(q) for q, _ in packets) / len(events), 2)
+        others[encoding] = result
+        rates = result["mev_per_s"]
+        assert isinstance(rates, dict)
+        print(f"| {encoding} | {result['octets_per_event']} | {rates['ours']:.0f} |")
+    results["encodings"] = others
+    print(f"\nwritten to {record('decode', results)}")
+
+
+if __name__ == "__main__":
+    main()
