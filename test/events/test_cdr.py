@@ -33,7 +33,7 @@ ARRAYS = [name for name in event_types() if name.endswith("EventArray") and "eve
 
 
 def _records(count: int) -> list[tuple[int, int, int, int, int]]:
-    return [(k % 346, k % 260, 5 + k // 7, 1000 * k + 3, k % 2) for k in range(count)]
+    return [((k + 7) % 346, (k + 9) % 260, 5 + k // 7, 1000 * k + 3, k % 2) for k in range(count)]
 
 
 def _events(count: int) -> Events:

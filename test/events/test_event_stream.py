@@ -108,7 +108,8 @@ def test_looping_bag_restarts(encoding: str) -> None:
         encoder = create_encoder(encoding, WIDTH, HEIGHT)
         for k in range(3):
             events = _events((3 * S if encoding == "evt3" else EPOCH) + k * 4 * MS)
-            (part,) = stream.feed(_packet(encoder, events, k, EPOCH + k * 4 * MS))
+            stamp_ns = EPOCH + 50 * S * loop + k * 4 * MS
+            (part,) = stream.feed(_packet(encoder, events, k, stamp_ns))
             if loop == 1 and k == 0:
                 assert part.gap is not None
                 assert part.gap.cause == "restart"
@@ -117,6 +118,8 @@ def test_looping_bag_restarts(encoding: str) -> None:
             else:
                 assert part.gap is None
             _same(part, events)
+            if encoding == "evt3":  # the clock begins anew as well
+                assert stream.clock.to_ros(int(events.t[0])) == stamp_ns
             stream.ring.push(part.events)
     assert stream.counts()["gap_restart"] == 1
     assert "gap_time_backward" not in stream.counts()

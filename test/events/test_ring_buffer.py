@@ -126,6 +126,19 @@ def test_clear_allows_earlier_times_and_keeps_counting() -> None:
     assert ring.time_of(3) == 2
 
 
+def test_long_runs_of_evictions_stay_exact() -> None:
+    """Over many evictions, one push at a time, bounds and windows equal the list's."""
+    ring = EventRing(100, 10_000)
+    for packet in range(400):
+        ring.push(_events([10 * packet, 10 * packet + 5], 2 * packet))
+        oldest = max(0, packet - 10)
+        assert (ring.oldest_ns, ring.newest_ns) == (10 * oldest, 10 * packet + 5)
+        assert ring.oldest_index == 2 * oldest
+        assert ring.index_of(-1) == 2 * oldest
+        window = ring.window(10 * oldest, 10 * packet + 6)
+        assert _numbers(window) == list(range(2 * oldest, 2 * packet + 2))
+
+
 def test_memory_stays_bounded() -> None:
     """Forty times the capacity in small packets leaves no more than the capacity behind."""
     ring = EventRing(10**12, 130_000)
