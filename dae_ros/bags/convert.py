@@ -97,11 +97,12 @@ def convert(
             if message.topic in skipped:
                 continue
             is_events = message.type in event_types()
+            outputs: list[tuple[str, bytes | memoryview]]
             try:
                 if is_events and event_packets is not None and message.type != EVENT_PACKET:
                     encoder = encoders.setdefault(message.topic, _ArrayEncoder(event_packets))
-                    packets = list(encoder.convert(recording.read_packet(message)))
-                    outputs = [(EVENT_PACKET, data) for data in packets]
+                    packet = recording.read_packet(message)
+                    outputs = [(EVENT_PACKET, data) for data in encoder.convert(packet)]
                 else:
                     outputs = [(message.type, recording.to_cdr(message))]
                     if message.topic not in messages:

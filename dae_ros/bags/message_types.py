@@ -6,8 +6,10 @@ what type hashes (REP 2016) and the wire format depend on.
 
 from __future__ import annotations
 
+import struct
 from functools import lru_cache
 
+from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -15,6 +17,10 @@ EVENT_PACKET = "event_camera_msgs/msg/EventPacket"
 EVENT_ARRAY = "dvs_msgs/msg/EventArray"
 IMAGE = "sensor_msgs/msg/Image"
 CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
+
+# What the library's serializers raise for damaged bytes.
+SERIALIZATION_DAMAGE = (
+    SerdeError, AssertionError, IndexError, OverflowError, TypeError, ValueError, struct.error)
 
 _PACKET_PACKAGES = {
     "event_camera_msgs": "EventPacket",

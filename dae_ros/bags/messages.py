@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dae_ros.bags.images import depth_image, grey_image
-from dae_ros.bags.message_types import CAMERA_INFO, IMAGE, known_types
+from dae_ros.bags.message_types import (
+    CAMERA_INFO,
+    IMAGE,
+    SERIALIZATION_DAMAGE,
+    known_types,
+)
 from dae_ros.errors import RecordingError
 from dae_ros.events.frame import Frame
 
@@ -165,9 +170,7 @@ def _stamp_ns(message: Any) -> int:
 def _read(cdr: bytes | memoryview, kind: str) -> Any:
     try:
         return known_types().deserialize_cdr(cdr, kind)
-    # Whatever the generated code of the library stumbles over.
-    except (AssertionError, ValueError, IndexError, TypeError, OverflowError,
-            struct.error) as error:
+    except SERIALIZATION_DAMAGE as error:
         raise RecordingError(
             f"a {kind} of {len(cdr)} bytes is damaged ({error}); it was skipped",
             type=kind, size_bytes=len(cdr)) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import TracebackType
 
@@ -13,7 +13,7 @@ from rosbags.typesys.store import Typestore
 from dae_ros.bags import aedat4, rosbag1, rosbag2_mcap, rosbag2_sqlite3
 from dae_ros.bags.container import Container, RecordedMessage, TopicInfo
 from dae_ros.bags.event_arrays import event_array_to_cdr
-from dae_ros.bags.message_types import create_typestore
+from dae_ros.bags.message_types import SERIALIZATION_DAMAGE, create_typestore
 from dae_ros.bags.messages import read_frame
 from dae_ros.bags.prophesee_raw import PropheseeRawFile, is_raw
 from dae_ros.bags.rosbag2 import open_folder, open_storage_file
@@ -103,19 +103,21 @@ class Recording:
     def messages(
         self, topics: Collection[str] | None = None, start_ns: int | None = None
     ) -> Iterator[RecordedMessage]:
-        """Yield messages in the order of their record times.
+        """Return messages in the order of their record times.
 
         Args:
             topics: names to read, None for all.
             start_ns: skip what was recorded before.
 
         Raises:
-            RecordingError: a topic that is not there; or, after everything readable has been
-                yielded, a file that was cut or is damaged.
+            RecordingError: at once for a topic that is not there; from the iterator, after
+                everything readable has been yielded, for a file that was cut or is damaged.
         """
         for topic in topics or ():
             require_topic(self.topics, topic)
-        chosen = frozenset(self.topics if topics is None else topics)
+        return self._read(frozenset(self.topics if topics is None else topics), start_ns)
+
+    def _read(self, chosen: Set[str], start_ns: int | None) -> Iterator[RecordedMessage]:
         damage: list[RecordingError] = []
         sources = [
             _until_damage(item.messages(chosen, start_ns), damage) for item in self.containers
@@ -153,7 +155,7 @@ class Recording:
             raise RecordingError(problem, type=message.type, topic=message.topic)
         try:
             return self._types.ros1_to_cdr(message.data, message.type)
-        except (AssertionError, IndexError, ValueError, TypeError) as error:
+        except SERIALIZATION_DAMAGE as error:
             raise RecordingError(
                 f"a message of {message.topic} ({message.type}) is damaged ({error})",
                 topic=message.topic, type=message.type) from error

@@ -31,7 +31,7 @@ from dae_ros.errors import RecordingError
 # What the rosbags library lets through for damaged bytes, beside its own errors.
 DAMAGE = (
     ReaderError1, ReaderError2, apsw.Error, struct.error, AssertionError, EOFError, IndexError,
-    KeyError, OSError, TypeError, ValueError, *DECOMPRESSION_ERRORS,
+    KeyError, MemoryError, OSError, OverflowError, TypeError, ValueError, *DECOMPRESSION_ERRORS,
 )
 
 _NO_LIMIT = QosTime(2147483647, 4294967295)
@@ -93,6 +93,13 @@ class RosbagsFile:
                 f"{self.path} is damaged after {delivered} messages ({error}); what came before "
                 f"was read. Copy the recording again, or repair it",
                 path=str(self.path), messages=delivered) from error
+        # An overwritten record may end a chunk early without a word from the library.
+        expected = sum(item.msgcount for item in chosen)
+        if start_ns is None and delivered < expected:
+            raise RecordingError(
+                f"{self.path} is damaged: only {delivered} of {expected} messages could be read. "
+                f"Copy the recording again, or repair it",
+                path=str(self.path), messages=delivered)
 
     def close(self) -> None:
         """See `Container.close`."""

@@ -17,6 +17,7 @@ _TIME_BASE = Fraction(1, 1000)
 # More pictures per second than this are left out: no screen shows them.
 _SHORTEST_PICTURE_NS = 16_000_000
 _BACKGROUND = 32
+_WIDEST_TILE_PX = 800
 
 
 class VideoWriter:
@@ -40,6 +41,7 @@ class VideoWriter:
         self._first_ns: int | None = None
         self._last_ns = 0
         try:
+            self._partial.touch()
             self._container = av.open(
                 str(self._partial), "w", format="mp4",
                 # The index in front, so that it plays while it loads; no version texts.
@@ -121,7 +123,7 @@ class ContactSheet:
                 del self._pictures[1::2]
                 self._every *= 2
             if self._seen % self._every == 0:
-                self._pictures.append(picture)
+                self._pictures.append(_reduced(picture))
         self._seen += 1
 
     def save(self, path: Path) -> None:
@@ -144,3 +146,12 @@ class ContactSheet:
             sheet[top:top + height, left:left + width] = picture
         if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
             raise RecordingError(f"{path} cannot be written", path=str(path))
+
+
+def _reduced(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a picture that is no wider than a tile of the sheet."""
+    height, width = picture.shape[:2]
+    if width <= _WIDEST_TILE_PX:
+        return picture
+    size = (_WIDEST_TILE_PX, round(height * _WIDEST_TILE_PX / width))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -107,7 +107,7 @@ def test_a_missing_topic_is_answered_with_what_is_there(tmp_path):
             lambda: list(recording.messages(["/nope"])),
             lambda: list(recording.event_packets("/nope")),
         ):
-            with pytest.raises(RecordingError, match=r"no topic /nope.*dvs_msgs/msg/EventArray, 30"):
+            with pytest.raises(RecordingError, match=r"no topic /nope.*msg/EventArray, 30"):
                 reading()
         with pytest.raises(RecordingError, match="no events"):
             list(recording.event_packets("/davis/left/image_raw"))

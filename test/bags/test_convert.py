@@ -1,0 +1,160 @@
+"""Conversion to rosbag2 keeps every event and every time, against the library's own reader."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from rosbags.highlevel import AnyReader
+from rosbags.interfaces import QosDurability
+from rosbags.rosbag1 import Writer
+from rosbags.typesys import Stores, get_typestore
+
+from dae_ros.bags.convert import PACKET_ENCODINGS, convert
+from dae_ros.bags.recording import open_recording
+from dae_ros.errors import RecordingError
+from dae_ros.events.codecs import create_decoder
+from test.reference.mvsec_bag import (
+    ROS1,
+    START_NS,
+    event_array_bytes,
+    image_bytes,
+    write_data_bag,
+    write_truth_bag,
+)
+
+LEFT = "/davis/left/events"
+
+
+def run(sources, target, **options):
+    """Convert, without progress."""
+    with open_recording(sources) as recording:
+        return convert(
+            recording, target, report=lambda *_: None, stopped=lambda: False,
+            **options)
+
+
+def read(target):
+    """Messages of a rosbag2, deserialized by the library from the bag's own definitions."""
+    with AnyReader([target], default_typestore=get_typestore(Stores.EMPTY)) as reader:
+        return [
+            (connection, time_ns, reader.deserialize(data, connection.msgtype))
+            for connection, time_ns, data in reader.messages()
+        ]
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_conversion_of_ros1_bags_is_lossless(tmp_path, storage):
+    """Events to the ns, images, unknown types and record times of two merged bags survive."""
+    written = write_data_bag(tmp_path / "data.bag")
+    truth = write_truth_bag(tmp_path / "gt.bag")
+    sources = [tmp_path / "data.bag", tmp_path / "gt.bag"]
+    result = run(sources, tmp_path / "out", storage=storage)
+    found = read(tmp_path / "out")
+    arrays = [(time_ns, message) for item, time_ns, message in found if item.topic == LEFT]
+    assert [time_ns for time_ns, _ in arrays] == written.event_times_ns
+    for (_, array), expected in zip(arrays, written.events, strict=True):
+        assert [
+            (e.ts.sec * 10**9 + e.ts.nanosec, e.x, e.y, int(e.polarity)) for e in array.events
+        ] == expected
+    # Everything else against the library's reader of the source.
+    with AnyReader(sources) as reader:
+        originals = [
+            (connection.topic, time_ns, reader.deserialize(data, connection.msgtype))
+            for connection, time_ns, data in reader.messages()
+        ]
+    assert sorted((item.topic, time_ns) for item, time_ns, _ in found) == sorted(
+        (topic, time_ns) for topic, time_ns, _ in originals)
+    assert result.messages == {
+        topic: sum(1 for item in originals if item[0] == topic)
+        for topic in {item[0] for item in originals}}
+    assert (result.skipped, result.damaged, result.damage) == ({}, {}, None)
+    (imu,) = (message for item, _, message in found if item.topic == "/visensor/cust_imu")
+    assert (imu.baro, imu.flags.tolist(), imu.header.frame_id) == (1.5, [1, 2, 3], "cam")
+    depths = [m for item, _, m in found if item.topic.endswith("depth_image_raw")]
+    for depth, (_, expected) in zip(depths, truth.depths, strict=True):
+        np.testing.assert_array_equal(depth.data.view(np.float32).reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("encoding", PACKET_ENCODINGS)
+def test_arrays_become_event_packets(tmp_path, encoding):
+    """Positions and polarities stay; times stay to the ns in mono, to the us elsewhere."""
+    written = write_data_bag(tmp_path / "data.bag")
+    run(tmp_path / "data.bag", tmp_path / "out", event_packets=encoding)
+    decoder, rows, seqs, times = None, [], [], []
+    with open_recording(tmp_path / "out") as recording:
+        assert recording.topics[LEFT].type == "event_camera_msgs/msg/EventPacket"
+        for message in recording.messages([LEFT]):
+            packet = recording.read_packet(message)
+            times.append(message.time_ns)
+            seqs.append(packet.seq)
+            decoder = decoder or create_decoder(encoding, packet.width, packet.height)
+            first = True
+            for part in decoder.decode_packet(packet.payload, packet.time_base_ns).segments:
+                offset_ns = 0
+                if encoding == "evt3":
+                    # The recorded clock is found from the stamp, which is the first event's.
+                    decoded_ns = int(part.t[0])
+                    offset_ns = packet.stamp_ns // 1000 * 1000 - decoded_ns if first else offset_ns
+                first = False
+                rows += zip((part.t + offset_ns).tolist(), part.x.tolist(), part.y.tolist(),
+                            part.p.tolist(), strict=True)
+    resolution_ns = 1 if encoding == "mono" else 1000
+    expected = [(t // resolution_ns * resolution_ns, x, y, p)
+                for t, x, y, p in written.all_events]
+    # libcaer_cmp writes one column after the other where times are equal.
+    assert sorted(rows) == sorted(expected)
+    assert seqs == list(range(30))
+    assert times == written.event_times_ns
+
+
+def test_only_the_wanted_topics_are_converted(tmp_path):
+    """With a choice of topics the others stay out, and a wrong name is an error."""
+    write_data_bag(tmp_path / "data.bag")
+    run(tmp_path / "data.bag", tmp_path / "out", topics=[LEFT])
+    assert {item.topic for item, _, _ in read(tmp_path / "out")} == {LEFT}
+    with pytest.raises(RecordingError, match="no topic /nope"):
+        run(tmp_path / "data.bag", tmp_path / "other", topics=["/nope"])
+
+
+def test_what_cannot_be_converted_is_left_out_and_named(tmp_path):
+    """A type with other fields in ROS 2 and damaged messages are reported, the rest converted."""
+    with Writer(tmp_path / "odd.bag") as writer:
+        color = writer.add_connection(
+            "/color", "std_msgs/msg/ColorRGBA", msgdef="int64 other\n", md5sum="0" * 32)
+        events = writer.add_connection("/events", "dvs_msgs/msg/EventArray", typestore=ROS1)
+        image = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=ROS1)
+        good = event_array_bytes([(START_NS, 1, 2, 1)], 0, START_NS)
+        picture = image_bytes(np.zeros((3, 4), np.uint8), START_NS, "mono8")
+        for number, (topic, data) in enumerate([
+            (color, bytes(8)), (events, good), (events, good[:-5]), (events, good),
+            (image, picture), (image, picture[:-2]),
+        ]):
+            writer.write(topic, START_NS + number, data)
+    result = run(tmp_path / "odd.bag", tmp_path / "out")
+    assert result.messages == {"/events": 2, "/image": 1}
+    assert result.damaged == {"/events": 1, "/image": 1}
+    assert list(result.skipped) == ["/color"]
+    assert "other fields in ROS 2" in result.skipped["/color"]
+
+
+def test_latched_topics_stay_latched(tmp_path):
+    """A latched ROS 1 topic is recorded as transient local."""
+    with Writer(tmp_path / "a.bag") as writer:
+        topic = writer.add_connection(
+            "/image", "sensor_msgs/msg/Image", typestore=ROS1, latching=1)
+        data = image_bytes(np.zeros((3, 4), np.uint8), START_NS, "mono8")
+        writer.write(topic, START_NS, data)
+    run(tmp_path / "a.bag", tmp_path / "out")
+    with AnyReader([tmp_path / "out"]) as reader:
+        (qos,) = reader.connections[0].ext.offered_qos_profiles
+    assert qos.durability == QosDurability.TRANSIENT_LOCAL
+
+
+def test_a_cut_bag_is_converted_up_to_the_cut(tmp_path):
+    """The folder is whole and holds what came before the cut; the result says so."""
+    write_data_bag(tmp_path / "data.bag")
+    data = (tmp_path / "data.bag").read_bytes()
+    (tmp_path / "cut.bag").write_bytes(data[:len(data) // 2])
+    result = run(tmp_path / "cut.bag", tmp_path / "out")
+    assert "was cut" in result.damage.message
+    assert 0 < len(read(tmp_path / "out")) == sum(result.messages.values())
