@@ -237,7 +237,8 @@ def create_torch_estimator(parameters: DepthParameters) -> TorchEstimator:
     precision = parameters.precision
     if precision == "auto":
         precision = "float32" if _device(device).type == "cpu" else "bfloat16"
-    available = len(os.sched_getaffinity(0))
+    # Fewer than cpu_count in a container or under taskset; not every system can tell.
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     loaded = load_weights(parameters.weights)
     if loaded.meaning.event_encoder == "rgb" and parameters.event_encoder == "checkpoint":
         raise ConfigurationError(
@@ -249,5 +250,5 @@ def create_torch_estimator(parameters: DepthParameters) -> TorchEstimator:
         loaded,
         device=device,
         precision=cast("Precision", precision),
-        threads=parameters.threads or max(1, available - 1),
+        threads=parameters.threads or max(1, (available or 1) - 1),
     )

@@ -304,19 +304,29 @@ def test_recurrence_decides_the_class() -> None:
         DepthAnythingV2(variant("tiny", recurrence=None))
 
 
-def test_untrained_weights_are_reproducible_and_alive() -> None:
-    """The same name and seed give the same bits; 100 steps stay finite and vary over the image."""
-    model = untrained("tiny")
-    assert model.digest == "d0db963c67105a704e60b2a090b07c4033934ea8ce3710bcadd41b11cb947b01"
-    assert untrained("tiny", seed=1).digest != model.digest
+@pytest.mark.parametrize(
+    ("name", "digest", "steps"),
+    [
+        ("tiny", "d0db963c67105a704e60b2a090b07c4033934ea8ce3710bcadd41b11cb947b01", 100),
+        ("vits", "932dd4169b54520ab535b6969459a664d83f665e9d1dedf96460c3c5fb4ef2d1", 15),
+    ],
+)
+def test_untrained_weights_are_reproducible_and_alive(name: str, digest: str, steps: int) -> None:
+    """The same name gives the same bits; steps stay finite and vary over image and time."""
+    model = untrained(name)
+    assert model.digest == digest
     network = model.network
     assert isinstance(network, DepthAnyEventR)
     state = network.initial_state(1, 70, 98)
+    before = torch.zeros(1)
     with torch.inference_mode():
-        for step in range(100):
+        for step in range(steps):
             prediction, state = network(image(seed=step), state)
+            assert not torch.equal(prediction, before)
+            before = prediction
     assert torch.isfinite(prediction).all()
     assert prediction.std() > 0.05
+    assert untrained("tiny", seed=1).digest != untrained("tiny").digest
 
 
 def test_configuration_needs_no_torch() -> None:
