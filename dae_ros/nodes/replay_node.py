@@ -258,7 +258,9 @@ class ClockOutput:
         now_s = wall_s if self._wall else time_ns / 1e9
         if self._publisher is None or now_s < self._next_s or time_ns < self._latest_ns:
             return
-        self._next_s = now_s + self.period_s
+        # On the grid of the period, unless a whole one was missed.
+        following_s = self._next_s + self.period_s
+        self._next_s = following_s if following_s > now_s else now_s + self.period_s
         self._latest_ns = time_ns
         self._publisher.publish(Clock(clock=ns_to_stamp(time_ns)))
 
