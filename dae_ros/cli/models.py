@@ -82,7 +82,7 @@ def _list(manifest: Manifest) -> None:
         where = str(path) if path else ("to fetch" if entry.url else "to get by hand")
         size = "?" if entry.size_bytes is None else f"{entry.size_bytes / 1e6:.0f} MB"
         licence = entry.licence.split(";")[0]
-        rows.append((entry.name, entry.network, entry.encoder, size, licence, where))
+        rows.append((entry.name, entry.network, entry.encoder or "in file", size, licence, where))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print(

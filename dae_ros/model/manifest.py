@@ -27,7 +27,7 @@ class Entry:
     Attributes:
         name: what users write.
         network: one of `NETWORKS`.
-        encoder: vits, vitb or vitl.
+        encoder: vits, vitb or vitl; None where only the file says it.
         file: path below the models folder, with forward slashes.
         url: from where it can be fetched (then sha256 is known), None where it must be got by
             hand.
@@ -43,7 +43,7 @@ class Entry:
 
     name: str
     network: str
-    encoder: str
+    encoder: str | None
     file: str
     url: str | None
     source: str

@@ -53,7 +53,7 @@ def _load_entry(manifest: Manifest, entry: Entry) -> LoadedModel:
             digest=loaded.digest,
             expected=entry.sha256,
         )
-    if entry.encoder != loaded.config.encoder:
+    if entry.encoder not in (None, loaded.config.encoder):
         raise WeightsError(
             f"{path} is not {entry.name}: it holds {loaded.config.encoder}, the manifest says "
             f"{entry.encoder}",
@@ -68,7 +68,7 @@ def _load_entry(manifest: Manifest, entry: Entry) -> LoadedModel:
 
 def _config_of(entry: Entry) -> ModelConfig | None:
     # Official files of Depth Anything V2 say nothing about themselves; all others do.
-    if entry.network != "depth_anything_v2":
+    if entry.network != "depth_anything_v2" or entry.encoder is None:
         return None
     if entry.meaning.scale == "relative":
         return relative_config(entry.encoder)
