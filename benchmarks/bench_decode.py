@@ -11,19 +11,18 @@ is checked first.
 
 from __future__ import annotations
 
-import os
-
-for _variable in ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(_variable, "1")
-
 import argparse
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +35,7 @@ from dae_ros.simulation.encoders import create_encoder, encode
 CHUNK_OCTETS = 2**18
 PEERS = ("faery", "expelliarmus", "evlib")
 Contender = Callable[[], int]
+Packets = list[tuple[bytes, int]]  # payload and time base
 
 
 def raw_file(folder: Path, payload: bytes, width: int, height: int) -> Path:
@@ -63,7 +63,7 @@ def ours_from_file(path: Path, width: int, height: int) -> int:
     return events
 
 
-def ours_in_packets(encoding: str, packets: list[tuple[bytes, int]], width: int, height: int) -> int:
+def ours_in_packets(encoding: str, packets: Packets, width: int, height: int) -> int:
     """Decode payloads one by one, as they come from a topic."""
     decoder = create_decoder(encoding, width, height)
     events = 0
@@ -90,6 +90,8 @@ def peers(path: Path) -> dict[str, Contender]:
 
         contenders["expelliarmus"] = decode_expelliarmus
     if find_spec("evlib"):
+        for variable in ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS"):  # read when it is imported
+            os.environ.setdefault(variable, "1")
         import evlib
 
         def decode_evlib() -> int:
@@ -106,7 +108,7 @@ def cpu_seconds(contender: Contender) -> float:
     return time.process_time() - start
 
 
-def compare(contenders: dict[str, Contender], events: int, rounds: int) -> dict[str, object]:
+def compare(contenders: dict[str, Contender], events: int, rounds: int) -> dict[str, Any]:
     """Run all contenders in turn, `rounds` times; the first of them is ours."""
     counted = {name: contender() for name, contender in contenders.items()}
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
@@ -114,14 +116,12 @@ def compare(contenders: dict[str, Contender], events: int, rounds: int) -> dict[
         for name, contender in contenders.items():
             seconds[name].append(cpu_seconds(contender))
     first = next(iter(contenders))
-    result: dict[str, object] = {"events": events, "counted": counted}
+    result: dict[str, Any] = {"events": events, "counted": counted}
     result["mev_per_s"] = {
         name: round(events / statistics.median(times) / 1e6, 1) for name, times in seconds.items()
     }
     result["ratio_ours_to"] = {
-        name: round(
-            statistics.median(b / a for a, b in zip(seconds[first], times, strict=True)), 2
-        )
+        name: round(statistics.median(b / a for a, b in zip(seconds[first], times, strict=True)), 2)
         for name, times in seconds.items()
         if name != first
     }
@@ -130,25 +130,26 @@ def compare(contenders: dict[str, Contender], events: int, rounds: int) -> dict[
 
 def in_packets(
     encoding: str, events: Events, width: int, height: int, milliseconds: float
-) -> list[tuple[bytes, int]]:
+) -> Packets:
     """Encode `events` in packets of one length, as a driver does."""
     encoder = create_encoder(encoding, width, height)
     first, last = int(events.t[0]), int(events.t[-1])
     edges = np.arange(first, last + 1, int(milliseconds * 1e6))
     bounds = [*np.searchsorted(events.t, edges).tolist(), len(events)]
     return [
-        encoder.encode(events.slice(a, b)) for a, b in zip(bounds, bounds[1:], strict=False) if a < b
+        encoder.encode(events.slice(start, stop))
+        for start, stop in pairwise(bounds)
+        if start < stop
     ]
 
 
-def table_row(name: str, octets_per_event: float, result: dict[str, object]) -> str:
+def table_row(name: str, octets_per_event: float, result: dict[str, Any]) -> str:
     """Return one line of the markdown table: rates, and ratios of ours to each peer."""
     rates, ratios = result["mev_per_s"], result["ratio_ours_to"]
-    assert isinstance(rates, dict)
-    assert isinstance(ratios, dict)
     cells = [name, f"{octets_per_event:.2f}", f"{rates['ours']:.0f}", f"{rates['ours_1ms']:.0f}"]
     for peer in PEERS:
-        cells.append(f"{rates[peer]:.0f} (x{ratios[peer]:.1f})" if peer in rates else "not installed")
+        cell = f"{rates[peer]:.0f} (x{ratios[peer]:.1f})" if peer in rates else "not installed"
+        cells.append(cell)
     return "| " + " | ".join(cells) + " |"
 
 
@@ -160,7 +161,7 @@ def main() -> None:
     events_wanted, rounds = (300_000, 3) if quick else (3_000_000, 9)
     for encoding in supported_encodings():
         warm_up(encoding)
-    results: dict[str, object] = {"rounds": rounds, "chunk_octets": CHUNK_OCTETS}
+    results: dict[str, Any] = {"rounds": rounds, "chunk_octets": CHUNK_OCTETS}
 
     versions = [
         f"{peer} {metadata.version(peer)}" if find_spec(peer) else f"{peer} not installed"
@@ -169,7 +170,7 @@ def main() -> None:
     print(f"EVT 3.0, Mev/s on one core (ratio: ours / peer); {', '.join(versions)}\n")
     print("| stream | B/event | ours, file | ours, 1 ms packets | " + " | ".join(PEERS) + " |")
     print("|---|---|---|---|---|---|---|")
-    evt3: dict[str, object] = {}
+    evt3: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         for label, width, height in (("VGA", 640, 480), ("HD", 1280, 720)):
             for rate in (1, 10, 50, 100):
@@ -178,8 +179,8 @@ def main() -> None:
                 path = raw_file(Path(folder), payload, width, height)
                 packets = in_packets("evt3", events, width, height, 1.0)
                 contenders: dict[str, Contender] = {
-                    "ours": lambda p=path, w=width, h=height: ours_from_file(p, w, h),
-                    "ours_1ms": lambda q=packets, w=width, h=height: ours_in_packets("evt3", q, w, h),
+                    "ours": partial(ours_from_file, path, width, height),
+                    "ours_1ms": partial(ours_in_packets, "evt3", packets, width, height),
                     **peers(path),
                 }
                 result = compare(contenders, len(events), rounds)
@@ -192,16 +193,15 @@ def main() -> None:
     print("| encoding | B/event | Mev/s |")
     print("|---|---|---|")
     events = moving_texture(260, 346, 10, events_wanted)
-    others: dict[str, object] = {}
+    others: dict[str, Any] = {}
     for encoding in supported_encodings():
         packets = in_packets(encoding, events, 346, 260, 10.0)
-        contender = {"ours": lambda e=encoding, q=packets: ours_in_packets(e, q, 346, 260)}
-        result = compare(contender, len(events), rounds)
+        contender = partial(ours_in_packets, encoding, packets, 346, 260)
+        result = compare({"ours": contender}, len(events), rounds)
         result["octets_per_event"] = round(sum(len(q) for q, _ in packets) / len(events), 2)
         others[encoding] = result
-        rates = result["mev_per_s"]
-        assert isinstance(rates, dict)
-        print(f"| {encoding} | {result['octets_per_event']} | {rates['ours']:.0f} |")
+        rate = result["mev_per_s"]["ours"]
+        print(f"| {encoding} | {result['octets_per_event']} | {rate:.0f} |")
     results["encodings"] = others
     print(f"\nwritten to {record('decode', results)}")
 

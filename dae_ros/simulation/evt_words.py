@@ -5,6 +5,8 @@ payload: evt3 (time in us, row, time in us of the last TIME_HIGH, -), evt2 and e
 last TIME_HIGH, -, -, -). Triggers are written before the events of the same microsecond.
 """
 
+# ruff: noqa: ARG001  (all kernels of a kind have the same arguments, needed or not)
+
 from __future__ import annotations
 
 import numpy as np
@@ -51,16 +53,12 @@ def evt3(
         pause = last - t[0] // 1000
     if trigger_t.size > 0 and now < 0:
         pause = max(pause, last - trigger_t[0] // 1000)
-    words = np.empty(
-        5 * t.size + 4 * trigger_t.size + pause // LONGEST_STEP_US + 8, np.uint16
-    )
+    words = np.empty(5 * t.size + 4 * trigger_t.size + pause // LONGEST_STEP_US + 8, np.uint16)
     n = 0
     i = 0
     k = 0
     while i < t.size or k < trigger_t.size:
-        is_trigger = k < trigger_t.size and (
-            i >= t.size or trigger_t[k] // 1000 <= t[i] // 1000
-        )
+        is_trigger = k < trigger_t.size and (i >= t.size or trigger_t[k] // 1000 <= t[i] // 1000)
         time = trigger_t[k] // 1000 if is_trigger else t[i] // 1000
         if time != now:
             if now >= 0:
@@ -135,9 +133,7 @@ def evt2(
     i = 0
     k = 0
     while i < t.size or k < trigger_t.size:
-        is_trigger = k < trigger_t.size and (
-            i >= t.size or trigger_t[k] // 1000 <= t[i] // 1000
-        )
+        is_trigger = k < trigger_t.size and (i >= t.size or trigger_t[k] // 1000 <= t[i] // 1000)
         time = trigger_t[k] // 1000 if is_trigger else t[i] // 1000
         if time >> 6 != high:
             high = time >> 6
@@ -178,9 +174,7 @@ def evt21(
     i = 0
     k = 0
     while i < t.size or k < trigger_t.size:
-        is_trigger = k < trigger_t.size and (
-            i >= t.size or trigger_t[k] // 1000 <= t[i] // 1000
-        )
+        is_trigger = k < trigger_t.size and (i >= t.size or trigger_t[k] // 1000 <= t[i] // 1000)
         time = trigger_t[k] // 1000 if is_trigger else t[i] // 1000
         if time >> 6 != high:
             high = time >> 6

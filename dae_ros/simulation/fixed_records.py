@@ -4,6 +4,8 @@ All take columns with times already relative to the time base, and `vectors`; pa
 encodings stand alone, so there is no state.
 """
 
+# ruff: noqa: ARG001  (all kernels of a kind have the same arguments, needed or not)
+
 from __future__ import annotations
 
 import numpy as np
@@ -83,7 +85,8 @@ def mono(t: Int64s, x: UInt16s, y: UInt16s, p: UInt8s, vectors: bool) -> NDArray
     """Return 64-bit words: time in ns, column, row, polarity."""
     words = np.empty(t.size, np.uint64)
     for i in range(t.size):
-        address = np.uint64(x[i]) | np.uint64(y[i]) << np.uint64(16) | np.uint64(p[i]) << np.uint64(31)
+        address = np.uint64(x[i]) | np.uint64(y[i]) << np.uint64(16)
+        address |= np.uint64(p[i]) << np.uint64(31)
         words[i] = np.uint64(t[i]) | address << np.uint64(32)
     return words
 

@@ -13,9 +13,7 @@ from dae_ros.events.codecs import Decoder, create_decoder, supported_encodings, 
 
 def libcaer(*records: tuple[int, int, int, int]) -> bytes:
     """(t in us, x, y, p) -> valid records."""
-    return b"".join(
-        struct.pack("<II", x << 17 | y << 2 | p << 1 | 1, t) for t, x, y, p in records
-    )
+    return b"".join(struct.pack("<II", x << 17 | y << 2 | p << 1 | 1, t) for t, x, y, p in records)
 
 
 def mono(*records: tuple[int, int, int, int]) -> bytes:
@@ -45,7 +43,8 @@ def test_libcaer_small_fall_is_disorder_not_a_roll_over() -> None:
     last = 2**31 - 1
     records = [(us, 1, 1, 1) for us in (last, 0, last, 1)]
     seam = create_decoder("libcaer", 346, 260)
-    assert (seam.decode(libcaer(*records)).t // 1000).tolist() == [last, last + 1, last + 1, last + 2]
+    times_us = (seam.decode(libcaer(*records)).t // 1000).tolist()
+    assert times_us == [last, last + 1, last + 1, last + 2]
     assert seam.counts["time_raised"] == 1
 
 

@@ -57,7 +57,8 @@ def test_time_high_wraps_after_five_hours(encoding: str) -> None:
     """From 2^28 - 1 to 0 the time goes on; a late TIME_HIGH at the seam is disorder."""
     decoder = create_decoder(encoding, 640, 480)
     last = 2**28 - 1
-    payload = words(encoding, high(last), cd(63), high(0), cd(0), high(last), cd(60), high(0), cd(1))
+    late = (high(last), cd(60), high(0), cd(1))
+    payload = words(encoding, high(last), cd(63), high(0), cd(0), *late)
     assert (decoder.decode(payload).t // 1000 - 2**34).tolist() == [-1, 0, 0, 1]
     assert odd(decoder) == {"wraps": 2, "time_raised": 1}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from test.reference.codec_oracles import ORACLES, assert_same
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dae_ros.events.codecs import create_decoder, supported_encodings, warm_up
 from dae_ros.events.packet import Events
 from dae_ros.simulation.encoders import encode
+from test.reference.codec_oracles import ORACLES, assert_same
 
 WIDTH, HEIGHT = 70, 50
 WORD_BYTES = {
@@ -21,7 +22,8 @@ WORD_BYTES = {
 
 
 def _evt3_word(rng: np.random.Generator, size: int) -> bytes:
-    kind = rng.choice(16, size, p=np.array([8, 1, 25, 5, 8, 4, 16, 1, 16, 1, 3, 1, 1, 1, 1, 1]) / 93)
+    shares = np.array([8, 1, 25, 5, 8, 4, 16, 1, 16, 1, 3, 1, 1, 1, 1, 1])
+    kind = rng.choice(16, size, p=shares / shares.sum())
     value = rng.integers(0, 4096, size)
     small = rng.integers(0, 80, size) | rng.integers(0, 2, size) << 11
     value = np.where((kind == 0) | (kind == 2) | (kind == 3), small, value)
@@ -36,7 +38,8 @@ def _evt2_high(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _evt2_word(rng: np.random.Generator, size: int) -> bytes:
-    kind = rng.choice(16, size, p=np.array([20, 20, 1, 0, 0, 0, 0, 0, 30, 0, 5, 1, 0, 1, 1, 1]) / 80)
+    shares = np.array([20, 20, 1, 0, 0, 0, 0, 0, 30, 0, 5, 1, 0, 1, 1, 1])
+    kind = rng.choice(16, size, p=shares / shares.sum())
     x, y = rng.integers(0, WIDTH + 4, size), rng.integers(0, HEIGHT + 4, size)
     value = rng.integers(0, 64, size) << 22 | x << 11 | y
     value = np.where(kind == 8, _evt2_high(rng, size), value)
@@ -45,13 +48,14 @@ def _evt2_word(rng: np.random.Generator, size: int) -> bytes:
 
 def _evt21_word(rng: np.random.Generator, size: int) -> bytes:
     head = np.frombuffer(_evt2_word(rng, size), "<u4").astype(np.uint64)
-    mask = rng.integers(0, 2**32, size) & rng.integers(0, 2**32, size) & rng.integers(0, 2**32, size)
+    mask = np.bitwise_and.reduce(rng.integers(0, 2**32, (3, size)))
     return (head << np.uint64(32) | mask.astype(np.uint64)).tobytes()
 
 
 def _times(rng: np.random.Generator, size: int, unit: int) -> np.ndarray:
     steps = np.array([0, 7, 999, -3, -9000, -11000, 20000]) * unit
-    return 10**6 * unit + np.cumsum(rng.choice(steps, size, p=[0.3, 0.3, 0.2, 0.1, 0.04, 0.03, 0.03]))
+    shares = [0.3, 0.3, 0.2, 0.1, 0.04, 0.03, 0.03]
+    return 10**6 * unit + np.cumsum(rng.choice(steps, size, p=shares))
 
 
 def _mono_word(rng: np.random.Generator, size: int) -> bytes:
@@ -67,7 +71,8 @@ def _libcaer_word(rng: np.random.Generator, size: int) -> bytes:
     x, y = rng.integers(0, WIDTH + 3, size), rng.integers(0, HEIGHT + 3, size)
     words["data"] = x << 17 | y << 2 | rng.integers(0, 2, size) << 1 | (rng.random(size) < 0.97)
     roll = 2**31 - 500_000 if rng.random() < 0.5 else 0
-    words["t"] = (_times(rng, size, 1) + roll) % 2**31 | (rng.random(size) < 0.01).astype("u4") << 31
+    negative = (rng.random(size) < 0.01).astype("u4") << 31
+    words["t"] = (_times(rng, size, 1) + roll) % 2**31 | negative
     return words.tobytes()
 
 
@@ -188,9 +193,7 @@ def test_any_split_into_packets_gives_the_same_events(
     expected = whole.decode_packet(payload)
     parts = create_decoder(encoding, WIDTH, HEIGHT)
     bounds = [0, *sorted(cut * WORD_BYTES[encoding] for cut in cuts), len(payload)]
-    packets = [
-        parts.decode_packet(payload[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)
-    ]
+    packets = [parts.decode_packet(payload[a:b]) for a, b in pairwise(bounds)]
     joined = Events.concatenate([part for packet in packets for part in packet.segments])
     reference = Events.concatenate(expected.segments)
     for name in "txyp":

@@ -33,7 +33,8 @@ def test_evt2_by_hand() -> None:
 def test_evt21_by_hand() -> None:
     """TIME_HIGH 2, then OFF events of columns 32 and 63 in row 1 at low time 1."""
     words = bytes.fromhex("0000000002000080" + "0100008001004100")
-    assert Evt21Words(640, 480).decode(words).segments == [[(129_000, 32, 1, 0), (129_000, 63, 1, 0)]]
+    out = Evt21Words(640, 480).decode(words)
+    assert out.segments == [[(129_000, 32, 1, 0), (129_000, 63, 1, 0)]]
 
 
 def test_mono_by_hand() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from dae_ros.events.packet import DecodedPacket
 from test.reference.absolute_records import (
     ArrayRecordsCdr,
     ArrayRecordsRos1,
@@ -12,10 +15,6 @@ from test.reference.absolute_records import (
 from test.reference.decoded import Decoded
 from test.reference.evt2_words import Evt2Words, Evt21Words
 from test.reference.evt3_words import Evt3Words
-
-import numpy as np
-
-from dae_ros.events.packet import DecodedPacket
 
 ORACLES = {
     "evt3": Evt3Words,

@@ -1,5 +1,7 @@
 """EVT 2.0 and EVT 2.1 word by word, after the formats' descriptions and `docs/time.md`."""
 
+# ruff: noqa: ARG002  (all decoders have the same arguments)
+
 from __future__ import annotations
 
 from test.reference.decoded import TOLERANCE_NS, Decoded, Stream
@@ -32,7 +34,8 @@ class _Evt2Time(Stream):
 
     def time(self, low: int) -> tuple[int, bool]:
         """Return the time of a word and whether it had to be raised."""
-        assert self.high is not None and self.newest is not None
+        assert self.high is not None
+        assert self.newest is not None
         time = (self.wraps * 2**34 + self.high * 64 + low) * 1000
         raised = time < self.newest
         self.newest = max(self.newest, time)

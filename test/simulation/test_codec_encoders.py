@@ -59,9 +59,7 @@ def test_one_payload_round_trip(encoding: str, vectors: bool, events: Events) ->
     if encoding.startswith(("lib", "mono")):
         first = int(events.t[0]) if len(events) else 0
         events = Events(events.t - first + base_ns, events.x, events.y, events.p)
-    payload = encode(
-        encoding, events, WIDTH, HEIGHT, time_base_ns=base_ns, vectors=vectors
-    )
+    payload = encode(encoding, events, WIDTH, HEIGHT, time_base_ns=base_ns, vectors=vectors)
     decoder = create_decoder(encoding, WIDTH, HEIGHT)
     _assert_equal(decoder.decode(payload, base_ns), events)
     assert sum(decoder.counts.values()) == decoder.counts["wraps"]
@@ -153,6 +151,6 @@ def test_what_cannot_be_encoded_is_refused() -> None:
     one = Triggers(np.zeros(1, np.int64), np.ones(1, np.uint8), np.zeros(1, np.uint16))
     with pytest.raises(ConfigurationError, match="carries no triggers"):
         encode("mono", _events([]), WIDTH, HEIGHT, triggers=one)
+    late = Triggers(np.array([5, 4]), np.ones(2, np.uint8), np.zeros(2, np.uint16))
     with pytest.raises(ConfigurationError, match="sorted by time"):
-        late = Triggers(np.array([5, 4]), np.ones(2, np.uint8), np.zeros(2, np.uint16))
         encode("evt3", _events([]), WIDTH, HEIGHT, triggers=late)

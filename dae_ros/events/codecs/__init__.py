@@ -23,10 +23,18 @@ _CODECS = {
     codec.encoding: codec
     for codec in (
         Codec("evt3", False, evt3.count, evt3.decode, _whole(2), evt3.forget_position),
-        Codec("libcaer_cmp", True, absolute.count_libcaer_cmp, absolute.decode_libcaer_cmp, _whole(2)),
+        Codec(
+            "libcaer_cmp", True, absolute.count_libcaer_cmp, absolute.decode_libcaer_cmp, _whole(2)
+        ),
         Codec("libcaer", True, absolute.count_mono, absolute.decode_libcaer, _whole(8)),
         Codec("mono", True, absolute.count_mono, absolute.decode_mono, _whole(8)),
-        Codec("event_array_cdr", True, absolute.count_cdr, absolute.decode_cdr, absolute.whole_array_octets),
+        Codec(
+            "event_array_cdr",
+            True,
+            absolute.count_cdr,
+            absolute.decode_cdr,
+            absolute.whole_array_octets,
+        ),
         Codec("event_array_ros1", True, absolute.count_ros1, absolute.decode_ros1, _whole(13)),
         Codec("evt2", False, evt2.count_evt2, evt2.decode_evt2, _whole(4)),
         Codec("evt2.1", False, evt2.count_evt21, evt2.decode_evt21, _whole(8)),

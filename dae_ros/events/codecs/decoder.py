@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 
 import numpy as np
@@ -12,6 +13,10 @@ from dae_ros.errors import ConfigurationError, TimeDisorder
 from dae_ros.events.codecs import layout
 from dae_ros.events.codecs.types import Int64s, Octets
 from dae_ros.events.packet import DecodedPacket, Events, Payload, Triggers
+
+
+_NO_TRIGGERS = Triggers.empty()
+_NO_EDGES = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,12 @@ class Codec:
     decode: Callable[..., None]
     whole_octets: Callable[[int], int]
     forget_position: Callable[[Int64s], None] | None = None
+
+
+def _read_only(payload: Payload) -> memoryview:
+    """Return one kind of view for bytes, bytearray and arrays: kernels are compiled once."""
+    view = payload.data if isinstance(payload, np.ndarray) else memoryview(payload)
+    return view.cast("B").toreadonly()
 
 
 class Decoder:
@@ -127,23 +138,24 @@ class Decoder:
             Segments and triggers. A segment that follows a break is empty where no event came
             after the break, so that the break itself is never lost.
         """
-        # One view type for bytes, bytearray and arrays: the kernels are compiled once.
-        octets = np.frombuffer(memoryview(payload).cast("B").toreadonly(), np.uint8)
+        octets = np.frombuffer(_read_only(payload), np.uint8)
         whole = self._codec.whole_octets(octets.size)
         if whole != octets.size:
             self._counts[layout.TRAILING_BYTES] += octets.size - whole
             octets = octets[:whole]
         if whole == 0:
-            return DecodedPacket((), Triggers.empty())
+            return DecodedPacket((), _NO_TRIGGERS)
 
         events, triggers = self._codec.count(octets)
         t = np.empty(events + 1, np.int64)
         x = np.empty(events + 1, np.uint16)
         y = np.empty(events + 1, np.uint16)
         p = np.empty(events + 1, np.uint8)
-        trigger_t = np.empty(triggers, np.int64)
-        trigger_edge = np.empty(triggers, np.uint8)
-        trigger_channel = np.empty(triggers, np.uint16)
+        edge_t, edge, channel = _NO_EDGES
+        if triggers:
+            edge_t = np.empty(triggers, np.int64)
+            edge = np.empty(triggers, np.uint8)
+            channel = np.empty(triggers, np.uint16)
         state = self._state
         state[: layout.PAYLOAD_STATE] = 0
         cuts: list[tuple[int, int]] = []
@@ -151,7 +163,7 @@ class Decoder:
             state[layout.BREAKS] = 0
             self._codec.decode(
                 octets, time_base_ns, self.width, self.height, layout.TOLERANCE_NS, state,
-                self._counts, t, x, y, p, trigger_t, trigger_edge, trigger_channel, self._breaks,
+                self._counts, t, x, y, p, edge_t, edge, channel, self._breaks,
             )  # fmt: skip
             if state[layout.BREAKS]:
                 cuts.extend(map(tuple, self._breaks[: state[layout.BREAKS]].tolist()))
@@ -161,15 +173,16 @@ class Decoder:
             t, x, y, p = t[:stored].copy(), x[:stored].copy(), y[:stored].copy(), p[:stored].copy()
         everything = Events(t[:stored], x[:stored], y[:stored], p[:stored])
         kept = int(state[layout.TRIGGERS])
-        found = (
-            Triggers(trigger_t[:kept], trigger_edge[:kept], trigger_channel[:kept])
-            if kept
-            else Triggers.empty()
-        )
-        if not cuts:
-            return DecodedPacket((everything,) if stored else (), found)
-        bounds = [first for first, _ in cuts] + [stored]
-        segments = [everything.slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
-        if bounds[0] > 0:
-            segments.insert(0, everything.slice(0, bounds[0]))
-        return DecodedPacket(tuple(segments), found, tuple(back for _, back in cuts))
+        found = Triggers(edge_t[:kept], edge[:kept], channel[:kept]) if kept else _NO_TRIGGERS
+        if cuts:
+            return DecodedPacket(_cut(everything, cuts), found, tuple(back for _, back in cuts))
+        return DecodedPacket((everything,) if stored else (), found)
+
+
+def _cut(events: Events, cuts: list[tuple[int, int]]) -> tuple[Events, ...]:
+    """Cut before each (index, ...); what precedes the first cut is left out where it is empty."""
+    bounds = [first for first, _ in cuts] + [len(events)]
+    segments = [events.slice(start, stop) for start, stop in pairwise(bounds)]
+    if bounds[0] > 0:
+        segments.insert(0, events.slice(0, bounds[0]))
+    return tuple(segments)

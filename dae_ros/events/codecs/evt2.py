@@ -14,6 +14,8 @@ Time in us is TIME_HIGH << 6 | low; it wraps after 2^34 us (4.8 h). The variant 
 swapped halves ("legacy endianness") cannot be told from the words and is not supported.
 """
 
+# ruff: noqa: ARG001  (all kernels have the arguments of `layout`, needed or not)
+
 from __future__ import annotations
 
 import numpy as np

@@ -18,6 +18,8 @@ Time is unwrapped over half the range. The rules where the format leaves a choic
 `docs/time.md`.
 """
 
+# ruff: noqa: ARG001  (all kernels have the arguments of `layout`, needed or not)
+
 from __future__ import annotations
 
 import numpy as np
@@ -147,7 +149,7 @@ def _sum_lanes(lanes: int) -> int:
     total = np.int64(0)
     for lane in range(4):
         total += np.int64((lanes >> np.uint64(16 * lane)) & np.uint64(0xFFFF))
-    return total
+    return int(total)
 
 
 @kernel
