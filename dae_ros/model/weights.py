@@ -9,6 +9,7 @@ from dae_ros.errors import WeightsError
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
 from dae_ros.model.configuration import ModelConfig
 from dae_ros.model.dav2 import metric_config, relative_config
+from dae_ros.model.fetch import digest_of
 from dae_ros.model.manifest import Entry, Manifest, file_of, find_entry, read_manifest
 from dae_ros.model.untrained import PREFIX, untrained
 
@@ -44,15 +45,17 @@ def _load_entry(manifest: Manifest, entry: Entry) -> LoadedModel:
         raise WeightsError(
             f"the file of {entry.name} is not here. {entry.how_to_get()}", name=entry.name
         )
-    loaded = load_checkpoint(path, config=_config_of(entry), name=entry.name)
-    if entry.sha256 is not None and loaded.digest != entry.sha256:
+    # Before the file is opened: a wrong file is better called wrong than misread.
+    digest = None if entry.sha256 is None else digest_of(path)
+    if digest != entry.sha256:
         raise WeightsError(
-            f"{path} is not {entry.name}: its sha256 is {loaded.digest}, the manifest says "
+            f"{path} is not {entry.name}: its sha256 is {digest}, the manifest says "
             f"{entry.sha256}. Remove it and get it again: `dae-ros models fetch {entry.name}`",
             path=str(path),
-            digest=loaded.digest,
+            digest=digest,
             expected=entry.sha256,
         )
+    loaded = load_checkpoint(path, config=_config_of(entry), name=entry.name)
     if entry.encoder not in (None, loaded.config.encoder):
         raise WeightsError(
             f"{path} is not {entry.name}: it holds {loaded.config.encoder}, the manifest says "
