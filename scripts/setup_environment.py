@@ -194,12 +194,15 @@ class Setup:
     def make_environment(self) -> None:
         """Create the virtual environment, or keep the one of an earlier or interrupted run."""
         marker = self.folder / "pyvenv.cfg"
+        # Written last: an interrupted creation leaves a pip that imports and does not work.
+        complete = self.folder / "dae_ros_complete"
         kind = f"include-system-site-packages = {str(self.base.ros == 'sourced').lower()}"
         version = ".".join(map(str, sys.version_info[:3]))
         settings = marker.read_text(encoding="utf-8") if marker.is_file() else ""
         usable = (
             kind in settings
             and version in settings
+            and complete.is_file()
             and ask_python(str(self.python), "import pip") is not None
         )
         if usable:
@@ -220,6 +223,7 @@ class Setup:
                 f"(Debian, Ubuntu: apt install python{version.rsplit('.', 1)[0]}-venv), then run "
                 "the same make target again."
             ) from error
+        complete.touch()
 
     def install_torch(self) -> None:
         """Use the PyTorch that is there, or install the pinned one."""
