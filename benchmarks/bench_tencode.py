@@ -1,0 +1,293 @@
+"""Event packets to Tencode images, side by side with what installs from PyPI.
+
+    python -m benchmarks.bench_tencode [--quick]
+
+1. The whole path: EVT 3.0 in packets of 1 ms through decoder, ring and surface to one image per
+   50 ms, against the peers' decoders (whole file from the page cache, which suits them) followed
+   by the shortest numpy Tencode.
+2. One window from arrays that are already decoded, against the accumulators of tonic, evlib and
+   faery. They make other images (counts, voxels, decaying surfaces); none makes a Tencode.
+
+All under the allocator settings of the launch files, so that nobody pays for returning and
+fetching the same pages. One thread each; CPU time of the process, contenders interleaved, medians
+over the rounds. Our images are compared bit for bit with `tencode` of the filtered events first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.bench_decode import in_packets, raw_file
+from benchmarks.record import record
+from benchmarks.streams import moving_texture
+from dae_ros.events.codecs import create_decoder, warm_up
+from dae_ros.events.packet import Events
+from dae_ros.events.ring_buffer import EventRing
+from dae_ros.representation.surface import TencodeSurface
+from dae_ros.representation.tencode import tencode
+from dae_ros.simulation.encoders import encode
+
+WINDOW_NS = 50_000_000
+RING_NS, RING_BYTES = 3_000_000_000, 1_000_000_000
+# What has to be set before the process starts: the allocator's settings and one thread for each.
+ENVIRONMENT = {
+    "POLARS_MAX_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": "268435456",
+    "MALLOC_TRIM_THRESHOLD_": "536870912",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+Contender = Callable[[], object]
+Result = dict[str, Any]
+
+
+def numpy_tencode(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray,
+                  height: int, width: int) -> np.ndarray:  # fmt: skip
+    """The shortest numpy Tencode: fancy indexing, whose last write wins."""
+    image = np.zeros((3, height, width), np.float32)
+    age = ((t - t[0]) / max(t[-1] - t[0], 1)).astype(np.float32)
+    image[0, y, x] = p
+    image[1, y, x] = 1 - age
+    image[2, y, x] = 1 - p
+    return image
+
+
+def ours_from_packets(
+    packets: list[tuple[bytes, int]], width: int, height: int, hop_ns: int = WINDOW_NS
+) -> list[np.ndarray]:
+    """Decode packet by packet and encode a window at each hop, as the pipeline does."""
+    decoder = create_decoder("evt3", width, height)
+    ring = EventRing(RING_NS, RING_BYTES)
+    surface = TencodeSurface(height, width)
+    images = []
+    end_ns = None
+    for payload, time_base_ns in packets:
+        for events in decoder.decode_packet(payload, time_base_ns).segments:
+            ring.push(events)
+        if end_ns is None:
+            end_ns = (ring.oldest_ns or 0) // 1000 * 1000 + WINDOW_NS
+        while (ring.newest_ns or 0) >= end_ns:
+            images.append(surface.encode(ring, end_ns - WINDOW_NS, end_ns).image)
+            end_ns += hop_ns
+    return images
+
+
+def windows_of(t_us: np.ndarray) -> list[slice]:
+    """Return the slices of whole windows, from the first event on."""
+    ends = np.arange(t_us[0], t_us[-1] + 1, WINDOW_NS // 1000)
+    bounds = np.searchsorted(t_us, ends).tolist()
+    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
+
+
+def peers_from_file(path: Path, height: int, width: int) -> dict[str, Contender]:
+    """Return each peer's decoder followed by the numpy Tencode of every window."""
+    contenders: dict[str, Contender] = {}
+
+    def encode_all(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray) -> None:
+        for part in windows_of(t):
+            numpy_tencode(t[part], x[part], y[part], p[part], height, width)
+
+    if find_spec("faery"):
+        import faery
+
+        def use_faery() -> None:
+            events = np.concatenate(list(faery.events_stream_from_file(path)))
+            encode_all(events["t"].astype(np.int64), events["x"], events["y"], events["p"])
+
+        contenders["faery + numpy"] = use_faery
+    if find_spec("expelliarmus"):
+        from expelliarmus import Wizard
+
+        def use_expelliarmus() -> None:
+            events = Wizard(encoding="evt3").read(path)
+            encode_all(events["t"], events["x"], events["y"], events["p"])
+
+        contenders["expelliarmus + numpy"] = use_expelliarmus
+    return contenders
+
+
+def one_window(events: Events, height: int, width: int) -> dict[str, Contender]:
+    """Return the contenders that accumulate one decoded window."""
+    start_ns = int(events.t[0]) // 1000 * 1000
+    end_ns = int(events.t[-1]) // 1000 * 1000 + 1000
+    ring = EventRing(RING_NS, RING_BYTES)
+    ring.push(events)
+    at_head, updated = TencodeSurface(height, width), TencodeSurface(height, width)
+    at_head.encode(ring, start_ns, end_ns)
+
+    def update_and_read() -> object:
+        updated.reset()
+        return updated.encode(ring, start_ns, end_ns)
+
+    t_us = events.t // 1000
+    contenders: dict[str, Contender] = {
+        "ours: read": lambda: at_head.encode(ring, start_ns, end_ns),
+        "ours: update + read": update_and_read,
+        "ours: tencode()": lambda: tencode(events, height, width),
+        "numpy Tencode": lambda: numpy_tencode(t_us, events.x, events.y, events.p, height, width),
+    }
+    if find_spec("tonic"):
+        from tonic import functional
+
+        rows = np.empty(len(events), [("x", "<i2"), ("y", "<i2"), ("t", "<i8"), ("p", "?")])
+        rows["x"], rows["y"], rows["t"], rows["p"] = events.x, events.y, t_us, events.p
+        size = (width, height, 2)
+        contenders["tonic frame"] = lambda: functional.to_frame_numpy(rows, size, n_time_bins=1)
+        contenders["tonic voxel grid"] = lambda: functional.to_voxel_grid_numpy(
+            rows.copy(), size, n_time_bins=5
+        )
+    if find_spec("evlib"):
+        import evlib
+        import polars
+
+        frame = polars.DataFrame(
+            {
+                "t": polars.Series(t_us).cast(polars.Duration("us")),
+                "x": events.x.astype(np.int16),
+                "y": events.y.astype(np.int16),
+                "polarity": events.p.astype(np.int8) * 2 - 1,
+            }
+        )
+        contenders["evlib event frame"] = lambda: evlib.create_event_frame(frame, height, width)
+        contenders["evlib voxel grid"] = lambda: evlib.create_voxel_grid(frame, height, width, 5)
+    if find_spec("faery"):
+        import faery
+
+        table = np.empty(len(events), faery.EVENTS_DTYPE)
+        table["t"], table["x"], table["y"] = t_us - t_us[0], events.x, events.y
+        table["p"] = events.p
+        colours = faery.colormaps.starry_night
+
+        def render() -> object:
+            stream = faery.events_stream_from_array(table, (width, height))
+            frames = stream.regularize(frequency_hz=20.0).render(
+                decay="linear", tau=0.05 * faery.s, colormap=colours
+            )
+            return [frame.pixels for frame in frames]
+
+        contenders["faery render"] = render
+    return contenders
+
+
+def compare(contenders: dict[str, Contender], per_run: int, rounds: int) -> Result:
+    """Run all contenders in turn; return CPU ms per window and ratios to the first."""
+    milliseconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for contender in contenders.values():
+        contender()
+    for _ in range(rounds):
+        for name, contender in contenders.items():
+            start = time.process_time_ns()
+            contender()
+            milliseconds[name].append((time.process_time_ns() - start) / 1e6 / per_run)
+    medians = {name: round(statistics.median(times), 3) for name, times in milliseconds.items()}
+    base = milliseconds[next(iter(contenders))]
+    ratios = {
+        name: round(statistics.median(b / a for a, b in zip(base, times, strict=True)), 2)
+        for name, times in milliseconds.items()
+    }
+    return {"ms_per_window": medians, "ratio_to_first": ratios}
+
+
+def check(packets: list[tuple[bytes, int]], events: Events, width: int, height: int) -> int:
+    """Compare our images with `tencode` of the filtered events; return how many there are."""
+    images = ours_from_packets(packets, width, height)
+    start_ns = int(events.t[0]) // 1000 * 1000
+    for index, image in enumerate(images):
+        low, high = np.searchsorted(
+            events.t, (start_ns + index * WINDOW_NS, start_ns + (index + 1) * WINDOW_NS)
+        )
+        expected = tencode(events.slice(int(low), int(high)), height, width)
+        if not np.array_equal(image, expected):
+            raise SystemExit(f"window {index} differs from the filtered events")
+    return len(images)
+
+
+def row(name: str, result: Result, columns: list[str]) -> str:
+    """Return one line of a markdown table, ms and the ratio to the first contender."""
+    milliseconds, ratios = result["ms_per_window"], result["ratio_to_first"]
+    cells = [name]
+    for column in columns:
+        if column not in milliseconds:
+            cells.append("not installed")
+        elif ratios[column] == 1.0:
+            cells.append(f"{milliseconds[column]:.2f}")
+        else:
+            cells.append(f"{milliseconds[column]:.2f} (x{ratios[column]:.1f})")
+    return "| " + " | ".join(cells) + " |"
+
+
+def main() -> None:
+    """Run everything, print markdown tables and write `results/tencode.json`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="VGA to 10 Mev/s, 3 rounds")
+    quick = parser.parse_args().quick
+    if not ENVIRONMENT.items() <= os.environ.items():
+        command = [sys.executable, "-m", "benchmarks.bench_tencode", *sys.argv[1:]]
+        os.execve(sys.executable, command, {**os.environ, **ENVIRONMENT})
+    warm_up("evt3")
+    rounds = 3 if quick else 7
+    sizes = [("VGA", 480, 640)] + ([] if quick else [("HD", 720, 1280)])
+    path_rows: dict[str, Result] = {}
+    window_rows: dict[str, Result] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for label, height, width in sizes:
+            for rate in (1, 10) if quick else (1, 10, 50, 100):
+                windows = 8 if rate <= 10 else 2
+                count = int(rate * 1e6 * (windows * 0.05 + 0.005))
+                events = moving_texture(height, width, rate, count)
+                packets = in_packets("evt3", events, width, height, 1.0)
+                payload = encode("evt3", events, width, height)
+                path = raw_file(Path(folder), payload, width, height)
+                made = check(packets, events, width, height)
+                contenders: dict[str, Contender] = {
+                    "ours": lambda q=packets, w=width, h=height: ours_from_packets(q, w, h),
+                    **peers_from_file(path, height, width),
+                }
+                name = f"{label} {rate} Mev/s"
+                result = compare(contenders, made, rounds)
+                overlap = {
+                    "hop 5 ms": lambda q=packets, w=width, h=height: ours_from_packets(
+                        q, w, h, WINDOW_NS // 10
+                    )
+                }
+                overlapping = len(ours_from_packets(packets, width, height, WINDOW_NS // 10))
+                result["hop_5_ms"] = compare(overlap, overlapping, rounds)["ms_per_window"]
+                path_rows[name] = {"windows": made, "events": len(events), **result}
+                stop = int(np.searchsorted(events.t, events.t[0] + WINDOW_NS))
+                window_rows[name] = {
+                    "events": stop,
+                    **compare(one_window(events.slice(0, stop), height, width), 1, rounds),
+                }
+
+    print("Packets (EVT 3.0, 1 ms) to Tencode, CPU ms per 50 ms window (ratio to ours)\n")
+    columns = ["ours", "faery + numpy", "expelliarmus + numpy"]
+    print("| stream | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
+    for name, result in path_rows.items():
+        print(row(name, result, columns))
+    columns = [
+        "ours: update + read", "ours: read", "ours: tencode()", "numpy Tencode", "tonic frame",
+        "tonic voxel grid", "evlib event frame", "evlib voxel grid", "faery render",
+    ]  # fmt: skip
+    print("\nOne window of 50 ms from decoded arrays, CPU ms (ratio to `read`)\n")
+    print("| stream | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
+    for name, result in window_rows.items():
+        print(row(name, result, columns))
+    results = {"rounds": rounds, "packets_to_tencode": path_rows, "one_window": window_rows}
+    print(f"\nwritten to {record('tencode', results)}")
+
+
+if __name__ == "__main__":
+    main()
