@@ -85,15 +85,19 @@ class SimulatorNode(Node):
 
     def _run(self) -> Iterator[None]:
         """Simulate and publish everything; yields wherever it would otherwise wait."""
+        parameters = self._parameters
+        self.get_logger().info(
+            f"simulating the {parameters.scene} at {parameters.width}x{parameters.height} px, "
+            f"seed {parameters.seed}, events as {parameters.encoding}")
         # Textures and kernels first: they take seconds in which subscribers can appear.
-        messages = simulated_messages(Simulation(self._parameters))
+        messages = simulated_messages(Simulation(parameters))
         message = next(messages, None)
         yield from self._wait_for_subscribers()
         count = batch_messages = batch_bytes = 0
         first_ns = 0 if message is None else message.stamp_ns
         start_s = time.monotonic()
         while message is not None:
-            due_s = start_s + (message.stamp_ns - first_ns) / 1e9 / self._parameters.rate
+            due_s = start_s + (message.stamp_ns - first_ns) / 1e9 / parameters.rate
             while (now_s := time.monotonic()) < due_s:
                 time.sleep(min(SLEEP_S, due_s - now_s))
                 yield

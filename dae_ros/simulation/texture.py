@@ -29,18 +29,19 @@ def _noise(
         lowest: cycles per period below which there is nothing.
         stretch: how many times longer the grain is in rows than in columns.
     """
-    rows = np.fft.fftfreq(_DRAWN, 1.0 / _DRAWN)[:, None] * stretch
-    columns = np.fft.rfftfreq(_DRAWN, 1.0 / _DRAWN)[None, :]
+    rows = np.fft.fftfreq(SIZE, 1.0 / SIZE)[:, None] * stretch
+    columns = np.fft.rfftfreq(SIZE, 1.0 / SIZE)[None, :]
     frequency = np.hypot(rows, columns)
     amplitude = np.where(
         (frequency >= lowest) & (frequency <= SIZE * 0.45),
         np.maximum(frequency, 1.0) ** -slope, 0.0,
     )
     phase = generator.uniform(0.0, 2.0 * np.pi, amplitude.shape)
-    image: Image = np.fft.irfft2(amplitude * np.exp(1j * phase), s=(_DRAWN, _DRAWN))
-    image -= image.mean()
-    image /= image.std()
-    return image
+    image = np.fft.irfft2(amplitude * np.exp(1j * phase), s=(SIZE, SIZE))
+    image = (image - image.mean()) / image.std()
+    # It has no detail below a texel, so that it need not be drawn at twice the size.
+    drawn: Image = image.repeat(2, axis=0).repeat(2, axis=1)
+    return drawn
 
 
 def _grid() -> tuple[Image, Image]:
