@@ -158,6 +158,14 @@ DEMO_DEFAULTS: Mapping[str, str] = {"source": "simulator", "weights": "untrained
 """What `demo.launch.py` changes: a simulated camera, and a network that needs no file."""
 
 
+SOURCE_WAIT_S = 300.0
+"""How long replay and simulator wait for the depth node in a launch.
+
+It subscribes when it is active; loading a large network, and compiling the decoders when they run
+for the first time, take longer than the sources' own patience on a small machine.
+"""
+
+
 @dataclass(frozen=True)
 class Process:
     """One process of a launch.
@@ -271,10 +279,11 @@ def launch_plan(
             required=True,
         )
     ]
+    patience: Mapping[str, Value] = {"wait_timeout_s": SOURCE_WAIT_S}
     if from_bag:
-        processes.append(node("replay_node"))
+        processes.append(node("replay_node", implied_parameters=patience))
     elif values["source"] == "simulator":
-        processes.append(node("simulator_node"))
+        processes.append(node("simulator_node", implied_parameters=patience))
     if values["rviz"] == "true":
         processes.append(_rviz(values, topics, sim_time))
     return processes

@@ -79,6 +79,7 @@ def test_the_simulator_feeds_the_depth_node() -> None:
     depth, simulator = launch_plan({"source": "simulator", "rate": "0.25"})
     assert (depth.name, simulator.executable) == ("depth", "simulator_node")
     assert simulator.parameters == {"rate": 0.25}
+    assert simulator.implied_parameters["wait_timeout_s"] >= 60.0, "compiling takes a while"
     assert depth.remappings == (("image", "image_raw"),)
 
 
