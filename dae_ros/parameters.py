@@ -241,6 +241,8 @@ class ReplayParameters(NodeParameters):
         maximum=1000.0)
     loop: bool = _parameter(False, "Begin again at the end.")
     start_s: float = _parameter(0.0, "Skip this many seconds of the recording.", minimum=0.0)
+    duration_s: float = _parameter(
+        0.0, "Play this many seconds of the recording; 0 plays to its end.", minimum=0.0)
     topics: str = _parameter(
         "", "Comma-separated topics to play; empty plays every topic whose type is known.")
     clock_hz: float = _parameter(
@@ -318,6 +320,9 @@ class RecorderParameters(NodeParameters):
         "", "Comma-separated topics to record; each is subscribed as soon as it appears.")
     duration_s: float = _parameter(
         0.0, "Stop after this many seconds of wall time; 0 goes on until the node ends.",
+        minimum=0.0)
+    idle_s: float = _parameter(
+        0.0, "Stop when no message has come for this many seconds since the last one; 0 waits.",
         minimum=0.0)
 
 

@@ -51,6 +51,8 @@ class RecorderNode(Node):
             for name in topics]
         self._ends_s = (
             time.monotonic() + parameters.duration_s if parameters.duration_s > 0.0 else None)
+        self._idle_s = parameters.idle_s
+        self._last_s: float | None = None
         self.create_timer(
             GRAPH_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
@@ -72,10 +74,13 @@ class RecorderNode(Node):
     def _look(self) -> None:
         for subscription in self._subscriptions_by_topic:
             subscription.refresh()
-        if self._ends_s is not None and time.monotonic() >= self._ends_s:
+        now_s = time.monotonic()
+        idle = self._last_s is not None and 0.0 < self._idle_s <= now_s - self._last_s
+        if idle or (self._ends_s is not None and now_s >= self._ends_s):
             self.exit_code = 0
 
     def _received(self, topic: str, data: bytes, type_name: str) -> None:
+        self._last_s = time.monotonic()
         if topic in self._refused:
             return
         try:

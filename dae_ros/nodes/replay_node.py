@@ -202,13 +202,14 @@ class ReplayNode(Node):
 
     def _messages(self) -> Iterator[RecordedMessage]:
         skip_ns = round(self._parameters.start_s * 1e9)
+        length_ns = round(self._parameters.duration_s * 1e9)
         start_ns = self._recording.start_ns
-        if start_ns is not None:
-            yield from self._recording.messages(list(self._outputs), start_ns + skip_ns)
-            return
-        # Formats whose beginning is known only by reading.
-        for message in self._recording.messages(list(self._outputs)):
+        # None: a format whose beginning is known only by reading.
+        seek_ns = None if start_ns is None else start_ns + skip_ns
+        for message in self._recording.messages(list(self._outputs), seek_ns):
             start_ns = message.time_ns if start_ns is None else start_ns
+            if length_ns and message.time_ns >= start_ns + skip_ns + length_ns:
+                return
             if message.time_ns >= start_ns + skip_ns:
                 yield message
 

@@ -1,0 +1,196 @@
+"""`dae-ros demo`: a simulator or a recording, depth on real ROS 2, and pictures of it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from dae_ros.cli.bag import seconds
+from dae_ros.cli.progress import ProgressBar
+from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.nodes.process_harness import ProcessError, ProcessHarness, RunningProcess
+from dae_ros.nodes.processes import DEMO_DEFAULTS, Process, launch_plan, recorder
+from dae_ros.parameters import DepthParameters
+
+DEFAULT_WEIGHTS = DEMO_DEFAULTS["weights"]
+OUTPUTS = ("events/image", "depth/image", "depth/relative", "depth/color", "depth/camera_info",
+           "depth/status")
+# The network may need seconds for one window on a slow machine; after this long without an image
+# everything that waited has been stepped.
+IDLE_S = 8.0
+START_S, STOP_S = 120.0, 20.0
+
+DESCRIPTION = """\
+Show the whole chain once: a simulated event camera (or a recording) publishes on ROS 2,
+depth_node turns its events into depth images, recorder_node keeps what was published, and the
+recording becomes pictures. Without rclpy the same pipeline runs in one process, and says so."""
+
+EPILOG = """\
+what is written below --out:
+  topics/            rosbag2 (mcap) of what the nodes published
+  preview.mp4        events | camera frame | depth with its legend, for a browser
+  contact_sheet.png  twelve moments of it
+  summary.json       processes, windows, weights
+
+examples:
+  dae-ros demo
+  dae-ros demo --bag indoor_flying1_data.bag --duration 10
+  dae-ros demo --weights my_checkpoint.pth --orientation depth --scale 1.0"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "demo", help="events to depth pictures on ROS 2, with nothing but this package",
+        description=DESCRIPTION, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bag", type=Path, metavar="FILE", help="replay this recording instead "
+                        "of the simulator")
+    parser.add_argument("--out", type=Path, default=Path("output/demo"), metavar="DIR",
+                        help="folder to write; what an earlier demo left there is replaced "
+                        "(default: %(default)s)")
+    parser.add_argument("--duration", type=seconds, default=4.0, metavar="S",
+                        help="seconds of events (default: %(default)s)")
+    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, metavar="NAME",
+                        help="checkpoint file or name (default: %(default)s)")
+    parser.add_argument("--orientation", default="checkpoint",
+                        choices=("checkpoint", "depth", "inverse_depth"),
+                        help="what the network's number grows with (default: what the weights say)")
+    parser.add_argument("--scale", type=float, default=0.0, metavar="VALUE",
+                        help="scale to metres (default: what the weights say)")
+    parser.add_argument("--shift", type=float, default=0.0, metavar="VALUE",
+                        help="shift that belongs to --scale")
+    parser.add_argument("--in-process", action="store_true",
+                        help="do not use ROS even where it is installed")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo.
+
+    Raises:
+        DaeError: a node failed, or no depth came out.
+    """
+    folder: Path = args.out
+    marker = folder / "summary.json"
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        raise ConfigurationError(
+            f"{folder} holds something that is not a demo; give another folder with --out",
+            path=str(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # From here on the folder is known as a demo's, also when the demo is interrupted.
+    marker.write_text("{}\n", encoding="utf-8")
+    with_ros = importlib.util.find_spec("rclpy") is not None and not args.in_process
+    begin_s = time.monotonic()
+    summary = _on_ros(args, folder) if with_ros else _in_process(args, folder, args.in_process)
+    summary |= {"weights": args.weights, "ros": with_ros,
+                "seconds": round(time.monotonic() - begin_s, 1)}
+    marker.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    print(f"\n{summary['windows']} depth images in {summary['seconds']} s. Look at:")
+    print(f"  {folder / 'contact_sheet.png'}\n  {folder / 'preview.mp4'}")
+    if args.weights.startswith("untrained:"):
+        print("The network is UNTRAINED: it shows that the chain works, and its depth means "
+              "nothing. Give --weights a trained checkpoint (docs/model.md).")
+    return 0
+
+
+def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
+    """Run source, depth node and recorder as processes on ROS 2; return facts for the summary."""
+    # The recording library takes a second to import, which --help does not need.
+    from dae_ros.bags.recording import open_recording
+    from dae_ros.runtime.preview import preview_topics
+
+    arguments = {"weights": args.weights, "orientation": args.orientation,
+                 "scale": str(args.scale), "shift": str(args.shift)}
+    if args.bag is not None:
+        arguments |= {"source": "bag", "bag": str(args.bag)}
+    plan = [_for_demo(process, args) for process in launch_plan(arguments, DEMO_DEFAULTS)]
+    source, depth = plan[1], plan[0]
+    frames = dict(depth.remappings).get("image", "image_raw")
+    topics = (*OUTPUTS, frames)
+    keep = recorder(str(folder / "topics"), topics)
+    keep = dataclasses.replace(keep, parameters={**keep.parameters, "idle_s": IDLE_S})
+    print(f"ROS 2: {source.name} -> {depth.name} ({args.weights}) -> {keep.name}", flush=True)
+    bar = ProgressBar()
+    with ProcessHarness([keep, depth, source], echo=sys.stderr) as harness:
+        sender, receiver = harness[source.name], harness[keep.name]
+        code = _wait(sender, bar, "events are sent", _limit_s(args))
+        if code != 0:
+            raise ProcessError(f"{source.name} ended with status {code}; its last lines:\n"
+                               + "\n".join(sender.lines[-10:]), name=source.name)
+        code = _wait(receiver, bar, "the last windows are stepped", _limit_s(args))
+        if code != 0:
+            raise ProcessError(f"{keep.name} ended with status {code}; its last lines:\n"
+                               + "\n".join(receiver.lines[-10:]), name=keep.name)
+    bar.close()
+    parameters = DepthParameters.from_mapping({
+        "orientation": args.orientation, "scale": args.scale, "shift": args.shift})
+    with open_recording(folder / "topics") as recording:
+        if not any(name.endswith("/events/image") and info.count
+                   for name, info in recording.topics.items()):
+            raise RecordingError(
+                "no depth image was recorded; the output of the nodes above says why")
+        counts = {name: info.count for name, info in recording.topics.items()}
+        windows = preview_topics(recording, folder, parameters)
+    return {"windows": windows, "messages": counts,
+            "processes": [source.executable, depth.executable, keep.executable]}
+
+
+def _for_demo(process: Process, args: argparse.Namespace) -> Process:
+    """Make the source end, and the depth node step every window."""
+    extra: Mapping[str, bool | int | float | str] = {}
+    if process.executable == "depth_node":
+        extra = {"overload": "queue"}
+    elif process.executable in ("simulator_node", "replay_node"):
+        # The depth node subscribes once its network is loaded, which takes a slow machine long.
+        extra = {"duration_s": args.duration, "wait_timeout_s": START_S}
+    return dataclasses.replace(process, parameters={**process.parameters, **extra})
+
+
+def _limit_s(args: argparse.Namespace) -> float:
+    """How long a demo may take before it is called stuck: a very slow machine, and patience."""
+    return 300.0 + 60.0 * float(args.duration)
+
+
+def _wait(process: RunningProcess, bar: ProgressBar, purpose: str, timeout_s: float) -> int:
+    """Wait for a process to end, saying every few seconds what is waited for."""
+    begin_s = time.monotonic()
+    while process.exit_code is None:
+        elapsed_s = time.monotonic() - begin_s
+        if elapsed_s > timeout_s:
+            return process.wait(0.0)
+        bar.note(f"{elapsed_s:4.0f} s  {purpose}") if int(elapsed_s) % 5 == 0 else None
+        time.sleep(1.0)
+    return process.wait(STOP_S)
+
+
+def _in_process(args: argparse.Namespace, folder: Path, asked: bool) -> dict[str, object]:
+    """Simulate or open the recording and run the same pipeline here; return facts."""
+    from dae_ros.cli.main import main
+
+    reason = "as asked with --in-process" if asked else "rclpy is not installed here"
+    print(f"without ROS 2 ({reason}): the same pipeline in one process", flush=True)
+    source = args.bag
+    if source is None:
+        source = folder / "simulated"
+        code = main(["simulate", "--out", str(source), "--duration", str(args.duration)])
+        if code != 0:
+            raise RecordingError(f"the simulation ended with status {code}", path=str(source))
+    result = folder / "result"
+    code = main(["bag", str(source), "--out", str(result), "--weights", args.weights,
+                 "--orientation", args.orientation, "--scale", str(args.scale),
+                 "--shift", str(args.shift), "--duration", str(args.duration)])
+    if code != 0:
+        raise RecordingError(f"the run ended with status {code}", path=str(result))
+    for name in ("preview.mp4", "contact_sheet.png"):
+        (result / name).rename(folder / name)
+    facts = json.loads((result / "summary.json").read_text(encoding="utf-8"))
+    return {"windows": facts["windows"]["stepped"], "processes": []}
