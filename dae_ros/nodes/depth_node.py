@@ -51,6 +51,9 @@ class DepthNode(LifecycleNode):
         ConfigurationError: a parameter is out of range or breaks a rule.
     """
 
+    # Set last; a node whose parameters are refused is destroyed without it.
+    _jump: Any = None
+
     def __init__(self, **arguments: Any) -> None:
         super().__init__("depth", **arguments)
         self.exit_code: int | None = None
@@ -153,7 +156,8 @@ class DepthNode(LifecycleNode):
 
     def destroy_node(self) -> None:
         """Unhook from the clock and destroy."""
-        self._jump.unregister()
+        if self._jump is not None:
+            self._jump.unregister()
         super().destroy_node()
 
     def _unsubscribe(self) -> None:

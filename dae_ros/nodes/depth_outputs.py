@@ -14,16 +14,16 @@ from sensor_msgs.msg import Image
 from dae_ros.bags.messages import CameraInfo
 from dae_ros.nodes.conversions import camera_info_message, image_message
 from dae_ros.nodes.diagnostics import frame_status
-from dae_ros.nodes.qos import output_qos
+from dae_ros.nodes.qos import Unacknowledged, output_qos
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.geometry import scale_camera_matrix, scale_projection_matrix
 from dae_ros.representation.render import color_range, depth_color, events_image
 from dae_ros.runtime.depth_frame import DepthFrame, DepthKind
 
 TOPICS: dict[DepthKind, str] = {"metric": "depth/image", "relative": "depth/relative"}
-# With `overload: queue` nothing may be lost, so a result waits for its subscribers this long.
-ACKNOWLEDGE_TIMEOUT_S = 2.0
-ACKNOWLEDGE_POLL_S = 0.0005
+# With `overload: queue` nothing may be lost, so results wait for their subscribers this long.
+ACKNOWLEDGE_TIMEOUT_S = 10.0
+ACKNOWLEDGE_POLL_S = 0.001
 
 
 class DepthOutputs:
@@ -45,12 +45,14 @@ class DepthOutputs:
         self._node = node
         self._parameters = parameters
         self._queue = parameters.overload == "queue"
+        self._batch = Unacknowledged()
+        self._qos = output_qos(Unacknowledged.DEPTH) if self._queue else output_qos()
         self._depth: dict[DepthKind, Any] = {}
         self.active = False
         self.camera: CameraInfo | None = None
         self._camera_info = node.create_publisher(
-            CameraInfoMessage, "depth/camera_info", output_qos())
-        self._status = node.create_publisher(DiagnosticArray, "depth/status", output_qos(10))
+            CameraInfoMessage, "depth/camera_info", self._qos)
+        self._status = node.create_publisher(DiagnosticArray, "depth/status", self._qos)
         self._color = node.create_publisher(Image, "depth/color", output_qos())
         self._events = node.create_publisher(Image, "events/image", output_qos())
         self.advertise(kind)
@@ -58,7 +60,7 @@ class DepthOutputs:
     def advertise(self, kind: DepthKind) -> None:
         """Make the topic for this kind of number, if it is not there yet."""
         if kind not in self._depth:
-            self._depth[kind] = self._node.create_publisher(Image, TOPICS[kind], output_qos())
+            self._depth[kind] = self._node.create_publisher(Image, TOPICS[kind], self._qos)
 
     def apply(self, parameters: DepthParameters) -> None:
         """Take over the colour range."""
@@ -70,10 +72,10 @@ class DepthOutputs:
             return
         publisher = self._depth[frame.kind]
         publisher.publish(image_message(frame.depth, frame.stamp_ns, frame.frame_id))
-        camera = self.camera
+        camera = self._scaled_camera(frame)
         if camera is not None:
-            self._camera_info.publish(camera_info_message(
-                scaled_camera(camera, *frame.depth.shape), frame.stamp_ns, frame.frame_id))
+            self._camera_info.publish(
+                camera_info_message(camera, frame.stamp_ns, frame.frame_id))
         self._status.publish(frame_status(frame))
         if self._color.get_subscription_count():
             self._color.publish(image_message(
@@ -82,8 +84,11 @@ class DepthOutputs:
             self._events.publish(image_message(
                 events_image(frame.image), frame.stamp_ns, frame.frame_id))
         if self._queue:
-            for used in (publisher, self._camera_info, self._status):
-                self._wait_acknowledged(used)
+            self._batch.add(frame.depth.nbytes)
+            if self._batch.full:
+                for used in (publisher, self._camera_info, self._status):
+                    self._wait_acknowledged(used)
+                self._batch.clear()
 
     def destroy(self) -> None:
         """Take the topics back; the worker must have stopped."""
@@ -93,6 +98,18 @@ class DepthOutputs:
         ):
             self._node.destroy_publisher(publisher)
         self._depth.clear()
+
+    def _scaled_camera(self, frame: DepthFrame) -> CameraInfo | None:
+        camera, (height, width) = self.camera, frame.depth.shape
+        if camera is None:
+            return None
+        if camera.height * width != camera.width * height:
+            self._node.get_logger().warning(
+                f"the calibration is of a camera of {camera.width}x{camera.height} px and cannot "
+                f"be of the event camera of {width}x{height} px; depth/camera_info is not "
+                "published: remap 'camera_info'", throttle_duration_sec=10.0)
+            return None
+        return scaled_camera(camera, height, width)
 
     def _colored(self, frame: DepthFrame) -> Any:
         if frame.kind == "metric":
@@ -116,7 +133,7 @@ class DepthOutputs:
 def scaled_camera(camera: CameraInfo, height: int, width: int) -> CameraInfo:
     """Return a calibration for a map of another size; distortion and rotation stay."""
     size, wanted = (camera.height, camera.width), (height, width)
-    if size == wanted or 0 in size:
+    if size == wanted:
         return camera
     return CameraInfo(
         height, width, camera.distortion_model, camera.d,

@@ -110,6 +110,37 @@ def matched_qos(
                     else DurabilityPolicy.VOLATILE))
 
 
+class Unacknowledged:
+    """Counts what a reliable publisher sent since its subscribers last had everything.
+
+    Where nothing may be lost, a publisher has `DEPTH` messages of history and waits for its
+    acknowledgements as soon as `full`: later ones would overwrite what is still on its way. It
+    cannot wait after every message: for small ones Fast DDS asks the subscribers what they have
+    only every 3 s (`heartbeat_period`).
+    """
+
+    DEPTH = 500
+    MESSAGES = 400
+    BYTES = 16_000_000
+
+    def __init__(self) -> None:
+        self._messages = self._bytes = 0
+
+    def add(self, size_bytes: int) -> None:
+        """Count a message."""
+        self._messages += 1
+        self._bytes += size_bytes
+
+    def clear(self) -> None:
+        """Everything has been acknowledged."""
+        self._messages = self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to wait."""
+        return self._messages >= self.MESSAGES or self._bytes >= self.BYTES
+
+
 class MatchedSubscription:
     """One topic's subscription, made when a publisher appears and anew when its offer changes.
 

@@ -27,14 +27,10 @@ from dae_ros.events.cdr import event_types
 from dae_ros.nodes.conversions import ns_to_stamp
 from dae_ros.nodes.entry import EXIT_FAILURE, run
 from dae_ros.nodes.parameter_binding import declare
-from dae_ros.nodes.qos import message_class
+from dae_ros.nodes.qos import Unacknowledged, message_class
 from dae_ros.parameters import ReplayParameters
 from dae_ros.runtime.worker import Worker
 
-PUBLISHER_DEPTH = 1000
-# A batch must fit the publishers' history, or unacknowledged messages would be overwritten.
-BATCH_MESSAGES = 400
-BATCH_BYTES = 16_000_000
 # Other subscribers of the same process are matched shortly after the one that was waited for.
 SETTLE_S = 0.3
 # The longest sleep of the playing thread, which bounds how fast it stops.
@@ -62,7 +58,11 @@ class ReplayNode(Node):
                 ".aedat4 or .raw", parameter="bag")
         self._recording = open_recording(self._parameters.bag)
         self._outputs: dict[str, Any] = {}
-        self._advertise()
+        try:
+            self._advertise()
+        except DaeError:
+            self._recording.close()
+            raise
         self._awaited = self._outputs[self._awaited_topic()]
         self._clock_publisher = (
             self.create_publisher(Clock, "/clock", 1) if self._parameters.clock_hz > 0.0 else None)
@@ -95,7 +95,7 @@ class ReplayNode(Node):
                 missing.setdefault(error.message, []).append(name)
                 continue
             self._outputs[name] = self.create_publisher(kind, name, QoSProfile(
-                depth=PUBLISHER_DEPTH, reliability=ReliabilityPolicy.RELIABLE))
+                depth=Unacknowledged.DEPTH, reliability=ReliabilityPolicy.RELIABLE))
         for reason, names in missing.items():
             self.get_logger().warning(f"not played: {', '.join(names)}: {reason}")
         if not self._outputs:
@@ -164,7 +164,7 @@ class ReplayNode(Node):
 
     def _play_once(self) -> Generator[None, None, int]:
         rate = self._parameters.rate
-        batch_messages = batch_bytes = count = 0
+        count, batch = 0, Unacknowledged()
         first_ns: int | None = None
         start_s = 0.0
         clock = ClockOutput(self._clock_publisher, self._parameters.clock_hz, wall=rate > 0.0)
@@ -190,10 +190,10 @@ class ReplayNode(Node):
             clock.advance(message.time_ns, time.monotonic())
             size = self._publish(message)
             count += size > 0
-            batch_messages, batch_bytes = batch_messages + 1, batch_bytes + size
-            if batch_messages >= BATCH_MESSAGES or batch_bytes >= BATCH_BYTES:
+            batch.add(size)
+            if batch.full:
                 yield from self._wait_acknowledged()
-                batch_messages = batch_bytes = 0
+                batch.clear()
             yield
         if damage is not None:
             yield from self._wait_acknowledged()

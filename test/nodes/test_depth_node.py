@@ -150,6 +150,23 @@ def test_camera_info_accompanies_depth_scaled_and_with_its_stamp(graph, depth, c
     np.testing.assert_allclose(infos[0].k, [50.0, 0, 31.5, 0, 50.0, 23.5, 0, 0, 1])
 
 
+def test_a_calibration_of_another_shape_is_refused(graph, depth, camera, capfd):
+    """A camera_info whose sides have another ratio is not this camera's: nothing is published."""
+    images = graph.listen(Image, "depth/relative")
+    infos = graph.listen(CameraInfo, "depth/camera_info")
+    calibration = graph.publisher(CameraInfo, "camera_info")
+    start(graph, depth)
+    graph.until(lambda: calibration.get_subscription_count() == 1)
+    calibration.publish(CameraInfo(height=480, width=480))
+    graph.spin(0.2)
+    publisher = connect(graph)
+    for _ in range(40):
+        publisher.publish(write_packet(camera.packet()))
+    graph.until(lambda: len(images) >= 2)
+    assert infos == []
+    assert "480x480 px and cannot be of the event camera of 64x48 px" in capfd.readouterr().err
+
+
 def test_pictures_are_published_only_while_somebody_looks(graph, depth, camera):
     """depth/color and events/image appear with their subscribers and show this window."""
     images = graph.listen(Image, "depth/relative")
