@@ -81,11 +81,12 @@ def test_stamps_rise_and_rates_hold(scene: Scene) -> None:
 
 def test_events_are_sorted_and_inside_the_sensor(scene: Scene) -> None:
     """Over packets, too, event time never falls, and no event lies outside."""
-    packets = list(simulate(scene).events())
+    # So much noise that some event falls on the very border of two packets.
+    packets = list(simulate(scene, noise_hz=100.0).events())
     for packet in packets:
         assert packet.t[-1] // 5_000_000 == packet.t[0] // 5_000_000
     events = Events.concatenate(packets)
-    assert len(events) > 500
+    assert (events.t % 5_000_000 == 0).any()
     assert (np.diff(events.t) >= 0).all()
     assert events.x.max() < WIDTH
     assert events.y.max() < HEIGHT
