@@ -259,8 +259,8 @@ class MatchedSubscription:
             if name not in INFRASTRUCTURE and self._published_by_others(name)}
         fitting = {name: found for name, found in published.items()
                    if not self._types or set(found) & set(self._types)}
-        listed = ", ".join(
-            f"{name} ({', '.join(found)})" for name, found in sorted((fitting or published).items()))
+        shown = sorted((fitting or published).items())
+        listed = ", ".join(f"{name} ({', '.join(found)})" for name, found in shown)
         if fitting:
             return f"nobody publishes '{self.name}' yet; topics of such a type: {listed}"
         return (f"nobody publishes '{self.name}' yet, and no topic has a type that fits; there "
