@@ -1,8 +1,8 @@
 """Event messages for ROS 2 from PyPI: `pip install ./interfaces`, no CMake, no colcon.
 
 Generates `event_camera_msgs` and `dvs_msgs` from their .msg files with the rosidl generators
-of the ROS wheels, called as Python modules, and compiles each package into one extension
-module that holds the C structs, the Fast DDS type support and the Python conversion.
+of the ROS wheels, called as Python modules, and compiles each package into one library that
+holds the C structs, the type support and the Python conversion.
 The result is bound to the release of the wheels that it was built with (ROS 2 Kilted).
 """
 
@@ -24,6 +24,8 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).resolve().parent
 PACKAGES = ("event_camera_msgs", "dvs_msgs")
 DEPENDENCIES = ("builtin_interfaces", "std_msgs")
+FAST = "rosidl_typesupport_fastrtps_c"
+INTROSPECTION = "rosidl_typesupport_introspection_c"
 
 
 def ros_prefix() -> Path:
@@ -73,6 +75,7 @@ def generate(package: str, prefix: Path, output: Path) -> None:
     from rosidl_generator_type_description.cli import HashTypeDescription
     from rosidl_typesupport_c.cli import GenerateCTypesupport
     from rosidl_typesupport_fastrtps_c.cli import GenerateFastRTPSCTypesupport
+    from rosidl_typesupport_introspection_c.cli import GenerateIntrospectionCTypesupport
 
     root = output / package
     messages = [f"{HERE / package}:msg/{path.name}" for path in message_files(package)]
@@ -81,73 +84,91 @@ def generate(package: str, prefix: Path, output: Path) -> None:
     hashes = HashTypeDescription("hash").generate_type_hashes(package, idl, include_paths, root)
     GenerateC("c").generate(package, idl, include_paths, root, hashes)
     GenerateFastRTPSCTypesupport("fastrtps_c").generate(package, idl, include_paths, root)
-    # One implementation: the dispatch is then a direct call inside the same library.
-    GenerateCTypesupport(
-        "c", typesupport_implementations=["rosidl_typesupport_fastrtps_c"]
-    ).generate(package, idl, include_paths, root)
+    # Fast DDS describes a type to other participants by its introspection. File names of the two
+    # generators overlap, hence a folder of its own.
+    GenerateIntrospectionCTypesupport("introspection_c").generate(
+        package, idl, include_paths, output / "introspection" / package
+    )
+    GenerateCTypesupport("c", typesupport_implementations=[FAST, INTROSPECTION]).generate(
+        package, idl, include_paths, root
+    )
     GeneratePython("py", typesupport_implementations=["rosidl_typesupport_c"]).generate(
         package, idl, include_paths, root
     )
 
 
-def build_extension(package: str, prefix: Path, generated: Path, destination: Path) -> None:
-    """Compile the generated sources of one package into `destination`."""
-    c_compiler, cpp_compiler = compilers()
-    include = [
-        generated,
-        Path(sysconfig.get_path("include")),
-        Path(importlib.import_module("numpy").get_include()),
-        *sorted(path for path in (prefix / "include").iterdir() if path.is_dir()),
-        prefix / "include",
-    ]
-    flags = ["-O2", "-fPIC", "-fvisibility=default", "-w", *(f"-I{path}" for path in include)]
-    sources = sorted([*(generated / package).rglob("*.c"), *(generated / package).rglob("*.cpp")])
+class Compiler:
+    """The compilers with the include folders and libraries of the ROS wheels."""
 
-    def compile_one(source: Path) -> Path:
+    def __init__(self, prefix: Path, generated: Path) -> None:
+        self._c, self._cpp = compilers()
+        self._prefix = prefix
+        include = [
+            generated,
+            generated / "introspection",
+            Path(sysconfig.get_path("include")),
+            Path(importlib.import_module("numpy").get_include()),
+            *sorted(path for path in (prefix / "include").iterdir() if path.is_dir()),
+            prefix / "include",
+        ]
+        self._flags = ["-O2", "-fPIC", "-w", *(f"-I{path}" for path in include)]
+
+    def compile(self, source: Path) -> Path:
+        """Compile one file; return the object file."""
         target = source.with_name(source.name + ".o")
-        compiler = [*cpp_compiler, "-std=c++17"] if source.suffix == ".cpp" else c_compiler
-        subprocess.run([*compiler, *flags, "-c", str(source), "-o", str(target)], check=True)
+        compiler = [*self._cpp, "-std=c++17"] if source.suffix == ".cpp" else self._c
+        subprocess.run([*compiler, *self._flags, "-c", str(source), "-o", str(target)], check=True)
         return target
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compile_one, sources))
-    libraries = [
-        f"{name}__{kind}"
-        for name in DEPENDENCIES
-        for kind in (
-            "rosidl_generator_c",
-            "rosidl_generator_py",
-            "rosidl_typesupport_c",
-            "rosidl_typesupport_fastrtps_c",
-        )
-    ] + [
-        "rosidl_runtime_c",
-        "rosidl_typesupport_c",
-        "rosidl_typesupport_fastrtps_c",
-        "rosidl_typesupport_fastrtps_cpp",
-        "rmw",
-        "rcutils",
-        "fastcdr",
-    ]
-    module = f"{package}_s__rosidl_typesupport_c{sysconfig.get_config_var('EXT_SUFFIX')}"
-    destination.mkdir(parents=True, exist_ok=True)
-    # site-packages/<package> -> <prefix>/lib, where the wheels keep their libraries.
-    subprocess.run(
-        [
-            *cpp_compiler,
-            "-shared",
-            "-s",
-            "-o",
-            str(destination / module),
-            *map(str, objects),
-            f"-L{prefix / 'lib'}",
-            *(f"-l{name}" for name in libraries),
-            "-Wl,--no-undefined-version",
-            "-Wl,--as-needed",
-            "-Wl,-rpath,$ORIGIN/../../..",
-        ],
-        check=True,
+    def link(self, target: Path, objects: list[Path], links: list[str], rpath: str) -> None:
+        """Link a shared library that finds the wheels' libraries relative to itself."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        command = [*self._cpp, "-shared", "-s", "-o", str(target), *map(str, objects)]
+        command += [f"-L{target.parent}", f"-L{self._prefix / 'lib'}", *links]
+        command += [f"-Wl,-rpath,$ORIGIN{rpath}", f"-Wl,-rpath-link,{self._prefix / 'lib'}"]
+        subprocess.run(command, check=True)
+
+
+def build_libraries(package: str, compiler: Compiler, generated: Path, output: Path) -> list[str]:
+    """Compile the generated sources of one package.
+
+    All of the package is in one library. The type support dispatch looks for one library for
+    each implementation by name; the second is empty and leads to the first. The Python extension
+    is a third, beside the Python modules.
+
+    Args:
+        package: message package.
+        compiler: for the ROS wheels.
+        generated: folder with the sources.
+        output: folder of the installation, with `lib/` and `python/<package>/`.
+
+    Returns:
+        the libraries of `lib/`.
+    """
+    folders = [generated / package, generated / "introspection" / package]
+    sources = sorted(
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix in (".c", ".cpp") and ".ep." not in path.name
     )
+    entry = generated / package / f"_{package}_s.ep.rosidl_typesupport_c.c"
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        *objects, entry_object = pool.map(compiler.compile, [*sources, entry])
+    kinds = ("rosidl_generator_c", "rosidl_generator_py", FAST, INTROSPECTION)
+    links = [f"-l{name}__{kind}" for name in DEPENDENCIES for kind in kinds]
+    links += [f"-l{name}" for name in (FAST, INTROSPECTION, "rosidl_typesupport_fastrtps_cpp")]
+    links += ["-lrosidl_typesupport_c", "-lrosidl_runtime_c", "-lrmw", "-lrcutils", "-lfastcdr"]
+    whole = output / "lib" / f"lib{package}__{FAST}.so"
+    second = output / "lib" / f"lib{package}__{INTROSPECTION}.so"
+    module = f"{package}_s__rosidl_typesupport_c{sysconfig.get_config_var('EXT_SUFFIX')}"
+    all_of_it = ["-Wl,--no-as-needed", f"-l{package}__{FAST}"]
+    compiler.link(whole, objects, ["-Wl,--as-needed", *links], "")
+    compiler.link(second, [], all_of_it, "")
+    extension = output / "python" / package / module
+    # site-packages/<package> -> <prefix>/lib, where the wheels keep their libraries.
+    compiler.link(extension, [entry_object], [f"-L{whole.parent}", *all_of_it], "/../../..")
+    return [str(whole), str(second)]
 
 
 def message_files(package: str) -> list[Path]:
@@ -163,8 +184,10 @@ class BuildMessages(build_py):
         prefix = ros_prefix()
         compilers()  # before the slow part
         os.environ["AMENT_PREFIX_PATH"] = str(prefix)  # where the generators find their templates
-        generated = Path(self.get_finalized_command("build").build_temp).resolve() / "generated"
-        shutil.rmtree(generated, ignore_errors=True)
+        build = Path(self.get_finalized_command("build").build_temp).resolve()
+        shutil.rmtree(build, ignore_errors=True)
+        generated = build / "generated"
+        libraries: list[str] = []
         for package in PACKAGES:
             generate(package, prefix, generated)
             destination = Path(self.build_lib).resolve() / package
@@ -175,7 +198,11 @@ class BuildMessages(build_py):
                 ignore=shutil.ignore_patterns("detail", "*.c", "*.cpp", "*.h", "*.idl", "*.json"),
             )
             (destination / "__init__.py").write_text("", encoding="utf-8")
-            build_extension(package, prefix, generated, destination)
+            compiler = Compiler(prefix, generated)
+            libraries += build_libraries(package, compiler, generated, build)
+            for extension in (build / "python" / package).iterdir():
+                shutil.copy2(extension, destination)
+        self.distribution.data_files.append(("lib", libraries))
 
 
 class MessageDistribution(Distribution):
