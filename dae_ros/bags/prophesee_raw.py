@@ -62,11 +62,7 @@ class PropheseeRawFile:
         self.topics = {TOPIC: TopicInfo(EVENT_PACKET, -(-data_bytes // PACKET_BYTES))}
 
     def messages(self, topics: Set[str], start_ns: int | None) -> Iterator[RecordedMessage]:
-        """See `Container.messages`.
-
-        Words before `start_ns` are yielded all the same where they are needed to synchronise:
-        none are, since every packet after some ten microseconds of words has its own time words.
-        """
+        """See `Container.messages`; a decoder that starts later finds time words soon enough."""
         if TOPIC not in topics:
             return
         # Decoded here only for the time at which each packet ends.

@@ -1,0 +1,80 @@
+"""Previews of a recorded depth node: the right halves meet, also out of order."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+
+from dae_ros.bags.message_types import IMAGE
+from dae_ros.bags.messages import write_image
+from dae_ros.bags.recording import open_recording
+from dae_ros.bags.writer import BagWriter
+from dae_ros.errors import RecordingError
+from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.preview import PreviewWriter, preview_topics
+
+HEIGHT, WIDTH = 200, 260
+STEP_NS = 50_000_000
+
+
+def record(path, depth_topic, *, frames):
+    """Five windows; of the third, only the event image was recorded."""
+    with BagWriter(path) as bag:
+        for number in range(5):
+            stamp_ns = (number + 1) * STEP_NS
+            events = np.full((HEIGHT, WIDTH, 3), 50 * number, np.uint8)
+            depth = np.full((HEIGHT, WIDTH), 1.0 + number, np.float32)
+            pair = [("/cam/events/image", write_image(events, stamp_ns, "cam"))]
+            if number != 2:
+                pair.append((depth_topic, write_image(depth, stamp_ns, "cam")))
+            if number % 2:
+                pair.reverse()
+            if frames:
+                grey = np.full((HEIGHT, WIDTH), 200, np.uint8)
+                pair.insert(0, ("/cam/image_raw", write_image(grey, stamp_ns, "cam")))
+            for late, (topic, data) in enumerate(pair):
+                bag.write(topic, IMAGE, stamp_ns + late, data)
+
+
+@pytest.mark.parametrize("frames", [False, True])
+@pytest.mark.parametrize("kind", ["image", "relative"])
+def test_a_recorded_node_gives_a_preview(tmp_path, kind, frames):
+    """Each depth image is shown beside the event image of its stamp; frames get a panel."""
+    record(tmp_path / "bag", f"/cam/depth/{kind}", frames=frames)
+    with open_recording(tmp_path / "bag") as recording:
+        assert preview_topics(recording, tmp_path, DepthParameters()) == 4
+    with av.open(str(tmp_path / "preview.mp4")) as video:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    levels = [int(picture[150, 100, 0]) for picture in pictures]
+    assert np.abs(np.array(levels) - [0, 50, 150, 200]).max() < 10
+    panels = 3 if frames else 2
+    # Panels, the gaps between them, and a legend of 84 px behind its own gap.
+    width = panels * (WIDTH + 4) + 84
+    assert pictures[0].shape[1] == width + width % 2
+    if frames:
+        assert abs(int(pictures[0][150, WIDTH + 4 + 100, 0]) - 200) < 10
+    assert (tmp_path / "contact_sheet.png").exists()
+
+
+def test_a_recording_without_depth_is_refused(tmp_path):
+    """The error names the topics that are missing and those that are there."""
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write("/other", IMAGE, 1, write_image(np.zeros((4, 4), np.uint8), 1, ""))
+    with (
+        open_recording(tmp_path / "bag") as recording,
+        pytest.raises(RecordingError, match="events/image and depth/image.*/other"),
+    ):
+        preview_topics(recording, tmp_path, DepthParameters())
+
+
+@pytest.mark.parametrize("shape", [(26, 34), (260, 346), (720, 1280)])
+def test_any_sensor_gives_a_picture_of_useful_size(tmp_path, shape):
+    """Small sensors are enlarged by whole numbers, large ones reduced, invalid depth is shown."""
+    depth = np.full(shape, np.nan, np.float32)
+    with PreviewWriter(tmp_path, DepthParameters(), with_frames=True) as writer:
+        writer.add(0, np.zeros((*shape, 3), np.uint8), depth, kind="metric", orientation="depth")
+    with av.open(str(tmp_path / "preview.mp4")) as video:
+        height, width = video.streams.video[0].height, video.streams.video[0].width
+    assert 192 <= height - 20 <= 480
+    assert width < 4 * 480 * shape[1] / shape[0]
