@@ -63,7 +63,7 @@ def test_a_recording_without_depth_is_refused(tmp_path):
         bag.write("/other", IMAGE, 1, write_image(np.zeros((4, 4), np.uint8), 1, ""))
     with (
         open_recording(tmp_path / "bag") as recording,
-        pytest.raises(RecordingError, match="events/image and depth/image.*/other"),
+        pytest.raises(RecordingError, match=r"events/image and depth/image.*/other"),
     ):
         preview_topics(recording, tmp_path, DepthParameters())
 
