@@ -90,9 +90,7 @@ class NodeParameters:
                 elif type(value) is type(default):
                     typed[name] = value
                 else:
-                    problems.append(
-                        f"'{name}' must be a {type(default).__name__}, not {value!r}"
-                    )
+                    problems.append(f"'{name}' must be a {type(default).__name__}, not {value!r}")
         if problems:
             raise ConfigurationError("; ".join(problems), problems=problems)
         candidate = cls(**typed)
@@ -109,17 +107,18 @@ class NodeParameters:
         for name, (_, declared) in declarations(type(self)).items():
             value = getattr(self, name)
             if declared.choices and value not in declared.choices:
-                problems.append(f"'{name}' must be one of {', '.join(declared.choices)}, "
-                                f"not '{value}'")
+                problems.append(
+                    f"'{name}' must be one of {', '.join(declared.choices)}, not '{value}'"
+                )
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 if not math.isfinite(value):
                     problems.append(f"'{name}' must be finite, not {value}")
                 elif declared.minimum is not None and value < declared.minimum:
-                    problems.append(f"'{name}' must be at least {declared.minimum:g}, "
-                                    f"not {value:g}")
+                    problems.append(
+                        f"'{name}' must be at least {declared.minimum:g}, not {value:g}"
+                    )
                 elif declared.maximum is not None and value > declared.maximum:
-                    problems.append(f"'{name}' must be at most {declared.maximum:g}, "
-                                    f"not {value:g}")
+                    problems.append(f"'{name}' must be at most {declared.maximum:g}, not {value:g}")
         problems += self.rules()
         if problems:
             raise ConfigurationError("; ".join(problems), problems=problems)
@@ -134,97 +133,157 @@ class DepthParameters(NodeParameters):
     """Parameters of `depth_node`, and of `dae-ros bag`, which runs the same pipeline."""
 
     weights: str = _parameter(
-        "", "Checkpoint file, a name from models/manifest.yaml, or untrained:vits to try the "
-        "plumbing without weights.")
+        "",
+        "Checkpoint file, a name from models/manifest.yaml, or untrained:vits to try the "
+        "plumbing without weights.",
+    )
     device: str = _parameter("auto", "Where the network runs: auto, cpu, cuda or cuda:N.")
     precision: str = _parameter(
-        "auto", "Arithmetic of the network; auto is float32 on a CPU, bfloat16 on a GPU.",
-        choices=("auto", "float32", "bfloat16", "float16"))
+        "auto",
+        "Arithmetic of the network; auto is float32 on a CPU, bfloat16 on a GPU.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
     threads: int = _parameter(
-        0, "CPU threads of the network; 0 leaves one core to ROS and the decoder.",
-        minimum=0, maximum=256)
+        0,
+        "CPU threads of the network; 0 leaves one core to ROS and the decoder.",
+        minimum=0,
+        maximum=256,
+    )
     event_encoder: str = _parameter(
-        "checkpoint", "Event representation; checkpoint uses the one that the weights name.",
-        choices=("checkpoint", "tencode", "tencode_voxel"))
+        "checkpoint",
+        "Event representation; checkpoint uses the one that the weights name.",
+        choices=("checkpoint", "tencode", "tencode_voxel"),
+    )
     orientation: str = _parameter(
-        "checkpoint", "Whether the network's number grows with depth or with inverse depth; "
+        "checkpoint",
+        "Whether the network's number grows with depth or with inverse depth; "
         "checkpoint uses what the weights name.",
-        choices=("checkpoint", "depth", "inverse_depth"))
+        choices=("checkpoint", "depth", "inverse_depth"),
+    )
     scale: float = _parameter(
-        0.0, "Scale to metres, metres = scale p + shift (or 1 / (scale p + shift) for "
-        "inverse_depth); 0 takes the checkpoint's.", minimum=0.0, at_runtime=True)
+        0.0,
+        "Scale to metres, metres = scale p + shift (or 1 / (scale p + shift) for "
+        "inverse_depth); 0 takes the checkpoint's.",
+        minimum=0.0,
+        at_runtime=True,
+    )
     shift: float = _parameter(
-        0.0, "Shift to metres, see scale; used only where scale is given.", at_runtime=True)
+        0.0, "Shift to metres, see scale; used only where scale is given.", at_runtime=True
+    )
     window: str = _parameter(
-        "time", "What closes a window: time (a grid of hop_s), count (every hop_events "
+        "time",
+        "What closes a window: time (a grid of hop_s), count (every hop_events "
         "events), frame (the stamp of each camera frame), trigger (each rising edge of an "
-        "external trigger).", choices=("time", "count", "frame", "trigger"))
+        "external trigger).",
+        choices=("time", "count", "frame", "trigger"),
+    )
     window_s: float = _parameter(
-        0.05, "Length of a window in seconds (time, frame and trigger windows).",
-        minimum=0.001, maximum=2.0)
+        0.05,
+        "Length of a window in seconds (time, frame and trigger windows).",
+        minimum=0.001,
+        maximum=2.0,
+    )
     hop_s: float = _parameter(
-        0.05, "Distance between the ends of time windows in seconds.", minimum=0.001,
-        maximum=2.0)
+        0.05, "Distance between the ends of time windows in seconds.", minimum=0.001, maximum=2.0
+    )
     window_events: int = _parameter(
-        30_000, "Length of a count window in events.", minimum=1, maximum=10_000_000)
+        30_000, "Length of a count window in events.", minimum=1, maximum=10_000_000
+    )
     hop_events: int = _parameter(
-        30_000, "Distance between the ends of count windows in events.", minimum=1,
-        maximum=10_000_000)
+        30_000,
+        "Distance between the ends of count windows in events.",
+        minimum=1,
+        maximum=10_000_000,
+    )
     overload: str = _parameter(
-        "latest", "When windows close faster than the network steps: latest skips to the "
+        "latest",
+        "When windows close faster than the network steps: latest skips to the "
         "newest window, merge lengthens the next window over the skipped ones, queue never "
-        "skips (for recordings).", choices=("latest", "merge", "queue"))
+        "skips (for recordings).",
+        choices=("latest", "merge", "queue"),
+    )
     ring_s: float = _parameter(
-        3.0, "How much event time the ring keeps, in seconds.", minimum=0.1, maximum=60.0)
+        3.0, "How much event time the ring keeps, in seconds.", minimum=0.1, maximum=60.0
+    )
     ring_mb: int = _parameter(
-        256, "How much memory the ring may take, in MB.", minimum=1, maximum=16_384)
+        256, "How much memory the ring may take, in MB.", minimum=1, maximum=16_384
+    )
     inbox_mb: int = _parameter(
-        1024, "How many MB of messages may wait for the worker; the oldest are dropped and "
-        "counted beyond it.", minimum=1, maximum=16_384)
+        1024,
+        "How many MB of messages may wait for the worker; the oldest are dropped and "
+        "counted beyond it.",
+        minimum=1,
+        maximum=16_384,
+    )
     max_silence_s: float = _parameter(
-        1.0, "After this many seconds of empty windows stepping stops; the next event resets "
-        "the recurrent state.", minimum=0.05, maximum=3600.0)
+        1.0,
+        "After this many seconds of empty windows stepping stops; the next event resets "
+        "the recurrent state.",
+        minimum=0.05,
+        maximum=3600.0,
+    )
     gap_reset_ms: int = _parameter(
-        200, "A gap in the stream longer than this resets the recurrent state, in ms.",
-        minimum=1, maximum=3_600_000)
+        200,
+        "A gap in the stream longer than this resets the recurrent state, in ms.",
+        minimum=1,
+        maximum=3_600_000,
+    )
     stamp_clock: str = _parameter(
-        "ros", "Clock of the published stamps: ros (window end through the clock estimator) or "
-        "sensor (decoded event time as it is).", choices=("ros", "sensor"))
+        "ros",
+        "Clock of the published stamps: ros (window end through the clock estimator) or "
+        "sensor (decoded event time as it is).",
+        choices=("ros", "sensor"),
+    )
     image_stamp: str = _parameter(
-        "mid", "What the stamp of a camera frame means: the start, mid or end of exposure.",
-        choices=("mid", "start", "end"))
+        "mid",
+        "What the stamp of a camera frame means: the start, mid or end of exposure.",
+        choices=("mid", "start", "end"),
+    )
     exposure_s: float = _parameter(
-        0.0, "Exposure time of the camera frames in seconds, to find the middle of exposure.",
-        minimum=0.0, maximum=1.0)
+        0.0,
+        "Exposure time of the camera frames in seconds, to find the middle of exposure.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     color_near_m: float = _parameter(
-        0.5, "Nearest depth of the colour map in metres.", minimum=0.0, at_runtime=True)
+        0.5, "Nearest depth of the colour map in metres.", minimum=0.0, at_runtime=True
+    )
     color_far_m: float = _parameter(
-        20.0, "Farthest depth of the colour map in metres.", minimum=0.001, at_runtime=True)
+        20.0, "Farthest depth of the colour map in metres.", minimum=0.001, at_runtime=True
+    )
     frame_id: str = _parameter(
-        "", "Overrides the frame_id of the published images; empty takes the event messages'.")
+        "", "Overrides the frame_id of the published images; empty takes the event messages'."
+    )
     event_reliability: str = _parameter(
-        "auto", "QoS of the event subscription: auto matches what the publishers offer.",
-        choices=("auto", "reliable", "best_effort"))
+        "auto",
+        "QoS of the event subscription: auto matches what the publishers offer.",
+        choices=("auto", "reliable", "best_effort"),
+    )
     event_queue_depth: int = _parameter(
-        1000, "Messages that DDS may hold for the event subscription.", minimum=1,
-        maximum=100_000)
+        1000, "Messages that DDS may hold for the event subscription.", minimum=1, maximum=100_000
+    )
     autostart: bool = _parameter(
-        True, "Configure and activate the node by itself; false waits for lifecycle calls.")
+        True, "Configure and activate the node by itself; false waits for lifecycle calls."
+    )
 
     def rules(self) -> list[str]:
         """Windows must fit the ring; a colour range and a shift must make sense."""
         problems = []
         if self.window_s > self.ring_s:
-            problems.append(f"'window_s' ({self.window_s:g}) must not exceed 'ring_s' "
-                            f"({self.ring_s:g})")
+            problems.append(
+                f"'window_s' ({self.window_s:g}) must not exceed 'ring_s' ({self.ring_s:g})"
+            )
         for name in ("window_s", "hop_s"):
             microseconds = getattr(self, name) * 1e6
             if abs(microseconds - round(microseconds)) > 1e-3:
-                problems.append(f"'{name}' must be a whole number of microseconds, not "
-                                f"{getattr(self, name)!r}")
+                problems.append(
+                    f"'{name}' must be a whole number of microseconds, not {getattr(self, name)!r}"
+                )
         if self.color_near_m >= self.color_far_m:
-            problems.append(f"'color_near_m' ({self.color_near_m:g}) must be below "
-                            f"'color_far_m' ({self.color_far_m:g})")
+            problems.append(
+                f"'color_near_m' ({self.color_near_m:g}) must be below "
+                f"'color_far_m' ({self.color_far_m:g})"
+            )
         if self.shift != 0.0 and self.scale == 0.0:
             problems.append("'shift' is given without 'scale'; give both, or neither")
         return problems
@@ -234,25 +293,38 @@ class DepthParameters(NodeParameters):
 class ReplayParameters(NodeParameters):
     """Parameters of `replay_node`."""
 
-    bag: str = _parameter("", "Recording to play: a .bag, a rosbag2 folder or its storage "
-                          "file, .aedat4 or .raw.")
+    bag: str = _parameter(
+        "", "Recording to play: a .bag, a rosbag2 folder or its storage file, .aedat4 or .raw."
+    )
     rate: float = _parameter(
-        1.0, "Speed of the replay, 1 is real time, 0 is as fast as it goes.", minimum=0.0,
-        maximum=1000.0)
+        1.0,
+        "Speed of the replay, 1 is real time, 0 is as fast as it goes.",
+        minimum=0.0,
+        maximum=1000.0,
+    )
     loop: bool = _parameter(False, "Begin again at the end.")
     start_s: float = _parameter(0.0, "Skip this many seconds of the recording.", minimum=0.0)
     duration_s: float = _parameter(
-        0.0, "Play this many seconds of the recording; 0 plays to its end.", minimum=0.0)
+        0.0, "Play this many seconds of the recording; 0 plays to its end.", minimum=0.0
+    )
     topics: str = _parameter(
-        "", "Comma-separated topics to play; empty plays every topic whose type is known.")
+        "", "Comma-separated topics to play; empty plays every topic whose type is known."
+    )
     clock_hz: float = _parameter(
-        100.0, "How often /clock is published in Hz; 0 publishes none.", minimum=0.0,
-        maximum=10_000.0)
+        100.0,
+        "How often /clock is published in Hz; 0 publishes none.",
+        minimum=0.0,
+        maximum=10_000.0,
+    )
     wait_subscribers: int = _parameter(
-        1, "Wait until the events topic has this many subscribers before the first message.",
-        minimum=0, maximum=100)
+        1,
+        "Wait until the events topic has this many subscribers before the first message.",
+        minimum=0,
+        maximum=100,
+    )
     wait_timeout_s: float = _parameter(
-        30.0, "Give up waiting for subscribers after this many seconds.", minimum=0.0)
+        30.0, "Give up waiting for subscribers after this many seconds.", minimum=0.0
+    )
     autostart: bool = _parameter(True, "Start to play at once.")
 
 
@@ -265,49 +337,75 @@ class SimulatorParameters(NodeParameters):
     height: int = _parameter(260, "Sensor rows in px.", minimum=32, maximum=1080)
     width: int = _parameter(346, "Sensor columns in px.", minimum=32, maximum=1920)
     encoding: str = _parameter(
-        "evt3", "How events are sent: an EventPacket encoding, or dvs_msgs for EventArray.",
-        choices=("evt3", "libcaer", "libcaer_cmp", "mono", "dvs_msgs"))
+        "evt3",
+        "How events are sent: an EventPacket encoding, or dvs_msgs for EventArray.",
+        choices=("evt3", "libcaer", "libcaer_cmp", "mono", "dvs_msgs"),
+    )
     duration_s: float = _parameter(
-        0.0, "Simulated seconds after which the node ends; 0 goes on.", minimum=0.0)
+        0.0, "Simulated seconds after which the node ends; 0 goes on.", minimum=0.0
+    )
     rate: float = _parameter(
-        1.0, "Simulated seconds per second of wall time at most; slower where the machine is.",
-        minimum=0.01, maximum=100.0)
+        1.0,
+        "Simulated seconds per second of wall time at most; slower where the machine is.",
+        minimum=0.01,
+        maximum=100.0,
+    )
     packet_s: float = _parameter(
-        0.005, "Length of an event packet in seconds.", minimum=0.0005, maximum=0.1)
+        0.005, "Length of an event packet in seconds.", minimum=0.0005, maximum=0.1
+    )
     frame_hz: float = _parameter(20.0, "Rate of grey frames in Hz.", minimum=0.1, maximum=200.0)
     exposure_s: float = _parameter(
-        0.01, "Exposure time of the grey frames in seconds; their stamp is its middle.",
-        minimum=0.0, maximum=1.0)
+        0.01,
+        "Exposure time of the grey frames in seconds; their stamp is its middle.",
+        minimum=0.0,
+        maximum=1.0,
+    )
     depth_hz: float = _parameter(
-        20.0, "Rate of ground-truth depth in Hz.", minimum=0.1, maximum=200.0)
+        20.0, "Rate of ground-truth depth in Hz.", minimum=0.1, maximum=200.0
+    )
     contrast_threshold: float = _parameter(
-        0.2, "Step of log intensity that makes an event.", minimum=0.02, maximum=2.0)
+        0.2, "Step of log intensity that makes an event.", minimum=0.02, maximum=2.0
+    )
     threshold_spread: float = _parameter(
-        0.1, "Standard deviation of that step over the pixels, relative to it.", minimum=0.0,
-        maximum=0.5)
+        0.1,
+        "Standard deviation of that step over the pixels, relative to it.",
+        minimum=0.0,
+        maximum=0.5,
+    )
     refractory_s: float = _parameter(
-        0.0002, "Least time between two events of a pixel in seconds.", minimum=0.000001,
-        maximum=0.1)
+        0.0002,
+        "Least time between two events of a pixel in seconds.",
+        minimum=0.000001,
+        maximum=0.1,
+    )
     noise_hz: float = _parameter(
-        0.1, "Rate of noise events per pixel in Hz.", minimum=0.0, maximum=100.0)
+        0.1, "Rate of noise events per pixel in Hz.", minimum=0.0, maximum=100.0
+    )
     publish_clock: bool = _parameter(False, "Publish simulated time on /clock.")
     wait_subscribers: int = _parameter(
-        1, "Wait until the events topic has this many subscribers before the first packet.",
-        minimum=0, maximum=100)
+        1,
+        "Wait until the events topic has this many subscribers before the first packet.",
+        minimum=0,
+        maximum=100,
+    )
     wait_timeout_s: float = _parameter(
-        30.0, "Start without subscribers after this many seconds.", minimum=0.0)
+        30.0, "Start without subscribers after this many seconds.", minimum=0.0
+    )
 
     def rules(self) -> list[str]:
         """One exposure must end before the next begins; times are whole microseconds."""
         problems = []
         if self.exposure_s >= 1.0 / self.frame_hz:
-            problems.append(f"'exposure_s' ({self.exposure_s:g}) must be shorter than the "
-                            f"distance of frames, 1 / 'frame_hz' ({1.0 / self.frame_hz:g})")
+            problems.append(
+                f"'exposure_s' ({self.exposure_s:g}) must be shorter than the "
+                f"distance of frames, 1 / 'frame_hz' ({1.0 / self.frame_hz:g})"
+            )
         for name in ("packet_s", "exposure_s", "refractory_s", "duration_s"):
             microseconds = getattr(self, name) * 1e6
             if abs(microseconds - round(microseconds)) > 1e-3:
-                problems.append(f"'{name}' must be a whole number of microseconds, not "
-                                f"{getattr(self, name)!r}")
+                problems.append(
+                    f"'{name}' must be a whole number of microseconds, not {getattr(self, name)!r}"
+                )
         return problems
 
 
@@ -317,13 +415,18 @@ class RecorderParameters(NodeParameters):
 
     output: str = _parameter("", "Folder of the rosbag2 (mcap) to write; it must not exist.")
     topics: str = _parameter(
-        "", "Comma-separated topics to record; each is subscribed as soon as it appears.")
+        "", "Comma-separated topics to record; each is subscribed as soon as it appears."
+    )
     duration_s: float = _parameter(
-        0.0, "Stop after this many seconds of wall time; 0 goes on until the node ends.",
-        minimum=0.0)
+        0.0,
+        "Stop after this many seconds of wall time; 0 goes on until the node ends.",
+        minimum=0.0,
+    )
     idle_s: float = _parameter(
-        0.0, "Stop when no message has come for this many seconds since the last one; 0 waits.",
-        minimum=0.0)
+        0.0,
+        "Stop when no message has come for this many seconds since the last one; 0 waits.",
+        minimum=0.0,
+    )
 
 
 NODES: dict[str, type[NodeParameters]] = {
@@ -344,8 +447,11 @@ def _yaml_value(value: Value) -> str:
 
 def render_yaml(node: str) -> str:
     """Return the text of `config/<node without _node>.yaml`: every default, with its description."""
-    lines = ["# Generated by `make docs` from dae_ros/parameters.py; the values are the defaults.",
-             f"/**/{node.removesuffix('_node')}:", "  ros__parameters:"]
+    lines = [
+        "# Generated by `make docs` from dae_ros/parameters.py; the values are the defaults.",
+        f"/**/{node.removesuffix('_node')}:",
+        "  ros__parameters:",
+    ]
     for name, (default, declared) in declarations(NODES[node]).items():
         lines += [f"    # {declared.description}", f"    {name}: {_yaml_value(default)}"]
     return "\n".join(lines) + "\n"
@@ -353,9 +459,14 @@ def render_yaml(node: str) -> str:
 
 def render_markdown() -> str:
     """Return the text of `docs/parameters.md`."""
-    lines = ["# Parameters", "", "Generated by `make docs` from `dae_ros/parameters.py`. "
-             "Parameters marked *run time* may change while the node is active; the others are "
-             "read when it is configured. A bad value is refused, never clamped.", ""]
+    lines = [
+        "# Parameters",
+        "",
+        "Generated by `make docs` from `dae_ros/parameters.py`. "
+        "Parameters marked *run time* may change while the node is active; the others are "
+        "read when it is configured. A bad value is refused, never clamped.",
+        "",
+    ]
     for node, kind in NODES.items():
         lines += [f"## {node}", "", "| name | default | allowed | meaning |", "|---|---|---|---|"]
         for name, (default, declared) in declarations(kind).items():
@@ -365,15 +476,19 @@ def render_markdown() -> str:
                 high = "" if declared.maximum is None else f" <= {declared.maximum:g}"
                 allowed = f"{low}value{high}"
             note = " *(run time)*" if declared.at_runtime else ""
-            lines.append(f"| `{name}` | `{_yaml_value(default)}` | {allowed} | "
-                         f"{declared.description}{note} |")
+            lines.append(
+                f"| `{name}` | `{_yaml_value(default)}` | {allowed} | "
+                f"{declared.description}{note} |"
+            )
         lines.append("")
     return "\n".join(lines)
 
 
 def generated_files() -> dict[Path, str]:
     """Return repository-relative path -> text of every file made from this module."""
-    files = {Path("config") / f"{node.removesuffix('_node')}.yaml": render_yaml(node) for node in NODES}
+    files = {
+        Path("config") / f"{node.removesuffix('_node')}.yaml": render_yaml(node) for node in NODES
+    }
     files[Path("docs/parameters.md")] = render_markdown()
     return files
 

@@ -20,8 +20,14 @@ from dae_ros.nodes.processes import DEMO_DEFAULTS, Process, launch_plan, recorde
 from dae_ros.parameters import DepthParameters
 
 DEFAULT_WEIGHTS = DEMO_DEFAULTS["weights"]
-OUTPUTS = ("events/image", "depth/image", "depth/relative", "depth/color", "depth/camera_info",
-           "depth/status")
+OUTPUTS = (
+    "events/image",
+    "depth/image",
+    "depth/relative",
+    "depth/color",
+    "depth/camera_info",
+    "depth/status",
+)
 # The network may need seconds for one window on a slow machine; after this long without an image
 # everything that waited has been stepped.
 IDLE_S = 8.0
@@ -48,27 +54,54 @@ examples:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
-        "demo", help="events to depth pictures on ROS 2, with nothing but this package",
-        description=DESCRIPTION, epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bag", type=Path, metavar="FILE", help="replay this recording instead "
-                        "of the simulator")
-    parser.add_argument("--out", type=Path, default=Path("output/demo"), metavar="DIR",
-                        help="folder to write; what an earlier demo left there is replaced "
-                        "(default: %(default)s)")
-    parser.add_argument("--duration", type=seconds, default=4.0, metavar="S",
-                        help="seconds of events (default: %(default)s)")
-    parser.add_argument("--weights", default=DEFAULT_WEIGHTS, metavar="NAME",
-                        help="checkpoint file or name (default: %(default)s)")
-    parser.add_argument("--orientation", default="checkpoint",
-                        choices=("checkpoint", "depth", "inverse_depth"),
-                        help="what the network's number grows with (default: what the weights say)")
-    parser.add_argument("--scale", type=float, default=0.0, metavar="VALUE",
-                        help="scale to metres (default: what the weights say)")
-    parser.add_argument("--shift", type=float, default=0.0, metavar="VALUE",
-                        help="shift that belongs to --scale")
-    parser.add_argument("--in-process", action="store_true",
-                        help="do not use ROS even where it is installed")
+        "demo",
+        help="events to depth pictures on ROS 2, with nothing but this package",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--bag", type=Path, metavar="FILE", help="replay this recording instead of the simulator"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("output/demo"),
+        metavar="DIR",
+        help="folder to write; what an earlier demo left there is replaced (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--duration",
+        type=seconds,
+        default=4.0,
+        metavar="S",
+        help="seconds of events (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--weights",
+        default=DEFAULT_WEIGHTS,
+        metavar="NAME",
+        help="checkpoint file or name (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--orientation",
+        default="checkpoint",
+        choices=("checkpoint", "depth", "inverse_depth"),
+        help="what the network's number grows with (default: what the weights say)",
+    )
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=0.0,
+        metavar="VALUE",
+        help="scale to metres (default: what the weights say)",
+    )
+    parser.add_argument(
+        "--shift", type=float, default=0.0, metavar="VALUE", help="shift that belongs to --scale"
+    )
+    parser.add_argument(
+        "--in-process", action="store_true", help="do not use ROS even where it is installed"
+    )
     parser.set_defaults(run=run)
 
 
@@ -83,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
     if folder.exists() and any(folder.iterdir()) and not marker.exists():
         raise ConfigurationError(
             f"{folder} holds something that is not a demo; give another folder with --out",
-            path=str(folder))
+            path=str(folder),
+        )
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     # From here on the folder is known as a demo's, also when the demo is interrupted.
@@ -91,14 +125,19 @@ def run(args: argparse.Namespace) -> int:
     with_ros = importlib.util.find_spec("rclpy") is not None and not args.in_process
     begin_s = time.monotonic()
     summary = _on_ros(args, folder) if with_ros else _in_process(args, folder, args.in_process)
-    summary |= {"weights": args.weights, "ros": with_ros,
-                "seconds": round(time.monotonic() - begin_s, 1)}
+    summary |= {
+        "weights": args.weights,
+        "ros": with_ros,
+        "seconds": round(time.monotonic() - begin_s, 1),
+    }
     marker.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(f"\n{summary['windows']} depth images in {summary['seconds']} s. Look at:")
     print(f"  {folder / 'contact_sheet.png'}\n  {folder / 'preview.mp4'}")
     if args.weights.startswith("untrained:"):
-        print("The network is UNTRAINED: it shows that the chain works, and its depth means "
-              "nothing. Give --weights a trained checkpoint (docs/model.md).")
+        print(
+            "The network is UNTRAINED: it shows that the chain works, and its depth means "
+            "nothing. Give --weights a trained checkpoint (docs/model.md)."
+        )
     return 0
 
 
@@ -108,8 +147,12 @@ def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     from dae_ros.bags.recording import open_recording
     from dae_ros.runtime.preview import preview_topics
 
-    arguments = {"weights": args.weights, "orientation": args.orientation,
-                 "scale": str(args.scale), "shift": str(args.shift)}
+    arguments = {
+        "weights": args.weights,
+        "orientation": args.orientation,
+        "scale": str(args.scale),
+        "shift": str(args.shift),
+    }
     if args.bag is not None:
         arguments |= {"source": "bag", "bag": str(args.bag)}
     plan = [_for_demo(process, args) for process in launch_plan(arguments, DEMO_DEFAULTS)]
@@ -124,24 +167,36 @@ def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         sender, receiver = harness[source.name], harness[keep.name]
         code = _wait(sender, bar, "events are sent", _limit_s(args))
         if code != 0:
-            raise ProcessError(f"{source.name} ended with status {code}; its last lines:\n"
-                               + "\n".join(sender.lines[-10:]), name=source.name)
+            raise ProcessError(
+                f"{source.name} ended with status {code}; its last lines:\n"
+                + "\n".join(sender.lines[-10:]),
+                name=source.name,
+            )
         code = _wait(receiver, bar, "the last windows are stepped", _limit_s(args))
         if code != 0:
-            raise ProcessError(f"{keep.name} ended with status {code}; its last lines:\n"
-                               + "\n".join(receiver.lines[-10:]), name=keep.name)
+            raise ProcessError(
+                f"{keep.name} ended with status {code}; its last lines:\n"
+                + "\n".join(receiver.lines[-10:]),
+                name=keep.name,
+            )
     bar.close()
-    parameters = DepthParameters.from_mapping({
-        "orientation": args.orientation, "scale": args.scale, "shift": args.shift})
+    parameters = DepthParameters.from_mapping(
+        {"orientation": args.orientation, "scale": args.scale, "shift": args.shift}
+    )
     with open_recording(folder / "topics") as recording:
-        if not any(name.endswith("/events/image") and info.count
-                   for name, info in recording.topics.items()):
+        if not any(
+            name.endswith("/events/image") and info.count for name, info in recording.topics.items()
+        ):
             raise RecordingError(
-                "no depth image was recorded; the output of the nodes above says why")
+                "no depth image was recorded; the output of the nodes above says why"
+            )
         counts = {name: info.count for name, info in recording.topics.items()}
         windows = preview_topics(recording, folder, parameters)
-    return {"windows": windows, "messages": counts,
-            "processes": [source.executable, depth.executable, keep.executable]}
+    return {
+        "windows": windows,
+        "messages": counts,
+        "processes": [source.executable, depth.executable, keep.executable],
+    }
 
 
 def _for_demo(process: Process, args: argparse.Namespace) -> Process:
@@ -185,9 +240,24 @@ def _in_process(args: argparse.Namespace, folder: Path, asked: bool) -> dict[str
         if code != 0:
             raise RecordingError(f"the simulation ended with status {code}", path=str(source))
     result = folder / "result"
-    code = main(["bag", str(source), "--out", str(result), "--weights", args.weights,
-                 "--orientation", args.orientation, "--scale", str(args.scale),
-                 "--shift", str(args.shift), "--duration", str(args.duration)])
+    code = main(
+        [
+            "bag",
+            str(source),
+            "--out",
+            str(result),
+            "--weights",
+            args.weights,
+            "--orientation",
+            args.orientation,
+            "--scale",
+            str(args.scale),
+            "--shift",
+            str(args.shift),
+            "--duration",
+            str(args.duration),
+        ]
+    )
     if code != 0:
         raise RecordingError(f"the run ended with status {code}", path=str(result))
     for name in ("preview.mp4", "contact_sheet.png"):

@@ -23,9 +23,11 @@ The live node is started with `ros2 launch dae_ros depth.launch.py`; the verbs h
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every verb."""
     parser = argparse.ArgumentParser(
-        prog="dae-ros", description=DESCRIPTION,
+        prog="dae-ros",
+        description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="`dae-ros <verb> --help` explains a verb, with examples.")
+        epilog="`dae-ros <verb> --help` explains a verb, with examples.",
+    )
     subparsers = parser.add_subparsers(dest="verb", metavar="<verb>", required=True)
     for verb in VERBS:
         importlib.import_module(f"dae_ros.cli.{verb}").add_parser(subparsers)

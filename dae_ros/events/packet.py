@@ -54,7 +54,9 @@ class Events:
     def empty() -> Events:
         """Return no events."""
         return Events(
-            np.empty(0, np.int64), np.empty(0, np.uint16), np.empty(0, np.uint16),
+            np.empty(0, np.int64),
+            np.empty(0, np.uint16),
+            np.empty(0, np.uint16),
             np.empty(0, np.uint8),
         )
 

@@ -110,7 +110,8 @@ def prepare_folder(out: Path, overwrite: bool) -> None:
         raise ConfigurationError(
             f"{out} {what}; give another --out"
             + ("" if foreign or overwrite else ", or --overwrite to replace an earlier run"),
-            path=str(out))
+            path=str(out),
+        )
     out.mkdir(parents=True, exist_ok=True)
     for name in present:
         _remove(out / name)
@@ -165,8 +166,9 @@ class _BagRun:
     ) -> None:
         if parameters.overload != "queue":
             raise ConfigurationError(
-                f"a recording runs with the overload policy 'queue', not "
-                f"'{parameters.overload}'", overload=parameters.overload)
+                f"a recording runs with the overload policy 'queue', not '{parameters.overload}'",
+                overload=parameters.overload,
+            )
         self._recording = recording
         self._parameters = parameters
         self._out = out
@@ -180,7 +182,8 @@ class _BagRun:
         if parameters.window == "frame" and self._image is None:
             raise RecordingError(
                 "windows that end at camera frames need an image topic, and the recording has "
-                "none that belongs to the events; give it with --image")
+                "none that belongs to the events; give it with --image"
+            )
         self._unreadable: Counter[str] = Counter()
         self._camera = self._calibration()
         self._pipeline = DepthPipeline(parameters, create_estimator(parameters))
@@ -207,7 +210,8 @@ class _BagRun:
             require_topic(topics, topic)
             if topics[topic].type != CAMERA_INFO:
                 raise RecordingError(
-                    f"{topic} holds {topics[topic].type}, not {CAMERA_INFO}", topic=topic)
+                    f"{topic} holds {topics[topic].type}, not {CAMERA_INFO}", topic=topic
+                )
         else:
             topic = choose_camera_info_topic(topics, self._events)
         message = None if topic is None else self._recording.first(topic)
@@ -224,10 +228,14 @@ class _BagRun:
                 raise RecordingError(
                     f"the calibration is of a sensor of {camera.width}x{camera.height} px, but "
                     f"the events come from {width}x{height} px; give the one that belongs to "
-                    f"{self._events}", height=height, width=width)
+                    f"{self._events}",
+                    height=height,
+                    width=width,
+                )
             self._note(
                 f"the recording's camera_info is of {camera.width}x{camera.height} px and the "
-                f"events of {width}x{height} px: {CAMERA_INFO_TOPIC} is left uncalibrated")
+                f"events of {width}x{height} px: {CAMERA_INFO_TOPIC} is left uncalibrated"
+            )
             camera = None
         self._camera = camera or CameraInfo(height, width)
         return self._camera
@@ -238,8 +246,7 @@ class _BagRun:
         interrupted = False
         damage: RecordingError | None = None
         next_report_s = 0.0
-        preview = PreviewWriter(
-            self._out, self._parameters, with_frames=self._image is not None)
+        preview = PreviewWriter(self._out, self._parameters, with_frames=self._image is not None)
         with BagWriter(self._out / "depth") as bag, preview:
             # Both topics are announced even where no window closes.
             bag.add_topic(DEPTH_TOPICS[self._pipeline.kind], IMAGE)
@@ -327,8 +334,10 @@ class _BagRun:
             "packets": done.packets,
             "events": done.events,
             "windows": {
-                "stepped": done.windows, "empty": done.windows_empty,
-                "skipped": done.windows_skipped, "silent": done.windows_silent,
+                "stepped": done.windows,
+                "empty": done.windows_empty,
+                "skipped": done.windows_skipped,
+                "silent": done.windows_silent,
             },
             "resets": dict(sorted(done.resets.items())),
             "gaps": dict(sorted(done.gaps.items())),

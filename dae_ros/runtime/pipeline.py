@@ -71,10 +71,13 @@ class DepthPipeline:
         self._silent = False
         self._frame_id = parameters.frame_id
         self._encoder_name = (
-            estimator.meaning.event_encoder if parameters.event_encoder == "checkpoint"
-            else parameters.event_encoder)
+            estimator.meaning.event_encoder
+            if parameters.event_encoder == "checkpoint"
+            else parameters.event_encoder
+        )
         self._scale = scale_of(
-            estimator, parameters.orientation, parameters.scale, parameters.shift)
+            estimator, parameters.orientation, parameters.scale, parameters.shift
+        )
 
     @property
     def height(self) -> int | None:
@@ -108,7 +111,8 @@ class DepthPipeline:
         """Take over parameters that may change at run time: scale, shift and colours."""
         self._parameters = parameters
         self._scale = scale_of(
-            self.estimator, parameters.orientation, parameters.scale, parameters.shift)
+            self.estimator, parameters.orientation, parameters.scale, parameters.shift
+        )
 
     def reset_state(self, cause: str) -> None:
         """Forget the recurrent state and count the cause."""
@@ -186,13 +190,17 @@ class DepthPipeline:
         while start < len(events):
             stop = min(
                 int(np.searchsorted(events.t, events.t[start] + limit_ns, side="right")),
-                start + limit_events)
+                start + limit_events,
+            )
             if stop == len(events):
                 break
             yield StreamPart(
-                gap=part.gap if start == 0 else None, events=events.slice(start, stop),
-                triggers=Triggers.empty(), newest_time_ns=int(events.t[stop - 1]),
-                stamp_ns=part.stamp_ns)
+                gap=part.gap if start == 0 else None,
+                events=events.slice(start, stop),
+                triggers=Triggers.empty(),
+                newest_time_ns=int(events.t[stop - 1]),
+                stamp_ns=part.stamp_ns,
+            )
             start = stop
         if start == 0:
             yield part
@@ -206,10 +214,9 @@ class DepthPipeline:
         shift_ns = {"start": exposure_ns // 2, "mid": 0, "end": -(exposure_ns // 2)}
         middle_ns = frame.stamp_ns + shift_ns[self._parameters.image_stamp]
         clock = self._stream.clock
-        offset_ns = 0 if clock.absolute else clock.offset_ns
-        if self._stream.encoding is None or offset_ns is None:
+        if self._stream.encoding is None:
             self._dropped["frame_before_events"] += 1
-        elif not self._windows.add(middle_ns - offset_ns):
+        elif not self._windows.add(clock.to_event(middle_ns)):
             self._dropped["frame_not_newer"] += 1
 
     def _absorb(self, part: StreamPart) -> None:
@@ -251,7 +258,8 @@ class DepthPipeline:
             return None
         while True:
             window = self._windows.take(
-                self._stream.ring, self._newest_ns, self._parameters.overload)
+                self._stream.ring, self._newest_ns, self._parameters.overload
+            )
             if window is None or not self._is_silent(window):
                 return window
 
@@ -263,9 +271,7 @@ class DepthPipeline:
         index = ring.index_of(window.end_ns)
         before = ring.time_of(index - 1) if index > ring.oldest_index else None
         limit_ns = round(self._parameters.max_silence_s * 1e9)
-        if before is not None and (
-            before >= window.start_ns or window.end_ns - before <= limit_ns
-        ):
+        if before is not None and (before >= window.start_ns or window.end_ns - before <= limit_ns):
             return False
         after = ring.time_of(index) if index < ring.total_pushed else None
         resume_ns = self._newest_ns if after is None else after
@@ -316,9 +322,18 @@ class DepthPipeline:
         if self._parameters.stamp_clock == "ros":
             stamp_ns = self._stream.clock.to_ros(window.end_ns)
         return DepthFrame(
-            index=window.index, start_ns=window.start_ns, end_ns=window.end_ns,
-            stamp_ns=stamp_ns, depth=self._scale.apply(prediction), kind=self._scale.kind,
-            orientation=self._scale.orientation, image=image, event_count=event_count,
-            state_age=self.estimator.state_age, weight_version=self.estimator.weight_version,
-            digest=self.estimator.digest, frame_id=self._frame_id,
-            latency_ns=done_ns - fed_ns)
+            index=window.index,
+            start_ns=window.start_ns,
+            end_ns=window.end_ns,
+            stamp_ns=stamp_ns,
+            depth=self._scale.apply(prediction),
+            kind=self._scale.kind,
+            orientation=self._scale.orientation,
+            image=image,
+            event_count=event_count,
+            state_age=self.estimator.state_age,
+            weight_version=self.estimator.weight_version,
+            digest=self.estimator.digest,
+            frame_id=self._frame_id,
+            latency_ns=done_ns - fed_ns,
+        )

@@ -65,8 +65,12 @@ class PreviewWriter:
     def add_window(self, frame: DepthFrame) -> None:
         """Append one window's result."""
         self.add(
-            frame.stamp_ns, events_image(frame.image), frame.depth, kind=frame.kind,
-            orientation=frame.orientation)
+            frame.stamp_ns,
+            events_image(frame.image),
+            frame.depth,
+            kind=frame.kind,
+            orientation=frame.orientation,
+        )
 
     def add(
         self, time_ns: int, events: Picture, depth: FloatImage, *, kind: str, orientation: str
@@ -87,7 +91,8 @@ class PreviewWriter:
             near, far = self._follow(color_range(depth, orientation))
             label = "relative"
             title = {"depth": "relative depth", "inverse_depth": "relative inverse depth"}.get(
-                orientation, "network output, unknown scale and direction")
+                orientation, "network output, unknown scale and direction"
+            )
         if self._first_ns is None:
             self._first_ns = time_ns
         rows = _panel_rows(depth.shape[0])
@@ -95,8 +100,9 @@ class PreviewWriter:
         if self._with_frames:
             panels.append(self._frame_panel(panels[0].shape[1], rows))
         coloured = _fit(depth_color(depth, near, far, orientation), rows)
-        panels.append(_titled(
-            side_by_side([coloured, legend(rows, near, far, label, orientation)]), title))
+        panels.append(
+            _titled(side_by_side([coloured, legend(rows, near, far, label, orientation)]), title)
+        )
         picture = side_by_side(panels)
         if self._video is None:
             self._video = VideoWriter(self._folder / "preview.mp4", *picture.shape[:2])
@@ -114,8 +120,10 @@ class PreviewWriter:
         """Let the colour range follow slowly, so that the video does not flicker."""
         if self._relative_range is not None:
             old = self._relative_range
-            found = (old[0] + _RANGE_SHARE * (found[0] - old[0]),
-                     old[1] + _RANGE_SHARE * (found[1] - old[1]))
+            found = (
+                old[0] + _RANGE_SHARE * (found[0] - old[0]),
+                old[1] + _RANGE_SHARE * (found[1] - old[1]),
+            )
         self._relative_range = found
         return found
 
@@ -161,7 +169,8 @@ def preview_topics(recording: Recording, folder: Path, parameters: DepthParamete
     if events is None or depth is None:
         raise RecordingError(
             f"a preview needs the topics events/image and depth/image or depth/relative; the "
-            f"recording has {', '.join(recording.topics) or 'no topics'}")
+            f"recording has {', '.join(recording.topics) or 'no topics'}"
+        )
     orientation = parameters.orientation
     if orientation == "checkpoint":
         orientation = "unknown"
@@ -183,8 +192,12 @@ def preview_topics(recording: Recording, folder: Path, parameters: DepthParamete
                 maps[stamp_ns] = read_depth(cdr).depth
             if stamp_ns in waiting and stamp_ns in maps:
                 writer.add(
-                    stamp_ns, waiting.pop(stamp_ns), maps.pop(stamp_ns),
-                    kind="metric" if metric else "relative", orientation=orientation)
+                    stamp_ns,
+                    waiting.pop(stamp_ns),
+                    maps.pop(stamp_ns),
+                    kind="metric" if metric else "relative",
+                    orientation=orientation,
+                )
                 shown += 1
                 # Older halves belong to images that were never recorded.
                 for halves in (waiting, maps):
@@ -196,8 +209,13 @@ def preview_topics(recording: Recording, folder: Path, parameters: DepthParamete
 def _ending(recording: Recording, suffix: str) -> str | None:
     """Return the first image topic with this ending that has messages."""
     return next(
-        (name for name, info in recording.topics.items()
-         if name.endswith(suffix) and info.type == IMAGE and info.count), None)
+        (
+            name
+            for name, info in recording.topics.items()
+            if name.endswith(suffix) and info.type == IMAGE and info.count
+        ),
+        None,
+    )
 
 
 def _panel_rows(height: int) -> int:
@@ -219,5 +237,6 @@ def _fit(picture: Picture, rows: int) -> Picture:
 def _titled(panel: Picture, title: str) -> Picture:
     strip = np.full((_TITLE_ROWS, panel.shape[1], 3), 24, np.uint8)
     cv2.putText(
-        strip, title, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (235, 235, 235), 1, cv2.LINE_AA)
+        strip, title, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (235, 235, 235), 1, cv2.LINE_AA
+    )
     return np.concatenate([strip, panel])

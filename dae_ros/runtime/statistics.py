@@ -85,15 +85,25 @@ class Tally:
     ) -> PipelineStatistics:
         """Return everything counted so far."""
         return PipelineStatistics(
-            packets=self.packets, events=self.events, windows=self.windows,
-            windows_empty=self.windows_empty, windows_skipped=self.windows_skipped,
-            windows_silent=self.windows_silent, resets=dict(self.resets), gaps=dict(self.gaps),
-            drops=dict(drops), errors=dict(self.errors), clock_offset_ns=clock_offset_ns,
-            clock_jitter_ns=clock_jitter_ns, silent=silent,
+            packets=self.packets,
+            events=self.events,
+            windows=self.windows,
+            windows_empty=self.windows_empty,
+            windows_skipped=self.windows_skipped,
+            windows_silent=self.windows_silent,
+            resets=dict(self.resets),
+            gaps=dict(self.gaps),
+            drops=dict(drops),
+            errors=dict(self.errors),
+            clock_offset_ns=clock_offset_ns,
+            clock_jitter_ns=clock_jitter_ns,
+            silent=silent,
             stages={
                 stage: quantiles(durations)
-                for stage, durations in self._durations_ns.items() if durations
-            })
+                for stage, durations in self._durations_ns.items()
+                if durations
+            },
+        )
 
 
 def quantiles(durations_ns: deque[int]) -> Quantiles:

@@ -102,7 +102,8 @@ class CountWindows:
         self.skipped += (chosen - first) // self.hop_events
         self._index += (chosen - first) // self.hop_events
         window = Window(
-            self._index, ring.time_of(start_index) // US * US, self._end_ns(ring, chosen))
+            self._index, ring.time_of(start_index) // US * US, self._end_ns(ring, chosen)
+        )
         self._next = chosen + self.hop_events
         self._index += 1
         return window

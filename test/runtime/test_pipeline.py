@@ -1,4 +1,4 @@
-"""The pipeline from encoded packets to depth frames, against rules written out over whole streams."""
+"""The pipeline from encoded packets to depth frames, against rules for whole streams."""
 
 from __future__ import annotations
 
@@ -28,14 +28,22 @@ def mono_packet(times_ns: list[int], seq: int, seed: int = 0, stamp_ns: int = 0)
     rng = np.random.default_rng(seed + seq)
     base = times_ns[0] if times_ns else BASE_NS
     words = [
-        (t - base) | int(rng.integers(WIDTH)) << 32 | int(rng.integers(HEIGHT)) << 48
+        (t - base)
+        | int(rng.integers(WIDTH)) << 32
+        | int(rng.integers(HEIGHT)) << 48
         | int(rng.integers(2)) << 63
         for t in times_ns
     ]
     return EventPacket(
-        encoding="mono", height=HEIGHT, width=WIDTH, seq=seq, time_base_ns=base,
-        stamp_ns=stamp_ns or (times_ns[-1] if times_ns else BASE_NS), frame_id="camera",
-        payload=np.array(words, np.uint64).tobytes())
+        encoding="mono",
+        height=HEIGHT,
+        width=WIDTH,
+        seq=seq,
+        time_base_ns=base,
+        stamp_ns=stamp_ns or (times_ns[-1] if times_ns else BASE_NS),
+        frame_id="camera",
+        payload=np.array(words, np.uint64).tobytes(),
+    )
 
 
 def parameters(**changes: object) -> DepthParameters:
@@ -47,7 +55,7 @@ def run(pipeline: DepthPipeline, packets: list[EventPacket], group: int = 1) -> 
     """Feed packets `group` at a time and step until nothing is left."""
     frames = []
     for start in range(0, len(packets), group):
-        for packet in packets[start:start + group]:
+        for packet in packets[start : start + group]:
             pipeline.feed(packet)
         while (frame := pipeline.step()) is not None:
             frames.append(frame)
@@ -57,11 +65,13 @@ def run(pipeline: DepthPipeline, packets: list[EventPacket], group: int = 1) -> 
 def stream(times_ns: list[int], cut: int) -> list[EventPacket]:
     """Cut a stream of times into packets of `cut` events."""
     return [
-        mono_packet(times_ns[i:i + cut], seq=i // cut + 1) for i in range(0, len(times_ns), cut)]
+        mono_packet(times_ns[i : i + cut], seq=i // cut + 1) for i in range(0, len(times_ns), cut)
+    ]
 
 
 times = st.lists(st.integers(0, 40 * MS), min_size=1, max_size=80).map(
-    lambda deltas: [BASE_NS + sum(deltas[:i + 1]) // 1000 * 1000 for i in range(len(deltas))])
+    lambda deltas: [BASE_NS + sum(deltas[: i + 1]) // 1000 * 1000 for i in range(len(deltas))]
+)
 
 
 @settings(max_examples=60, deadline=None)
@@ -73,7 +83,8 @@ def test_time_windows_follow_the_written_rule(
     length_ms, hop_ms = sizes_ms
     estimator = LeakyEstimator()
     pipeline = DepthPipeline(
-        parameters(window_s=length_ms / 1e3, hop_s=hop_ms / 1e3, max_silence_s=0.2), estimator)
+        parameters(window_s=length_ms / 1e3, hop_s=hop_ms / 1e3, max_silence_s=0.2), estimator
+    )
     frames = run(pipeline, stream(times_ns, cut))
     expected = time_windows(times_ns, times_ns[-1], length_ms * MS, hop_ms * MS, 200 * MS)
     assert [(f.start_ns, f.end_ns, f.event_count) for f in frames] == [e[:3] for e in expected]
@@ -139,7 +150,8 @@ def test_lost_packets_reset_only_after_a_long_gap() -> None:
     assert pipeline.statistics().gaps == {"lost": 1}
     late = [
         dataclasses.replace(p, seq=(p.seq or 0) + 100)
-        for p in stream(dense(300, start_ns=BASE_NS + 900 * MS), 50)]
+        for p in stream(dense(300, start_ns=BASE_NS + 900 * MS), 50)
+    ]
     frames = run(pipeline, late)
     assert pipeline.statistics().resets == {"gap": 1}
     assert frames[0].state_age == 1
@@ -163,7 +175,8 @@ def test_resolution_change_resets() -> None:
     run(pipeline, stream(dense(200), 50))
     bigger = [
         dataclasses.replace(p, height=48, width=64, seq=(p.seq or 0) + 8)
-        for p in stream(dense(200, start_ns=BASE_NS + 200 * MS), 50)]
+        for p in stream(dense(200, start_ns=BASE_NS + 200 * MS), 50)
+    ]
     frames = run(pipeline, bigger)
     assert pipeline.statistics().resets == {"resolution": 1}
     assert frames[0].depth.shape == (48, 64)
@@ -201,7 +214,8 @@ def test_count_windows_hold_their_number_of_events() -> None:
     times_ns = dense(400)
     for cut in (7, 50, 1000):
         pipeline = DepthPipeline(
-            parameters(window="count", window_events=100, hop_events=40), LeakyEstimator())
+            parameters(window="count", window_events=100, hop_events=40), LeakyEstimator()
+        )
         frames = run(pipeline, stream(times_ns, cut))
         ends = [100 + 40 * k for k in range((len(times_ns) - 1 - 100) // 40 + 1)]
         assert [f.event_count for f in frames] == [100] * len(ends)
@@ -211,7 +225,8 @@ def test_count_windows_hold_their_number_of_events() -> None:
 def test_frame_windows_end_at_the_middle_of_exposure() -> None:
     """With image_stamp 'start' and 20 ms exposure a window ends 10 ms after the stamp."""
     pipeline = DepthPipeline(
-        parameters(window="frame", image_stamp="start", exposure_s=0.02), LeakyEstimator())
+        parameters(window="frame", image_stamp="start", exposure_s=0.02), LeakyEstimator()
+    )
     image = np.zeros((HEIGHT, WIDTH), np.uint8)
     packets = stream(dense(400), 20)
     pipeline.feed(packets[0])
@@ -245,7 +260,8 @@ def test_a_packet_longer_than_the_ring_loses_nothing() -> None:
         (OutputMeaning(orientation="depth"), "checkpoint", 2.0, "metric"),
         (OutputMeaning(orientation="depth", metric=True), "checkpoint", 0.0, "metric"),
         (OutputMeaning(orientation="depth", metric=True), "inverse_depth", 0.0, "relative"),
-    ])
+    ],
+)
 def test_metres_only_where_scale_and_orientation_are_known(
     meaning: OutputMeaning, orientation: str, scale: float, kind: str
 ) -> None:
