@@ -349,7 +349,8 @@ def test_diagnostics_report_rates_latencies_weights_and_the_clock(graph, depth, 
 
     def complete():
         return reports and any(s.name.endswith(": windows") for s in reports[-1].status) and (
-            "latency_p95_ms" in values_of(reports[-1], ": windows"))
+            "latency_p95_ms" in values_of(reports[-1], ": windows")) and (
+            values_of(reports[-1], ": events")["events"] == str(60 * 200))
 
     graph.until(complete)
     events = values_of(reports[-1], ": events")
