@@ -149,6 +149,35 @@ def test_events_outside_the_sensor_are_dropped_and_counted() -> None:
     assert odd(camera) == {"out_of_bounds": 4}
 
 
+def test_vectors_at_the_end_of_the_address_range() -> None:
+    """Columns past 2047 are past any sensor: they change neither row nor polarity."""
+    camera = decoder(width=2048, height=2048)
+    words = (*SYNC, row(2047), base(2040, 0), vector12(0xFFF), vector12(0xFFF), row(5), event(1))
+    expected = [(START_US, x, 2047, 0) for x in range(2040, 2048)] + [(START_US, 1, 5, 1)]
+    assert rows_of(camera, *words) == expected
+    assert odd(camera) == {"out_of_bounds": 16}
+
+
+def test_a_payload_of_vectors_alone() -> None:
+    """A million columns in full masks are counted and decoded one by one."""
+    camera = decoder(width=2048)
+    line = (base(0), *[vector12(0xFFF)] * 100)
+    events = camera.decode(payload(*SYNC, row(1), *line * 800))
+    assert events.x.tolist() == list(range(1200)) * 800
+    assert odd(camera) == {}
+
+
+def test_a_packet_that_spans_weeks() -> None:
+    """Wraps inside one packet may add up to any time."""
+    camera = decoder()
+    wraps = 70_000
+    events = camera.decode(
+        payload(*SYNC, row(1), event(1), *(high(4000), high(0)) * wraps, event(2))
+    )
+    assert (events.t // 1000).tolist() == [START_US, wraps * 2**24]
+    assert odd(camera) == {"wraps": wraps}
+
+
 def test_time_wraps_after_16_seconds() -> None:
     """TIME_HIGH from 4095 to 0 continues the time, also between packets."""
     camera = decoder()

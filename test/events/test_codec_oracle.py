@@ -227,6 +227,8 @@ def test_a_payload_of_16_megabytes(encoding: str) -> None:
     events = Events(t, x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8))
     payload = encode(encoding, events, WIDTH, HEIGHT)
     assert len(payload) > 2**24 * 0.9
-    decoded = create_decoder(encoding, WIDTH, HEIGHT).decode(payload)
+    decoder = create_decoder(encoding, WIDTH, HEIGHT)
+    decoded = decoder.decode(payload)
     for name in "txyp":
         np.testing.assert_array_equal(getattr(decoded, name), getattr(events, name))
+    assert _nonzero(decoder.counts) == {}

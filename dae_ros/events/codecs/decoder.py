@@ -14,7 +14,6 @@ from dae_ros.events.codecs import layout
 from dae_ros.events.codecs.types import Int64s, Octets
 from dae_ros.events.packet import DecodedPacket, Events, Payload, Triggers
 
-
 _NO_TRIGGERS = Triggers.empty()
 _NO_EDGES = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint16))
 
