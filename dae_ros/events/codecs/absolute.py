@@ -22,6 +22,9 @@ dv_ros2_msgs) as XCDR1 lays them out: uint16 x, uint16 y, int32 s, uint32 ns, bo
 Record 0 takes 13 bytes; record k begins at 14 + 16 (k - 1) and has 2 bytes of padding after y.
 
 `event_array_ros1`, the same as ROS 1 writes it: 13 bytes without padding, seconds unsigned.
+
+Long because all five share one order pass, and compiled functions of one file do not call those
+of another (`compilation`).
 """
 
 # ruff: noqa: ARG001  (all kernels have the arguments of `layout`, needed or not)

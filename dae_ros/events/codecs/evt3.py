@@ -16,6 +16,8 @@
 
 Time is unwrapped over half the range. The rules where the format leaves a choice are written in
 `docs/time.md`.
+
+Long because the decoder is one state machine that has to be compiled as one function.
 """
 
 # ruff: noqa: ARG001  (all kernels have the arguments of `layout`, needed or not)
