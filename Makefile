@@ -31,7 +31,7 @@ check: setup  ## style, types, layers, generated files
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m dae_ros.parameters --check
+	$(RUN) scripts/generate_parameters.py --check
 	$(RUN) -m pytest -q test/test_architecture.py
 
 test: setup  ## every test but the slow ones
@@ -48,5 +48,5 @@ bench: setup  ## measure decoding, windows, inference and the whole chain
 	$(RUN) -m benchmarks.run
 
 docs: setup  ## regenerate config/*.yaml and docs/parameters.md, check the links
-	$(RUN) -m dae_ros.parameters
+	$(RUN) scripts/generate_parameters.py
 	$(RUN) scripts/check_links.py

@@ -54,7 +54,7 @@ class TimeWindows:
         self._index += count
         return count
 
-    def take(self, ring: EventRing, newest_ns: int, overload: str) -> Window | None:
+    def take(self, _ring: EventRing, newest_ns: int, overload: str) -> Window | None:
         """Return the next closed window, None while there is none."""
         if self._next_end_ns is None or newest_ns < self._next_end_ns:
             return None

@@ -18,7 +18,7 @@ from dae_ros.model.conv_lstm import ConvLSTM
 from dae_ros.model.dae_r import DepthAnyEvent, DepthAnyEventR
 from dae_ros.model.dav2 import build_network, metric_config, relative_config
 from dae_ros.runtime.torch_estimator import TorchEstimator
-from test.reference.weights_and_events import make_weight, normalise_u8
+from test.reference.golden_weights import make_weight, normalise_u8
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
 TOLERANCE = 2e-4

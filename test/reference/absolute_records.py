@@ -1,6 +1,6 @@
 """`mono`, `libcaer`, `libcaer_cmp` and the event arrays, record by record with `struct`."""
 
-# ruff: noqa: ARG002  (all decoders have the same arguments)
+
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """EVT 2.0 and EVT 2.1 word by word, after the formats' descriptions and `docs/time.md`."""
 
-# ruff: noqa: ARG002  (all decoders have the same arguments)
+
 
 from __future__ import annotations
 

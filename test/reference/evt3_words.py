@@ -1,6 +1,6 @@
 """EVT 3.0 word by word, after the format's description and the table in `docs/time.md`."""
 
-# ruff: noqa: ARG002  (all decoders have the same arguments)
+
 
 from __future__ import annotations
 
