@@ -1,0 +1,46 @@
+"""Every benchmark, one after the other: `make bench`, or `python -m benchmarks.run [names]`.
+
+Each runs in a process of its own, prints its table and writes `benchmarks/results/<name>.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+
+# Name -> what it answers. The slow one is last.
+BENCHMARKS = {
+    "decode": "decoding against faery, expelliarmus and evlib",
+    "tencode": "packets to Tencode against decoders with numpy, tonic, evlib and faery",
+    "reception": "dvs_msgs at 2 Mev/s over DDS: messages received, CPU",
+    "memory": "resident memory over 100,000 windows",
+}
+
+
+def main() -> int:
+    """Run the chosen benchmarks; return 1 if one of them failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0],
+        epilog="; ".join(f"{name}: {text}" for name, text in BENCHMARKS.items()),
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    names = parser.parse_args().names or list(BENCHMARKS)
+    unknown = [name for name in names if name not in BENCHMARKS]
+    if unknown:
+        parser.error(f"there is no benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
+    failed = []
+    for name in names:
+        print(f"\n## {name}: {BENCHMARKS[name]}\n", flush=True)
+        begin_s = time.monotonic()
+        if subprocess.run([sys.executable, "-m", f"benchmarks.bench_{name}"], check=False).returncode:
+            failed.append(name)
+        print(f"\n{name}: {time.monotonic() - begin_s:.0f} s", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
