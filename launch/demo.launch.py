@@ -6,7 +6,8 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
 from dae_ros.installation import share_folder
-from dae_ros.nodes.processes import ARGUMENTS, DEMO_DEFAULTS
+from dae_ros.nodes.launch_arguments import ARGUMENTS
+from dae_ros.nodes.processes import DEMO_DEFAULTS
 
 
 def generate_launch_description() -> LaunchDescription:

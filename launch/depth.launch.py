@@ -1,6 +1,7 @@
 """Depth from events: a live topic, a recording or the simulator, and RViz on request.
 
-What is started is decided by `dae_ros.nodes.processes`, where the arguments are described too.
+The arguments are described in `dae_ros.nodes.launch_arguments`; what is started is decided by
+`dae_ros.nodes.processes`.
 """
 
 from launch import LaunchContext, LaunchDescription
@@ -8,7 +9,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch_ros.actions import Node
 
 from dae_ros.errors import DaeError
-from dae_ros.nodes.processes import ARGUMENTS, Process, launch_plan
+from dae_ros.nodes.launch_arguments import ARGUMENTS
+from dae_ros.nodes.processes import Process, launch_plan
 
 
 def node(process: Process) -> Node:

@@ -13,9 +13,9 @@ import yaml
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.installation import share_folder
+from dae_ros.nodes.launch_arguments import ARGUMENTS
 from dae_ros.nodes.process_harness import ProcessError, ProcessHarness, ros_arguments
 from dae_ros.nodes.processes import (
-    ARGUMENTS,
     DEMO_DEFAULTS,
     Process,
     launch_plan,

@@ -1,0 +1,142 @@
+"""The arguments of the launch files: names, defaults, descriptions and what they set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One launch argument.
+
+    Attributes:
+        name: as on the command line, `name:=value`.
+        default: '' leaves the matter to the node's own default or the params_file.
+        description: one sentence, shown by `ros2 launch ... --show-args`.
+        choices: the allowed texts, empty for any.
+        parameter: the node parameters that it sets, as (node executable, parameter).
+    """
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+    parameter: tuple[tuple[str, str], ...] = ()
+
+
+TRUE_FALSE = ("true", "false")
+
+ARGUMENTS: tuple[Argument, ...] = (
+    Argument(
+        "source",
+        "topic",
+        "Where events come from: topic (a driver that runs already), bag (replay of a "
+        "recording) or simulator.",
+        ("topic", "bag", "simulator"),
+    ),
+    Argument(
+        "events",
+        "",
+        "Event topic; empty takes 'events', and for a bag the topic that the recording has.",
+    ),
+    Argument(
+        "image",
+        "",
+        "Topic of camera frames; empty takes 'image', and for a bag or the simulator theirs.",
+    ),
+    Argument(
+        "camera_info",
+        "",
+        "Topic of the camera's calibration; empty takes 'camera_info', and for a bag the topic "
+        "that the recording has.",
+    ),
+    Argument(
+        "weights",
+        "",
+        "Checkpoint file or a name from models/manifest.yaml; untrained:vits runs without weights.",
+        parameter=(("depth_node", "weights"),),
+    ),
+    Argument(
+        "device",
+        "",
+        "Where the network runs: auto, cpu, cuda or cuda:N.",
+        parameter=(("depth_node", "device"),),
+    ),
+    Argument(
+        "precision",
+        "",
+        "Arithmetic of the network.",
+        ("", "auto", "float32", "bfloat16", "float16"),
+        parameter=(("depth_node", "precision"),),
+    ),
+    Argument(
+        "bag",
+        "",
+        "Recording to replay, with source:=bag.",
+        parameter=(("replay_node", "bag"),),
+    ),
+    Argument(
+        "rate",
+        "",
+        "Speed of the replay or the simulator, 1 is real time.",
+        parameter=(("replay_node", "rate"), ("simulator_node", "rate")),
+    ),
+    Argument(
+        "loop",
+        "",
+        "Replay again from the beginning at the end.",
+        ("", *TRUE_FALSE),
+        parameter=(("replay_node", "loop"),),
+    ),
+    Argument(
+        "start",
+        "",
+        "Seconds of the recording to skip.",
+        parameter=(("replay_node", "start_s"),),
+    ),
+    Argument(
+        "scale",
+        "",
+        "Scale from the network's number to metres; needed where the weights are not metric.",
+        parameter=(("depth_node", "scale"),),
+    ),
+    Argument(
+        "shift",
+        "",
+        "Shift that belongs to scale.",
+        parameter=(("depth_node", "shift"),),
+    ),
+    Argument(
+        "orientation",
+        "",
+        "Whether the network's number grows with depth or with inverse depth.",
+        ("", "checkpoint", "depth", "inverse_depth"),
+        parameter=(("depth_node", "orientation"),),
+    ),
+    Argument("rviz", "false", "Show the topics in RViz.", TRUE_FALSE),
+    Argument(
+        "autostart",
+        "",
+        "Configure and activate the depth node by itself; false waits for lifecycle calls.",
+        ("", *TRUE_FALSE),
+        parameter=(("depth_node", "autostart"),),
+    ),
+    Argument(
+        "params_file",
+        "",
+        "YAML with parameters (start from config/depth.yaml); launch arguments win over it.",
+    ),
+    Argument(
+        "use_sim_time",
+        "",
+        "Follow /clock; empty is true for a bag and false otherwise.",
+        ("", *TRUE_FALSE),
+    ),
+    Argument(
+        "log_level",
+        "info",
+        "Severity from which messages are printed.",
+        ("debug", "info", "warn", "error", "fatal"),
+    ),
+    Argument("namespace", "", "Namespace of all nodes and their topics."),
+)
