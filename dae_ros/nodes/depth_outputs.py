@@ -18,9 +18,9 @@ from dae_ros.nodes.qos import Unacknowledged, output_qos
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.geometry import scale_camera_matrix, scale_projection_matrix
 from dae_ros.representation.render import color_range, depth_color, events_image
-from dae_ros.runtime.depth_frame import DepthFrame, DepthKind
+from dae_ros.runtime.depth_frame import DepthFrame
 
-TOPICS: dict[DepthKind, str] = {"metric": "depth/image", "relative": "depth/relative"}
+TOPICS = {"metric": "depth/image", "relative": "depth/relative"}
 # With `overload: queue` nothing may be lost, so results wait for their subscribers this long.
 ACKNOWLEDGE_TIMEOUT_S = 10.0
 ACKNOWLEDGE_POLL_S = 0.001
@@ -40,14 +40,14 @@ class DepthOutputs:
     """
 
     def __init__(
-        self, node: LifecycleNode, parameters: DepthParameters, kind: DepthKind
+        self, node: LifecycleNode, parameters: DepthParameters, kind: str
     ) -> None:
         self._node = node
         self._parameters = parameters
         self._queue = parameters.overload == "queue"
         self._batch = Unacknowledged()
         self._qos = output_qos(Unacknowledged.DEPTH) if self._queue else output_qos()
-        self._depth: dict[DepthKind, Any] = {}
+        self._depth: dict[str, Any] = {}
         self.active = False
         self.camera: CameraInfo | None = None
         self._camera_info = node.create_publisher(
@@ -57,7 +57,7 @@ class DepthOutputs:
         self._events = node.create_publisher(Image, "events/image", output_qos())
         self.advertise(kind)
 
-    def advertise(self, kind: DepthKind) -> None:
+    def advertise(self, kind: str) -> None:
         """Make the topic for this kind of number, if it is not there yet."""
         if kind not in self._depth:
             self._depth[kind] = self._node.create_publisher(Image, TOPICS[kind], self._qos)

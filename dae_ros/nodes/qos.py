@@ -119,8 +119,8 @@ class Unacknowledged:
     only every 3 s (`heartbeat_period`).
     """
 
-    DEPTH = 500
-    MESSAGES = 400
+    DEPTH = 5000
+    MESSAGES = 4000
     BYTES = 16_000_000
 
     def __init__(self) -> None:

@@ -268,6 +268,24 @@ def test_two_million_events_per_second_of_dvs_msgs_all_arrive(
     assert node._worker.snapshot.inbox_dropped == 0
 
 
+def test_a_node_that_must_lose_nothing_holds_the_replay_back(
+    graph, process, depth, camera, tmp_path
+):
+    """With overload: queue a node that takes nothing for a while still gets every message."""
+    camera.count = 20
+    write_bag(tmp_path / "bag", camera, 6_000, period_ns=1000)
+    node = depth(overload="queue", hop_s=1.0, window_s=1.0)
+    node.trigger_configure()
+    node.trigger_activate()
+    child = process("replay_node", bag=tmp_path / "bag", rate=0.0)
+    graph.until(lambda: node._messages > 0)
+    time.sleep(2.0)
+    assert child.poll() is None, "the replay went on without its subscriber"
+    graph.until(lambda: node._worker.snapshot.pipeline.events == 6_000 * 20, 60.0)
+    assert finish(graph, child) == 0
+    assert node._messages == 6_000
+
+
 class Collector:
     """Takes what a publisher would send."""
 
