@@ -79,14 +79,18 @@ def test_a_cut_rosbag2_delivers_what_lies_before_the_cut(tmp_path, container, pa
         assert len(found) >= COUNT * part - 5
 
 
-def test_a_database_with_its_last_page_missing_is_reported(tmp_path):
-    """A cut behind the last message loses nothing, and is an error all the same."""
-    whole = write_bag2(tmp_path / "bag", StoragePlugin.SQLITE3)
+def test_a_cut_inside_a_page_of_a_database_alters_nothing(tmp_path):
+    """Of a page that begins but does not end nothing is used, whatever the page holds."""
+    data = write_bag2(tmp_path / "bag", StoragePlugin.SQLITE3).read_bytes()
     broken = tmp_path / "broken.db3"
-    broken.write_bytes(whole.read_bytes()[:-1000])
-    messages, error = read_until_error(broken)
-    assert len(messages) >= COUNT - 1
-    assert "cut" in str(error)
+    page = int.from_bytes(data[16:18], "big")
+    for missing in range(1, 40):
+        broken.write_bytes(data[:len(data) - missing * page + page // 4])
+        messages, error = read_until_error(broken)
+        assert len(messages) >= COUNT - 5
+        assert [(m.time_ns, bytes(m.data)[-SIZE:]) for m in messages] == [
+            (START_NS + n * PACKET_NS, payload(n)) for n in range(len(messages))]
+        assert "cut" in str(error)
 
 
 @pytest.mark.parametrize("compression", [None, "BZ2", "LZ4"])
@@ -140,6 +144,19 @@ def test_a_cut_bag_does_not_end_the_other_one(tmp_path):
     depths = [m for m in messages if m.topic == "/davis/left/depth_image_raw"]
     assert len(depths) == len(truth.depths)
     assert "cut.bag was cut" in str(error)
+
+
+def test_a_record_that_swallows_others_is_noticed(tmp_path):
+    """A damaged length that ends a chunk early is an error, not a shorter recording."""
+    whole = write_bag2(tmp_path / "bag", StoragePlugin.MCAP)
+    data = bytearray(whole.read_bytes())
+    start = data.find(write_packet(EventPacket("mono", 4, 4, payload(20), 0, 20, 20))) - 31
+    assert data[start] == 0x05
+    data[start:start + 9] = b"\x7f" + (2**40).to_bytes(8, "little")
+    (tmp_path / "bad.mcap").write_bytes(data)
+    messages, error = read_until_error(tmp_path / "bad.mcap")
+    assert 20 <= len(messages) < COUNT
+    assert f"only {len(messages)} of {COUNT}" in str(error)
 
 
 def test_a_damaged_chunk_ends_the_recording_with_an_error(tmp_path):

@@ -91,6 +91,17 @@ def test_formats_without_a_decoder_are_refused(tmp_path):
         open_recording(path)
 
 
+def test_words_that_look_like_a_header_line_are_words(tmp_path):
+    """Behind `% end` a word that begins with the byte of '%' is not taken for a header line."""
+    payload, _ = create_encoder("evt3", 640, 480).encode(some_events(50))
+    # TIME_HIGH 0x025 and TIME_LOW 0x00a: as text, "%", something and a line feed.
+    words = b"%\x80\x0a\x60" + payload
+    path = tmp_path / "a.raw"
+    path.write_bytes(b"% evt 3.0\n% geometry 640x480\n% end\n" + words)
+    with open_recording(path) as recording:
+        assert b"".join(bytes(p.payload) for p in recording.event_packets()) == words
+
+
 def test_an_odd_last_byte_costs_nothing(tmp_path):
     """A file that was cut inside a word gives every whole word."""
     payload, _ = create_encoder("evt3", 640, 480).encode(some_events(50))

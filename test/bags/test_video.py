@@ -53,11 +53,11 @@ def test_the_same_pictures_give_the_same_file(tmp_path):
     noise = random.normal(size=(8, 228, 700, 3))
     pictures = (np.cumsum(np.cumsum(noise, 1), 2) * 2).astype(np.uint8)
     found = set()
-    for number in range(6):
+    blocks = []
+    for number in range(8):
         path = tmp_path / f"{number}.mp4"
-        # Other memory contents, which an encoder must not see.
-        blocks = [random.bytes(300_000 * (n + 1)) for n in range(number)]
-        del blocks
+        # Other places and contents of memory, which an encoder must not see.
+        blocks.append([random.bytes(1_000_000) for _ in range(number)])
         with VideoWriter(path, 228, 700) as video:
             for index, image in enumerate(pictures):
                 video.write(image, index * 50 * MS)
