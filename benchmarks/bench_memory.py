@@ -41,9 +41,7 @@ def resident_mb() -> float:
 def packets_of(events: Events) -> list[Events]:
     """Cut one second of events into packets."""
     first_ns = int(events.t[0])
-    borders = np.searchsorted(
-        events.t, first_ns + np.arange(0, 1_000_000_001, PACKET_NS)
-    ).tolist()
+    borders = np.searchsorted(events.t, first_ns + np.arange(0, 1_000_000_001, PACKET_NS)).tolist()
     return [
         events.slice(start, stop)
         for start, stop in zip(borders[:-1], borders[1:], strict=True)

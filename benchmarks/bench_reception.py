@@ -56,8 +56,9 @@ def messages_of(stream: Stream) -> list[bytes]:
     random = np.random.default_rng(0)
     count = round(stream.mega_events_per_s * 1e6 / stream.messages_per_s)
     period_ns = 10**9 // stream.messages_per_s
-    encoder = None if stream.encoding == "dvs_msgs" else create_encoder(
-        stream.encoding, WIDTH, HEIGHT)
+    encoder = (
+        None if stream.encoding == "dvs_msgs" else create_encoder(stream.encoding, WIDTH, HEIGHT)
+    )
     messages = []
     for index in range(DIFFERENT_MESSAGES):
         start_ns = 10**9 + index * period_ns
@@ -66,13 +67,19 @@ def messages_of(stream: Stream) -> list[bytes]:
             np.sort(t_us) * 1000,
             random.integers(0, WIDTH, count).astype(np.uint16),
             random.integers(0, HEIGHT, count).astype(np.uint16),
-            random.integers(0, 2, count).astype(np.uint8))
+            random.integers(0, 2, count).astype(np.uint8),
+        )
         if encoder is None:
             messages.append(write_event_array(events, HEIGHT, WIDTH, start_ns, "camera"))
         else:
             payload, base_ns = encoder.encode(events)
-            messages.append(write_packet(EventPacket(
-                stream.encoding, HEIGHT, WIDTH, payload, base_ns, start_ns, None, "camera")))
+            messages.append(
+                write_packet(
+                    EventPacket(
+                        stream.encoding, HEIGHT, WIDTH, payload, base_ns, start_ns, None, "camera"
+                    )
+                )
+            )
     return messages
 
 
@@ -85,11 +92,21 @@ def publish(stream: Stream, duration_s: float) -> None:
 
     rclpy.init()
     node = rclpy.create_node("publisher")
-    kind = message_class("dvs_msgs/msg/EventArray" if stream.encoding == "dvs_msgs"
-                         else "event_camera_msgs/msg/EventPacket")
-    publisher = node.create_publisher(kind, TOPIC, QoSProfile(
-        depth=1000, reliability=ReliabilityPolicy.RELIABLE if stream.reliable
-        else ReliabilityPolicy.BEST_EFFORT))
+    kind = message_class(
+        "dvs_msgs/msg/EventArray"
+        if stream.encoding == "dvs_msgs"
+        else "event_camera_msgs/msg/EventPacket"
+    )
+    publisher = node.create_publisher(
+        kind,
+        TOPIC,
+        QoSProfile(
+            depth=1000,
+            reliability=ReliabilityPolicy.RELIABLE
+            if stream.reliable
+            else ReliabilityPolicy.BEST_EFFORT,
+        ),
+    )
     messages = messages_of(stream)
     while publisher.get_subscription_count() == 0:
         time.sleep(0.01)
@@ -167,8 +184,10 @@ def receive(stream: Stream, duration_s: float) -> dict[str, float]:
     node.destroy_node()
     rclpy.try_shutdown()
     return {
-        "messages_sent": expected, "messages_received": len(received),
-        "events_decoded": decoded, "wall_s": round(wall_s, 3),
+        "messages_sent": expected,
+        "messages_received": len(received),
+        "events_decoded": decoded,
+        "wall_s": round(wall_s, 3),
         "cpu_percent_of_a_core": round(percent, 2),
         "cpu_us_per_message": round(1e4 * percent * wall_s / len(received), 1),
     }
@@ -179,16 +198,26 @@ def run(stream: Stream, duration_s: float) -> dict[str, object]:
     from dae_ros.nodes.processes import transport_environment
 
     environment = {
-        **os.environ, **transport_environment(),
+        **os.environ,
+        **transport_environment(),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
         "ROS_DOMAIN_ID": os.environ.get("ROS_DOMAIN_ID", str(1 + os.getpid() % 100)),
     }
-    command = [sys.executable, "-m", "benchmarks.bench_reception", "--stream",
-               json.dumps(asdict(stream)), "--duration", str(duration_s), "--role"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.bench_reception",
+        "--stream",
+        json.dumps(asdict(stream)),
+        "--duration",
+        str(duration_s),
+        "--role",
+    ]
     sender = subprocess.Popen([*command, "publish"], env=environment)
     try:
         answer = subprocess.run(
-            [*command, "receive"], env=environment, check=True, capture_output=True, text=True)
+            [*command, "receive"], env=environment, check=True, capture_output=True, text=True
+        )
     finally:
         sender.wait(60.0)
     found: dict[str, float] = json.loads(answer.stdout.splitlines()[-1])
@@ -213,10 +242,12 @@ def main() -> None:
     print("| encoding | Mev/s | msg/s | QoS | received | events | CPU % of a core | us/message |")
     print("|---|---|---|---|---|---|---|---|")
     for row in rows:
-        print(f"| {row['encoding']} | {row['mega_events_per_s']:g} | {row['messages_per_s']} | "
-              f"{'reliable' if row['reliable'] else 'best effort'} | {row['messages_received']}/"
-              f"{row['messages_sent']} | {row['events_decoded']} | "
-              f"{row['cpu_percent_of_a_core']} | {row['cpu_us_per_message']} |")
+        print(
+            f"| {row['encoding']} | {row['mega_events_per_s']:g} | {row['messages_per_s']} | "
+            f"{'reliable' if row['reliable'] else 'best effort'} | {row['messages_received']}/"
+            f"{row['messages_sent']} | {row['events_decoded']} | "
+            f"{row['cpu_percent_of_a_core']} | {row['cpu_us_per_message']} |"
+        )
     print(f"\nwritten to {record('reception', rows)}")
 
 

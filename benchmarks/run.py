@@ -34,7 +34,9 @@ def main() -> int:
     for name in names:
         print(f"\n## {name}: {BENCHMARKS[name]}\n", flush=True)
         begin_s = time.monotonic()
-        if subprocess.run([sys.executable, "-m", f"benchmarks.bench_{name}"], check=False).returncode:
+        if subprocess.run(
+            [sys.executable, "-m", f"benchmarks.bench_{name}"], check=False
+        ).returncode:
             failed.append(name)
         print(f"\n{name}: {time.monotonic() - begin_s:.0f} s", flush=True)
     if failed:

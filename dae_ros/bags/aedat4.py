@@ -61,8 +61,8 @@ class Aedat4File:
             import aedat
         except ImportError as error:
             raise ConfigurationError(
-                "reading .aedat4 files needs the package aedat: pip install aedat",
-                package="aedat") from error
+                "reading .aedat4 files needs the package aedat: pip install aedat", package="aedat"
+            ) from error
         try:
             return aedat.Decoder(self.path)
         except RuntimeError as error:  # all that the package raises
@@ -86,7 +86,9 @@ class Aedat4File:
             except RuntimeError as error:
                 raise RecordingError(
                     f"{self.path} was cut or is damaged ({error}). All {delivered} messages "
-                    f"before that were read", path=str(self.path), messages=delivered
+                    f"before that were read",
+                    path=str(self.path),
+                    messages=delivered,
                 ) from error
             if packet is None:
                 return
@@ -101,12 +103,28 @@ class Aedat4File:
                 except ConfigurationError as error:
                     raise RecordingError(
                         f"{self.path} is damaged after {delivered} messages: {error}",
-                        path=str(self.path), messages=delivered) from error
+                        path=str(self.path),
+                        messages=delivered,
+                    ) from error
                 # Both clocks are the camera's; a packet is complete with its last event.
                 time_ns = int(events.t[-1])
-                message = RecordedMessage(topic, EVENT_PACKET, time_ns, write_packet(EventPacket(
-                    "libcaer", height, width, payload, base_ns, time_ns, sequence[number],
-                    FRAME_ID)))
+                message = RecordedMessage(
+                    topic,
+                    EVENT_PACKET,
+                    time_ns,
+                    write_packet(
+                        EventPacket(
+                            "libcaer",
+                            height,
+                            width,
+                            payload,
+                            base_ns,
+                            time_ns,
+                            sequence[number],
+                            FRAME_ID,
+                        )
+                    ),
+                )
                 sequence[number] += 1
             elif "frame" in packet:
                 message = _frame(topic, packet["frame"])
@@ -123,8 +141,11 @@ class Aedat4File:
 def _events(columns: NDArray[np.void]) -> Events:
     """Return the events of a packet; the file has microseconds."""
     return Events(
-        columns["t"].astype(np.int64) * 1000, columns["x"].copy(), columns["y"].copy(),
-        columns["on"].astype(np.uint8))
+        columns["t"].astype(np.int64) * 1000,
+        columns["x"].copy(),
+        columns["y"].copy(),
+        columns["on"].astype(np.uint8),
+    )
 
 
 def _frame(topic: str, frame: dict[str, Any]) -> RecordedMessage:
@@ -135,5 +156,4 @@ def _frame(topic: str, frame: dict[str, Any]) -> RecordedMessage:
     elif frame["format"] == "I;16":
         grey = (grey >> 8).astype(np.uint8)
     cdr = write_image(np.asarray(grey, np.uint8), (begin_us + end_us) * 500, FRAME_ID)
-    return RecordedMessage(
-        topic, IMAGE, end_us * 1000, cdr, exposure_ns=(end_us - begin_us) * 1000)
+    return RecordedMessage(topic, IMAGE, end_us * 1000, cdr, exposure_ns=(end_us - begin_us) * 1000)

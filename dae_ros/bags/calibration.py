@@ -31,9 +31,13 @@ def read_kalibr(path: Path, events_topic: str) -> CameraInfo:
         cameras = {name: camera for name, camera in chain.items() if name.startswith("cam")}
         namespace = events_topic.rpartition("/")[0]
         camera = next(
-            (item for item in cameras.values()
-             if namespace and str(item.get("rostopic", "")).rpartition("/")[0] == namespace),
-            cameras["cam0"])
+            (
+                item
+                for item in cameras.values()
+                if namespace and str(item.get("rostopic", "")).rpartition("/")[0] == namespace
+            ),
+            cameras["cam0"],
+        )
         fu, fv, cu, cv = (float(value) for value in camera["intrinsics"])
         width, height = (int(value) for value in camera["resolution"])
         coefficients = tuple(float(value) for value in camera["distortion_coeffs"])
@@ -42,9 +46,14 @@ def read_kalibr(path: Path, events_topic: str) -> CameraInfo:
         raise RecordingError(
             f"{path} is no readable Kalibr camera chain ({type(error).__name__}: {error}); it "
             f"needs cam0 with intrinsics, distortion_model, distortion_coeffs and resolution",
-            path=str(path)) from error
+            path=str(path),
+        ) from error
     return CameraInfo(
-        height, width, model, coefficients,
+        height,
+        width,
+        model,
+        coefficients,
         k=(fu, 0.0, cu, 0.0, fv, cv, 0.0, 0.0, 1.0),
         r=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
-        p=(fu, 0.0, cu, 0.0, 0.0, fv, cv, 0.0, 0.0, 0.0, 1.0, 0.0))
+        p=(fu, 0.0, cu, 0.0, 0.0, fv, cv, 0.0, 0.0, 0.0, 1.0, 0.0),
+    )

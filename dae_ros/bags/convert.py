@@ -120,8 +120,7 @@ def convert(
                 bag.write(message.topic, type_name, message.time_ns, data)
                 messages[message.topic] += 1
                 event_bytes += len(data) if is_events else 0
-    return Conversion(
-        dict(messages), skipped, dict(damaged), event_bytes, interrupted, damage)
+    return Conversion(dict(messages), skipped, dict(damaged), event_bytes, interrupted, damage)
 
 
 def _announce(recording: Recording, bag: BagWriter, message: RecordedMessage) -> None:
@@ -144,7 +143,9 @@ class _ArrayEncoder:
         if encoding not in PACKET_ENCODINGS:
             raise ConfigurationError(
                 f"event arrays cannot be encoded as '{encoding}'; choose one of "
-                f"{', '.join(PACKET_ENCODINGS)}", encoding=encoding)
+                f"{', '.join(PACKET_ENCODINGS)}",
+                encoding=encoding,
+            )
         self._encoding = encoding
         self._shape: tuple[str, int, int] | None = None
         self._seq = 0
@@ -174,6 +175,15 @@ class _ArrayEncoder:
 
     def _packet(self, packet: EventPacket, payload: bytes, base_ns: int, stamp_ns: int) -> bytes:
         self._seq += 1
-        return write_packet(EventPacket(
-            self._encoding, packet.height, packet.width, payload, base_ns, stamp_ns,
-            self._seq - 1, packet.frame_id))
+        return write_packet(
+            EventPacket(
+                self._encoding,
+                packet.height,
+                packet.width,
+                payload,
+                base_ns,
+                stamp_ns,
+                self._seq - 1,
+                packet.frame_id,
+            )
+        )

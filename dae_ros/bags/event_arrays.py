@@ -14,9 +14,11 @@ from dae_ros.events.packet import EventPacket, Events
 _FIELDS = ("x", "y", "sec", "nsec", "polarity")
 _FORMATS = ("<u2", "<u2", "<u4", "<u4", "u1")
 _ROS1_RECORD = np.dtype(
-    {"names": _FIELDS, "formats": _FORMATS, "offsets": (0, 2, 4, 8, 12), "itemsize": 13})
+    {"names": _FIELDS, "formats": _FORMATS, "offsets": (0, 2, 4, 8, 12), "itemsize": 13}
+)
 _CDR_RECORD = np.dtype(
-    {"names": _FIELDS, "formats": _FORMATS, "offsets": (0, 2, 6, 10, 14), "itemsize": 16})
+    {"names": _FIELDS, "formats": _FORMATS, "offsets": (0, 2, 6, 10, 14), "itemsize": 16}
+)
 
 
 def event_array_to_cdr(packet: EventPacket) -> bytes:
@@ -29,12 +31,13 @@ def event_array_to_cdr(packet: EventPacket) -> bytes:
     """
     source = np.frombuffer(packet.payload, _ROS1_RECORD)
     empty = write_event_array(
-        Events.empty(), packet.height, packet.width, packet.stamp_ns, packet.frame_id)
+        Events.empty(), packet.height, packet.width, packet.stamp_ns, packet.frame_id
+    )
     if len(source) == 0:
         return empty
     start = len(empty)
     out = np.zeros(start - 2 + 16 * len(source), np.uint8)
-    records = out[start - 2:].view(_CDR_RECORD)
+    records = out[start - 2 :].view(_CDR_RECORD)
     for name in _FIELDS:
         records[name] = source[name]
     out[:start] = np.frombuffer(empty[:-4] + struct.pack("<I", len(source)), np.uint8)

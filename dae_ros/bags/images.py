@@ -25,9 +25,17 @@ _COLOUR = {
 }
 # encoding -> (bytes per value, values per pixel)
 _LAYOUTS = {
-    "mono8": (1, 1), "8UC1": (1, 1), **dict.fromkeys(_BAYER, (1, 1)),
-    "rgb8": (1, 3), "bgr8": (1, 3), "rgba8": (1, 4), "bgra8": (1, 4),
-    "mono16": (2, 1), "16UC1": (2, 1), "rgb16": (2, 3), "rgba16": (2, 4),
+    "mono8": (1, 1),
+    "8UC1": (1, 1),
+    **dict.fromkeys(_BAYER, (1, 1)),
+    "rgb8": (1, 3),
+    "bgr8": (1, 3),
+    "rgba8": (1, 4),
+    "bgra8": (1, 4),
+    "mono16": (2, 1),
+    "16UC1": (2, 1),
+    "rgb16": (2, 3),
+    "rgba16": (2, 4),
     "32FC1": (4, 1),
 }
 
@@ -54,7 +62,8 @@ def grey_image(
     if encoding == "32FC1":
         raise RecordingError(
             "an image of encoding 32FC1 is no camera frame; choose the topic of the camera",
-            encoding=encoding)
+            encoding=encoding,
+        )
     if values.dtype.itemsize == 2:
         values = (values >> 8).astype(np.uint8)
         encoding = {"rgb16": "rgb8", "rgba16": "rgba8"}.get(encoding, "mono8")
@@ -80,7 +89,8 @@ def depth_image(
     if encoding not in {"32FC1", "16UC1"}:
         raise RecordingError(
             f"an image of encoding {encoding} holds no depth; choose a topic with 32FC1 or 16UC1",
-            encoding=encoding)
+            encoding=encoding,
+        )
     values = _pixels(data, height, width, encoding, step, big_endian)
     if encoding == "32FC1":
         return np.ascontiguousarray(values, np.float32)
@@ -95,16 +105,20 @@ def _pixels(
     if encoding not in _LAYOUTS:
         raise RecordingError(
             f"images of encoding '{encoding}' cannot be read; known are {', '.join(_LAYOUTS)}",
-            encoding=encoding)
+            encoding=encoding,
+        )
     size, channels = _LAYOUTS[encoding]
     row = width * size * channels
     if step < row or len(data) < step * height:
         raise RecordingError(
             f"an image of {width}x{height} px in {encoding} needs rows of {row} bytes, but it has "
             f"{len(data)} bytes in rows of {step}; the message is damaged",
-            encoding=encoding, step=step, size_bytes=len(data))
+            encoding=encoding,
+            step=step,
+            size_bytes=len(data),
+        )
     kind = {1: "u1", 2: "u2", 4: "f4"}[size]
-    rows = data[:step * height].reshape(height, step)[:, :row]
+    rows = data[: step * height].reshape(height, step)[:, :row]
     values = np.ascontiguousarray(rows).view((">" if big_endian else "<") + kind)
     values = values.astype(kind)
     return values.reshape(height, width, channels) if channels > 1 else values

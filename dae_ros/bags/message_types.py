@@ -20,7 +20,14 @@ CAMERA_INFO = "sensor_msgs/msg/CameraInfo"
 
 # What the library's serializers raise for damaged bytes.
 SERIALIZATION_DAMAGE = (
-    SerdeError, AssertionError, IndexError, OverflowError, TypeError, ValueError, struct.error)
+    SerdeError,
+    AssertionError,
+    IndexError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 _PACKET_PACKAGES = {
     "event_camera_msgs": "EventPacket",
@@ -59,7 +66,8 @@ def create_typestore() -> Typestore:
     for package in _ARRAY_PACKAGES:
         store.register(get_types_from_msg(_EVENT_TEXT, f"{package}/msg/Event"))
         store.register(
-            get_types_from_msg(_ARRAY_TEXT.format(package=package), f"{package}/msg/EventArray"))
+            get_types_from_msg(_ARRAY_TEXT.format(package=package), f"{package}/msg/EventArray")
+        )
     return store
 
 

@@ -76,9 +76,14 @@ def write_image(
     encodings = {("float32", 2): "32FC1", ("uint8", 2): "mono8", ("uint8", 3): "rgb8"}
     pixels = np.ascontiguousarray(image)
     message = types[IMAGE](
-        header=_header(stamp_ns, frame_id), height=image.shape[0], width=image.shape[1],
-        encoding=encodings[image.dtype.name, image.ndim], is_bigendian=0,
-        step=pixels.strides[0], data=pixels.reshape(-1).view(np.uint8))
+        header=_header(stamp_ns, frame_id),
+        height=image.shape[0],
+        width=image.shape[1],
+        encoding=encodings[image.dtype.name, image.ndim],
+        is_bigendian=0,
+        step=pixels.strides[0],
+        data=pixels.reshape(-1).view(np.uint8),
+    )
     return bytes(known_types().serialize_cdr(message, IMAGE))
 
 
@@ -86,12 +91,21 @@ def write_camera_info(camera: CameraInfo, stamp_ns: int, frame_id: str) -> bytes
     """Serialize a sensor_msgs/msg/CameraInfo with the stamp and frame of its image."""
     types: Any = known_types().types
     region = types["sensor_msgs/msg/RegionOfInterest"](
-        x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+    )
     message = types[CAMERA_INFO](
-        header=_header(stamp_ns, frame_id), height=camera.height, width=camera.width,
-        distortion_model=camera.distortion_model, d=np.array(camera.d, np.float64),
-        k=np.array(camera.k, np.float64), r=np.array(camera.r, np.float64),
-        p=np.array(camera.p, np.float64), binning_x=0, binning_y=0, roi=region)
+        header=_header(stamp_ns, frame_id),
+        height=camera.height,
+        width=camera.width,
+        distortion_model=camera.distortion_model,
+        d=np.array(camera.d, np.float64),
+        k=np.array(camera.k, np.float64),
+        r=np.array(camera.r, np.float64),
+        p=np.array(camera.p, np.float64),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )
     return bytes(known_types().serialize_cdr(message, CAMERA_INFO))
 
 
@@ -107,8 +121,13 @@ def read_frame(cdr: bytes | memoryview, exposure_ns: int = 0) -> Frame:
     """
     message = _read(cdr, IMAGE)
     grey = grey_image(
-        message.data, message.height, message.width, message.encoding, message.step,
-        bool(message.is_bigendian))
+        message.data,
+        message.height,
+        message.width,
+        message.encoding,
+        message.step,
+        bool(message.is_bigendian),
+    )
     return Frame(_stamp_ns(message), grey, exposure_ns, message.header.frame_id)
 
 
@@ -120,8 +139,13 @@ def read_depth(cdr: bytes | memoryview) -> DepthTruthImage:
     """
     message = _read(cdr, IMAGE)
     depth = depth_image(
-        message.data, message.height, message.width, message.encoding, message.step,
-        bool(message.is_bigendian))
+        message.data,
+        message.height,
+        message.width,
+        message.encoding,
+        message.step,
+        bool(message.is_bigendian),
+    )
     return DepthTruthImage(_stamp_ns(message), depth, message.header.frame_id)
 
 
@@ -136,7 +160,8 @@ def read_picture(cdr: bytes | memoryview) -> NDArray[np.uint8]:
     if message.encoding != "rgb8" or message.step != message.width * 3 or message.data.size != size:
         raise RecordingError(
             f"an image of encoding '{message.encoding}' is no packed rgb8 picture",
-            encoding=message.encoding)
+            encoding=message.encoding,
+        )
     picture: NDArray[np.uint8] = message.data.reshape(message.height, message.width, 3)
     return picture
 
@@ -157,9 +182,15 @@ def read_camera_info(cdr: bytes | memoryview) -> CameraInfo:
     """
     message = _read(cdr, CAMERA_INFO)
     return CameraInfo(
-        message.height, message.width, message.distortion_model, tuple(message.d.tolist()),
-        tuple(message.k.tolist()), tuple(message.r.tolist()), tuple(message.p.tolist()),
-        message.header.frame_id)
+        message.height,
+        message.width,
+        message.distortion_model,
+        tuple(message.d.tolist()),
+        tuple(message.k.tolist()),
+        tuple(message.r.tolist()),
+        tuple(message.p.tolist()),
+        message.header.frame_id,
+    )
 
 
 def _stamp_ns(message: Any) -> int:
@@ -173,4 +204,6 @@ def _read(cdr: bytes | memoryview, kind: str) -> Any:
     except SERIALIZATION_DAMAGE as error:
         raise RecordingError(
             f"a {kind} of {len(cdr)} bytes is damaged ({error}); it was skipped",
-            type=kind, size_bytes=len(cdr)) from error
+            type=kind,
+            size_bytes=len(cdr),
+        ) from error

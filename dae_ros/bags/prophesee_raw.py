@@ -25,13 +25,23 @@ FRAME_ID = "camera"
 # Words are 2, 4 or 8 bytes; at 1 Mev/s this is about 15 ms of EVT 3.0.
 PACKET_BYTES = 64 * 1024
 _ENCODINGS = {
-    "2.0": "evt2", "2.1": "evt2.1", "3.0": "evt3",
-    "EVT2": "evt2", "EVT21": "evt2.1", "EVT3": "evt3",
+    "2.0": "evt2",
+    "2.1": "evt2.1",
+    "3.0": "evt3",
+    "EVT2": "evt2",
+    "EVT21": "evt2.1",
+    "EVT3": "evt3",
 }
 # Sensors by the words of old headers that have no geometry, (height, width) in px.
 _SENSORS = {
-    "gen3.1": (480, 640), "gen31": (480, 640), "imx636": (720, 1280), "gen4.1": (720, 1280),
-    "gen41": (720, 1280), "gen4.2": (720, 1280), "gen42": (720, 1280), "genx320": (320, 320),
+    "gen3.1": (480, 640),
+    "gen31": (480, 640),
+    "imx636": (720, 1280),
+    "gen4.1": (720, 1280),
+    "gen41": (720, 1280),
+    "gen4.2": (720, 1280),
+    "gen42": (720, 1280),
+    "genx320": (320, 320),
 }
 
 
@@ -56,7 +66,9 @@ class PropheseeRawFile:
         if found is None:
             raise RecordingError(
                 f"the header of {path} does not tell the size of the sensor; give it with "
-                f"--size WIDTHxHEIGHT, for example --size 1280x720", path=str(path))
+                f"--size WIDTHxHEIGHT, for example --size 1280x720",
+                path=str(path),
+            )
         self._height, self._width = found
         data_bytes = path.stat().st_size - self._data_start
         self.topics = {TOPIC: TopicInfo(EVENT_PACKET, -(-data_bytes // PACKET_BYTES))}
@@ -75,8 +87,15 @@ class PropheseeRawFile:
                 time_ns = decoder.latest_time_ns or 0
                 if start_ns is None or time_ns >= start_ns:
                     packet = EventPacket(
-                        self._encoding, self._height, self._width, payload, 0, time_ns, seq,
-                        FRAME_ID)
+                        self._encoding,
+                        self._height,
+                        self._width,
+                        payload,
+                        0,
+                        time_ns,
+                        seq,
+                        FRAME_ID,
+                    )
                     yield RecordedMessage(TOPIC, EVENT_PACKET, time_ns, write_packet(packet))
                 seq += 1
 
@@ -119,13 +138,18 @@ def _encoding(fields: dict[str, str], path: Path) -> str:
     if name not in _ENCODINGS:
         raise RecordingError(
             f"{path} has events in the format '{name}'; known are EVT2, EVT21 and EVT3. Convert "
-            f"it with the camera maker's tools", path=str(path), format=name)
+            f"it with the camera maker's tools",
+            path=str(path),
+            format=name,
+        )
     endianness = options.get("endianness", fields.get("endianness", "little"))
     if endianness != "little":
         raise RecordingError(
             f"{path} has {_ENCODINGS[name]} words of endianness '{endianness}', which cannot be "
             f"read; convert it with the camera maker's tools",
-            path=str(path), endianness=endianness)
+            path=str(path),
+            endianness=endianness,
+        )
     return _ENCODINGS[name]
 
 
@@ -137,7 +161,8 @@ def _geometry(fields: dict[str, str]) -> tuple[int, int] | None:
     if match:
         return int(match[2]), int(match[1])
     about = " ".join(
-        fields.get(name, "") for name in ("sensor_name", "plugin_name", "sensor_generation"))
+        fields.get(name, "") for name in ("sensor_name", "plugin_name", "sensor_generation")
+    )
     for word, size in _SENSORS.items():
         if word in about.lower().replace("_", ""):
             return size

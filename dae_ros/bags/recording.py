@@ -72,7 +72,9 @@ def _open(path: Path, size: tuple[int, int] | None) -> list[Container]:
     what = "is empty" if not start else "is of no known format"
     raise RecordingError(
         f"{path} {what}; recordings are ROS 1 .bag, rosbag2 folders or their .mcap and .db3 "
-        f"files, .aedat4 and Prophesee .raw", path=str(path))
+        f"files, .aedat4 and Prophesee .raw",
+        path=str(path),
+    )
 
 
 class Recording:
@@ -158,7 +160,9 @@ class Recording:
         except SERIALIZATION_DAMAGE as error:
             raise RecordingError(
                 f"a message of {message.topic} ({message.type}) is damaged ({error})",
-                topic=message.topic, type=message.type) from error
+                topic=message.topic,
+                type=message.type,
+            ) from error
 
     def read_packet(self, message: RecordedMessage) -> EventPacket:
         """Return an event message as a packet; its payload is a view into the message.
@@ -202,7 +206,8 @@ class Recording:
             if topic is None:
                 raise RecordingError(
                     f"{self.name} has no camera images that belong to its events",
-                    topics=sorted(self.topics))
+                    topics=sorted(self.topics),
+                )
         for message in self.messages([topic], start_ns):
             yield self.read_frame(message)
 
@@ -240,12 +245,15 @@ class Recording:
         old = get_typestore(Stores.ROS1_NOETIC)
         old.fielddefs.update(described)
         self._types.register(
-            {name: kind for name, kind in described.items() if name not in self._types.fielddefs})
+            {name: kind for name, kind in described.items() if name not in self._types.fielddefs}
+        )
         if message.type not in self._types.fielddefs:
             return f"the type {message.type} is not described in the recording"
         if not _same_fields(old, self._types, message.type):
-            return (f"{message.type} has other fields in ROS 2 than in ROS 1; its messages cannot "
-                    f"be converted")
+            return (
+                f"{message.type} has other fields in ROS 2 than in ROS 1; its messages cannot "
+                f"be converted"
+            )
         return ""
 
 
@@ -267,12 +275,13 @@ def _merge_topics(containers: Sequence[Container]) -> dict[str, TopicInfo]:
             if known is not None and known.type != info.type:
                 raise RecordingError(
                     f"{topic} has the type {known.type} in one file and {info.type} in another; "
-                    f"read them one by one", topic=topic)
+                    f"read them one by one",
+                    topic=topic,
+                )
             if known is not None:
                 counted = known.count is not None and info.count is not None
                 total = (known.count or 0) + (info.count or 0)
-                info = TopicInfo(
-                    info.type, total if counted else None, known.definition, known.qos)
+                info = TopicInfo(info.type, total if counted else None, known.definition, known.qos)
             merged[topic] = info
     return dict(sorted(merged.items()))
 
@@ -285,7 +294,8 @@ def _same_fields(old: Typestore, new: Typestore, name: str) -> bool:
     if before != [kind for _, kind in new.fielddefs[name][1]]:
         return False
     return all(
-        _same_fields(old, new, inner) for inner in _inner_types(before) if inner in new.fielddefs)
+        _same_fields(old, new, inner) for inner in _inner_types(before) if inner in new.fielddefs
+    )
 
 
 def _inner_types(fields: Sequence[object]) -> Iterator[str]:
@@ -297,5 +307,3 @@ def _inner_types(fields: Sequence[object]) -> Iterator[str]:
                     yield part
                 elif isinstance(part, tuple):
                     yield from _inner_types([part])
-
-

@@ -72,9 +72,7 @@ def scan_rosbag1(path: Path) -> Iterator[Salvaged]:
                 raise Cut(f"the chunk at byte {offset} ends before its {length} bytes")
 
 
-def _read_chunk(
-    plain: bytes, connections: Connections, offset: int
-) -> tuple[list[Salvaged], int]:
+def _read_chunk(plain: bytes, connections: Connections, offset: int) -> tuple[list[Salvaged], int]:
     """Return the whole messages of a chunk and where they end."""
     found: list[Salvaged] = []
     position = 0
@@ -85,8 +83,8 @@ def _read_chunk(
         end = _block_end(plain, header_end)
         if end is None:
             break
-        header = _read_fields(plain[position + 4:header_end], offset)
-        data = plain[header_end + 4:end]
+        header = _read_fields(plain[position + 4 : header_end], offset)
+        data = plain[header_end + 4 : end]
         operation = header.get(b"op", b"\0")[0]
         if operation == _CONNECTION:
             _add_connection(connections, header, data, offset)
@@ -97,8 +95,9 @@ def _read_chunk(
                 topic, kind, definition = connections[number]
             except (KeyError, struct.error) as error:
                 raise Cut(f"a message in the chunk at byte {offset} is damaged") from error
-            found.append(Salvaged(
-                topic, kind, definition, seconds * 1_000_000_000 + nanoseconds, data))
+            found.append(
+                Salvaged(topic, kind, definition, seconds * 1_000_000_000 + nanoseconds, data)
+            )
         position = end
     return found, position
 
@@ -133,7 +132,7 @@ def _read_fields(header: bytes, offset: int) -> dict[bytes, bytes]:
     position = 0
     while position < len(header):
         end = _block_end(header, position)
-        name, equals, value = header[position + 4:end].partition(b"=")
+        name, equals, value = header[position + 4 : end].partition(b"=")
         if end is None or not equals:
             raise Cut(f"the record header at byte {offset} is damaged")
         fields[name] = value
@@ -150,7 +149,7 @@ def _add_connection(
         connections[number] = (
             header[b"topic"].decode(),
             normalize_msgtype(about[b"type"].decode()),
-            MessageDefinition(
-                MessageDefinitionFormat.MSG, about[b"message_definition"].decode()))
+            MessageDefinition(MessageDefinitionFormat.MSG, about[b"message_definition"].decode()),
+        )
     except (KeyError, struct.error, UnicodeDecodeError) as error:
         raise Cut(f"the connection at byte {offset} is damaged") from error

@@ -34,7 +34,9 @@ def open_folder(path: Path) -> list[Container]:
             if not storage:
                 raise RecordingError(
                     f"{path} is no rosbag2 folder: it has no .mcap or .db3 file that could be "
-                    f"opened without its metadata ({cause})", path=str(path)) from cause
+                    f"opened without its metadata ({cause})",
+                    path=str(path),
+                ) from cause
     return [open_storage_file(item) for item in storage]
 
 

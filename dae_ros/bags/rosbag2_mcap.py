@@ -93,7 +93,7 @@ def _read_chunk(content: bytes, channels: _Channels) -> list[Salvaged]:
         position += _RECORD_HEADER.size
         if position + length > len(plain):
             break
-        message = channels.take(operation, plain[position:position + length])
+        message = channels.take(operation, plain[position : position + length])
         if message is not None:
             found.append(message)
         position += length
@@ -108,6 +108,6 @@ def _strings(content: bytes, position: int, count: int) -> list[str]:
         end = position + 4 + length
         if end > len(content):
             raise ValueError("a text is not whole")
-        texts.append(content[position + 4:end].decode())
+        texts.append(content[position + 4 : end].decode())
         position = end
     return texts

@@ -44,10 +44,15 @@ def scan_sqlite3(path: Path) -> Iterator[Salvaged]:
                 number: (name, kind)
                 for number, name, kind in cast(
                     "Iterator[tuple[int, str, str]]",
-                    database.execute("SELECT id, name, type FROM topics"))
+                    database.execute("SELECT id, name, type FROM topics"),
+                )
             }
-            rows = cast("Iterator[tuple[int, int, bytes]]", database.execute(
-                "SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id"))
+            rows = cast(
+                "Iterator[tuple[int, int, bytes]]",
+                database.execute(
+                    "SELECT topic_id, timestamp, data FROM messages NOT INDEXED ORDER BY id"
+                ),
+            )
             for number, time_ns, data in rows:
                 topic, kind = topics[number]
                 yield Salvaged(topic, kind, UNDEFINED, time_ns, data)
@@ -66,7 +71,9 @@ def _open(path: Path) -> apsw.Connection:
     # Immutable: no lock and no journal beside a file that may lie on a read-only disk.
     database = apsw.Connection(
         f"{path.resolve().as_uri()}?immutable=1",
-        flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI, vfs=vfs.name)
+        flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
+        vfs=vfs.name,
+    )
     # Otherwise SQLite refuses a file that is shorter than its header says.
     database.execute("PRAGMA writable_schema = ON")
     return database

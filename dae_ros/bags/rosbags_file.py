@@ -30,17 +30,35 @@ from dae_ros.errors import RecordingError
 
 # What the rosbags library lets through for damaged bytes, beside its own errors.
 DAMAGE = (
-    ReaderError1, ReaderError2, apsw.Error, struct.error, AssertionError, EOFError, IndexError,
-    KeyError, MemoryError, OSError, OverflowError, TypeError, ValueError, *DECOMPRESSION_ERRORS,
+    ReaderError1,
+    ReaderError2,
+    apsw.Error,
+    struct.error,
+    AssertionError,
+    EOFError,
+    IndexError,
+    KeyError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    *DECOMPRESSION_ERRORS,
 )
 
 _NO_LIMIT = QosTime(2147483647, 4294967295)
 # A latched ROS 1 topic keeps its last message for late subscribers.
 LATCHED = Qos(
-    history=QosHistory.KEEP_LAST, depth=1, reliability=QosReliability.RELIABLE,
-    durability=QosDurability.TRANSIENT_LOCAL, deadline=_NO_LIMIT, lifespan=_NO_LIMIT,
-    liveliness=QosLiveliness.AUTOMATIC, liveliness_lease_duration=_NO_LIMIT,
-    avoid_ros_namespace_conventions=False)
+    history=QosHistory.KEEP_LAST,
+    depth=1,
+    reliability=QosReliability.RELIABLE,
+    durability=QosDurability.TRANSIENT_LOCAL,
+    deadline=_NO_LIMIT,
+    lifespan=_NO_LIMIT,
+    liveliness=QosLiveliness.AUTOMATIC,
+    liveliness_lease_duration=_NO_LIMIT,
+    avoid_ros_namespace_conventions=False,
+)
 
 
 def _qos(connection: Connection) -> tuple[Qos, ...]:
@@ -71,7 +89,8 @@ class RosbagsFile:
             known = self.topics.get(connection.topic)
             count = connection.msgcount + (known.count or 0 if known else 0)
             self.topics[connection.topic] = TopicInfo(
-                connection.msgtype, count, connection.msgdef, _qos(connection))
+                connection.msgtype, count, connection.msgdef, _qos(connection)
+            )
         empty = reader.message_count == 0
         self.start_ns = None if empty else reader.start_time
         # The library's end is one past the last message.
@@ -86,20 +105,25 @@ class RosbagsFile:
         try:
             for connection, time_ns, data in self._reader.messages(chosen, start=start_ns):
                 yield RecordedMessage(
-                    connection.topic, connection.msgtype, time_ns, data, self._serialization)
+                    connection.topic, connection.msgtype, time_ns, data, self._serialization
+                )
                 delivered += 1
         except DAMAGE as error:
             raise RecordingError(
                 f"{self.path} is damaged after {delivered} messages ({error}); what came before "
                 f"was read. Copy the recording again, or repair it",
-                path=str(self.path), messages=delivered) from error
+                path=str(self.path),
+                messages=delivered,
+            ) from error
         # An overwritten record may end a chunk early without a word from the library.
         expected = sum(item.msgcount for item in chosen)
         if start_ns is None and delivered < expected:
             raise RecordingError(
                 f"{self.path} is damaged: only {delivered} of {expected} messages could be read. "
                 f"Copy the recording again, or repair it",
-                path=str(self.path), messages=delivered)
+                path=str(self.path),
+                messages=delivered,
+            )
 
     def close(self) -> None:
         """See `Container.close`."""

@@ -81,14 +81,20 @@ class SalvagedFile:
             for message in self._scan(self.path):
                 if message.topic in topics and (start_ns is None or message.time_ns >= start_ns):
                     yield RecordedMessage(
-                        message.topic, message.type, message.time_ns, message.data,
-                        self._serialization)
+                        message.topic,
+                        message.type,
+                        message.time_ns,
+                        message.data,
+                        self._serialization,
+                    )
         except Cut as cut:
             cause = cut
         total = sum(info.count or 0 for info in self.topics.values())
         raise RecordingError(
             f"{self.path} was cut: {self.damage}. All {total} messages before the cut were read",
-            path=str(self.path), messages=total) from cause
+            path=str(self.path),
+            messages=total,
+        ) from cause
 
     def close(self) -> None:
         """See `Container.close`; the file is open only while it is read."""

@@ -52,8 +52,10 @@ def simulated_messages(simulation: Simulation) -> Iterator[SimulatedMessage]:
             yield SimulatedMessage(EVENTS_TOPIC, stamp_ns, serialize_packet(item))
             continue
         image, topic, info = (
-            (item.image, "image_raw", "camera_info") if isinstance(item, Frame)
-            else (item.depth, "depth_truth", "depth_truth/camera_info"))
+            (item.image, "image_raw", "camera_info")
+            if isinstance(item, Frame)
+            else (item.depth, "depth_truth", "depth_truth/camera_info")
+        )
         yield SimulatedMessage(topic, stamp_ns, write_image(image, stamp_ns, item.frame_id))
         yield SimulatedMessage(info, stamp_ns, write_camera_info(camera, stamp_ns, item.frame_id))
 
@@ -64,12 +66,18 @@ def serialize_packet(packet: EventPacket) -> bytes:
         return cdr.write_packet(packet)
     events = create_decoder(packet.encoding, packet.width, packet.height).decode(packet.payload)
     return cdr.write_event_array(
-        events, packet.height, packet.width, packet.stamp_ns, packet.frame_id)
+        events, packet.height, packet.width, packet.stamp_ns, packet.frame_id
+    )
 
 
 def calibration(camera: Camera) -> CameraInfo:
     """Return a pinhole camera as a calibration: plumb_bob without distortion."""
     return CameraInfo(
-        camera.height, camera.width, "plumb_bob", (0.0,) * 5,
-        tuple(camera.matrix().ravel().tolist()), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
-        (camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0))
+        camera.height,
+        camera.width,
+        "plumb_bob",
+        (0.0,) * 5,
+        tuple(camera.matrix().ravel().tolist()),
+        (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        (camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0),
+    )

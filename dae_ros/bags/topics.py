@@ -12,7 +12,10 @@ from dae_ros.events.cdr import event_types
 # Names of well-known drivers and data sets, the left camera of a pair first: MVSEC, rpg_dvs_ros
 # and ECD, metavision_driver and libcaer_driver, M3ED.
 _EVENT_TOPICS = (
-    "/davis/left/events", "/dvs/events", "/event_camera/events", "/prophesee/left/events",
+    "/davis/left/events",
+    "/dvs/events",
+    "/event_camera/events",
+    "/prophesee/left/events",
 )
 # Images that are no camera frames.
 _NOT_FRAMES = ("depth", "blended", "color", "events")
@@ -27,11 +30,14 @@ def require_topic(topics: Mapping[str, TopicInfo], topic: str) -> None:
     if topic not in topics:
         raise RecordingError(
             f"there is no topic {topic} in the recording; it has {describe(topics)}",
-            topic=topic, topics=sorted(topics))
+            topic=topic,
+            topics=sorted(topics),
+        )
 
 
 def describe(topics: Mapping[str, TopicInfo]) -> str:
     """Return the topics with their types and counts, in one line."""
+
     def one(name: str, info: TopicInfo) -> str:
         count = "" if info.count is None else f", {info.count} messages"
         return f"{name} ({info.type}{count})"
@@ -51,13 +57,16 @@ def choose_events_topic(topics: Mapping[str, TopicInfo], wanted: str | None) -> 
         if topics[wanted].type not in event_types():
             raise RecordingError(
                 f"{wanted} holds {topics[wanted].type}, no events; the recording has "
-                f"{describe(topics)}", topic=wanted, topics=sorted(topics))
+                f"{describe(topics)}",
+                topic=wanted,
+                topics=sorted(topics),
+            )
         return wanted
     candidates = sorted(name for name, info in topics.items() if info.type in event_types())
     if not candidates:
         raise RecordingError(
-            f"the recording has no events topic; it has {describe(topics)}",
-            topics=sorted(topics))
+            f"the recording has no events topic; it has {describe(topics)}", topics=sorted(topics)
+        )
     return next((name for name in _EVENT_TOPICS if name in candidates), candidates[0])
 
 
@@ -67,9 +76,7 @@ def choose_image_topic(topics: Mapping[str, TopicInfo], events: str) -> str | No
     Images of another namespace are taken only where they are the only ones: frames of another
     camera do not share the events' pixel grid.
     """
-    images = [
-        name for name, info in topics.items() if info.type == IMAGE and not _is_derived(name)
-    ]
+    images = [name for name, info in topics.items() if info.type == IMAGE and not _is_derived(name)]
     beside = [name for name in images if _namespace(name) == _namespace(events)]
     preferred = f"{_namespace(events)}/image_raw"
     if preferred in beside:
@@ -85,8 +92,7 @@ def choose_camera_info_topic(topics: Mapping[str, TopicInfo], events: str) -> st
     if preferred in topics and topics[preferred].type == CAMERA_INFO:
         return preferred
     infos = [
-        name for name, info in topics.items()
-        if info.type == CAMERA_INFO and "depth" not in name
+        name for name, info in topics.items() if info.type == CAMERA_INFO and "depth" not in name
     ]
     return infos[0] if len(infos) == 1 else None
 

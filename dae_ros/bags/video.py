@@ -47,13 +47,15 @@ class VideoWriter:
         try:
             self._partial.touch()
             self._container = av.open(
-                str(self._partial), "w", format="mp4",
+                str(self._partial),
+                "w",
+                format="mp4",
                 # The index in front, so that it plays while it loads; no version texts.
-                options={"movflags": "+faststart", "fflags": "+bitexact"})
+                options={"movflags": "+faststart", "fflags": "+bitexact"},
+            )
             self._stream = self._container.add_stream("libx264", rate=25)
         except (OSError, ValueError, av.FFmpegError) as error:
-            raise RecordingError(
-                f"{path} cannot be written: {error}", path=str(path)) from error
+            raise RecordingError(f"{path} cannot be written: {error}", path=str(path)) from error
         self._stream.height, self._stream.width = self._canvas.shape[:2]
         self._stream.pix_fmt = "yuv420p"
         self._stream.time_base = _TIME_BASE
@@ -61,7 +63,11 @@ class VideoWriter:
         # One thread: how x264 splits a picture between threads shows in its bytes.
         self._stream.codec_context.thread_count = 1
         self._stream.codec_context.options = {
-            "crf": "20", "preset": "veryfast", "flags": "+bitexact", "x264-params": _X264}
+            "crf": "20",
+            "preset": "veryfast",
+            "flags": "+bitexact",
+            "x264-params": _X264,
+        }
 
     def write(self, picture: NDArray[np.uint8], time_ns: int) -> None:
         """Append a picture.
@@ -76,7 +82,7 @@ class VideoWriter:
         elif time_ns - self._last_ns < _SHORTEST_PICTURE_NS:
             return
         self._last_ns = time_ns
-        self._canvas[:self._height, :self._width] = picture
+        self._canvas[: self._height, : self._width] = picture
         # By OpenCV (BT.601, limited range), which does not depend on how rows are aligned.
         planes = np.asarray(cv2.cvtColor(self._canvas, cv2.COLOR_RGB2YUV_I420), np.uint8)
         frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
@@ -144,12 +150,14 @@ class ContactSheet:
         rows = -(-len(self._pictures) // self.columns)
         gap = 8
         sheet = np.full(
-            (rows * (height + gap) + gap, self.columns * (width + gap) + gap, 3), _BACKGROUND,
-            np.uint8)
+            (rows * (height + gap) + gap, self.columns * (width + gap) + gap, 3),
+            _BACKGROUND,
+            np.uint8,
+        )
         for index, picture in enumerate(self._pictures):
             row, column = divmod(index, self.columns)
             top, left = gap + row * (height + gap), gap + column * (width + gap)
-            sheet[top:top + height, left:left + width] = picture
+            sheet[top : top + height, left : left + width] = picture
         if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
             raise RecordingError(f"{path} cannot be written", path=str(path))
 

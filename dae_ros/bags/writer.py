@@ -38,19 +38,22 @@ class BagWriter:
         if storage not in STORAGES:
             raise RecordingError(
                 f"there is no storage '{storage}'; choose one of {', '.join(STORAGES)}",
-                storage=storage)
+                storage=storage,
+            )
         # The storage file takes the name of its folder, which must therefore be the final one.
         self._partial = self.path.with_name(f"{self.path.name}.partial")
         for taken in (self.path, self._partial):
             if taken.exists():
                 raise RecordingError(
-                    f"{taken} exists already; remove it or write somewhere else",
-                    path=str(taken))
+                    f"{taken} exists already; remove it or write somewhere else", path=str(taken)
+                )
         self._types = create_typestore()
         self._connections: dict[str, tuple[str, Connection]] = {}
         self._writer: Writer | None = Writer(
-            self._partial / self.path.name, version=_METADATA_VERSION,
-            storage_plugin=STORAGES[storage])
+            self._partial / self.path.name,
+            version=_METADATA_VERSION,
+            storage_plugin=STORAGES[storage],
+        )
         try:
             self._writer.open()
         except OSError as error:
@@ -84,12 +87,18 @@ class BagWriter:
             if known[0] != type_name:
                 raise RecordingError(
                     f"{topic} has the type {known[0]} and cannot also have {type_name}",
-                    topic=topic, type=type_name)
+                    topic=topic,
+                    type=type_name,
+                )
             return
         if type_name not in self._types.fielddefs:
             self._learn(type_name, definition)
-        self._connections[topic] = (type_name, self._writer.add_connection(
-            topic, type_name, typestore=self._types, offered_qos_profiles=qos))
+        self._connections[topic] = (
+            type_name,
+            self._writer.add_connection(
+                topic, type_name, typestore=self._types, offered_qos_profiles=qos
+            ),
+        )
 
     def write(self, topic: str, type_name: str, time_ns: int, cdr: bytes | memoryview) -> None:
         """Append a message.
@@ -140,8 +149,11 @@ class BagWriter:
         elif definition is not None and definition.format is MessageDefinitionFormat.IDL:
             found = get_types_from_idl(definition.data)
         self._types.register(
-            {name: kind for name, kind in found.items() if name not in self._types.fielddefs})
+            {name: kind for name, kind in found.items() if name not in self._types.fielddefs}
+        )
         if type_name not in self._types.fielddefs:
             raise RecordingError(
                 f"the type {type_name} is not known and its recording carries no definition of "
-                f"it; leave its topic out", type=type_name)
+                f"it; leave its topic out",
+                type=type_name,
+            )

@@ -40,8 +40,18 @@ examples:
 
 # Parameters that have an option of their own; the others come from --params.
 _OPTIONS = (
-    "weights", "device", "precision", "threads", "orientation", "scale", "shift", "window",
-    "window_s", "hop_s", "window_events", "hop_events",
+    "weights",
+    "device",
+    "precision",
+    "threads",
+    "orientation",
+    "scale",
+    "shift",
+    "window",
+    "window_s",
+    "hop_s",
+    "window_events",
+    "hop_events",
 )
 # Keys of ROS parameter files that are no parameters of the pipeline.
 _ROS_KEYS = ("use_sim_time", "qos_overrides")
@@ -50,37 +60,56 @@ _ROS_KEYS = ("use_sim_time", "qos_overrides")
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
-        "bag", help="depth from a recording, into files", description=DESCRIPTION,
-        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+        "bag",
+        help="depth from a recording, into files",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
-        "recording", nargs="+", type=Path,
-        help="recording, or two that belong together (read as one, by record time)")
+        "recording",
+        nargs="+",
+        type=Path,
+        help="recording, or two that belong together (read as one, by record time)",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace what an earlier run left in DIR")
+        "--overwrite", action="store_true", help="replace what an earlier run left in DIR"
+    )
     source = parser.add_argument_group("what is read")
     source.add_argument("--events", metavar="TOPIC", help="events topic (chosen by name if absent)")
     source.add_argument("--image", metavar="TOPIC", help="camera frames, for windows and preview")
     source.add_argument("--camera-info", metavar="TOPIC", help="calibration")
     source.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="calibration as a Kalibr camera chain")
+        "--calibration", type=Path, metavar="FILE", help="calibration as a Kalibr camera chain"
+    )
     source.add_argument(
-        "--size", type=parse_size, metavar="WxH", help="sensor size of a .raw without it")
+        "--size", type=parse_size, metavar="WxH", help="sensor size of a .raw without it"
+    )
     source.add_argument(
-        "--start", type=seconds, default=0.0, metavar="S", help="skip so many seconds")
+        "--start", type=seconds, default=0.0, metavar="S", help="skip so many seconds"
+    )
     source.add_argument(
-        "--duration", type=seconds, metavar="S", help="run so many seconds (default: all)")
+        "--duration", type=seconds, metavar="S", help="run so many seconds (default: all)"
+    )
     settings = parser.add_argument_group("parameters of the pipeline (docs/parameters.md)")
     settings.add_argument(
-        "--params", type=Path, metavar="FILE",
-        help="YAML as for the node (config/depth.yaml); options given here win over it")
+        "--params",
+        type=Path,
+        metavar="FILE",
+        help="YAML as for the node (config/depth.yaml); options given here win over it",
+    )
     known = declarations(DepthParameters)
     for name in _OPTIONS:
         default, declared = known[name]
         settings.add_argument(
-            f"--{name.replace('_', '-')}", dest=name, type=type(default),
-            choices=declared.choices or None, metavar=None if declared.choices else "VALUE",
-            help=f"{declared.description} (default: {default!r})".replace("%", "%%"))
+            f"--{name.replace('_', '-')}",
+            dest=name,
+            type=type(default),
+            choices=declared.choices or None,
+            metavar=None if declared.choices else "VALUE",
+            help=f"{declared.description} (default: {default!r})".replace("%", "%%"),
+        )
     parser.set_defaults(run=run)
 
 
@@ -126,7 +155,9 @@ def read_parameter_file(path: Path) -> dict[str, Value]:
     if not found:
         raise ConfigurationError(
             f"{path} has no parameters of the depth node; it needs a section '/**/depth:' with "
-            f"'ros__parameters:', as config/depth.yaml has", path=str(path))
+            f"'ros__parameters:', as config/depth.yaml has",
+            path=str(path),
+        )
     return {name: value for name, value in values.items() if name not in _ROS_KEYS}
 
 
@@ -137,8 +168,9 @@ def parameters_of(args: argparse.Namespace) -> DepthParameters:
         ConfigurationError: a bad file or a bad value.
     """
     values = {} if args.params is None else read_parameter_file(args.params)
-    values.update({
-        name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None})
+    values.update(
+        {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+    )
     # Nothing is skipped offline, whatever the live node does when it is late.
     values["overload"] = "queue"
     return DepthParameters.from_mapping(values)
@@ -159,25 +191,39 @@ def run(args: argparse.Namespace) -> int:
 
     parameters = parameters_of(args)
     selection = BagSelection(
-        events=args.events, image=args.image, camera_info=args.camera_info,
-        calibration=args.calibration, start_s=args.start, duration_s=args.duration)
+        events=args.events,
+        image=args.image,
+        camera_info=args.camera_info,
+        calibration=args.calibration,
+        start_s=args.start,
+        duration_s=args.duration,
+    )
     bar = ProgressBar()
 
     def report(progress: Progress) -> None:
         bar.update(
-            progress.fraction, f"{progress.windows} windows, {progress.events / 1e6:.2f} M events")
+            progress.fraction, f"{progress.windows} windows, {progress.events / 1e6:.2f} M events"
+        )
 
     with open_recording(args.recording, args.size) as recording, InterruptFlag() as stopped:
         prepare_folder(args.out, args.overwrite)
         result = run_bag(
-            recording, parameters, args.out, selection,
-            report=report, note=bar.note, stopped=stopped)
+            recording,
+            parameters,
+            args.out,
+            selection,
+            report=report,
+            note=bar.note,
+            stopped=stopped,
+        )
     bar.close()
     windows = result.summary["windows"]
     timing = result.timing
-    print(f"{windows['stepped']} windows from {result.summary['events']} events in "
-          f"{timing['wall_s']:.1f} s ({timing['mev_per_s']:.2f} Mev/s), "
-          f"{result.summary['depth']['kind']} depth -> {args.out}")
+    print(
+        f"{windows['stepped']} windows from {result.summary['events']} events in "
+        f"{timing['wall_s']:.1f} s ({timing['mev_per_s']:.2f} Mev/s), "
+        f"{result.summary['depth']['kind']} depth -> {args.out}"
+    )
     if str(result.summary["weights"]["name"]).startswith("untrained:"):
         print("The network is untrained: its output has the form of depth and no meaning.")
     if result.damage is not None:

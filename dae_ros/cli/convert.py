@@ -32,19 +32,26 @@ examples:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
-        "convert", help="recordings of any format into rosbag2", description=DESCRIPTION,
-        epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+        "convert",
+        help="recordings of any format into rosbag2",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("source", nargs="+", type=Path, help="one or more recordings")
     parser.add_argument("target", type=Path, help="rosbag2 folder to write; must not exist")
     parser.add_argument(
-        "--storage", choices=("mcap", "sqlite3"), default="mcap", help="(default: mcap)")
+        "--storage", choices=("mcap", "sqlite3"), default="mcap", help="(default: mcap)"
+    )
     parser.add_argument(
-        "--event-packets", choices=("evt3", "libcaer_cmp", "libcaer", "mono"),
-        help="encode event arrays as EventPackets")
+        "--event-packets",
+        choices=("evt3", "libcaer_cmp", "libcaer", "mono"),
+        help="encode event arrays as EventPackets",
+    )
+    parser.add_argument("--topics", nargs="+", metavar="TOPIC", help="only these (default: all)")
     parser.add_argument(
-        "--topics", nargs="+", metavar="TOPIC", help="only these (default: all)")
-    parser.add_argument(
-        "--size", type=parse_size, metavar="WxH", help="sensor size of a .raw without it")
+        "--size", type=parse_size, metavar="WxH", help="sensor size of a .raw without it"
+    )
     parser.set_defaults(run=run)
 
 
@@ -65,14 +72,21 @@ def run(args: argparse.Namespace) -> int:
     begin_s = time.perf_counter()
     with open_recording(args.source, args.size) as recording, InterruptFlag() as stopped:
         result = convert(
-            recording, args.target, storage=args.storage, event_packets=args.event_packets,
-            topics=args.topics, stopped=stopped,
-            report=lambda fraction, count: bar.update(fraction, f"{count} messages"))
+            recording,
+            args.target,
+            storage=args.storage,
+            event_packets=args.event_packets,
+            topics=args.topics,
+            stopped=stopped,
+            report=lambda fraction, count: bar.update(fraction, f"{count} messages"),
+        )
     bar.close()
     wall_s = time.perf_counter() - begin_s
-    print(f"{sum(result.messages.values())} messages on {len(result.messages)} topics in "
-          f"{wall_s:.1f} s ({result.event_bytes / wall_s / 1e6:.0f} MB/s of events) -> "
-          f"{args.target}")
+    print(
+        f"{sum(result.messages.values())} messages on {len(result.messages)} topics in "
+        f"{wall_s:.1f} s ({result.event_bytes / wall_s / 1e6:.0f} MB/s of events) -> "
+        f"{args.target}"
+    )
     for topic, reason in result.skipped.items():
         print(f"left out {topic}: {reason}", file=sys.stderr)
     for topic, count in result.damaged.items():

@@ -37,9 +37,12 @@ examples:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
-        "simulate", help="record a simulated event camera with exact depth",
-        description=DESCRIPTION, epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter)
+        "simulate",
+        help="record a simulated event camera with exact depth",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="rosbag2 to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing rosbag2")
     for name, (default, declared) in declarations(SimulatorParameters).items():
@@ -48,10 +51,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         shown = DEFAULT_DURATION_S if name == "duration_s" else default
         text = "Simulated seconds." if name == "duration_s" else declared.description
         parser.add_argument(
-            f"--{_SHORT.get(name, name).replace('_', '-')}", dest=name, type=type(default),
-            default=shown, choices=declared.choices or None,
+            f"--{_SHORT.get(name, name).replace('_', '-')}",
+            dest=name,
+            type=type(default),
+            default=shown,
+            choices=declared.choices or None,
             metavar=None if declared.choices else "VALUE",
-            help=f"{text} (default: {shown!r})".replace("%", "%%"))
+            help=f"{text} (default: {shown!r})".replace("%", "%%"),
+        )
     parser.set_defaults(run=run)
 
 
@@ -70,9 +77,13 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.bags.writer import BagWriter
     from dae_ros.simulation.simulation import START_NS, Simulation
 
-    parameters = SimulatorParameters.from_mapping({
-        name: getattr(args, name) for name in declarations(SimulatorParameters)
-        if name not in _LIVE})
+    parameters = SimulatorParameters.from_mapping(
+        {
+            name: getattr(args, name)
+            for name in declarations(SimulatorParameters)
+            if name not in _LIVE
+        }
+    )
     if parameters.duration_s <= 0.0:
         raise ConfigurationError("a recording needs an end; give --duration more than 0 s")
     _make_room(args.out, args.overwrite)
@@ -98,8 +109,10 @@ def _make_room(path: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise RecordingError(
-            f"{path} exists already; choose another --out, or add --overwrite", path=str(path))
+            f"{path} exists already; choose another --out, or add --overwrite", path=str(path)
+        )
     if not (path / "metadata.yaml").is_file():
         raise RecordingError(
-            f"{path} is not a rosbag2 and is left alone; choose another --out", path=str(path))
+            f"{path} is not a rosbag2 and is left alone; choose another --out", path=str(path)
+        )
     shutil.rmtree(path)

@@ -47,15 +47,25 @@ def image_message(pixels: NDArray[Any], stamp_ns: int, frame_id: str) -> Image:
     height, width = pixels.shape[:2]
     rows = np.ascontiguousarray(pixels)
     return Image(
-        header=header(stamp_ns, frame_id), height=height, width=width,
+        header=header(stamp_ns, frame_id),
+        height=height,
+        width=width,
         encoding=_ENCODINGS[pixels.dtype.name, pixels.ndim],
-        is_bigendian=sys.byteorder == "big", step=rows.strides[0],
-        data=array.array("B", rows.tobytes()))
+        is_bigendian=sys.byteorder == "big",
+        step=rows.strides[0],
+        data=array.array("B", rows.tobytes()),
+    )
 
 
 def camera_info_message(camera: CameraInfo, stamp_ns: int, frame_id: str) -> CameraInfoMessage:
     """Return a calibration as a message with another header."""
     return CameraInfoMessage(
-        header=header(stamp_ns, frame_id), height=camera.height, width=camera.width,
-        distortion_model=camera.distortion_model, d=list(camera.d), k=list(camera.k),
-        r=list(camera.r), p=list(camera.p))
+        header=header(stamp_ns, frame_id),
+        height=camera.height,
+        width=camera.width,
+        distortion_model=camera.distortion_model,
+        d=list(camera.d),
+        k=list(camera.k),
+        r=list(camera.r),
+        p=list(camera.p),
+    )

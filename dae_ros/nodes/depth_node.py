@@ -64,8 +64,11 @@ class DepthNode(LifecycleNode):
         self._fault: Fault | None = None
         self._messages = self._bytes = self._largest_bytes = 0
         self._binding = ParameterBinding(
-            self, DepthParameters, locked=lambda: self._worker is not None,
-            changed=self._parameters_changed)
+            self,
+            DepthParameters,
+            locked=lambda: self._worker is not None,
+            changed=self._parameters_changed,
+        )
         # Wall timers: with simulated time the graph and the report must not stand still.
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._graph_timer: Any = None
@@ -76,8 +79,10 @@ class DepthNode(LifecycleNode):
         self._fault_found = self.create_guard_condition(self._stop_after_fault)
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(
-                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False),
-            post_callback=self._clock_jumped)
+                min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False
+            ),
+            post_callback=self._clock_jumped,
+        )
         if self._binding.value.autostart:
             autostart(self)
 
@@ -87,7 +92,8 @@ class DepthNode(LifecycleNode):
         parameters = self._binding.value
         self._fault = None
         worker = DepthWorker(
-            parameters, publish=self._publish, warn=self._warn, failed=self._failed)
+            parameters, publish=self._publish, warn=self._warn, failed=self._failed
+        )
         try:
             worker.start()
             self._outputs = DepthOutputs(self, parameters, worker.kind)
@@ -99,7 +105,8 @@ class DepthNode(LifecycleNode):
         if estimator is not None:
             self.get_logger().info(
                 f"{estimator.name} (sha256 {estimator.digest[:12]}) gives {worker.kind} depth, "
-                f"orientation {worker.orientation}")
+                f"orientation {worker.orientation}"
+            )
         if worker.kind == "relative" and worker.orientation == "unknown":
             self._warn_orientation()
 
@@ -110,18 +117,36 @@ class DepthNode(LifecycleNode):
         if self._outputs is None:
             raise RuntimeError("activated without being configured")
         self._events = MatchedSubscription(
-            self, "events", event_types(), self._events_received, raw=True,
-            reliability=parameters.event_reliability, depth=parameters.event_queue_depth,
-            keep_all=parameters.overload == "queue")
-        self._others = [MatchedSubscription(
-            self, "camera_info", [CAMERA_INFO], self._camera_info_received, raw=True, depth=1)]
+            self,
+            "events",
+            event_types(),
+            self._events_received,
+            raw=True,
+            reliability=parameters.event_reliability,
+            depth=parameters.event_queue_depth,
+            keep_all=parameters.overload == "queue",
+        )
+        self._others = [
+            MatchedSubscription(
+                self, "camera_info", [CAMERA_INFO], self._camera_info_received, raw=True, depth=1
+            )
+        ]
         if parameters.window == "frame":
-            self._others.append(MatchedSubscription(
-                self, "image", [IMAGE], self._image_received, raw=True, depth=IMAGE_DEPTH,
-                keep_all=parameters.overload == "queue"))
+            self._others.append(
+                MatchedSubscription(
+                    self,
+                    "image",
+                    [IMAGE],
+                    self._image_received,
+                    raw=True,
+                    depth=IMAGE_DEPTH,
+                    keep_all=parameters.overload == "queue",
+                )
+            )
         self._outputs.active = True
         self._graph_timer = self.create_timer(
-            GRAPH_PERIOD_S, self._look_at_graph, clock=self._steady)
+            GRAPH_PERIOD_S, self._look_at_graph, clock=self._steady
+        )
         self._look_at_graph()
 
     @transition
@@ -132,8 +157,9 @@ class DepthNode(LifecycleNode):
             self._worker.put_command(ResetState("deactivated", everything=True))
         if self._fault is not None and self._fault.internal:
             # Into error processing, and from there to unconfigured.
-            raise WorkerFailed("the worker thread ended by an error of the program; its "
-                               "traceback is logged above")
+            raise WorkerFailed(
+                "the worker thread ended by an error of the program; its traceback is logged above"
+            )
 
     @transition
     def on_cleanup(self) -> None:
@@ -176,7 +202,8 @@ class DepthNode(LifecycleNode):
         self._unsubscribe()
         if self._worker is not None and not self._worker.stop(STOP_TIMEOUT_S):
             self.get_logger().error(
-                f"the worker thread did not end within {STOP_TIMEOUT_S:g} s; it is abandoned")
+                f"the worker thread did not end within {STOP_TIMEOUT_S:g} s; it is abandoned"
+            )
         self._worker = None
         if self._outputs is not None:
             self._outputs.destroy()
@@ -221,20 +248,23 @@ class DepthNode(LifecycleNode):
         self.get_logger().warning(
             "these weights do not say whether their number grows with depth or with inverse "
             "depth: 'depth/relative' carries it as it is; set 'orientation' and 'scale' for "
-            "metres", throttle_duration_sec=60.0)
+            "metres",
+            throttle_duration_sec=60.0,
+        )
 
     def _parameters_changed(self, parameters: DepthParameters) -> None:
         worker, outputs = self._worker, self._outputs
         if worker is None or outputs is None or worker.estimator is None:
             return
         outputs.apply(parameters)
-        outputs.advertise(scale_of(
-            worker.estimator, parameters.orientation, parameters.scale, parameters.shift).kind)
+        outputs.advertise(
+            scale_of(
+                worker.estimator, parameters.orientation, parameters.scale, parameters.shift
+            ).kind
+        )
         worker.put_command(parameters)
 
-    def _reset_requested(
-        self, _: Trigger.Request, response: Trigger.Response
-    ) -> Trigger.Response:
+    def _reset_requested(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         if self._worker is None:
             response.success = False
             response.message = "not configured: there is no recurrent state yet"
@@ -268,19 +298,41 @@ class DepthNode(LifecycleNode):
         network = None
         if worker is not None and events is not None:
             reception = Reception(
-                events.name, events.type_name, events.reliable, events.problem, self._messages,
-                self._bytes, self._largest_bytes, len(worker.inbox), worker.inbox.byte_count)
+                events.name,
+                events.type_name,
+                events.reliable,
+                events.problem,
+                self._messages,
+                self._bytes,
+                self._largest_bytes,
+                len(worker.inbox),
+                worker.inbox.byte_count,
+            )
         if worker is not None and worker.estimator is not None:
             estimator = worker.estimator
             network = NetworkIdentity(
-                estimator.name, estimator.digest, estimator.weight_version, worker.kind,
-                worker.orientation)
-        state = "active" if events is not None else (
-            "inactive" if worker is not None else "unconfigured")
-        self._diagnostics.publish(self._report.report(
-            self.get_clock().now().to_msg(), time.monotonic(), state,
-            self._fault.message if self._fault is not None else None, reception,
-            worker.snapshot if worker is not None else None, network))
+                estimator.name,
+                estimator.digest,
+                estimator.weight_version,
+                worker.kind,
+                worker.orientation,
+            )
+        state = (
+            "active"
+            if events is not None
+            else ("inactive" if worker is not None else "unconfigured")
+        )
+        self._diagnostics.publish(
+            self._report.report(
+                self.get_clock().now().to_msg(),
+                time.monotonic(),
+                state,
+                self._fault.message if self._fault is not None else None,
+                reception,
+                worker.snapshot if worker is not None else None,
+                network,
+            )
+        )
 
 
 def main(args: list[str] | None = None) -> int:

@@ -39,9 +39,7 @@ class DepthOutputs:
         camera: the latest calibration, set by the executor's thread.
     """
 
-    def __init__(
-        self, node: LifecycleNode, parameters: DepthParameters, kind: str
-    ) -> None:
+    def __init__(self, node: LifecycleNode, parameters: DepthParameters, kind: str) -> None:
         self._node = node
         self._parameters = parameters
         self._queue = parameters.overload == "queue"
@@ -50,8 +48,7 @@ class DepthOutputs:
         self._depth: dict[str, Any] = {}
         self.active = False
         self.camera: CameraInfo | None = None
-        self._camera_info = node.create_publisher(
-            CameraInfoMessage, "depth/camera_info", self._qos)
+        self._camera_info = node.create_publisher(CameraInfoMessage, "depth/camera_info", self._qos)
         self._status = node.create_publisher(DiagnosticArray, "depth/status", self._qos)
         self._color = node.create_publisher(Image, "depth/color", output_qos())
         self._events = node.create_publisher(Image, "events/image", output_qos())
@@ -74,15 +71,14 @@ class DepthOutputs:
         publisher.publish(image_message(frame.depth, frame.stamp_ns, frame.frame_id))
         camera = self._scaled_camera(frame)
         if camera is not None:
-            self._camera_info.publish(
-                camera_info_message(camera, frame.stamp_ns, frame.frame_id))
+            self._camera_info.publish(camera_info_message(camera, frame.stamp_ns, frame.frame_id))
         self._status.publish(frame_status(frame))
         if self._color.get_subscription_count():
-            self._color.publish(image_message(
-                self._colored(frame), frame.stamp_ns, frame.frame_id))
+            self._color.publish(image_message(self._colored(frame), frame.stamp_ns, frame.frame_id))
         if self._events.get_subscription_count():
-            self._events.publish(image_message(
-                events_image(frame.image), frame.stamp_ns, frame.frame_id))
+            self._events.publish(
+                image_message(events_image(frame.image), frame.stamp_ns, frame.frame_id)
+            )
         if self._queue:
             self._batch.add(frame.depth.nbytes)
             if self._batch.full:
@@ -94,7 +90,11 @@ class DepthOutputs:
         """Take the topics back; the worker must have stopped."""
         self.active = False
         for publisher in (
-            *self._depth.values(), self._camera_info, self._status, self._color, self._events
+            *self._depth.values(),
+            self._camera_info,
+            self._status,
+            self._color,
+            self._events,
         ):
             self._node.destroy_publisher(publisher)
         self._depth.clear()
@@ -107,7 +107,9 @@ class DepthOutputs:
             self._node.get_logger().warning(
                 f"the calibration is of a camera of {camera.width}x{camera.height} px and cannot "
                 f"be of the event camera of {width}x{height} px; depth/camera_info is not "
-                "published: remap 'camera_info'", throttle_duration_sec=10.0)
+                "published: remap 'camera_info'",
+                throttle_duration_sec=10.0,
+            )
             return None
         return scaled_camera(camera, height, width)
 
@@ -116,7 +118,8 @@ class DepthOutputs:
             near, far = self._parameters.color_near_m, self._parameters.color_far_m
             return depth_color(frame.depth, near, far)
         return depth_color(
-            frame.depth, *color_range(frame.depth, frame.orientation), frame.orientation)
+            frame.depth, *color_range(frame.depth, frame.orientation), frame.orientation
+        )
 
     def _wait_acknowledged(self, publisher: Any) -> None:
         # Polled: rclpy keeps the GIL for as long as it waits, which would stop the executor.
@@ -125,7 +128,9 @@ class DepthOutputs:
             if time.monotonic() > deadline_s:
                 self._node.get_logger().warning(
                     f"a subscriber of '{publisher.topic_name}' does not take its messages; going "
-                    "on without waiting for it", throttle_duration_sec=10.0)
+                    "on without waiting for it",
+                    throttle_duration_sec=10.0,
+                )
                 return
             time.sleep(ACKNOWLEDGE_POLL_S)
 
@@ -136,6 +141,12 @@ def scaled_camera(camera: CameraInfo, height: int, width: int) -> CameraInfo:
     if size == wanted:
         return camera
     return CameraInfo(
-        height, width, camera.distortion_model, camera.d,
-        tuple(scale_camera_matrix(camera.k, size, wanted)), camera.r,
-        tuple(scale_projection_matrix(camera.p, size, wanted)), camera.frame_id)
+        height,
+        width,
+        camera.distortion_model,
+        camera.d,
+        tuple(scale_camera_matrix(camera.k, size, wanted)),
+        camera.r,
+        tuple(scale_projection_matrix(camera.p, size, wanted)),
+        camera.frame_id,
+    )

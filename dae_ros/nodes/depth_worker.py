@@ -135,8 +135,9 @@ class DepthWorker:
         self._next_snapshot_s = 0.0
         self._started = threading.Event()
         self._start_error: BaseException | None = None
-        self._thread = Worker("depth_worker", self._turn, self._ended, opened=self._open,
-                              closed=self._started.set)
+        self._thread = Worker(
+            "depth_worker", self._turn, self._ended, opened=self._open, closed=self._started.set
+        )
 
     def start(self) -> None:
         """Start the thread and wait until the network is loaded and warm.
@@ -178,7 +179,7 @@ class DepthWorker:
         """
         arrival_ns = time.perf_counter_ns()
         if self._parameters.overload == "queue":
-            while (self.inbox.byte_count > self.inbox.capacity_bytes // 2 and self.alive):
+            while self.inbox.byte_count > self.inbox.capacity_bytes // 2 and self.alive:
                 time.sleep(0.001)
         self.inbox.put(SerializedEvents(data, type_name, arrival_ns), len(data))
 
@@ -197,7 +198,8 @@ class DepthWorker:
         estimator.estimate(np.zeros((3, WARM_UP_HEIGHT, WARM_UP_WIDTH), np.float32))
         estimator.reset()
         self._pipeline = DepthPipeline(
-            self._parameters, estimator, on_packet_error=self._packet_error)
+            self._parameters, estimator, on_packet_error=self._packet_error
+        )
         self.estimator = estimator
         self._take_snapshot(self._pipeline)
         self._started.set()
@@ -288,4 +290,5 @@ class DepthWorker:
         elif non_finite - self._seen_non_finite >= FAILURES_IN_A_ROW and not self._faulty:
             self._give_up(
                 f"{non_finite - self._seen_non_finite} windows in a row gave NaN or infinity; the "
-                "weights do not suit this input or this precision")
+                "weights do not suit this input or this precision"
+            )

@@ -23,8 +23,12 @@ def status(
 ) -> DiagnosticStatus:
     """Return one status with its values as text."""
     return DiagnosticStatus(
-        name=name, level=level, message=message, hardware_id=hardware_id,
-        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()])
+        name=name,
+        level=level,
+        message=message,
+        hardware_id=hardware_id,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
 
 
 def frame_status(frame: DepthFrame) -> DiagnosticArray:
@@ -43,7 +47,8 @@ def frame_status(frame: DepthFrame) -> DiagnosticArray:
     }
     return DiagnosticArray(
         header=header(frame.stamp_ns, frame.frame_id),
-        status=[status("depth", OK, frame.kind, values, frame.frame_id)])
+        status=[status("depth", OK, frame.kind, values, frame.frame_id)],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +132,11 @@ class DepthDiagnostics:
             found.append(self._windows(worker.pipeline, elapsed_s))
             self._last_s = now_s
             self._last = (
-                reception.messages if reception else 0, reception.bytes if reception else 0,
-                worker.pipeline.events, worker.pipeline.windows)
+                reception.messages if reception else 0,
+                reception.bytes if reception else 0,
+                worker.pipeline.events,
+                worker.pipeline.windows,
+            )
         if network is not None:
             found.append(self._network(network))
         array.status = found
@@ -139,8 +147,11 @@ class DepthDiagnostics:
     ) -> DiagnosticStatus:
         pipeline = worker.pipeline
         per_s = 1.0 / elapsed_s if elapsed_s > 0.0 else 0.0
-        drops = {name: count for name, count in pipeline.drops.items()
-                 if count and name not in HARMLESS_DROPS}
+        drops = {
+            name: count
+            for name, count in pipeline.drops.items()
+            if count and name not in HARMLESS_DROPS
+        }
         level, text = OK, "receiving"
         if reception.problem is not None:
             level, text = WARN, reception.problem
@@ -149,9 +160,13 @@ class DepthDiagnostics:
         elif pipeline.silent:
             level, text = WARN, "silent: the camera sends no events, stepping has stopped"
         elif not reception.reliable and reception.largest_bytes > LARGE_BEST_EFFORT_BYTES:
-            level, text = WARN, (
-                f"messages of {reception.largest_bytes} bytes arrive best effort; most of that "
-                "size are lost on the way: let the publisher offer reliable or send smaller ones")
+            level, text = (
+                WARN,
+                (
+                    f"messages of {reception.largest_bytes} bytes arrive best effort; most of that "
+                    "size are lost on the way: let the publisher offer reliable or send smaller ones"
+                ),
+            )
         elif worker.inbox_dropped:
             level, text = WARN, "messages were dropped because the inbox was full"
         values: dict[str, object] = {
@@ -195,16 +210,25 @@ class DepthDiagnostics:
     def _network(self, network: NetworkIdentity) -> DiagnosticStatus:
         level, text = OK, network.kind
         if network.orientation == "unknown":
-            level, text = WARN, (
-                "nobody says whether the number grows with depth or with inverse depth; set "
-                "'orientation' (and 'scale' for metres)")
-        return status(f"{self._name}: network", level, text, {
-            "weights": network.name,
-            "sha256": network.digest,
-            "weight_version": network.weight_version,
-            "kind": network.kind,
-            "orientation": network.orientation,
-        })
+            level, text = (
+                WARN,
+                (
+                    "nobody says whether the number grows with depth or with inverse depth; set "
+                    "'orientation' (and 'scale' for metres)"
+                ),
+            )
+        return status(
+            f"{self._name}: network",
+            level,
+            text,
+            {
+                "weights": network.name,
+                "sha256": network.digest,
+                "weight_version": network.weight_version,
+                "kind": network.kind,
+                "orientation": network.orientation,
+            },
+        )
 
 
 def _ms(time_ns: int | None) -> str:

@@ -24,23 +24,41 @@ class Difference:
 
 DIFFERENCES = (
     Difference(
-        "Node.add_post_set_parameters_callback", "absent", "present", "present",
+        "Node.add_post_set_parameters_callback",
+        "absent",
+        "present",
+        "present",
         "detected; where it is absent a timer commits accepted values within 0.1 s "
-        "(parameter_binding.py)"),
+        "(parameter_binding.py)",
+    ),
     Difference(
-        "launch_ros LifecycleNode(autostart=True)", "absent", "absent", "present",
-        "never used: the node's own parameter 'autostart' works everywhere (lifecycle.py)"),
+        "launch_ros LifecycleNode(autostart=True)",
+        "absent",
+        "absent",
+        "present",
+        "never used: the node's own parameter 'autostart' works everywhere (lifecycle.py)",
+    ),
     Difference(
-        "rclpy.experimental.EventsExecutor", "absent", "absent", "spin() dispatches nothing",
-        "never used: SingleThreadedExecutor and an own worker thread everywhere (entry.py)"),
+        "rclpy.experimental.EventsExecutor",
+        "absent",
+        "absent",
+        "spin() dispatches nothing",
+        "never used: SingleThreadedExecutor and an own worker thread everywhere (entry.py)",
+    ),
     Difference(
-        "setter of uint8[] fields", "checks bytes element by element", "takes bytes at once",
+        "setter of uint8[] fields",
+        "checks bytes element by element",
         "takes bytes at once",
-        "array.array everywhere, which every setter takes at once (conversions.py)"),
+        "takes bytes at once",
+        "array.array everywhere, which every setter takes at once (conversions.py)",
+    ),
     Difference(
-        "spin after a signal", "returns or raises ExternalShutdownException",
-        "raises ExternalShutdownException", "raises ExternalShutdownException",
-        "never met: own signal handlers leave the context valid while a node closes (entry.py)"),
+        "spin after a signal",
+        "returns or raises ExternalShutdownException",
+        "raises ExternalShutdownException",
+        "raises ExternalShutdownException",
+        "never met: own signal handlers leave the context valid while a node closes (entry.py)",
+    ),
 )
 
 

@@ -57,4 +57,5 @@ def autostart(node: LifecycleNode) -> None:
             node.trigger_activate()
 
     timer = node.create_timer(
-        AUTOSTART_DELAY_S, start, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        AUTOSTART_DELAY_S, start, clock=Clock(clock_type=ClockType.STEADY_TIME)
+    )

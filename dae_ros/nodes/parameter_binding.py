@@ -77,15 +77,20 @@ class ParameterBinding(Generic[P]):
         self.value = kind.from_mapping(self._overrides())
         for name, (_, declaration) in self._declarations.items():
             node.declare_parameter(
-                name, getattr(self.value, name),
-                self._descriptor(getattr(self.value, name), declaration), ignore_override=True)
+                name,
+                getattr(self.value, name),
+                self._descriptor(getattr(self.value, name), declaration),
+                ignore_override=True,
+            )
         node.add_on_set_parameters_callback(self._check)
         if (features or detect()).post_set_callbacks:
             node.add_post_set_parameters_callback(self._commit)
         else:
             node.create_timer(
-                POLL_PERIOD_S, lambda: self._commit([]),
-                clock=Clock(clock_type=ClockType.STEADY_TIME))
+                POLL_PERIOD_S,
+                lambda: self._commit([]),
+                clock=Clock(clock_type=ClockType.STEADY_TIME),
+            )
 
     def _overrides(self) -> dict[str, object]:
         # rclpy keeps the merged overrides (files, then command line) in this attribute in every
@@ -93,37 +98,48 @@ class ParameterBinding(Generic[P]):
         # words, and refuse `scale: 2` because it is not `2.0`.
         overrides: dict[str, Parameter] = self._node._parameter_overrides
         ignored = sorted(
-            name for name in overrides
-            if name not in self._declarations and not self._node.has_parameter(name)
-            and not name.startswith("qos_overrides."))
+            name
+            for name in overrides
+            if name not in self._declarations
+            and not self._node.has_parameter(name)
+            and not name.startswith("qos_overrides.")
+        )
         if ignored:
             # A file for several nodes may name parameters of others, so this is no error.
             self._node.get_logger().warning(
                 f"ignored: {', '.join(ignored)} (this node has no such parameter; known are "
-                f"{', '.join(self._declarations)})")
-        return {
-            name: overrides[name].value for name in self._declarations if name in overrides
-        }
+                f"{', '.join(self._declarations)})"
+            )
+        return {name: overrides[name].value for name in self._declarations if name in overrides}
 
     def _descriptor(self, value: Value, declaration: Declaration) -> ParameterDescriptor:
         descriptor = ParameterDescriptor(
             description=declaration.description,
-            read_only=self._locked is None and not declaration.at_runtime)
+            read_only=self._locked is None and not declaration.at_runtime,
+        )
         if declaration.choices:
             descriptor.additional_constraints = f"one of {', '.join(declaration.choices)}"
         if self._locked is not None and not declaration.at_runtime:
             descriptor.additional_constraints = "; ".join(
-                part for part in (descriptor.additional_constraints,
-                                  "read when the node is configured") if part)
+                part
+                for part in (descriptor.additional_constraints, "read when the node is configured")
+                if part
+            )
         low, high = declaration.minimum, declaration.maximum
         if (low is not None or high is not None) and isinstance(value, float):
-            descriptor.floating_point_range = [FloatingPointRange(
-                from_value=float("-inf") if low is None else float(low),
-                to_value=float("inf") if high is None else float(high))]
+            descriptor.floating_point_range = [
+                FloatingPointRange(
+                    from_value=float("-inf") if low is None else float(low),
+                    to_value=float("inf") if high is None else float(high),
+                )
+            ]
         elif (low is not None or high is not None) and isinstance(value, int):
-            descriptor.integer_range = [IntegerRange(
-                from_value=INT64_MIN if low is None else int(low),
-                to_value=INT64_MAX if high is None else int(high))]
+            descriptor.integer_range = [
+                IntegerRange(
+                    from_value=INT64_MIN if low is None else int(low),
+                    to_value=INT64_MAX if high is None else int(high),
+                )
+            ]
         return descriptor
 
     def _check(self, proposed: list[Parameter]) -> SetParametersResult:
@@ -131,10 +147,15 @@ class ParameterBinding(Generic[P]):
         if self._locked is not None and self._locked():
             for name, value in changes.items():
                 if not self._declarations[name][1].at_runtime and value != getattr(
-                        self.value, name):
-                    return SetParametersResult(successful=False, reason=(
-                        f"'{name}' is read when the node is configured; clean it up first "
-                        "(ros2 lifecycle set <node> deactivate, then cleanup)"))
+                    self.value, name
+                ):
+                    return SetParametersResult(
+                        successful=False,
+                        reason=(
+                            f"'{name}' is read when the node is configured; clean it up first "
+                            "(ros2 lifecycle set <node> deactivate, then cleanup)"
+                        ),
+                    )
         try:
             self._candidate(changes)
         except ConfigurationError as error:
@@ -147,8 +168,9 @@ class ParameterBinding(Generic[P]):
     def _commit(self, _committed: list[Parameter]) -> None:
         # The node is asked for its values instead of trusting the list: other parameters may be
         # in it, and on the polling branch there is none.
-        values = {item.name: item.value for item in self._node.get_parameters(
-            list(self._declarations))}
+        values = {
+            item.name: item.value for item in self._node.get_parameters(list(self._declarations))
+        }
         candidate = self._candidate(values)
         if candidate != self.value:
             self.value = candidate

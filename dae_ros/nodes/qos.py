@@ -53,7 +53,9 @@ def message_class(type_name: str) -> type:
         raise ConfigurationError(
             f"the Python package '{package}' of the message type {type_name} is not here: rclpy "
             f"cannot subscribe or publish without it, not even raw bytes; install {source}",
-            package=package, type_name=type_name) from error
+            package=package,
+            type_name=type_name,
+        ) from error
     return found
 
 
@@ -81,12 +83,14 @@ def offer_of(node: Node, topic: str) -> Offer | None:
         return None
     return Offer(
         types=tuple(sorted({info.topic_type for info in found})),
-        reliable=all(
-            info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in found),
+        reliable=all(info.qos_profile.reliability == ReliabilityPolicy.RELIABLE for info in found),
         transient_local=all(
-            info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for info in found),
-        publishers=tuple(sorted(
-            f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found)))
+            info.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for info in found
+        ),
+        publishers=tuple(
+            sorted(f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found)
+        ),
+    )
 
 
 def matched_qos(
@@ -106,8 +110,10 @@ def matched_qos(
         history=HistoryPolicy.KEEP_ALL if keep_all and reliable else HistoryPolicy.KEEP_LAST,
         depth=depth,
         reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-        durability=(DurabilityPolicy.TRANSIENT_LOCAL if offer.transient_local
-                    else DurabilityPolicy.VOLATILE))
+        durability=(
+            DurabilityPolicy.TRANSIENT_LOCAL if offer.transient_local else DurabilityPolicy.VOLATILE
+        ),
+    )
 
 
 class Unacknowledged:
@@ -191,8 +197,10 @@ class MatchedSubscription:
     @property
     def reliable(self) -> bool:
         """Whether the present subscription asks for reliable delivery."""
-        return (self._made_for is not None
-                and self._made_for[1].reliability == ReliabilityPolicy.RELIABLE)
+        return (
+            self._made_for is not None
+            and self._made_for[1].reliability == ReliabilityPolicy.RELIABLE
+        )
 
     @property
     def qos(self) -> QoSProfile | None:
@@ -211,19 +219,27 @@ class MatchedSubscription:
             self.problem = (
                 f"'{self.name}' carries {', '.join(offer.types)} (from "
                 f"{', '.join(offer.publishers)}), which is none of {', '.join(self._types)}; "
-                "remap the topic to one that does")
+                "remap the topic to one that does"
+            )
             return
         self.problem = None
         if len(offer.types) > 1:
-            self.problem = (f"'{self.name}' carries several types: {', '.join(offer.types)}; "
-                            f"{usable[0]} is read, the others are not")
+            self.problem = (
+                f"'{self.name}' carries several types: {', '.join(offer.types)}; "
+                f"{usable[0]} is read, the others are not"
+            )
         if self._reliability == "reliable" and not offer.reliable:
             self.problem = (
                 f"a publisher of '{self.name}' ({', '.join(offer.publishers)}) offers best effort "
                 "and this subscription asks for reliable, so nothing arrives from it; set the "
-                "reliability to auto")
-        wanted = (usable[0], matched_qos(
-            offer, reliability=self._reliability, depth=self._depth, keep_all=self._keep_all))
+                "reliability to auto"
+            )
+        wanted = (
+            usable[0],
+            matched_qos(
+                offer, reliability=self._reliability, depth=self._depth, keep_all=self._keep_all
+            ),
+        )
         if wanted == self._made_for:
             return
         try:
@@ -234,12 +250,17 @@ class MatchedSubscription:
         self.destroy()
         type_name = usable[0]
         self._subscription = self._node.create_subscription(
-            kind, self._topic, lambda message: self._received(message, type_name), wanted[1],
-            raw=self._raw)
+            kind,
+            self._topic,
+            lambda message: self._received(message, type_name),
+            wanted[1],
+            raw=self._raw,
+        )
         self._made_for = wanted
         self._node.get_logger().info(
             f"subscribed to '{self.name}' ({type_name}, "
-            f"{'reliable' if self.reliable else 'best effort'})")
+            f"{'reliable' if self.reliable else 'best effort'})"
+        )
 
     def destroy(self) -> None:
         """Unsubscribe."""
@@ -250,18 +271,27 @@ class MatchedSubscription:
 
     def _published_by_others(self, name: str) -> bool:
         own = (self._node.get_namespace(), self._node.get_name())
-        return any((info.node_namespace, info.node_name) != own
-                   for info in self._node.get_publishers_info_by_topic(name))
+        return any(
+            (info.node_namespace, info.node_name) != own
+            for info in self._node.get_publishers_info_by_topic(name)
+        )
 
     def _waiting(self) -> str:
         published = {
-            name: found for name, found in self._node.get_topic_names_and_types()
-            if name not in INFRASTRUCTURE and self._published_by_others(name)}
-        fitting = {name: found for name, found in published.items()
-                   if not self._types or set(found) & set(self._types)}
+            name: found
+            for name, found in self._node.get_topic_names_and_types()
+            if name not in INFRASTRUCTURE and self._published_by_others(name)
+        }
+        fitting = {
+            name: found
+            for name, found in published.items()
+            if not self._types or set(found) & set(self._types)
+        }
         shown = sorted((fitting or published).items())
         listed = ", ".join(f"{name} ({', '.join(found)})" for name, found in shown)
         if fitting:
             return f"nobody publishes '{self.name}' yet; topics of such a type: {listed}"
-        return (f"nobody publishes '{self.name}' yet, and no topic has a type that fits; there "
-                f"are: {listed or 'none at all'}")
+        return (
+            f"nobody publishes '{self.name}' yet, and no topic has a type that fits; there "
+            f"are: {listed or 'none at all'}"
+        )

@@ -39,29 +39,39 @@ class RecorderNode(Node):
             raise ConfigurationError(
                 "nothing to record: set 'output' to a folder that does not exist yet and "
                 "'topics' to topic names with commas between them",
-                output=parameters.output, topics=topics)
+                output=parameters.output,
+                topics=topics,
+            )
         self._writer = BagWriter(parameters.output)
         self._path = parameters.output
         self._counts: Counter[str] = Counter()
         self._refused: set[str] = set()
         self._subscriptions_by_topic = [
             MatchedSubscription(
-                self, name, (), partial(self._received, self.resolve_topic_name(name)), raw=True,
-                depth=QUEUE_DEPTH, keep_all=True)
-            for name in topics]
+                self,
+                name,
+                (),
+                partial(self._received, self.resolve_topic_name(name)),
+                raw=True,
+                depth=QUEUE_DEPTH,
+                keep_all=True,
+            )
+            for name in topics
+        ]
         self._ends_s = (
-            time.monotonic() + parameters.duration_s if parameters.duration_s > 0.0 else None)
+            time.monotonic() + parameters.duration_s if parameters.duration_s > 0.0 else None
+        )
         self._idle_s = parameters.idle_s
         self._last_s: float | None = None
-        self.create_timer(
-            GRAPH_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(GRAPH_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
         """Unsubscribe and finish the recording."""
         if not self._subscriptions_by_topic:
             return
-        missing = [item.name for item in self._subscriptions_by_topic
-                   if not self._counts[item.name]]
+        missing = [
+            item.name for item in self._subscriptions_by_topic if not self._counts[item.name]
+        ]
         for subscription in self._subscriptions_by_topic:
             subscription.destroy()
         self._subscriptions_by_topic = []

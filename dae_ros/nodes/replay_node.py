@@ -55,7 +55,9 @@ class ReplayNode(Node):
         if not self._parameters.bag:
             raise ConfigurationError(
                 "no recording: set 'bag' to a .bag, a rosbag2 folder or its storage file, "
-                ".aedat4 or .raw", parameter="bag")
+                ".aedat4 or .raw",
+                parameter="bag",
+            )
         self._recording = open_recording(self._parameters.bag)
         self._outputs: dict[str, Any] = {}
         try:
@@ -65,7 +67,8 @@ class ReplayNode(Node):
             raise
         self._awaited = self._outputs[self._awaited_topic()]
         self._clock_publisher = (
-            self.create_publisher(Clock, "/clock", 1) if self._parameters.clock_hz > 0.0 else None)
+            self.create_publisher(Clock, "/clock", 1) if self._parameters.clock_hz > 0.0 else None
+        )
         self._play_requested = threading.Event()
         self.create_service(Trigger, "~/play", self._play)
         if self._parameters.autostart:
@@ -94,13 +97,17 @@ class ReplayNode(Node):
             except ConfigurationError as error:
                 missing.setdefault(error.message, []).append(name)
                 continue
-            self._outputs[name] = self.create_publisher(kind, name, QoSProfile(
-                depth=Unacknowledged.DEPTH, reliability=ReliabilityPolicy.RELIABLE))
+            self._outputs[name] = self.create_publisher(
+                kind,
+                name,
+                QoSProfile(depth=Unacknowledged.DEPTH, reliability=ReliabilityPolicy.RELIABLE),
+            )
         for reason, names in missing.items():
             self.get_logger().warning(f"not played: {', '.join(names)}: {reason}")
         if not self._outputs:
             raise ConfigurationError(
-                f"nothing of {self._recording.name} can be played: " + "; ".join(missing))
+                f"nothing of {self._recording.name} can be played: " + "; ".join(missing)
+            )
 
     def _awaited_topic(self) -> str:
         played = {name: self._recording.topics[name] for name in self._outputs}
@@ -153,7 +160,8 @@ class ReplayNode(Node):
                 raise ConfigurationError(
                     f"'{self._awaited.topic_name}' has {self._awaited.get_subscription_count()} "
                     f"subscribers after {self._parameters.wait_timeout_s:g} s, not {wanted}; start "
-                    "the subscriber, remap the topic, or set 'wait_subscribers' to 0")
+                    "the subscriber, remap the topic, or set 'wait_subscribers' to 0"
+                )
             time.sleep(SLEEP_S)
             yield
         if wanted:
@@ -219,7 +227,8 @@ class ReplayNode(Node):
             data = bytes(self._recording.to_cdr(message))
         except DaeError as error:
             self.get_logger().warning(
-                f"a message was skipped: {error}", throttle_duration_sec=NOTICE_PERIOD_S)
+                f"a message was skipped: {error}", throttle_duration_sec=NOTICE_PERIOD_S
+            )
             return 0
         if not self._stopping.is_set():
             self._outputs[message.topic].publish(data)
@@ -233,7 +242,9 @@ class ReplayNode(Node):
                 if time.monotonic() > notice_s:
                     self.get_logger().info(
                         f"waiting for the subscribers of '{publisher.topic_name}' to take what "
-                        "was sent", throttle_duration_sec=NOTICE_PERIOD_S)
+                        "was sent",
+                        throttle_duration_sec=NOTICE_PERIOD_S,
+                    )
                 time.sleep(ACKNOWLEDGE_POLL_S)
                 yield
 

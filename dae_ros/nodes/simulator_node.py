@@ -60,7 +60,8 @@ class SimulatorNode(Node):
             for topic, type_name in simulated_topics(self._parameters.encoding).items()
         }
         self._clock_publisher = (
-            self.create_publisher(Clock, "/clock", 1) if self._parameters.publish_clock else None)
+            self.create_publisher(Clock, "/clock", 1) if self._parameters.publish_clock else None
+        )
         self._steps = self._run()
         self._thread = Worker("simulator", self._turn, self._failed)
         self._thread.start()
@@ -88,7 +89,8 @@ class SimulatorNode(Node):
         parameters = self._parameters
         self.get_logger().info(
             f"simulating the {parameters.scene} at {parameters.width}x{parameters.height} px, "
-            f"seed {parameters.seed}, events as {parameters.encoding}")
+            f"seed {parameters.seed}, events as {parameters.encoding}"
+        )
         # Textures and kernels first: they take seconds in which subscribers can appear.
         messages = simulated_messages(Simulation(parameters))
         message = next(messages, None)
@@ -116,7 +118,8 @@ class SimulatorNode(Node):
                 yield from self._wait_acknowledged()
                 simulated_s, wall_s = (last_ns - first_ns) / 1e9, time.monotonic() - start_s
                 self.get_logger().info(
-                    f"simulated {simulated_s:.2f} s in {wall_s:.2f} s, {count} messages")
+                    f"simulated {simulated_s:.2f} s in {wall_s:.2f} s, {count} messages"
+                )
         self.exit_code = 0
 
     def _wait_for_subscribers(self) -> Iterator[None]:
@@ -128,7 +131,8 @@ class SimulatorNode(Node):
                 self.get_logger().warning(
                     f"'{output.topic_name}' has {output.get_subscription_count()} subscribers "
                     f"after {self._parameters.wait_timeout_s:g} s, not {wanted}; starting all "
-                    "the same")
+                    "the same"
+                )
                 return
             time.sleep(SLEEP_S)
             yield
@@ -146,7 +150,9 @@ class SimulatorNode(Node):
                 if time.monotonic() > notice_s:
                     self.get_logger().info(
                         f"waiting for the subscribers of '{publisher.topic_name}' to take what "
-                        "was sent", throttle_duration_sec=NOTICE_PERIOD_S)
+                        "was sent",
+                        throttle_duration_sec=NOTICE_PERIOD_S,
+                    )
                 time.sleep(ACKNOWLEDGE_POLL_S)
                 yield
 

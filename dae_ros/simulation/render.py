@@ -33,11 +33,21 @@ _LEVEL_SCALE = (_LEVEL_SIZE / SIZE).astype(np.float32)
 
 @kernel
 def _project(
-    corner: NDArray[np.float64], right: NDArray[np.float64], down: NDArray[np.float64],
-    texels: NDArray[np.float64], offset: NDArray[np.float64], rotation: NDArray[np.float64],
-    position: NDArray[np.float64], focal_x: float, focal_y: float, centre_x: float,
-    centre_y: float, height: int, coefficients: NDArray[np.float64],
-    first_row: NDArray[np.int64], end_row: NDArray[np.int64],
+    corner: NDArray[np.float64],
+    right: NDArray[np.float64],
+    down: NDArray[np.float64],
+    texels: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    rotation: NDArray[np.float64],
+    position: NDArray[np.float64],
+    focal_x: float,
+    focal_y: float,
+    centre_x: float,
+    centre_y: float,
+    height: int,
+    coefficients: NDArray[np.float64],
+    first_row: NDArray[np.int64],
+    end_row: NDArray[np.int64],
 ) -> None:
     local = np.empty((3, 3))
     planes = np.empty((5, 3))
@@ -102,8 +112,11 @@ def _project(
 
 @kernel
 def _cover(
-    coefficients: NDArray[np.float64], first_row: NDArray[np.int64],
-    end_row: NDArray[np.int64], inverse_depth: NDArray[np.float64], faces: NDArray[np.int16],
+    coefficients: NDArray[np.float64],
+    first_row: NDArray[np.int64],
+    end_row: NDArray[np.int64],
+    inverse_depth: NDArray[np.float64],
+    faces: NDArray[np.int16],
 ) -> None:
     width = inverse_depth.shape[1]
     inverse_depth[:] = 0.0
@@ -145,7 +158,11 @@ def _cover(
 
 @kernel
 def _bilinear(
-    pyramids: NDArray[np.float32], start: int, mask: int, u: np.float32, v: np.float32,
+    pyramids: NDArray[np.float32],
+    start: int,
+    mask: int,
+    u: np.float32,
+    v: np.float32,
 ) -> float:
     # Textures repeat, so a mask folds; u and v are positive, so truncation is the floor.
     # Unsigned indices spare the test for negative ones.
@@ -166,7 +183,11 @@ def _bilinear(
 
 @kernel
 def _sample(
-    pyramids: NDArray[np.float32], base: int, u: float, v: float, footprint_squared: float,
+    pyramids: NDArray[np.float32],
+    base: int,
+    u: float,
+    v: float,
+    footprint_squared: float,
 ) -> float:
     # log2 from the bits of a float32 (exponent, then mantissa): continuous, exact at powers
     # of two, and at most 0.09 too low between them.
@@ -182,17 +203,33 @@ def _sample(
     u_fine = np.float32(u + SIZE) * _LEVEL_SCALE[fine]
     v_fine = np.float32(v + SIZE) * _LEVEL_SCALE[fine]
     half = np.float32(0.5)
-    near = _bilinear(pyramids, np.int32(base) + _LEVEL_START[fine], _LEVEL_MASK[fine],
-                     u_fine - half, v_fine - half)
-    far = _bilinear(pyramids, np.int32(base) + _LEVEL_START[coarse], _LEVEL_MASK[coarse],
-                    half * u_fine - half, half * v_fine - half)
+    near = _bilinear(
+        pyramids,
+        np.int32(base) + _LEVEL_START[fine],
+        _LEVEL_MASK[fine],
+        u_fine - half,
+        v_fine - half,
+    )
+    far = _bilinear(
+        pyramids,
+        np.int32(base) + _LEVEL_START[coarse],
+        _LEVEL_MASK[coarse],
+        half * u_fine - half,
+        half * v_fine - half,
+    )
     return float(near + weight * (far - near))
 
 
 @kernel
 def _shade_at(
-    c: NDArray[np.float64], face: int, x: float, y: float, inverse_depth: float,
-    pyramids: NDArray[np.float32], bases: NDArray[np.int64], shades: NDArray[np.float32],
+    c: NDArray[np.float64],
+    face: int,
+    x: float,
+    y: float,
+    inverse_depth: float,
+    pyramids: NDArray[np.float32],
+    bases: NDArray[np.int64],
+    shades: NDArray[np.float32],
 ) -> float:
     depth = 1.0 / inverse_depth
     u = (c[face, 3, 0] * x + c[face, 3, 1] * y + c[face, 3, 2]) * depth
@@ -208,9 +245,15 @@ def _shade_at(
 
 @kernel
 def _border_radiance(
-    c: NDArray[np.float64], faces: NDArray[np.int16], x: int, y: int,
-    inverse_depth: NDArray[np.float64], pyramids: NDArray[np.float32],
-    bases: NDArray[np.int64], shades: NDArray[np.float32], seen: NDArray[np.float64],
+    c: NDArray[np.float64],
+    faces: NDArray[np.int16],
+    x: int,
+    y: int,
+    inverse_depth: NDArray[np.float64],
+    pyramids: NDArray[np.float32],
+    bases: NDArray[np.int64],
+    shades: NDArray[np.float32],
+    seen: NDArray[np.float64],
 ) -> float:
     """Average 2 x 2 rays; each may meet what the pixel or one of its four neighbours sees.
 
@@ -243,8 +286,12 @@ def _border_radiance(
             right = c[face, 1, 0] * sx + c[face, 1, 1] * sy + c[face, 1, 2]
             down = c[face, 2, 0] * sx + c[face, 2, 1] * sy + c[face, 2, 2]
             slack = _JOINT * value
-            if (right >= -slack and right <= value + slack and down >= -slack
-                    and down <= value + slack):
+            if (
+                right >= -slack
+                and right <= value + slack
+                and down >= -slack
+                and down <= value + slack
+            ):
                 nearest = value
                 chosen = k
         seen[chosen, 1] += 1.0
@@ -266,9 +313,16 @@ def _border_radiance(
 
 @kernel
 def _shade_run(
-    c: NDArray[np.float64], face: int, y: int, first: int, end: int,
-    inverse_depth: NDArray[np.float64], pyramids: NDArray[np.float32],
-    bases: NDArray[np.int64], shades: NDArray[np.float32], radiance: NDArray[np.float32],
+    c: NDArray[np.float64],
+    face: int,
+    y: int,
+    first: int,
+    end: int,
+    inverse_depth: NDArray[np.float64],
+    pyramids: NDArray[np.float32],
+    bases: NDArray[np.int64],
+    shades: NDArray[np.float32],
+    radiance: NDArray[np.float32],
 ) -> None:
     """Do what `_shade_at` does for pixels of one rectangle, with what they share read once."""
     w_x, w_y = c[face, 0, 0], c[face, 0, 1]
@@ -290,9 +344,13 @@ def _shade_run(
 
 @kernel
 def _shade(
-    coefficients: NDArray[np.float64], inverse_depth: NDArray[np.float64],
-    faces: NDArray[np.int16], pyramids: NDArray[np.float32], bases: NDArray[np.int64],
-    shades: NDArray[np.float32], radiance: NDArray[np.float32],
+    coefficients: NDArray[np.float64],
+    inverse_depth: NDArray[np.float64],
+    faces: NDArray[np.int16],
+    pyramids: NDArray[np.float32],
+    bases: NDArray[np.int64],
+    shades: NDArray[np.float32],
+    radiance: NDArray[np.float32],
 ) -> None:
     height, width = faces.shape
     seen = np.empty((5, 4))
@@ -303,29 +361,49 @@ def _shade(
         while x < width:
             face = int(faces[y, x])
             first = x
-            while (x < width and faces[y, x] == face and faces[above, x] == face
-                    and faces[below, x] == face
-                    and (x + 1 == width or faces[y, x + 1] == face)
-                    and (x == 0 or faces[y, x - 1] == face)):
+            while (
+                x < width
+                and faces[y, x] == face
+                and faces[above, x] == face
+                and faces[below, x] == face
+                and (x + 1 == width or faces[y, x + 1] == face)
+                and (x == 0 or faces[y, x - 1] == face)
+            ):
                 x += 1
             if face < 0:
                 x = max(x, first + 1)
                 for k in range(first, x):
                     radiance[y, k] = 0.0
             elif x > first:
-                _shade_run(coefficients, face, y, first, x, inverse_depth, pyramids, bases,
-                           shades, radiance)
+                _shade_run(
+                    coefficients,
+                    face,
+                    y,
+                    first,
+                    x,
+                    inverse_depth,
+                    pyramids,
+                    bases,
+                    shades,
+                    radiance,
+                )
             else:
                 radiance[y, x] = _border_radiance(
-                    coefficients, faces, x, y, inverse_depth, pyramids, bases, shades,
-                    seen)
+                    coefficients, faces, x, y, inverse_depth, pyramids, bases, shades, seen
+                )
                 x += 1
 
 
 @kernel
 def _greatest_flow(
-    inverse_depth: NDArray[np.float64], focal_x: float, focal_y: float, centre_x: float,
-    centre_y: float, linear: NDArray[np.float64], angular: NDArray[np.float64], stride: int,
+    inverse_depth: NDArray[np.float64],
+    focal_x: float,
+    focal_y: float,
+    centre_x: float,
+    centre_y: float,
+    linear: NDArray[np.float64],
+    angular: NDArray[np.float64],
+    stride: int,
 ) -> float:
     height, width = inverse_depth.shape
     greatest = 0.0
@@ -334,10 +412,18 @@ def _greatest_flow(
         for column in range(0, width, stride):
             x = (column - centre_x) / focal_x
             w = inverse_depth[row, column]
-            u = focal_x * ((x * linear[2] - linear[0]) * w + angular[0] * x * y
-                           - angular[1] * (1.0 + x * x) + angular[2] * y)
-            v = focal_y * ((y * linear[2] - linear[1]) * w + angular[0] * (1.0 + y * y)
-                           - angular[1] * x * y - angular[2] * x)
+            u = focal_x * (
+                (x * linear[2] - linear[0]) * w
+                + angular[0] * x * y
+                - angular[1] * (1.0 + x * x)
+                + angular[2] * y
+            )
+            v = focal_y * (
+                (y * linear[2] - linear[1]) * w
+                + angular[0] * (1.0 + y * y)
+                - angular[1] * x * y
+                - angular[2] * x
+            )
             greatest = max(greatest, u * u + v * v)
     return float(np.sqrt(greatest))
 
@@ -366,9 +452,21 @@ class Renderer:
         """Find what every pixel sees from a pose."""
         scene, camera = self._scene, self._camera
         _project(
-            scene.corner, scene.right, scene.down, scene.texels, scene.offset, pose.rotation,
-            pose.position, camera.fx, camera.fy, camera.cx, camera.cy, camera.height,
-            self._coefficients, self._first_row, self._end_row,
+            scene.corner,
+            scene.right,
+            scene.down,
+            scene.texels,
+            scene.offset,
+            pose.rotation,
+            pose.position,
+            camera.fx,
+            camera.fy,
+            camera.cx,
+            camera.cy,
+            camera.height,
+            self._coefficients,
+            self._first_row,
+            self._end_row,
         )
         _cover(self._coefficients, self._first_row, self._end_row, self._inverse_depth, self._faces)
 
@@ -376,8 +474,13 @@ class Renderer:
         """Return the linear radiance of the last look, float32[H, W] in 0..1; 0 for nothing."""
         result = np.empty((self._camera.height, self._camera.width), np.float32)
         _shade(
-            self._coefficients, self._inverse_depth, self._faces, self._pyramids, self._bases,
-            self._scene.shade, result,
+            self._coefficients,
+            self._inverse_depth,
+            self._faces,
+            self._pyramids,
+            self._bases,
+            self._scene.shade,
+            result,
         )
         return result
 
@@ -394,6 +497,12 @@ class Renderer:
         """Return the fastest image motion of the last look in px/s, over every 4th pixel."""
         camera = self._camera
         return _greatest_flow(
-            self._inverse_depth, camera.fx, camera.fy, camera.cx, camera.cy, pose.linear,
-            pose.angular, 4,
+            self._inverse_depth,
+            camera.fx,
+            camera.fy,
+            camera.cx,
+            camera.cy,
+            pose.linear,
+            pose.angular,
+            4,
         )

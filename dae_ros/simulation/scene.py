@@ -20,8 +20,12 @@ LIGHT = np.array([0.35, 0.5, 0.79])
 AMBIENT = 0.55
 # Directions of the six sides of a box and, for each, which way its texture runs down.
 _SIDES = (
-    ((1, 0, 0), (0, 0, -1)), ((-1, 0, 0), (0, 0, -1)), ((0, 1, 0), (0, 0, -1)),
-    ((0, -1, 0), (0, 0, -1)), ((0, 0, 1), (0, -1, 0)), ((0, 0, -1), (0, 1, 0)),
+    ((1, 0, 0), (0, 0, -1)),
+    ((-1, 0, 0), (0, 0, -1)),
+    ((0, 1, 0), (0, 0, -1)),
+    ((0, -1, 0), (0, 0, -1)),
+    ((0, 0, 1), (0, -1, 0)),
+    ((0, 0, -1), (0, 1, 0)),
 )
 
 
@@ -83,7 +87,8 @@ class Scene:
             np.array([item.corner for item in rectangles]),
             np.array([item.right for item in rectangles]),
             np.array([item.down for item in rectangles]),
-            np.array(texels).reshape(-1, 2), np.array(offset).reshape(-1, 2),
+            np.array(texels).reshape(-1, 2),
+            np.array(offset).reshape(-1, 2),
             np.array([materials.index(item.material) for item in rectangles], np.int64),
             np.array([item.shade for item in rectangles], np.float32),
             np.stack([texture.pyramid(texture.draw(name, seed)) for name in materials]),
@@ -91,8 +96,14 @@ class Scene:
 
 
 def rectangle(
-    centre: Vector, normal: Vector, down: Vector, width: float, height: float, material: str,
-    period_m: float, offset: tuple[float, float] = (0.0, 0.0),
+    centre: Vector,
+    normal: Vector,
+    down: Vector,
+    width: float,
+    height: float,
+    material: str,
+    period_m: float,
+    offset: tuple[float, float] = (0.0, 0.0),
 ) -> Rectangle:
     """Return a rectangle about a centre.
 
@@ -107,8 +118,13 @@ def rectangle(
     right = np.cross(down, -normal)
     light = float(LIGHT @ normal) / float(np.linalg.norm(LIGHT))
     return Rectangle(
-        centre - right * (width / 2) - down * (height / 2), right * width, down * height,
-        material, period_m, offset, AMBIENT + (1.0 - AMBIENT) * max(light, 0.0),
+        centre - right * (width / 2) - down * (height / 2),
+        right * width,
+        down * height,
+        material,
+        period_m,
+        offset,
+        AMBIENT + (1.0 - AMBIENT) * max(light, 0.0),
     )
 
 
@@ -119,8 +135,16 @@ class _Builder:
         self.generator = np.random.default_rng([seed, 0])
         self.rectangles: list[Rectangle] = []
 
-    def _place(self, centre: Vector, normal: Vector, down: Vector, width: float, height: float,
-               material: str, period_m: float) -> None:
+    def _place(
+        self,
+        centre: Vector,
+        normal: Vector,
+        down: Vector,
+        width: float,
+        height: float,
+        material: str,
+        period_m: float,
+    ) -> None:
         offset = (0.0, 0.0)
         if period_m > 0.0:
             offset = (float(self.generator.uniform()), float(self.generator.uniform()))
@@ -128,8 +152,14 @@ class _Builder:
             rectangle(centre, normal, down, width, height, material, period_m, offset)
         )
 
-    def hall(self, low: Sequence[float], high: Sequence[float], walls: tuple[str, str],
-             floor: str, ceiling: str) -> None:
+    def hall(
+        self,
+        low: Sequence[float],
+        high: Sequence[float],
+        walls: tuple[str, str],
+        floor: str,
+        ceiling: str,
+    ) -> None:
         """Add the inside of a box from its lowest to its highest corner.
 
         The first material of `walls` is for the two walls across x, the second for those
@@ -146,24 +176,45 @@ class _Builder:
                 material, period = (ceiling, 2.4) if normal[2] < 0 else (floor, 2.8)
             else:
                 material, period = walls[axis], 2.6
-            self._place(middle - normal * size[axis] / 2, normal, downward, size[width_axis],
-                        size[height_axis], material, period)
+            self._place(
+                middle - normal * size[axis] / 2,
+                normal,
+                downward,
+                size[width_axis],
+                size[height_axis],
+                material,
+                period,
+            )
 
-    def box(self, centre: Sequence[float], size: Sequence[float], material: str,
-            period_m: float = 0.0, yaw: float = 0.0, top: str | None = None) -> None:
+    def box(
+        self,
+        centre: Sequence[float],
+        size: Sequence[float],
+        material: str,
+        period_m: float = 0.0,
+        yaw: float = 0.0,
+        top: str | None = None,
+    ) -> None:
         """Add the outside of a box that is turned about the vertical by `yaw` rad."""
         middle, extent = np.array(centre, float), np.array(size, float)
-        turn = np.array([[np.cos(yaw), -np.sin(yaw), 0.0], [np.sin(yaw), np.cos(yaw), 0.0],
-                         [0.0, 0.0, 1.0]])
+        turn = np.array(
+            [[np.cos(yaw), -np.sin(yaw), 0.0], [np.sin(yaw), np.cos(yaw), 0.0], [0.0, 0.0, 1.0]]
+        )
         for outward, down in _SIDES:
             normal, downward = np.array(outward, float), np.array(down, float)
             axis = int(np.argmax(np.abs(normal)))
             height_axis = int(np.argmax(np.abs(downward)))
             width_axis = 3 - axis - height_axis
             chosen = top if top is not None and outward[2] == 1 else material
-            self._place(middle + turn @ normal * extent[axis] / 2, turn @ normal,
-                        turn @ downward, extent[width_axis], extent[height_axis], chosen,
-                        period_m)
+            self._place(
+                middle + turn @ normal * extent[axis] / 2,
+                turn @ normal,
+                turn @ downward,
+                extent[width_axis],
+                extent[height_axis],
+                chosen,
+                period_m,
+            )
 
     def uniform(self, low: float, high: float) -> float:
         """Return one random number."""
@@ -222,8 +273,12 @@ def corridor(seed: int) -> Scene:
     for x in np.arange(-18.0, 19.0, 5.0):
         side = 1.0 if b.uniform(0.0, 1.0) < 0.5 else -1.0
         size = b.uniform(0.3, 0.5)
-        b.box((float(x) + b.uniform(-1.0, 1.0), side * b.uniform(1.0, 1.05), size / 2),
-              (size, size, size), "crate", yaw=b.uniform(-0.4, 0.4))
+        b.box(
+            (float(x) + b.uniform(-1.0, 1.0), side * b.uniform(1.0, 1.05), size / 2),
+            (size, size, size),
+            "crate",
+            yaw=b.uniform(-0.4, 0.4),
+        )
     b.box((21.97, 0.0, 1.05), (0.06, 1.0, 2.1), "wallpaper", 1.6)
     b.box((-21.97, 0.0, 1.05), (0.06, 1.0, 2.1), "wallpaper", 1.6)
     return Scene.build(b.rectangles, seed)

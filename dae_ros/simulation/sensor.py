@@ -36,11 +36,22 @@ def _uniform(state: NDArray[np.uint64], index: int) -> float:
 
 @kernel
 def _expose(
-    before: NDArray[np.float32], after: NDArray[np.float32], memory: NDArray[np.float32],
-    on_threshold: NDArray[np.float32], off_threshold: NDArray[np.float32],
-    last_us: NDArray[np.int64], noise_us: NDArray[np.int64], random: NDArray[np.uint64],
-    noise_mean_us: float, refractory_us: int, start_us: int, end_us: int, first_row: int,
-    t: NDArray[np.int64], x: NDArray[np.uint16], y: NDArray[np.uint16],
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    memory: NDArray[np.float32],
+    on_threshold: NDArray[np.float32],
+    off_threshold: NDArray[np.float32],
+    last_us: NDArray[np.int64],
+    noise_us: NDArray[np.int64],
+    random: NDArray[np.uint64],
+    noise_mean_us: float,
+    refractory_us: int,
+    start_us: int,
+    end_us: int,
+    first_row: int,
+    t: NDArray[np.int64],
+    x: NDArray[np.uint16],
+    y: NDArray[np.uint16],
     p: NDArray[np.uint8],
 ) -> tuple[int, int]:
     """Fill the columns, pixel by pixel, as far as whole rows surely fit; return count, next row."""
@@ -102,9 +113,16 @@ def _expose(
 
 @kernel
 def _read_out(
-    start_us: int, t: NDArray[np.int64], x: NDArray[np.uint16], y: NDArray[np.uint16],
-    p: NDArray[np.uint8], begin: NDArray[np.int64], t_ns: NDArray[np.int64],
-    x_out: NDArray[np.uint16], y_out: NDArray[np.uint16], p_out: NDArray[np.uint8],
+    start_us: int,
+    t: NDArray[np.int64],
+    x: NDArray[np.uint16],
+    y: NDArray[np.uint16],
+    p: NDArray[np.uint8],
+    begin: NDArray[np.int64],
+    t_ns: NDArray[np.int64],
+    x_out: NDArray[np.uint16],
+    y_out: NDArray[np.uint16],
+    p_out: NDArray[np.uint8],
 ) -> None:
     """Sort by microsecond; the order of rows and columns within one is kept (counting sort)."""
     for k in range(len(t)):
@@ -138,8 +156,15 @@ class EventSensor:
     """
 
     def __init__(
-        self, radiance: NDArray[np.float32], start_us: int, *, contrast_threshold: float,
-        threshold_spread: float, refractory_us: int, noise_hz: float, seed: int,
+        self,
+        radiance: NDArray[np.float32],
+        start_us: int,
+        *,
+        contrast_threshold: float,
+        threshold_spread: float,
+        refractory_us: int,
+        noise_hz: float,
+        seed: int,
     ) -> None:
         generator = np.random.default_rng([seed, 3])
         shape = radiance.shape
@@ -199,13 +224,32 @@ class EventSensor:
         row = 0
         while row < height:
             count, row = _expose(
-                self._log, after, self._memory, self.on_threshold, self.off_threshold,
-                self._last_us, self._noise_us, self._random, self._noise_mean_us,
-                self._refractory_us, self._now_us, end_us, row, self._t, self._x, self._y,
+                self._log,
+                after,
+                self._memory,
+                self.on_threshold,
+                self.off_threshold,
+                self._last_us,
+                self._noise_us,
+                self._random,
+                self._noise_mean_us,
+                self._refractory_us,
+                self._now_us,
+                end_us,
+                row,
+                self._t,
+                self._x,
+                self._y,
                 self._p,
             )
-            parts.append((self._t[:count].copy(), self._x[:count].copy(),
-                          self._y[:count].copy(), self._p[:count].copy()))
+            parts.append(
+                (
+                    self._t[:count].copy(),
+                    self._x[:count].copy(),
+                    self._y[:count].copy(),
+                    self._p[:count].copy(),
+                )
+            )
         t, x, y, p = (np.concatenate(column) for column in zip(*parts, strict=True))
         sorted_columns = (np.empty_like(t), np.empty_like(x), np.empty_like(y), np.empty_like(p))
         begin = np.zeros(end_us - self._now_us + 1, np.int64)

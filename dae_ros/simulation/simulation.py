@@ -104,8 +104,13 @@ class Simulation:
                 continue
             payload, time_base_ns = encoder.encode(item)
             yield EventPacket(
-                encoding, parameters.height, parameters.width, payload, time_base_ns,
-                START_NS + int(item.t[0]) - self._event_start_ns, None if array else seq,
+                encoding,
+                parameters.height,
+                parameters.width,
+                payload,
+                time_base_ns,
+                START_NS + int(item.t[0]) - self._event_start_ns,
+                None if array else seq,
                 FRAME_ID,
             )
             seq += 1
@@ -138,11 +143,13 @@ class Simulation:
         renderer.look(pose)
         radiance = renderer.radiance()
         sensor = EventSensor(
-            radiance, self._event_start_ns // 1000,
+            radiance,
+            self._event_start_ns // 1000,
             contrast_threshold=parameters.contrast_threshold,
             threshold_spread=parameters.threshold_spread,
             refractory_us=max(1, _microseconds(parameters.refractory_s)),
-            noise_hz=parameters.noise_hz, seed=parameters.seed,
+            noise_hz=parameters.noise_hz,
+            seed=parameters.seed,
         )
         while True:
             depth_us = round(depth_count * 1e6 / parameters.depth_hz)

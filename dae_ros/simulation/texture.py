@@ -34,7 +34,8 @@ def _noise(
     frequency = np.hypot(rows, columns)
     amplitude = np.where(
         (frequency >= lowest) & (frequency <= SIZE * 0.45),
-        np.maximum(frequency, 1.0) ** -slope, 0.0,
+        np.maximum(frequency, 1.0) ** -slope,
+        0.0,
     )
     phase = generator.uniform(0.0, 2.0 * np.pi, amplitude.shape)
     image = np.fft.irfft2(amplitude * np.exp(1j * phase), s=(SIZE, SIZE))
@@ -49,8 +50,15 @@ def _grid() -> tuple[Image, Image]:
     return position[:, None] * np.ones((1, _DRAWN)), position[None, :] * np.ones((_DRAWN, 1))
 
 
-def _cells(generator: np.random.Generator, row: NDArray[np.int64], column: NDArray[np.int64],
-           rows: int, columns: int, low: float, high: float) -> Image:
+def _cells(
+    generator: np.random.Generator,
+    row: NDArray[np.int64],
+    column: NDArray[np.int64],
+    rows: int,
+    columns: int,
+    low: float,
+    high: float,
+) -> Image:
     """Give each cell of a grid its own albedo."""
     return generator.uniform(low, high, (rows, columns))[row % rows, column % columns]
 
@@ -108,8 +116,9 @@ def panels(generator: np.random.Generator) -> Image:
 def crate(generator: np.random.Generator) -> Image:
     """A wooden crate: a frame, slats, and a brace from corner to corner; one per period."""
     row, column = _grid()
-    slat = _cells(generator, np.floor(row * 6).astype(np.int64), np.zeros((1, 1), np.int64), 6, 1,
-                  0.3, 0.44)
+    slat = _cells(
+        generator, np.floor(row * 6).astype(np.int64), np.zeros((1, 1), np.int64), 6, 1, 0.3, 0.44
+    )
     slat = np.where((row * 6) % 1.0 < 0.06, 0.16, slat)
     frame = (np.minimum(row, 1 - row) < 0.1) | (np.minimum(column, 1 - column) < 0.1)
     brace = np.abs(row - column) < 0.07
@@ -158,9 +167,17 @@ def lamp(generator: np.random.Generator) -> Image:
 
 
 DRAWERS: dict[str, Callable[[np.random.Generator], Image]] = {
-    "plaster": plaster, "wallpaper": wallpaper, "bricks": bricks, "planks": planks,
-    "tiles": tiles, "panels": panels, "crate": crate, "books": books, "picture": picture,
-    "fabric": fabric, "lamp": lamp,
+    "plaster": plaster,
+    "wallpaper": wallpaper,
+    "bricks": bricks,
+    "planks": planks,
+    "tiles": tiles,
+    "panels": panels,
+    "crate": crate,
+    "books": books,
+    "picture": picture,
+    "fabric": fabric,
+    "lamp": lamp,
 }
 
 

@@ -55,13 +55,17 @@ class Trajectory:
         rotation = world_from_body @ BODY_FROM_OPTICAL
         sin_pitch, cos_pitch = np.sin(value[PITCH]), np.cos(value[PITCH])
         sin_roll, cos_roll = np.sin(value[ROLL]), np.cos(value[ROLL])
-        body_rate = np.array([
-            rate[ROLL] - rate[YAW] * sin_pitch,
-            rate[PITCH] * cos_roll + rate[YAW] * cos_pitch * sin_roll,
-            -rate[PITCH] * sin_roll + rate[YAW] * cos_pitch * cos_roll,
-        ])
+        body_rate = np.array(
+            [
+                rate[ROLL] - rate[YAW] * sin_pitch,
+                rate[PITCH] * cos_roll + rate[YAW] * cos_pitch * sin_roll,
+                -rate[PITCH] * sin_roll + rate[YAW] * cos_pitch * cos_roll,
+            ]
+        )
         return Pose(
-            rotation, value[: YAW].copy(), rotation.T @ rate[: YAW],
+            rotation,
+            value[:YAW].copy(),
+            rotation.T @ rate[:YAW],
             BODY_FROM_OPTICAL.T @ body_rate,
         )
 
@@ -70,16 +74,21 @@ def _rotation(yaw: float, pitch: float, roll: float) -> NDArray[np.float64]:
     cy, sy = np.cos(yaw), np.sin(yaw)
     cp, sp = np.cos(pitch), np.sin(pitch)
     cr, sr = np.cos(roll), np.sin(roll)
-    return np.array([
-        [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-        [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-        [-sp, cp * sr, cp * cr],
-    ])
+    return np.array(
+        [
+            [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+            [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+            [-sp, cp * sr, cp * cr],
+        ]
+    )
 
 
 def _seeded(
-    centre: list[float], amplitude: list[list[float]], frequency_hz: list[list[float]],
-    seed: int, first_phase: list[float],
+    centre: list[float],
+    amplitude: list[list[float]],
+    frequency_hz: list[list[float]],
+    seed: int,
+    first_phase: list[float],
 ) -> Trajectory:
     """Vary frequencies by 10 % and all phases but those given, so that seeds differ in path."""
     generator = np.random.default_rng([seed, 2])
@@ -98,7 +107,8 @@ def room_trajectory(seed: int) -> Trajectory:
         [0.0, 0.0, 1.35, 0.0, 0.05, 0.0],
         [[1.1, 0.12], [0.8, 0.1], [0.12, 0.02], [1.1, 0.08], [0.08, 0.015], [0.04, 0.01]],
         [[0.06, 0.21], [0.07, 0.25], [0.13, 0.8], [0.035, 0.27], [0.12, 0.7], [0.1, 0.6]],
-        seed, [free] * 6,
+        seed,
+        [free] * 6,
     )
 
 
@@ -110,5 +120,6 @@ def corridor_trajectory(seed: int) -> Trajectory:
         [[13.0, 0.1], [0.25, 0.03], [0.03, 0.015], [0.16, 0.03], [0.03, 0.006], [0.02, 0.006]],
         [[0.012, 0.2], [0.13, 0.8], [0.3, 1.7], [0.09, 0.4], [0.15, 1.6], [0.15, 0.8]],
         # It begins two thirds into the swing, walking forward.
-        seed, [-0.7, free, free, free, free, free],
+        seed,
+        [-0.7, free, free, free, free, free],
     )

@@ -32,16 +32,25 @@ from dae_ros.events.packet import EventPacket, Events
 
 STAMP_NS = 1_700_000_000_123_456_789
 CAMERA = CameraInfo(
-    2, 3, "plumb_bob", (0.1, -0.2, 0.0, 0.0, 0.3), tuple(float(n) for n in range(1, 10)),
-    (1.0, 0, 0, 0, 1, 0, 0, 0, 1), tuple(float(n) for n in range(12)))
+    2,
+    3,
+    "plumb_bob",
+    (0.1, -0.2, 0.0, 0.0, 0.3),
+    tuple(float(n) for n in range(1, 10)),
+    (1.0, 0, 0, 0, 1, 0, 0, 0, 1),
+    tuple(float(n) for n in range(12)),
+)
 DEPTH = np.array([[1.5, np.nan, 3.25], [0.5, 7.0, np.inf]], np.float32)
 
 
 def fill(path, storage="mcap"):
     """Write one message of each kind, one of them twice."""
     events = Events(
-        np.array([5, 1_000_000_007]), np.array([1, 2], np.uint16), np.array([0, 1], np.uint16),
-        np.array([1, 0], np.uint8))
+        np.array([5, 1_000_000_007]),
+        np.array([1, 2], np.uint16),
+        np.array([0, 1], np.uint16),
+        np.array([1, 0], np.uint8),
+    )
     with BagWriter(path, storage) as bag:
         for time_ns in (10, 20):
             bag.write("/depth/image", IMAGE, time_ns, write_image(DEPTH, STAMP_NS, "optical"))
@@ -62,8 +71,12 @@ def test_another_reader_gets_back_what_was_written(tmp_path, storage):
         ]
         hashes = {connection.msgtype: connection.digest for connection in reader.connections}
     assert [(topic, time_ns) for topic, time_ns, _ in found] == [
-        ("/depth/image", 10), ("/depth/image", 20), ("/depth/camera_info", 20), ("/events", 30),
-        ("/dvs/events", 40)]
+        ("/depth/image", 10),
+        ("/depth/image", 20),
+        ("/depth/camera_info", 20),
+        ("/events", 30),
+        ("/dvs/events", 40),
+    ]
     image, info, packet, array = (found[n][2] for n in (0, 2, 3, 4))
     assert (image.encoding, image.height, image.width, image.step) == ("32FC1", 2, 3, 12)
     np.testing.assert_array_equal(image.data.view(np.float32).reshape(2, 3), DEPTH)
@@ -73,11 +86,14 @@ def test_another_reader_gets_back_what_was_written(tmp_path, storage):
     np.testing.assert_array_equal(info.d, CAMERA.d)
     assert (packet.encoding, packet.seq, bytes(packet.events)) == ("evt3", 9, b"\x01\x02\x03\x04")
     assert [(e.x, e.y, e.ts.sec, e.ts.nanosec, e.polarity) for e in array.events] == [
-        (1, 0, 0, 5, True), (2, 1, 1, 7, False)]
+        (1, 0, 0, 5, True),
+        (2, 1, 1, 7, False),
+    ]
     # The published hash of the released interface, REP 2016.
     if storage == "sqlite3":
         assert hashes[EVENT_PACKET] == (
-            "RIHS01_d6fa176260b1f37e5a40845305315e150a0f18191241eb64f407442aa29844aa")
+            "RIHS01_d6fa176260b1f37e5a40845305315e150a0f18191241eb64f407442aa29844aa"
+        )
     assert "RIHS01_d6fa1762" in (tmp_path / "bag" / "metadata.yaml").read_text()
 
 
@@ -85,9 +101,11 @@ def test_type_hashes_are_those_of_the_generated_interfaces():
     """The hashes of both event messages equal those that the ROS generators give."""
     types = create_typestore()
     assert types.hash_rihs01(EVENT_PACKET) == (
-        "RIHS01_d6fa176260b1f37e5a40845305315e150a0f18191241eb64f407442aa29844aa")
+        "RIHS01_d6fa176260b1f37e5a40845305315e150a0f18191241eb64f407442aa29844aa"
+    )
     assert types.hash_rihs01(EVENT_ARRAY) == (
-        "RIHS01_0ea4aa5f4670adab1336550158b2e3c9bf60fe515a284c4215ed605bd559c995")
+        "RIHS01_0ea4aa5f4670adab1336550158b2e3c9bf60fe515a284c4215ed605bd559c995"
+    )
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -127,13 +145,16 @@ def test_types_that_are_not_known_need_a_definition(tmp_path):
     with BagWriter(tmp_path / "bag") as bag:
         with pytest.raises(RecordingError, match="my_msgs/msg/Thing is not known"):
             bag.write("/thing", "my_msgs/msg/Thing", 1, b"\0\1\0\0\7\0\0\0")
-        bag.add_topic("/thing", "my_msgs/msg/Thing", MessageDefinition(
-            MessageDefinitionFormat.MSG, "uint32 number\n"))
+        bag.add_topic(
+            "/thing",
+            "my_msgs/msg/Thing",
+            MessageDefinition(MessageDefinitionFormat.MSG, "uint32 number\n"),
+        )
         bag.write("/thing", "my_msgs/msg/Thing", 1, b"\0\1\0\0\7\0\0\0")
         with pytest.raises(RecordingError, match="cannot also have"):
             bag.write("/thing", IMAGE, 1, b"")
     with AnyReader([tmp_path / "bag"], default_typestore=get_typestore(Stores.EMPTY)) as reader:
-        (connection, _, data), = reader.messages()
+        ((connection, _, data),) = reader.messages()
         assert reader.deserialize(data, connection.msgtype).number == 7
 
 
@@ -163,11 +184,12 @@ def test_ros_itself_reads_these_messages():
     serialization = pytest.importorskip("rclpy.serialization")
     messages = pytest.importorskip("sensor_msgs.msg")
     image = serialization.deserialize_message(
-        write_image(DEPTH, STAMP_NS, "optical"), messages.Image)
+        write_image(DEPTH, STAMP_NS, "optical"), messages.Image
+    )
     assert (image.header.frame_id, image.encoding, image.step) == ("optical", "32FC1", 12)
-    np.testing.assert_array_equal(
-        np.frombuffer(image.data, np.float32).reshape(2, 3), DEPTH)
+    np.testing.assert_array_equal(np.frombuffer(image.data, np.float32).reshape(2, 3), DEPTH)
     info = serialization.deserialize_message(
-        write_camera_info(CAMERA, STAMP_NS, "optical"), messages.CameraInfo)
+        write_camera_info(CAMERA, STAMP_NS, "optical"), messages.CameraInfo
+    )
     assert (tuple(info.k), tuple(info.p)) == (CAMERA.k, CAMERA.p)
     assert (info.distortion_model, info.header.stamp.nanosec) == ("plumb_bob", 123_456_789)

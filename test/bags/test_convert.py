@@ -28,9 +28,7 @@ LEFT = "/davis/left/events"
 def run(sources, target, **options):
     """Convert, without progress."""
     with open_recording(sources) as recording:
-        return convert(
-            recording, target, report=lambda *_: None, stopped=lambda: False,
-            **options)
+        return convert(recording, target, report=lambda *_: None, stopped=lambda: False, **options)
 
 
 def read(target):
@@ -63,10 +61,12 @@ def test_conversion_of_ros1_bags_is_lossless(tmp_path, storage):
             for connection, time_ns, data in reader.messages()
         ]
     assert sorted((item.topic, time_ns) for item, time_ns, _ in found) == sorted(
-        (topic, time_ns) for topic, time_ns, _ in originals)
+        (topic, time_ns) for topic, time_ns, _ in originals
+    )
     assert result.messages == {
         topic: sum(1 for item in originals if item[0] == topic)
-        for topic in {item[0] for item in originals}}
+        for topic in {item[0] for item in originals}
+    }
     assert (result.skipped, result.damaged, result.damage) == ({}, {}, None)
     (imu,) = (message for item, _, message in found if item.topic == "/visensor/cust_imu")
     assert (imu.baro, imu.flags.tolist(), imu.header.frame_id) == (1.5, [1, 2, 3], "cam")
@@ -96,11 +96,15 @@ def test_arrays_become_event_packets(tmp_path, encoding):
                     decoded_ns = int(part.t[0])
                     offset_ns = packet.stamp_ns // 1000 * 1000 - decoded_ns if first else offset_ns
                 first = False
-                rows += zip((part.t + offset_ns).tolist(), part.x.tolist(), part.y.tolist(),
-                            part.p.tolist(), strict=True)
+                rows += zip(
+                    (part.t + offset_ns).tolist(),
+                    part.x.tolist(),
+                    part.y.tolist(),
+                    part.p.tolist(),
+                    strict=True,
+                )
     resolution_ns = 1 if encoding == "mono" else 1000
-    expected = [(t // resolution_ns * resolution_ns, x, y, p)
-                for t, x, y, p in written.all_events]
+    expected = [(t // resolution_ns * resolution_ns, x, y, p) for t, x, y, p in written.all_events]
     # libcaer_cmp writes one column after the other where times are equal.
     assert sorted(rows) == sorted(expected)
     assert seqs == list(range(30))
@@ -120,15 +124,22 @@ def test_what_cannot_be_converted_is_left_out_and_named(tmp_path):
     """A type with other fields in ROS 2 and damaged messages are reported, the rest converted."""
     with Writer(tmp_path / "odd.bag") as writer:
         color = writer.add_connection(
-            "/color", "std_msgs/msg/ColorRGBA", msgdef="int64 other\n", md5sum="0" * 32)
+            "/color", "std_msgs/msg/ColorRGBA", msgdef="int64 other\n", md5sum="0" * 32
+        )
         events = writer.add_connection("/events", "dvs_msgs/msg/EventArray", typestore=ROS1)
         image = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=ROS1)
         good = event_array_bytes([(START_NS, 1, 2, 1)], 0, START_NS)
         picture = image_bytes(np.zeros((3, 4), np.uint8), START_NS, "mono8")
-        for number, (topic, data) in enumerate([
-            (color, bytes(8)), (events, good), (events, good[:-5]), (events, good),
-            (image, picture), (image, picture[:-2]),
-        ]):
+        for number, (topic, data) in enumerate(
+            [
+                (color, bytes(8)),
+                (events, good),
+                (events, good[:-5]),
+                (events, good),
+                (image, picture),
+                (image, picture[:-2]),
+            ]
+        ):
             writer.write(topic, START_NS + number, data)
     result = run(tmp_path / "odd.bag", tmp_path / "out")
     assert result.messages == {"/events": 2, "/image": 1}
@@ -140,8 +151,7 @@ def test_what_cannot_be_converted_is_left_out_and_named(tmp_path):
 def test_latched_topics_stay_latched(tmp_path):
     """A latched ROS 1 topic is recorded as transient local."""
     with Writer(tmp_path / "a.bag") as writer:
-        topic = writer.add_connection(
-            "/image", "sensor_msgs/msg/Image", typestore=ROS1, latching=1)
+        topic = writer.add_connection("/image", "sensor_msgs/msg/Image", typestore=ROS1, latching=1)
         data = image_bytes(np.zeros((3, 4), np.uint8), START_NS, "mono8")
         writer.write(topic, START_NS, data)
     run(tmp_path / "a.bag", tmp_path / "out")
@@ -154,7 +164,7 @@ def test_a_cut_bag_is_converted_up_to_the_cut(tmp_path):
     """The folder is whole and holds what came before the cut; the result says so."""
     write_data_bag(tmp_path / "data.bag")
     data = (tmp_path / "data.bag").read_bytes()
-    (tmp_path / "cut.bag").write_bytes(data[:len(data) // 2])
+    (tmp_path / "cut.bag").write_bytes(data[: len(data) // 2])
     result = run(tmp_path / "cut.bag", tmp_path / "out")
     assert "was cut" in result.damage.message
     assert 0 < len(read(tmp_path / "out")) == sum(result.messages.values())

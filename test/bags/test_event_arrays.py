@@ -11,8 +11,11 @@ from dae_ros.events.cdr import read_ros1_packet
 from test.reference.mvsec_bag import START_NS, event_array_bytes
 
 EVENT = st.tuples(
-    st.integers(0, 2**31 * 10**9 - 1), st.integers(0, 65535), st.integers(0, 65535),
-    st.integers(0, 1))
+    st.integers(0, 2**31 * 10**9 - 1),
+    st.integers(0, 65535),
+    st.integers(0, 65535),
+    st.integers(0, 1),
+)
 
 
 @given(events=st.lists(EVENT, max_size=40), name=st.text("ab/_", max_size=9))

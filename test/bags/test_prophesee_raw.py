@@ -22,7 +22,8 @@ def some_events(count=3000):
         np.sort(random.integers(0, 300_000, count)) * 1000,
         random.integers(0, 640, count).astype(np.uint16),
         random.integers(0, 480, count).astype(np.uint16),
-        random.integers(0, 2, count).astype(np.uint8))
+        random.integers(0, 2, count).astype(np.uint8),
+    )
 
 
 def columns(packets):
@@ -35,13 +36,16 @@ def columns(packets):
     return joined.t, joined.x, joined.y, joined.p
 
 
-@pytest.mark.parametrize(("encoding", "line"), [
-    ("evt3", "% format EVT3;height=480;width=640\n% end\n"),
-    ("evt3", "% evt 3.0\n% geometry 640x480\n"),
-    ("evt2", "% evt 2.0\n% geometry 640x480\n% end\n"),
-    ("evt2.1", "% format EVT21;height=480;width=640;endianness=little\n% end\n"),
-    ("evt3", "% evt 3.0\n% plugin_name hal_plugin_gen31_fx3\n% end\n"),
-])
+@pytest.mark.parametrize(
+    ("encoding", "line"),
+    [
+        ("evt3", "% format EVT3;height=480;width=640\n% end\n"),
+        ("evt3", "% evt 3.0\n% geometry 640x480\n"),
+        ("evt2", "% evt 2.0\n% geometry 640x480\n% end\n"),
+        ("evt2.1", "% format EVT21;height=480;width=640;endianness=little\n% end\n"),
+        ("evt3", "% evt 3.0\n% plugin_name hal_plugin_gen31_fx3\n% end\n"),
+    ],
+)
 @pytest.mark.parametrize("packet_bytes", [64, 1000, 64 * 1024])
 def test_words_are_delivered_whatever_the_header_and_the_cuts(
     tmp_path, monkeypatch, encoding, line, packet_bytes
@@ -65,7 +69,8 @@ def test_words_are_delivered_whatever_the_header_and_the_cuts(
     expected = decoder.decode(payload)
     np.testing.assert_array_equal(
         np.stack([c.astype(np.int64) for c in columns(packets)]),
-        np.stack([c.astype(np.int64) for c in (expected.t, expected.x, expected.y, expected.p)]))
+        np.stack([c.astype(np.int64) for c in (expected.t, expected.x, expected.y, expected.p)]),
+    )
     assert len(expected) == len(events)
 
 

@@ -14,8 +14,11 @@ from dae_ros.errors import RecordingError
 from dae_ros.events.codecs import create_decoder
 from dae_ros.events.packet import Events
 
-FOLDER = Path(os.environ.get(
-    "DAE_ROS_RECORDINGS", Path(__file__).resolve().parents[2] / ".." / "shared" / "recordings"))
+FOLDER = Path(
+    os.environ.get(
+        "DAE_ROS_RECORDINGS", Path(__file__).resolve().parents[2] / ".." / "shared" / "recordings"
+    )
+)
 
 pytestmark = [
     pytest.mark.recordings,
@@ -36,8 +39,10 @@ def decode(name):
     return Events.concatenate(parts), trigger_us, packets
 
 
-@pytest.mark.parametrize("name", [
-    "evt3_640x480", "evt3_640x480/test_events_1.db3", "evt3_640x480/ros1_test_events_1.bag"])
+@pytest.mark.parametrize(
+    "name",
+    ["evt3_640x480", "evt3_640x480/test_events_1.db3", "evt3_640x480/ros1_test_events_1.bag"],
+)
 def test_the_evt3_recording_has_its_events(name):
     """Counts, first time and sum of times are those of the README, from each container."""
     events, trigger_us, packets = decode(name)
@@ -58,11 +63,15 @@ def test_both_containers_of_the_evt3_recording_are_equal():
     for packet, other in zip(packets, others, strict=True):
         assert bytes(packet.payload) == bytes(other.payload)
         assert (packet.stamp_ns, packet.seq, packet.frame_id) == (
-            other.stamp_ns, other.seq, other.frame_id)
+            other.stamp_ns,
+            other.seq,
+            other.frame_id,
+        )
 
 
-@pytest.mark.parametrize("name", [
-    "libcaer_cmp_davis346", "libcaer_cmp_davis346/test_events_2_0.mcap"])
+@pytest.mark.parametrize(
+    "name", ["libcaer_cmp_davis346", "libcaer_cmp_davis346/test_events_2_0.mcap"]
+)
 def test_a_recording_with_broken_metadata_has_its_events(name):
     """Without a storage identifier and with an unreadable schema, counts and sums are right."""
     events, _, packets = decode(name)
@@ -95,14 +104,16 @@ def test_the_aedat4_recording_has_its_events_and_frames():
         assert frame.stamp_ns - frame.exposure_ns // 2 == picture["exposure_begin_t"] * 1000
         assert frame.stamp_ns + frame.exposure_ns // 2 == picture["exposure_end_t"] * 1000
     assert [b.stamp_ns - a.stamp_ns for a, b in itertools.pairwise(frames)] == [
-        40_000_000, 40_000_000]
+        40_000_000,
+        40_000_000,
+    ]
 
 
 def test_a_cut_aedat4_recording_delivers_what_lies_before_the_cut(tmp_path):
     """The packets before the cut come out, then an error says so."""
     pytest.importorskip("aedat")
     data = (FOLDER / "davis346_lab" / "davis.aedat4").read_bytes()
-    (tmp_path / "cut.aedat4").write_bytes(data[:len(data) // 2])
+    (tmp_path / "cut.aedat4").write_bytes(data[: len(data) // 2])
     found = []
     with (
         open_recording(tmp_path / "cut.aedat4") as recording,

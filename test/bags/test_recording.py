@@ -25,8 +25,9 @@ def decoded(recording, topic=None, start_ns=None):
     for packet in recording.event_packets(topic, start_ns):
         decoder = decoder or create_decoder(packet.encoding, packet.width, packet.height)
         for part in decoder.decode_packet(packet.payload, packet.time_base_ns).segments:
-            rows += zip(part.t.tolist(), part.x.tolist(), part.y.tolist(), part.p.tolist(),
-                        strict=True)
+            rows += zip(
+                part.t.tolist(), part.x.tolist(), part.y.tolist(), part.p.tolist(), strict=True
+            )
     return rows
 
 
@@ -80,7 +81,8 @@ def test_two_bags_are_read_as_one_by_record_time(tmp_path):
         assert len(messages) == sum(info.count for info in recording.topics.values())
         depths = [
             read_depth(recording.to_cdr(message))
-            for message in messages if message.topic == "/davis/left/depth_image_raw"
+            for message in messages
+            if message.topic == "/davis/left/depth_image_raw"
         ]
         # Depth images are no camera frames.
         assert choose_image_topic(recording.topics, "/davis/left/events").endswith("image_raw")
@@ -124,8 +126,10 @@ def test_what_is_no_recording_is_refused_with_a_reason(tmp_path):
     (tmp_path / "text.mcap").write_text("not a recording")
     (tmp_path / "folder").mkdir()
     for name, reason in (
-        ("missing.bag", "No such file"), ("empty.bag", "is empty"),
-        ("text.mcap", "no known format"), ("folder", "no rosbag2 folder"),
+        ("missing.bag", "No such file"),
+        ("empty.bag", "is empty"),
+        ("text.mcap", "no known format"),
+        ("folder", "no rosbag2 folder"),
     ):
         with pytest.raises(RecordingError, match=reason):
             open_recording(tmp_path / name)
@@ -133,19 +137,26 @@ def test_what_is_no_recording_is_refused_with_a_reason(tmp_path):
 
 def test_image_encodings_become_grey():
     """Each supported encoding gives the grey value that its definition says."""
+
     def grey(values, encoding, step=None, big_endian=False):
         data = np.ascontiguousarray(values)
         step = step or data.strides[0]
         return grey_image(
-            data.reshape(-1).view(np.uint8), data.shape[0], data.shape[1], encoding, step,
-            big_endian)
+            data.reshape(-1).view(np.uint8),
+            data.shape[0],
+            data.shape[1],
+            encoding,
+            step,
+            big_endian,
+        )
 
     mono = np.arange(24, dtype=np.uint8).reshape(4, 6)
     np.testing.assert_array_equal(grey(mono, "mono8"), mono)
     left_justified = (mono.astype(np.uint16) << 8) | 0x5A
     np.testing.assert_array_equal(grey(left_justified, "mono16"), mono)
     np.testing.assert_array_equal(
-        grey(left_justified.astype(">u2"), "mono16", big_endian=True), mono)
+        grey(left_justified.astype(">u2"), "mono16", big_endian=True), mono
+    )
     # ITU-R BT.601 weights of a pure red picture, whichever way it is stored.
     red = np.zeros((4, 6, 3), np.uint8)
     red[..., 0] = 200
@@ -155,7 +166,10 @@ def test_image_encodings_become_grey():
     assert abs(int(grey(red.astype(np.uint16) << 8, "rgb16").max()) - expected) <= 1
     # A Bayer mosaic that sees pure red: red pixels at the place that the pattern names.
     for pattern, (row, column) in {
-        "rggb": (0, 0), "grbg": (0, 1), "gbrg": (1, 0), "bggr": (1, 1),
+        "rggb": (0, 0),
+        "grbg": (0, 1),
+        "gbrg": (1, 0),
+        "bggr": (1, 1),
     }.items():
         mosaic = np.zeros((8, 8), np.uint8)
         mosaic[row::2, column::2] = 200
@@ -164,15 +178,16 @@ def test_image_encodings_become_grey():
     # Rows may be padded.
     padded = np.zeros((4, 10), np.uint8)
     padded[:, :6] = mono
-    np.testing.assert_array_equal(
-        grey_image(padded.reshape(-1), 4, 6, "mono8", 10, False), mono)
+    np.testing.assert_array_equal(grey_image(padded.reshape(-1), 4, 6, "mono8", 10, False), mono)
 
 
 def test_images_that_contradict_themselves_are_refused():
     """Too few bytes, an unknown encoding and depth as a frame are errors, not pictures."""
     data = np.zeros(20, np.uint8)
     for encoding, step, reason in (
-        ("mono8", 6, "damaged"), ("mono8", 3, "damaged"), ("yuv422", 12, "cannot be read"),
+        ("mono8", 6, "damaged"),
+        ("mono8", 3, "damaged"),
+        ("yuv422", 12, "cannot be read"),
         ("32FC1", 4, "damaged"),
     ):
         with pytest.raises(RecordingError, match=reason):
@@ -193,8 +208,9 @@ def test_a_kalibr_chain_gives_the_calibration_of_the_events_camera(tmp_path):
   resolution: [346, 260]
   rostopic: /davis/{side}/image_raw
 """
-    path.write_text(camera.format(n=0, f=226.3, side="left") +
-                    camera.format(n=1, f=225.7, side="right"))
+    path.write_text(
+        camera.format(n=0, f=226.3, side="left") + camera.format(n=1, f=225.7, side="right")
+    )
     left = read_kalibr(path, "/davis/left/events")
     assert (left.height, left.width, left.distortion_model) == (260, 346, "equidistant")
     assert left.k == (226.3, 0, 170.7, 0, 226.3, 128.1, 0, 0, 1)

@@ -16,7 +16,7 @@ MS = 1_000_000
 def picture(level, height=61, width=93):
     """A picture of one colour with a bright left half."""
     image = np.full((height, width, 3), (level, 40, 255 - level), np.uint8)
-    image[:, :width // 2] = (20, level, 90)
+    image[:, : width // 2] = (20, level, 90)
     return image
 
 
@@ -84,7 +84,8 @@ def test_a_contact_sheet_spreads_over_the_whole_run(tmp_path, count):
     image = cv2.imread(str(tmp_path / "sheet.png"))
     tiles = [
         image[8 + 5 + row * 18, 8 + 10 + column * 28].tolist()
-        for row in range((image.shape[0] - 8) // 18) for column in range(2)
+        for row in range((image.shape[0] - 8) // 18)
+        for column in range(2)
     ]
     shown = [red for _, green, red in tiles if green == 200]
     step = shown[1] - shown[0] if len(shown) > 1 else 1

@@ -43,16 +43,26 @@ def recording(tmp_path_factory):
 
 def run(*arguments):
     """Run `dae-ros bag` with the tiny untrained network on one thread; return its exit code."""
-    return command_line.main([
-        "bag", *map(str, arguments), "--weights", "untrained:tiny", "--device", "cpu",
-        "--threads", "1"])
+    return command_line.main(
+        [
+            "bag",
+            *map(str, arguments),
+            "--weights",
+            "untrained:tiny",
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+        ]
+    )
 
 
 def files_of(folder):
     """Relative path -> content of every file."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*")) if path.is_file()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
     }
 
 
@@ -68,12 +78,12 @@ def test_a_run_leaves_depth_calibration_and_previews(tmp_path, recording, capsys
     summary = summary_of(out)
     # 0.3 s of events on a grid of 50 ms, from the first whole window to the last closed one.
     first_ns = min(
-        end for end in range(0, 10**9, 50_000_000) if end - 50_000_000 >= START_NS % 10**9)
+        end for end in range(0, 10**9, 50_000_000) if end - 50_000_000 >= START_NS % 10**9
+    )
     count = len(range(first_ns, START_NS % 10**9 + 30 * PACKET_NS - PACKET_NS // 2, 50_000_000))
     assert summary["windows"] == {"stepped": count, "empty": 0, "skipped": 0, "silent": 0}
     assert (summary["events"], summary["packets"]) == (6000, 30)
-    assert summary["topics"] == {
-        "events": "/davis/left/events", "image": "/davis/left/image_raw"}
+    assert summary["topics"] == {"events": "/davis/left/events", "image": "/davis/left/image_raw"}
     assert summary["calibrated"] is True
     with AnyReader([out / "depth"]) as reader:
         messages = [
@@ -147,12 +157,12 @@ def test_windows_can_end_at_camera_frames(tmp_path, recording):
 def test_scale_gives_metres(tmp_path, recording):
     """With a scale and an orientation the depth is metric and says so."""
     out = tmp_path / "out"
-    assert run(recording, "--out", out, "--scale", "2", "--shift", "1",
-               "--orientation", "depth") == 0
+    assert (
+        run(recording, "--out", out, "--scale", "2", "--shift", "1", "--orientation", "depth") == 0
+    )
     assert summary_of(out)["depth"] == {"kind": "metric", "orientation": "depth"}
     with AnyReader([out / "depth"]) as reader:
-        assert {item.topic for item in reader.connections} == {
-            "/depth/image", "/depth/camera_info"}
+        assert {item.topic for item in reader.connections} == {"/depth/image", "/depth/camera_info"}
 
 
 def test_parameters_come_from_the_nodes_file(tmp_path, recording, capsys):
@@ -161,7 +171,8 @@ def test_parameters_come_from_the_nodes_file(tmp_path, recording, capsys):
     file.write_text(
         "/**:\n  ros__parameters:\n    use_sim_time: true\n"
         "/**/depth:\n  ros__parameters:\n    hop_s: 0.1\n    window_s: 0.1\n"
-        "    overload: latest\n")
+        "    overload: latest\n"
+    )
     out = tmp_path / "out"
     assert run(recording, "--out", out, "--params", file, "--window-s", "0.05") == 0
     parameters = summary_of(out)["parameters"]
@@ -176,22 +187,26 @@ def test_parameters_come_from_the_nodes_file(tmp_path, recording, capsys):
     assert "needs a section" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("arguments", "code", "text"), [
-    (["{missing}", "--out", "{out}"], 1, "no readable recording"),
-    (["{bag}", "--out", "{out}", "--events", "/nope"], 1, "/davis/left/events (dvs_msgs"),
-    (["{bag}", "--out", "{out}", "--image", "/nope"], 1, "there is no topic /nope"),
-    (["{bag}", "--out", "{out}", "--window-s", "9"], 1, "'window_s' must be at most 2"),
-    (["{bag}", "--out", "{out}", "--device", "cuda:99"], 1, "cuda"),
-    (["{bag}", "--out", "{out}", "--calibration", "{missing}"], 1, "Kalibr"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["{missing}", "--out", "{out}"], 1, "no readable recording"),
+        (["{bag}", "--out", "{out}", "--events", "/nope"], 1, "/davis/left/events (dvs_msgs"),
+        (["{bag}", "--out", "{out}", "--image", "/nope"], 1, "there is no topic /nope"),
+        (["{bag}", "--out", "{out}", "--window-s", "9"], 1, "'window_s' must be at most 2"),
+        (["{bag}", "--out", "{out}", "--device", "cuda:99"], 1, "cuda"),
+        (["{bag}", "--out", "{out}", "--calibration", "{missing}"], 1, "Kalibr"),
+    ],
+)
 def test_what_cannot_be_run_is_explained(tmp_path, recording, capsys, arguments, code, text):
     """Each mistake has its own sentence and exit code, and leaves no outputs."""
     places = {
-        "{missing}": str(tmp_path / "missing"), "{bag}": str(recording),
-        "{out}": str(tmp_path / "out")}
+        "{missing}": str(tmp_path / "missing"),
+        "{bag}": str(recording),
+        "{out}": str(tmp_path / "out"),
+    }
     arguments = [places.get(argument, argument) for argument in arguments]
-    assert command_line.main(
-        ["bag", "--weights", "untrained:tiny", *arguments]) == code
+    assert command_line.main(["bag", "--weights", "untrained:tiny", *arguments]) == code
     assert text in capsys.readouterr().err
     assert not (tmp_path / "out" / "summary.json").exists()
 
@@ -222,7 +237,9 @@ def test_ctrl_c_leaves_whole_files(tmp_path, recording, monkeypatch, capsys):
     assert summary_of(out)["packets"] < 30
     with AnyReader([out / "depth"]) as reader:
         assert {item.topic for item in reader.connections} == {
-            "/depth/relative", "/depth/camera_info"}
+            "/depth/relative",
+            "/depth/camera_info",
+        }
     assert not list(tmp_path.rglob("*.partial"))
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert "windows from" in capsys.readouterr().out
@@ -231,7 +248,7 @@ def test_ctrl_c_leaves_whole_files(tmp_path, recording, monkeypatch, capsys):
 def test_a_cut_recording_is_run_up_to_the_cut(tmp_path, recording, capsys):
     """Outputs are whole up to the cut; the error says where it was, with exit code 1."""
     data = recording.read_bytes()
-    (tmp_path / "cut.bag").write_bytes(data[:int(len(data) * 0.7)])
+    (tmp_path / "cut.bag").write_bytes(data[: int(len(data) * 0.7)])
     out = tmp_path / "out"
     assert run(tmp_path / "cut.bag", "--out", out) == 1
     assert "was cut" in capsys.readouterr().err
@@ -251,7 +268,9 @@ def test_damaged_messages_are_counted_and_passed_over(tmp_path, capsys):
             begin_ns = START_NS + number * PACKET_NS
             good = event_array_bytes(
                 [(begin_ns + n * 1000, n % WIDTH, n % HEIGHT, n % 2) for n in range(50)],
-                number, begin_ns)
+                number,
+                begin_ns,
+            )
             data = {11: good[:-3], 12: b"", 13: good[:20] + b"\xff" * 30}.get(number, good)
             writer.write(topic, begin_ns + PACKET_NS, data)
     out = tmp_path / "out"
@@ -286,8 +305,7 @@ def test_convert_reports_what_it_did(tmp_path, recording, capsys):
 
 def test_convert_stops_whole_at_ctrl_c(tmp_path, recording, monkeypatch):
     """The first Ctrl-C leaves a readable folder with what was converted, and exit code 130."""
-    monkeypatch.setattr(
-        ProgressBar, "update", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(ProgressBar, "update", lambda *_: signal.raise_signal(signal.SIGINT))
     assert command_line.main(["convert", str(recording), str(tmp_path / "out")]) == 130
     with AnyReader([tmp_path / "out"]) as reader:
         assert reader.message_count == 1

@@ -61,10 +61,13 @@ def test_an_existing_folder_is_kept(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (tmp_path / "notes").is_dir()
 
 
-@pytest.mark.parametrize(("option", "sentence"), [
-    (("--contrast-threshold", "9"), "'contrast_threshold' must be at most 2"),
-    (("--duration", "0"), "a recording needs an end"),
-])
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (("--contrast-threshold", "9"), "'contrast_threshold' must be at most 2"),
+        (("--duration", "0"), "a recording needs an end"),
+    ],
+)
 def test_bad_options_are_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], sentence: str
 ) -> None:

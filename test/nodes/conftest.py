@@ -23,8 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Domain 0 is shared with everything on the machine; one domain per test process is private.
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-os.environ.setdefault(
-    "FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds_shm.xml"))
+os.environ.setdefault("FASTDDS_DEFAULT_PROFILES_FILE", str(ROOT / "config" / "fastdds_shm.xml"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from rclpy.executors import SingleThreadedExecutor  # noqa: E402
@@ -74,16 +73,31 @@ class Graph:
     def listen(self, kind: type, topic: str, *, reliable: bool = True) -> list[Any]:
         """Subscribe and return the list that messages are appended to."""
         received: list[Any] = []
-        self.peer.create_subscription(kind, topic, received.append, QoSProfile(
-            depth=1000, reliability=ReliabilityPolicy.RELIABLE if reliable
-            else ReliabilityPolicy.BEST_EFFORT))
+        self.peer.create_subscription(
+            kind,
+            topic,
+            received.append,
+            QoSProfile(
+                depth=1000,
+                reliability=ReliabilityPolicy.RELIABLE
+                if reliable
+                else ReliabilityPolicy.BEST_EFFORT,
+            ),
+        )
         return received
 
     def publisher(self, kind: type, topic: str, *, reliable: bool = True) -> Any:
-        return self.peer.create_publisher(kind, topic, QoSProfile(
-            history=HistoryPolicy.KEEP_LAST, depth=1000,
-            reliability=ReliabilityPolicy.RELIABLE if reliable
-            else ReliabilityPolicy.BEST_EFFORT))
+        return self.peer.create_publisher(
+            kind,
+            topic,
+            QoSProfile(
+                history=HistoryPolicy.KEEP_LAST,
+                depth=1000,
+                reliability=ReliabilityPolicy.RELIABLE
+                if reliable
+                else ReliabilityPolicy.BEST_EFFORT,
+            ),
+        )
 
     def close(self) -> None:
         for node in list(reversed(self.nodes)):
@@ -113,34 +127,58 @@ def depth(graph: Graph) -> Callable[..., Any]:
     from dae_ros.nodes.depth_node import DepthNode
 
     def make(*, remap: tuple[str, ...] = (), **parameters: Any) -> Any:
-        chosen = {"weights": "untrained:tiny", "device": "cpu", "threads": 1,
-                  "autostart": False, **parameters}
+        chosen = {
+            "weights": "untrained:tiny",
+            "device": "cpu",
+            "threads": 1,
+            "autostart": False,
+            **parameters,
+        }
         arguments = ["--ros-args"]
         for rule in remap:
             arguments += ["-r", rule]
-        return graph.add(DepthNode(
-            cli_args=arguments,
-            parameter_overrides=[Parameter(name, value=value) for name, value in chosen.items()]))
+        return graph.add(
+            DepthNode(
+                cli_args=arguments,
+                parameter_overrides=[
+                    Parameter(name, value=value) for name, value in chosen.items()
+                ],
+            )
+        )
 
     return make
 
 
-def random_events(start_us: int, stop_us: int, count: int, seed: int = 0, *,
-                  height: int = HEIGHT, width: int = WIDTH) -> Events:
+def random_events(
+    start_us: int,
+    stop_us: int,
+    count: int,
+    seed: int = 0,
+    *,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+) -> Events:
     """Return events at random places, sorted by time."""
     random = np.random.default_rng(seed + start_us)
     return Events(
         np.sort(random.integers(start_us, stop_us, count)).astype(np.int64) * 1000,
         random.integers(0, width, count).astype(np.uint16),
         random.integers(0, height, count).astype(np.uint16),
-        random.integers(0, 2, count).astype(np.uint8))
+        random.integers(0, 2, count).astype(np.uint8),
+    )
 
 
 class Camera:
     """Makes a continuous stream of packets of 5 ms, `seq` and stamps included."""
 
-    def __init__(self, encoding: str = "evt3", *, height: int = HEIGHT, width: int = WIDTH,
-                 events_per_packet: int = 200) -> None:
+    def __init__(
+        self,
+        encoding: str = "evt3",
+        *,
+        height: int = HEIGHT,
+        width: int = WIDTH,
+        events_per_packet: int = 200,
+    ) -> None:
         self.encoding, self.height, self.width = encoding, height, width
         self.count = events_per_packet
         self.encoder = create_encoder(encoding, width, height)
@@ -148,16 +186,24 @@ class Camera:
         self.seq = 1
 
     def events(self) -> Events:
-        found = random_events(self.time_us, self.time_us + 5000, self.count,
-                              height=self.height, width=self.width)
+        found = random_events(
+            self.time_us, self.time_us + 5000, self.count, height=self.height, width=self.width
+        )
         self.time_us += 5000
         return found
 
     def packet(self) -> EventPacket:
         payload, time_base_ns = self.encoder.encode(self.events())
         packet = EventPacket(
-            self.encoding, self.height, self.width, payload, time_base_ns,
-            1_700_000_000_000_000_000 + self.time_us * 1000, self.seq, "camera_optical_frame")
+            self.encoding,
+            self.height,
+            self.width,
+            payload,
+            time_base_ns,
+            1_700_000_000_000_000_000 + self.time_us * 1000,
+            self.seq,
+            "camera_optical_frame",
+        )
         self.seq += 1
         return packet
 

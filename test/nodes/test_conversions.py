@@ -13,11 +13,14 @@ from dae_ros.nodes.conversions import camera_info_message, image_message, ns_to_
 from dae_ros.nodes.depth_outputs import scaled_camera
 
 
-@pytest.mark.parametrize(("pixels", "encoding", "step"), [
-    (np.arange(12, dtype=np.float32).reshape(3, 4), "32FC1", 16),
-    (np.arange(12, dtype=np.uint8).reshape(3, 4), "mono8", 4),
-    (np.arange(36, dtype=np.uint8).reshape(3, 4, 3), "rgb8", 12),
-])
+@pytest.mark.parametrize(
+    ("pixels", "encoding", "step"),
+    [
+        (np.arange(12, dtype=np.float32).reshape(3, 4), "32FC1", 16),
+        (np.arange(12, dtype=np.uint8).reshape(3, 4), "mono8", 4),
+        (np.arange(36, dtype=np.uint8).reshape(3, 4, 3), "rgb8", 12),
+    ],
+)
 def test_an_image_survives_the_wire(pixels, encoding, step):
     """A message holds the pixels row by row, also of a view that is not contiguous."""
     message = image_message(pixels[:, ::-1], 1_500_000_000, "camera")
@@ -38,13 +41,21 @@ def test_a_negative_time_keeps_its_nanoseconds_positive():
 def test_a_calibration_is_scaled_to_the_map_that_it_accompanies():
     """Half the size halves focal lengths and moves the centre by the half-pixel rule."""
     camera = CameraInfo(
-        48, 64, "plumb_bob", (0.1, 0.2, 0.0, 0.0, 0.0),
+        48,
+        64,
+        "plumb_bob",
+        (0.1, 0.2, 0.0, 0.0, 0.0),
         (50.0, 0.0, 31.5, 0.0, 52.0, 23.5, 0.0, 0.0, 1.0),
         (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
-        (50.0, 0.0, 31.5, 0.0, 0.0, 52.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0))
+        (50.0, 0.0, 31.5, 0.0, 0.0, 52.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0),
+    )
     half = scaled_camera(camera, 24, 32)
     assert (half.height, half.width, half.distortion_model, half.d) == (
-        24, 32, "plumb_bob", camera.d)
+        24,
+        32,
+        "plumb_bob",
+        camera.d,
+    )
     np.testing.assert_allclose(half.k, (25.0, 0, 15.5, 0, 26.0, 11.5, 0, 0, 1))
     np.testing.assert_allclose(half.p, (25.0, 0, 15.5, 0, 0, 26.0, 11.5, 0, 0, 0, 1, 0))
     assert scaled_camera(camera, 48, 64) is camera

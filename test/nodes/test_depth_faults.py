@@ -49,11 +49,14 @@ def test_damaged_messages_are_counted_and_the_stream_goes_on(graph, camera, runn
     send(publisher, camera, 15)
     publisher.publish(write_packet(dataclasses.replace(camera.packet(), encoding="evt9")))
     whole = write_packet(camera.packet())
-    payload_bytes = int.from_bytes(whole[length_at(whole):][:4], "little")
+    payload_bytes = int.from_bytes(whole[length_at(whole) :][:4], "little")
     for claimed in (payload_bytes + 1, 2**31):
         # DDS carries whole messages only; a length that lies is what truncation looks like.
-        publisher.publish(whole[:length_at(whole)] + claimed.to_bytes(4, "little")
-                          + whole[length_at(whole) + 4:])
+        publisher.publish(
+            whole[: length_at(whole)]
+            + claimed.to_bytes(4, "little")
+            + whole[length_at(whole) + 4 :]
+        )
     publisher.publish(whole)
     publisher.publish(write_packet(dataclasses.replace(camera.packet(), payload=b"")))
     send(publisher, camera, 30)
@@ -69,7 +72,7 @@ def length_at(message):
     # after the encapsulation: stamp 8, frame_id 4 + 21 + padding 3, height and width 8, padding
     # 4, seq and time base 16, encoding 4 + 5, is_bigendian 1, padding 2
     found = 4 + 8 + 28 + 8 + 4 + 16 + 9 + 1 + 2
-    assert int.from_bytes(message[found:found + 4], "little") == len(message) - found - 4
+    assert int.from_bytes(message[found : found + 4], "little") == len(message) - found - 4
     return found
 
 
@@ -111,9 +114,13 @@ def test_ten_failures_in_a_row_end_in_inactive_with_an_error(graph, camera, runn
     node._worker.estimator.estimate = failing
     send(publisher, camera, 10 * FAILURES_IN_A_ROW + 30)
     graph.until(lambda: publisher.get_subscription_count() == 0)
-    graph.until(lambda: any(
-        status.level == b"\x02" and "windows in a row failed" in status.message
-        for report in reports for status in report.status))
+    graph.until(
+        lambda: any(
+            status.level == b"\x02" and "windows in a row failed" in status.message
+            for report in reports
+            for status in report.status
+        )
+    )
     assert "out of memory" in capfd.readouterr().err
     assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
@@ -142,7 +149,8 @@ def test_a_network_that_only_gives_nan_is_stopped(graph, camera, running):
     """Non-finite output in every window is a fault too, not an endless row of resets."""
     node, publisher = running
     node._worker.estimator._network.register_forward_hook(
-        lambda module, inputs, output: (output[0] * float("nan"), output[1]))
+        lambda module, inputs, output: (output[0] * float("nan"), output[1])
+    )
     for _ in range(40):
         send(publisher, camera, 10)
         graph.spin(0.05)
@@ -216,8 +224,16 @@ def test_fifty_lifecycles_leave_no_thread_subscription_or_memory(graph, camera, 
             graph.until(lambda count=before: len(images) > count)
         assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
         assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
-        counts = [len(list(found)) for found in (
-            node.publishers, node.subscriptions, node.timers, node.guards, node.services)]
+        counts = [
+            len(list(found))
+            for found in (
+                node.publishers,
+                node.subscriptions,
+                node.timers,
+                node.guards,
+                node.services,
+            )
+        ]
         entities = entities or counts
         assert counts == entities
         assert threading.active_count() == threads

@@ -50,8 +50,9 @@ def values_of(message, name):
 
 def offline(packets, **parameters):
     """Return the depth frames that the pipeline itself gives for packets."""
-    chosen = DepthParameters(weights="untrained:tiny", device="cpu", threads=1,
-                             overload="queue", **parameters)
+    chosen = DepthParameters(
+        weights="untrained:tiny", device="cpu", threads=1, overload="queue", **parameters
+    )
     pipeline = DepthPipeline(chosen, create_estimator(chosen))
     for packet in packets:
         pipeline.feed(packet)
@@ -135,8 +136,9 @@ def test_camera_info_accompanies_depth_scaled_and_with_its_stamp(graph, depth, c
     calibration = graph.publisher(CameraInfo, "camera_info")
     start(graph, depth)
     graph.until(lambda: calibration.get_subscription_count() == 1)
-    message = CameraInfo(height=96, width=128, distortion_model="equidistant",
-                         d=[0.1, 0.2, 0.3, 0.4])
+    message = CameraInfo(
+        height=96, width=128, distortion_model="equidistant", d=[0.1, 0.2, 0.3, 0.4]
+    )
     message.k = [100.0, 0.0, 63.5, 0.0, 100.0, 47.5, 0.0, 0.0, 1.0]
     calibration.publish(message)
     graph.spin(0.2)
@@ -181,15 +183,18 @@ def test_pictures_are_published_only_while_somebody_looks(graph, depth, camera):
     graph.until(lambda: len(images) >= 1)
     assert drawn == []
     colors, events = graph.listen(Image, "depth/color"), graph.listen(Image, "events/image")
-    graph.until(lambda: node._outputs._color.get_subscription_count() == 1
-                and node._outputs._events.get_subscription_count() == 1)
+    graph.until(
+        lambda: (
+            node._outputs._color.get_subscription_count() == 1
+            and node._outputs._events.get_subscription_count() == 1
+        )
+    )
     more = [camera.packet() for _ in range(20)]
     for packet in more:
         publisher.publish(write_packet(packet))
     graph.until(lambda: colors and events)
     assert (colors[0].encoding, colors[0].height, colors[0].width) == ("rgb8", 48, 64)
-    frame = next(item for item in offline(packets + more)
-                 if item.stamp_ns == _stamp_ns(events[0]))
+    frame = next(item for item in offline(packets + more) if item.stamp_ns == _stamp_ns(events[0]))
     shown = np.frombuffer(events[0].data, np.uint8).reshape(48, 64, 3)
     np.testing.assert_array_equal(shown, events_image(frame.image))
 
@@ -208,8 +213,11 @@ def test_a_window_shows_the_events_that_were_sent(graph, depth, camera):
         events = camera.events()
         sent.append(events)
         payload, base_ns = camera.encoder.encode(events)
-        publisher.publish(write_packet(Packet(
-            "evt3", 48, 64, payload, base_ns, 10**18 + camera.time_us * 1000, len(sent))))
+        publisher.publish(
+            write_packet(
+                Packet("evt3", 48, 64, payload, base_ns, 10**18 + camera.time_us * 1000, len(sent))
+            )
+        )
     graph.until(lambda: events_images)
     end_ns = _stamp_ns(events_images[0])
     every = Events.concatenate(sent)
@@ -233,8 +241,7 @@ def test_frame_windows_end_at_the_camera_frames(graph, depth, camera):
         graph.spin(0.002)
         if index in (19, 25):
             stamp = stamps[index == 25]
-            message = Image(height=48, width=64, encoding="mono8", step=64,
-                            data=bytes(48 * 64))
+            message = Image(height=48, width=64, encoding="mono8", step=64, data=bytes(48 * 64))
             message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, 10**9)
             frames.publish(message)
             graph.spin(0.02)
@@ -250,8 +257,12 @@ def test_a_sensor_of_1280_x_720_publishes_its_depth_reliably(graph, depth):
     encoder = create_encoder("evt3", 1280, 720)
     count = 4000
     t = np.linspace(1_000_000, 1_160_000, count).astype(np.int64) * 1000
-    events = Events(t, (np.arange(count) * 7 % 1280).astype(np.uint16),
-                    (np.arange(count) * 3 % 720).astype(np.uint16), np.ones(count, np.uint8))
+    events = Events(
+        t,
+        (np.arange(count) * 7 % 1280).astype(np.uint16),
+        (np.arange(count) * 3 % 720).astype(np.uint16),
+        np.ones(count, np.uint8),
+    )
     payload, _ = encoder.encode(events)
     packet = Packet("evt3", 720, 1280, payload, 0, 10**18, 1)
     publisher.publish(write_packet(packet))
@@ -283,9 +294,13 @@ def test_the_state_is_reset_on_request(graph, depth, camera):
         publisher.publish(write_packet(camera.packet()))
     graph.until(lambda: len(statuses) > before)
     assert values_of(statuses[before], "depth")["state_age"] == "1"
-    graph.until(lambda: any(
-        "reset.service" in values_of(item, ": windows")
-        for item in reports if any(s.name.endswith(": windows") for s in item.status)))
+    graph.until(
+        lambda: any(
+            "reset.service" in values_of(item, ": windows")
+            for item in reports
+            if any(s.name.endswith(": windows") for s in item.status)
+        )
+    )
 
 
 def test_a_clock_that_jumps_backward_resets_the_state(graph, depth):
@@ -329,8 +344,7 @@ def test_missing_weights_leave_the_node_unconfigured_with_the_sentence(graph, de
     node = depth(weights="")
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert "no weights: set 'weights'" in capfd.readouterr().err
-    assert node.set_parameters(
-        [Parameter("weights", value="/nowhere/vits.pth")])[0].successful
+    assert node.set_parameters([Parameter("weights", value="/nowhere/vits.pth")])[0].successful
     assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
     assert "/nowhere/vits.pth" in capfd.readouterr().err
     assert not any(t.name == "depth_worker" for t in threading.enumerate())
@@ -348,9 +362,12 @@ def test_diagnostics_report_rates_latencies_weights_and_the_clock(graph, depth, 
         graph.spin(0.005)
 
     def complete():
-        return reports and any(s.name.endswith(": windows") for s in reports[-1].status) and (
-            "latency_p95_ms" in values_of(reports[-1], ": windows")) and (
-            values_of(reports[-1], ": events")["events"] == str(60 * 200))
+        return (
+            reports
+            and any(s.name.endswith(": windows") for s in reports[-1].status)
+            and ("latency_p95_ms" in values_of(reports[-1], ": windows"))
+            and (values_of(reports[-1], ": events")["events"] == str(60 * 200))
+        )
 
     graph.until(complete)
     events = values_of(reports[-1], ": events")

@@ -32,7 +32,8 @@ class Scripted(LifecycleNode):
 
 
 @pytest.mark.parametrize(
-    "error", [ConfigurationError("no such device"), WeightsError("the file is cut")])
+    "error", [ConfigurationError("no such device"), WeightsError("the file is cut")]
+)
 def test_what_the_user_can_mend_fails_the_transition_with_its_sentence(graph, error, capfd):
     """A refusal logs its sentence and code and leaves the node unconfigured, without on_error."""
     node = graph.add(Scripted(error))

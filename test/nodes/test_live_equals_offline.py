@@ -19,19 +19,34 @@ from dae_ros.runtime.bag_runner import BagSelection, run_bag
 
 START_NS = 1_700_000_000_000_000_000
 PARAMETERS = DepthParameters(
-    weights="untrained:tiny", device="cpu", threads=1, overload="queue", orientation="depth",
-    scale=2.0, shift=1.0)
+    weights="untrained:tiny",
+    device="cpu",
+    threads=1,
+    overload="queue",
+    orientation="depth",
+    scale=2.0,
+    shift=1.0,
+)
 
 
 def write_recording(path, camera):
     """Write two seconds of events with a loss, a silence and a restart, and a calibration."""
     calibration = CameraInfo(
-        48, 64, "plumb_bob", (0.0,) * 5, (45.0, 0.0, 31.5, 0.0, 45.0, 23.5, 0.0, 0.0, 1.0),
+        48,
+        64,
+        "plumb_bob",
+        (0.0,) * 5,
+        (45.0, 0.0, 31.5, 0.0, 45.0, 23.5, 0.0, 0.0, 1.0),
         (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
-        (45.0, 0.0, 31.5, 0.0, 0.0, 45.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0))
+        (45.0, 0.0, 31.5, 0.0, 0.0, 45.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0),
+    )
     with BagWriter(path) as bag:
-        bag.write("/camera/camera_info", CAMERA_INFO, START_NS,
-                  write_camera_info(calibration, START_NS, "camera"))
+        bag.write(
+            "/camera/camera_info",
+            CAMERA_INFO,
+            START_NS,
+            write_camera_info(calibration, START_NS, "camera"),
+        )
         for index in range(400):
             if index == 100:
                 camera.packet()
@@ -39,16 +54,27 @@ def write_recording(path, camera):
                 camera.time_us += 300_000
             if index == 300:
                 camera.seq = 1
-            bag.write("/camera/events", EVENT_PACKET,
-                      START_NS + camera.time_us * 1000, write_packet(camera.packet()))
+            bag.write(
+                "/camera/events",
+                EVENT_PACKET,
+                START_NS + camera.time_us * 1000,
+                write_packet(camera.packet()),
+            )
 
 
 def test_live_equals_offline_for_every_window(graph, camera, tmp_path):
     """Depth, stamps and calibration of every window agree to the bit between both ways."""
     write_recording(tmp_path / "bag", camera)
     with open_recording(tmp_path / "bag") as recording:
-        run_bag(recording, PARAMETERS, tmp_path / "out", BagSelection(),
-                report=lambda _: None, note=lambda _: None, stopped=lambda: False)
+        run_bag(
+            recording,
+            PARAMETERS,
+            tmp_path / "out",
+            BagSelection(),
+            report=lambda _: None,
+            note=lambda _: None,
+            stopped=lambda: False,
+        )
     offline = {}
     with open_recording(tmp_path / "out" / "depth") as made:
         for message in made.messages():
@@ -59,10 +85,20 @@ def test_live_equals_offline_for_every_window(graph, camera, tmp_path):
     statuses = graph.listen(DiagnosticArray, "/depth/status")
     settings = tmp_path / "depth.yaml"
     settings.write_text("/**/depth:\n  ros__parameters:\n    threads: 1\n", encoding="utf-8")
-    plan = launch_plan({
-        "source": "bag", "bag": str(tmp_path / "bag"), "rate": "0.0", "weights": "untrained:tiny",
-        "device": "cpu", "orientation": "depth", "scale": "2.0", "shift": "1.0",
-        "params_file": str(settings), "camera_info": "/camera/camera_info"})
+    plan = launch_plan(
+        {
+            "source": "bag",
+            "bag": str(tmp_path / "bag"),
+            "rate": "0.0",
+            "weights": "untrained:tiny",
+            "device": "cpu",
+            "orientation": "depth",
+            "scale": "2.0",
+            "shift": "1.0",
+            "params_file": str(settings),
+            "camera_info": "/camera/camera_info",
+        }
+    )
     expected = offline["/depth/image"]
     assert len(expected) > 25
     with ProcessHarness(plan) as processes:
@@ -70,7 +106,8 @@ def test_live_equals_offline_for_every_window(graph, camera, tmp_path):
             graph.until(lambda: len(images) >= len(expected), 60.0)
         except AssertionError as error:
             raise AssertionError(
-                "\n".join(item.output for item in processes.running.values())) from error
+                "\n".join(item.output for item in processes.running.values())
+            ) from error
         assert processes["replay"].wait(10.0) == 0
         graph.spin(0.3)
     check_depth(images, statuses, tmp_path)

@@ -25,7 +25,10 @@ def node(tmp_path):
         with (tmp_path / "log").open("w", encoding="utf-8") as log:
             child = subprocess.Popen(
                 [sys.executable, "-u", "-m", f"dae_ros.nodes.{module}", "--ros-args", *arguments],
-                stdout=log, stderr=subprocess.STDOUT, env={**os.environ})
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ},
+            )
         started.append(child)
         return child
 

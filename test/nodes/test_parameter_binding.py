@@ -16,8 +16,12 @@ from dae_ros.parameters import DepthParameters, RecorderParameters, ReplayParame
 
 def make(graph, **overrides):
     """Return a node with parameter overrides, as from a file or the command line."""
-    return graph.add(Node("bound", parameter_overrides=[
-        Parameter(name, value=value) for name, value in overrides.items()]))
+    return graph.add(
+        Node(
+            "bound",
+            parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()],
+        )
+    )
 
 
 def test_overrides_and_defaults_make_one_value(graph):
@@ -65,10 +69,15 @@ def test_a_committed_change_reaches_the_node(graph, post_set):
     assert detect().post_set_callbacks, "the other branch needs an rclpy that has the callback"
     node, seen = make(graph, scale=1.0), []
     binding = ParameterBinding(
-        node, DepthParameters, locked=lambda: True, changed=seen.append,
-        features=Features(post_set_callbacks=post_set))
+        node,
+        DepthParameters,
+        locked=lambda: True,
+        changed=seen.append,
+        features=Features(post_set_callbacks=post_set),
+    )
     results = node.set_parameters_atomically(
-        [Parameter("color_near_m", value=1.0), Parameter("color_far_m", value=4.0)])
+        [Parameter("color_near_m", value=1.0), Parameter("color_far_m", value=4.0)]
+    )
     assert results.successful
     if not post_set:
         assert seen == []

@@ -16,8 +16,13 @@ PACKET = "event_camera_msgs/msg/EventPacket"
 
 def offer(**changes):
     """Return an offer of one reliable, volatile publisher."""
-    values = {"types": (PACKET,), "reliable": True, "transient_local": False,
-              "publishers": ("/camera",), **changes}
+    values = {
+        "types": (PACKET,),
+        "reliable": True,
+        "transient_local": False,
+        "publishers": ("/camera",),
+        **changes,
+    }
     return Offer(**values)
 
 
@@ -26,8 +31,12 @@ def subscribe(graph, **changes):
     received = []
     options = {"raw": False, "depth": 10, **changes}
     found = MatchedSubscription(
-        graph.peer, "events", [PACKET], lambda message, kind: received.append((message, kind)),
-        **options)
+        graph.peer,
+        "events",
+        [PACKET],
+        lambda message, kind: received.append((message, kind)),
+        **options,
+    )
     graph.peer.create_timer(0.05, found.refresh)
     return found, received
 

@@ -74,8 +74,13 @@ def write_bag(path, camera, count, *, period_ns=5_000_000, payload=None):
 def listen_raw(graph, topic, kind=EventPacket):
     """Collect serialized messages of a topic, keeping all."""
     received = []
-    graph.peer.create_subscription(kind, topic, received.append, QoSProfile(
-        history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE), raw=True)
+    graph.peer.create_subscription(
+        kind,
+        topic,
+        received.append,
+        QoSProfile(history=HistoryPolicy.KEEP_ALL, reliability=ReliabilityPolicy.RELIABLE),
+        raw=True,
+    )
     return received
 
 
@@ -89,8 +94,7 @@ def test_flat_out_every_message_arrives_in_order(graph, process, camera, tmp_pat
     """At rate 0 a reliable subscriber that keeps all receives each message once, byte for byte."""
     messages = write_bag(tmp_path / "bag", camera, 3000, payload=bytes(8000))
     received = listen_raw(graph, "/camera/events")
-    child = process("replay_node", "-r", "/events:=/camera/events", bag=tmp_path / "bag",
-                    rate=0.0)
+    child = process("replay_node", "-r", "/events:=/camera/events", bag=tmp_path / "bag", rate=0.0)
     assert finish(graph, child) == 0, output_of(child)
     graph.until(lambda: len(received) >= len(messages))
     assert [bytes(data) for data in received] == messages
@@ -102,7 +106,8 @@ def test_real_time_is_kept_and_the_clock_runs_with_the_messages(graph, process, 
     write_bag(tmp_path / "bag", camera, 101)
     arrivals = []
     graph.peer.create_subscription(
-        EventPacket, "/events", lambda _: arrivals.append(time.monotonic()), 1000)
+        EventPacket, "/events", lambda _: arrivals.append(time.monotonic()), 1000
+    )
     clock = graph.listen(Clock, "/clock")
     child = process("replay_node", bag=tmp_path / "bag", rate=2.0, clock_hz=200.0)
     assert finish(graph, child) == 0, output_of(child)
@@ -122,41 +127,62 @@ def test_a_ros1_recording_with_the_names_of_mvsec_is_played(graph, process, came
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     types = get_typestore(Stores.ROS1_NOETIC)
-    types.register(get_types_from_msg(
-        "uint16 x\nuint16 y\ntime ts\nbool polarity", "dvs_msgs/msg/Event"))
-    types.register(get_types_from_msg(
-        "Header header\nuint32 height\nuint32 width\ndvs_msgs/Event[] events",
-        "dvs_msgs/msg/EventArray"))
+    types.register(
+        get_types_from_msg("uint16 x\nuint16 y\ntime ts\nbool polarity", "dvs_msgs/msg/Event")
+    )
+    types.register(
+        get_types_from_msg(
+            "Header header\nuint32 height\nuint32 width\ndvs_msgs/Event[] events",
+            "dvs_msgs/msg/EventArray",
+        )
+    )
     types.register(get_types_from_msg("float64 x", "visensor_node/msg/visensor_imu"))
     kinds = types.types
     expected = []
     with Writer(tmp_path / "mvsec.bag") as bag:
         events_topic = bag.add_connection(
-            "/davis/left/events", "dvs_msgs/msg/EventArray", typestore=types)
+            "/davis/left/events", "dvs_msgs/msg/EventArray", typestore=types
+        )
         odd = bag.add_connection(
-            "/visensor/cust_imu", "visensor_node/msg/visensor_imu", typestore=types)
+            "/visensor/cust_imu", "visensor_node/msg/visensor_imu", typestore=types
+        )
         for index in range(5):
             events = camera.events()
             stamp = kinds["builtin_interfaces/msg/Time"](sec=9, nanosec=index)
             header = kinds["std_msgs/msg/Header"](seq=index, stamp=stamp, frame_id="")
-            found = [kinds["dvs_msgs/msg/Event"](
-                x=int(x), y=int(y), polarity=bool(p),
-                ts=kinds["builtin_interfaces/msg/Time"](*divmod(int(t), 10**9)))
-                for t, x, y, p in zip(events.t, events.x, events.y, events.p, strict=True)]
+            found = [
+                kinds["dvs_msgs/msg/Event"](
+                    x=int(x),
+                    y=int(y),
+                    polarity=bool(p),
+                    ts=kinds["builtin_interfaces/msg/Time"](*divmod(int(t), 10**9)),
+                )
+                for t, x, y, p in zip(events.t, events.x, events.y, events.p, strict=True)
+            ]
             message = kinds["dvs_msgs/msg/EventArray"](
-                header=header, height=48, width=64, events=found)
-            bag.write(events_topic, START_NS + index,
-                      types.serialize_ros1(message, "dvs_msgs/msg/EventArray"))
-            bag.write(odd, START_NS + index, types.serialize_ros1(
-                kinds["visensor_node/msg/visensor_imu"](x=1.0), "visensor_node/msg/visensor_imu"))
+                header=header, height=48, width=64, events=found
+            )
+            bag.write(
+                events_topic,
+                START_NS + index,
+                types.serialize_ros1(message, "dvs_msgs/msg/EventArray"),
+            )
+            bag.write(
+                odd,
+                START_NS + index,
+                types.serialize_ros1(
+                    kinds["visensor_node/msg/visensor_imu"](x=1.0), "visensor_node/msg/visensor_imu"
+                ),
+            )
             expected.append(write_event_array(events, 48, 64, 9 * 10**9 + index, ""))
     received = listen_raw(graph, "/davis/left/events", EventArray)
     child = process("replay_node", bag=tmp_path / "mvsec.bag", rate=0.0)
     assert finish(graph, child) == 0, output_of(child)
     graph.until(lambda: len(received) >= 5)
     # DDS pads a message to whole words of four bytes.
-    assert [bytes(data)[:len(sent)] for data, sent in zip(received, expected, strict=True)] == (
-        expected)
+    assert [bytes(data)[: len(sent)] for data, sent in zip(received, expected, strict=True)] == (
+        expected
+    )
     assert all(len(data) - len(sent) < 4 for data, sent in zip(received, expected, strict=True))
     assert "not played: /visensor/cust_imu" in output_of(child)
     assert "'visensor_node'" in output_of(child)
@@ -191,14 +217,14 @@ def test_a_cut_recording_is_played_to_its_cut(graph, process, camera, tmp_path):
     """Everything before the cut arrives; then the replay ends with 1 and says where it was cut."""
     messages = write_bag(tmp_path / "bag", camera, 300, payload=bytes(8000))
     whole = (tmp_path / "bag" / "bag.mcap").read_bytes()
-    (tmp_path / "cut.mcap").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "cut.mcap").write_bytes(whole[: len(whole) // 2])
     received = listen_raw(graph, "/events")
     child = process("replay_node", bag=tmp_path / "cut.mcap", rate=0.0)
     assert finish(graph, child) == 1
     graph.spin(0.3)
     found = [bytes(data) for data in received]
     assert 100 < len(found) < 200
-    assert found == messages[:len(found)]
+    assert found == messages[: len(found)]
     assert "[recording]" in output_of(child)
 
 
@@ -256,8 +282,14 @@ def test_two_million_events_per_second_of_dvs_msgs_all_arrive(
         for index in range(100):
             camera.count, camera.time_us = 20_000, 1_000_000 + index * 10_000
             events = dataclasses.replace(camera.events())
-            bag.write("/events", EVENT_ARRAY, START_NS + index * 10_000_000, write_event_array(
-                events, 48, 64, int(events.t[-1]), f"camera_{random.integers(10)}"))
+            bag.write(
+                "/events",
+                EVENT_ARRAY,
+                START_NS + index * 10_000_000,
+                write_event_array(
+                    events, 48, 64, int(events.t[-1]), f"camera_{random.integers(10)}"
+                ),
+            )
     node = depth(overload="latest")
     node.trigger_configure()
     node.trigger_activate()

@@ -34,16 +34,23 @@ SMALL = {"height": 48, "width": 64, "duration_s": 0.5, "rate": 100.0}
 
 def start(graph: Any, **changes: object) -> SimulatorNode:
     values = {**SMALL, **changes}
-    return graph.add(SimulatorNode(
-        cli_args=["--ros-args"],
-        parameter_overrides=[Parameter(name, value=value) for name, value in values.items()]))
+    return graph.add(
+        SimulatorNode(
+            cli_args=["--ros-args"],
+            parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
+        )
+    )
 
 
 def listen_raw(graph: Any, kind: type, topic: str) -> list[bytes]:
     received: list[bytes] = []
     graph.peer.create_subscription(
-        kind, topic, received.append,
-        QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE), raw=True)
+        kind,
+        topic,
+        received.append,
+        QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE),
+        raw=True,
+    )
     return received
 
 
@@ -60,8 +67,9 @@ def test_what_arrives_equals_the_offline_run(graph: Any, encoding: str) -> None:
     assert node.exit_code == 0
     graph.spin(0.1)
 
-    simulation = Simulation(SimulatorParameters(
-        height=48, width=64, duration_s=0.5, encoding=encoding))
+    simulation = Simulation(
+        SimulatorParameters(height=48, width=64, duration_s=0.5, encoding=encoding)
+    )
     expected = list(simulation.run())
     expected_events = Events.concatenate(list(simulation.events()))
     type_name = f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
@@ -120,9 +128,23 @@ def test_it_runs_no_faster_than_its_rate(graph: Any) -> None:
 def test_the_process_ends_cleanly_on_a_signal(wanted: signal.Signals) -> None:
     """An endless simulation stops on SIGINT or SIGTERM with exit code 0 and no traceback."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dae_ros.nodes.simulator_node", "--ros-args", "-p", "height:=48",
-         "-p", "width:=64", "-p", "wait_subscribers:=0"],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        [
+            sys.executable,
+            "-m",
+            "dae_ros.nodes.simulator_node",
+            "--ros-args",
+            "-p",
+            "height:=48",
+            "-p",
+            "width:=64",
+            "-p",
+            "wait_subscribers:=0",
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         assert "simulating the room" in process.stdout.readline()
@@ -138,6 +160,11 @@ def test_a_bad_parameter_ends_the_process_with_a_sentence() -> None:
     """An unknown scene is refused before anything is published, exit code 1."""
     done = subprocess.run(
         [sys.executable, "-m", "dae_ros.nodes.simulator_node", "--ros-args", "-p", "scene:=moon"],
-        cwd=ROOT, capture_output=True, text=True, timeout=60.0, check=False)
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60.0,
+        check=False,
+    )
     assert done.returncode == 1
     assert "'scene' must be one of room, corridor, not 'moon'" in done.stderr

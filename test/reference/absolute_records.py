@@ -1,7 +1,5 @@
 """`mono`, `libcaer`, `libcaer_cmp` and the event arrays, record by record with `struct`."""
 
-
-
 from __future__ import annotations
 
 import struct

@@ -36,6 +36,15 @@ def test_vector():
     shape = np.zeros((1, 1), np.float32)
     memory = shape.copy()
     last = np.full((1, 1), -1000)
-    found = step(shape, shape + np.float32(0.5), memory, shape + np.float32(0.2),
-                 shape + np.float32(0.2), last, 1, 0, 100)
+    found = step(
+        shape,
+        shape + np.float32(0.5),
+        memory,
+        shape + np.float32(0.2),
+        shape + np.float32(0.2),
+        last,
+        1,
+        0,
+        100,
+    )
     return found, float(memory[0, 0])

@@ -1,7 +1,5 @@
 """EVT 2.0 and EVT 2.1 word by word, after the formats' descriptions and `docs/time.md`."""
 
-
-
 from __future__ import annotations
 
 from test.reference.decoded import TOLERANCE_NS, Decoded, Stream

@@ -1,7 +1,5 @@
 """EVT 3.0 word by word, after the format's description and the table in `docs/time.md`."""
 
-
-
 from __future__ import annotations
 
 from test.reference.decoded import TOLERANCE_NS, Decoded, Stream

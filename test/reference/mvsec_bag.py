@@ -15,12 +15,19 @@ START_NS = 1_500_000_000_123_456_789
 PACKET_NS = 10_000_000
 
 ROS1 = get_typestore(Stores.ROS1_NOETIC)
-ROS1.register(get_types_from_msg(
-    "uint16 x\nuint16 y\ntime ts\nbool polarity\n", "dvs_msgs/msg/Event"))
-ROS1.register(get_types_from_msg(
-    "Header header\nuint32 height\nuint32 width\nEvent[] events\n", "dvs_msgs/msg/EventArray"))
-ROS1.register(get_types_from_msg(
-    "Header header\nfloat64 baro\nuint8[3] flags\n", "visensor_node/msg/visensor_imu"))
+ROS1.register(
+    get_types_from_msg("uint16 x\nuint16 y\ntime ts\nbool polarity\n", "dvs_msgs/msg/Event")
+)
+ROS1.register(
+    get_types_from_msg(
+        "Header header\nuint32 height\nuint32 width\nEvent[] events\n", "dvs_msgs/msg/EventArray"
+    )
+)
+ROS1.register(
+    get_types_from_msg(
+        "Header header\nfloat64 baro\nuint8[3] flags\n", "visensor_node/msg/visensor_imu"
+    )
+)
 
 
 @dataclass
@@ -38,8 +45,12 @@ class Written:
 
 
 def event_array_bytes(
-    events: list[tuple[int, int, int, int]], seq: int, stamp_ns: int, frame_id: str = "",
-    height: int = HEIGHT, width: int = WIDTH,
+    events: list[tuple[int, int, int, int]],
+    seq: int,
+    stamp_ns: int,
+    frame_id: str = "",
+    height: int = HEIGHT,
+    width: int = WIDTH,
 ) -> bytes:
     """Serialize one dvs_msgs/EventArray as ROS 1 does, field by field."""
     name = frame_id.encode()
@@ -61,28 +72,46 @@ def _header(stamp_ns: int):
 def image_bytes(image: np.ndarray, stamp_ns: int, encoding: str) -> bytes:
     """Serialize a sensor_msgs/Image as ROS 1 does."""
     message = ROS1.types["sensor_msgs/msg/Image"](
-        header=_header(stamp_ns), height=image.shape[0], width=image.shape[1], encoding=encoding,
-        is_bigendian=0, step=image.strides[0], data=image.reshape(-1).view(np.uint8))
+        header=_header(stamp_ns),
+        height=image.shape[0],
+        width=image.shape[1],
+        encoding=encoding,
+        is_bigendian=0,
+        step=image.strides[0],
+        data=image.reshape(-1).view(np.uint8),
+    )
     return bytes(ROS1.serialize_ros1(message, "sensor_msgs/msg/Image"))
 
 
 def camera_info_bytes(stamp_ns: int) -> bytes:
     """Serialize a sensor_msgs/CameraInfo as ROS 1 does."""
     region = ROS1.types["sensor_msgs/msg/RegionOfInterest"](
-        x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+        x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+    )
     message = ROS1.types["sensor_msgs/msg/CameraInfo"](
-        header=_header(stamp_ns), height=HEIGHT, width=WIDTH, distortion_model="equidistant",
+        header=_header(stamp_ns),
+        height=HEIGHT,
+        width=WIDTH,
+        distortion_model="equidistant",
         D=np.array([0.1, 0.2, 0.3, 0.4]),
         K=np.array([22.0, 0, 17, 0, 22.5, 13, 0, 0, 1]),
         R=np.array([1.0, 0, 0, 0, 1, 0, 0, 0, 1]),
         P=np.array([22.0, 0, 17, 0, 0, 22.5, 13, 0, 0, 0, 1, 0]),
-        binning_x=0, binning_y=0, roi=region)
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )
     return bytes(ROS1.serialize_ros1(message, "sensor_msgs/msg/CameraInfo"))
 
 
 def write_data_bag(
-    path: Path, *, arrays: int = 30, events_per_array: int = 200, seed: int = 0,
-    compression: str | None = None, right: bool = True,
+    path: Path,
+    *,
+    arrays: int = 30,
+    events_per_array: int = 200,
+    seed: int = 0,
+    compression: str | None = None,
+    right: bool = True,
 ) -> Written:
     """Write events, frames and calibration; a frame every three arrays."""
     random = np.random.default_rng(seed)
@@ -91,6 +120,7 @@ def write_data_bag(
     if compression:
         writer.set_compression(Writer.CompressionFormat[compression])
     with writer:
+
         def add(topic: str, kind: str):
             return writer.add_connection(topic, kind, typestore=ROS1)
 
@@ -103,8 +133,12 @@ def write_data_bag(
             begin_ns = START_NS + number * PACKET_NS
             times = np.sort(random.integers(begin_ns, begin_ns + PACKET_NS, events_per_array))
             events = [
-                (int(t), int(random.integers(WIDTH)), int(random.integers(HEIGHT)),
-                 int(random.integers(2)))
+                (
+                    int(t),
+                    int(random.integers(WIDTH)),
+                    int(random.integers(HEIGHT)),
+                    int(random.integers(2)),
+                )
                 for t in times
             ]
             # Recorded a little after the last event, as a driver on a busy machine does.
@@ -120,7 +154,8 @@ def write_data_bag(
                 writer.write(image, record_ns + 1, image_bytes(picture, begin_ns, "mono8"))
                 writer.write(info, record_ns + 1, camera_info_bytes(begin_ns))
         message = ROS1.types["visensor_node/msg/visensor_imu"](
-            header=_header(START_NS), baro=1.5, flags=np.array([1, 2, 3], np.uint8))
+            header=_header(START_NS), baro=1.5, flags=np.array([1, 2, 3], np.uint8)
+        )
         data = ROS1.serialize_ros1(message, "visensor_node/msg/visensor_imu")
         writer.write(imu, START_NS + PACKET_NS, bytes(data))
     return written
@@ -131,7 +166,8 @@ def write_truth_bag(path: Path, *, images: int = 4) -> Written:
     written = Written()
     with Writer(path) as writer:
         topic = writer.add_connection(
-            "/davis/left/depth_image_raw", "sensor_msgs/msg/Image", typestore=ROS1)
+            "/davis/left/depth_image_raw", "sensor_msgs/msg/Image", typestore=ROS1
+        )
         for number in range(images):
             stamp_ns = START_NS + number * 5 * PACKET_NS
             depth = np.full((HEIGHT, WIDTH), 1.5 + number, np.float32)

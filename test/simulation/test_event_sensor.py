@@ -15,8 +15,14 @@ SHAPE = (9, 11)
 
 
 def make_sensor(radiance: np.ndarray, **changes: float) -> EventSensor:
-    settings = {"contrast_threshold": 0.2, "threshold_spread": 0.1, "refractory_us": 1,
-                "noise_hz": 0.0, "seed": 4, **changes}
+    settings = {
+        "contrast_threshold": 0.2,
+        "threshold_spread": 0.1,
+        "refractory_us": 1,
+        "noise_hz": 0.0,
+        "seed": 4,
+        **changes,
+    }
     return EventSensor(radiance, 1000, **settings)
 
 
@@ -44,8 +50,16 @@ def test_events_equal_the_twin(refractory_us: int) -> None:
     for before, after in itertools.pairwise(pictures):
         end_us = time_us + int(random.integers(50, 900))
         expected = event_pixels.step(
-            log_of(before), log_of(after), memory, sensor.on_threshold, sensor.off_threshold,
-            last, refractory_us, time_us, end_us)
+            log_of(before),
+            log_of(after),
+            memory,
+            sensor.on_threshold,
+            sensor.off_threshold,
+            last,
+            refractory_us,
+            time_us,
+            end_us,
+        )
         events = sensor.expose(after, end_us)
         found = list(zip(events.t // 1000, events.y, events.x, events.p, strict=True))
         assert found == expected
@@ -63,8 +77,11 @@ def test_events_and_thresholds_rebuild_the_change() -> None:
     for time_us in range(2000, 9000, 1000):
         picture = random.uniform(0.02, 1.0, SHAPE).astype(np.float32)
         events = sensor.expose(picture, time_us)
-        change = np.where(events.p == 1, sensor.on_threshold[events.y, events.x],
-                          -sensor.off_threshold[events.y, events.x])
+        change = np.where(
+            events.p == 1,
+            sensor.on_threshold[events.y, events.x],
+            -sensor.off_threshold[events.y, events.x],
+        )
         np.add.at(rebuilt, (events.y, events.x), change)
         error = log_of(picture) - rebuilt
         assert (error < sensor.on_threshold + 1e-5).all()
@@ -73,9 +90,10 @@ def test_events_and_thresholds_rebuild_the_change() -> None:
 
 def test_a_brightening_pixel_is_on_and_a_darkening_one_off() -> None:
     """A bright edge that moves right makes ON events ahead and OFF events behind it."""
+
     def bar(left: int) -> np.ndarray:
         picture = np.full((4, 20), 0.1, np.float32)
-        picture[:, left:left + 5] = 0.8
+        picture[:, left : left + 5] = 0.8
         return picture
 
     sensor = make_sensor(bar(5))
@@ -129,8 +147,10 @@ def test_the_refractory_period_holds_between_events_of_a_pixel() -> None:
     """No pixel fires twice within the refractory period, noise included."""
     random = np.random.default_rng(2)
     sensor = make_sensor(np.full(SHAPE, 0.3, np.float32), refractory_us=300, noise_hz=200.0)
-    parts = [sensor.expose(random.uniform(0.0, 1.0, SHAPE).astype(np.float32), 1000 + 700 * k)
-             for k in range(1, 60)]
+    parts = [
+        sensor.expose(random.uniform(0.0, 1.0, SHAPE).astype(np.float32), 1000 + 700 * k)
+        for k in range(1, 60)
+    ]
     events = Events.concatenate(parts)
     pixel = events.y.astype(int) * SHAPE[1] + events.x
     for index in range(SHAPE[0] * SHAPE[1]):

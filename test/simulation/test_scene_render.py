@@ -25,9 +25,20 @@ def world(request: pytest.FixtureRequest) -> tuple[Scene, Trajectory]:
 
 def wall(distance: float, normal: tuple[float, float, float] = (-1.0, 0.0, 0.0)) -> Scene:
     """A wall of 40 x 40 m whose centre is ahead of the origin."""
-    return Scene.build([rectangle(
-        np.array([distance, 0.0, 0.0]), np.array(normal), -UP, 40.0, 40.0, "bricks", 1.0,
-    )], 0)
+    return Scene.build(
+        [
+            rectangle(
+                np.array([distance, 0.0, 0.0]),
+                np.array(normal),
+                -UP,
+                40.0,
+                40.0,
+                "bricks",
+                1.0,
+            )
+        ],
+        0,
+    )
 
 
 def test_depth_of_a_wall_is_its_distance() -> None:
@@ -46,16 +57,17 @@ def test_depth_of_a_slanted_wall_follows_its_plane() -> None:
     right = (np.arange(56) - CAMERA.cx) / CAMERA.fx
     # The ray of a column is (1, -right, .) in the world; n . (3, 0, 0) = -3 cos.
     expected = 3.0 * np.cos(turn) / (np.cos(turn) + np.sin(turn) * right)
-    np.testing.assert_allclose(
-        renderer.depth(), np.broadcast_to(expected, (40, 56)), rtol=1e-6)
+    np.testing.assert_allclose(renderer.depth(), np.broadcast_to(expected, (40, 56)), rtol=1e-6)
 
 
 def test_a_rectangle_hides_what_is_behind_it_and_nothing_more() -> None:
     """The nearer of two walls covers exactly the pixels whose rays meet it."""
-    front = rectangle(np.array([2.0, 0.0, 0.0]), -np.array([1.0, 0.0, 0.0]), -UP, 0.5, 0.3,
-                      "crate", 0.0)
-    back = rectangle(np.array([4.0, 0.0, 0.0]), -np.array([1.0, 0.0, 0.0]), -UP, 40.0, 40.0,
-                     "plaster", 1.0)
+    front = rectangle(
+        np.array([2.0, 0.0, 0.0]), -np.array([1.0, 0.0, 0.0]), -UP, 0.5, 0.3, "crate", 0.0
+    )
+    back = rectangle(
+        np.array([4.0, 0.0, 0.0]), -np.array([1.0, 0.0, 0.0]), -UP, 40.0, 40.0, "plaster", 1.0
+    )
     renderer = Renderer(Scene.build([back, front], 0), CAMERA)
     renderer.look(Trajectory.still((0.0, 0.0, 0.0)).pose(0))
     column = np.abs(np.arange(56) - CAMERA.cx) * 2.0 / CAMERA.fx <= 0.25
@@ -81,8 +93,18 @@ def test_depth_equals_ray_casting(world: tuple[Scene, Trajectory]) -> None:
         pose = trajectory.pose(time_s * 1_000_000_000)
         renderer.look(pose)
         expected, _ = cast(
-            scene.corner, scene.right, scene.down, pose.rotation, pose.position, camera.fx,
-            camera.fy, camera.cx, camera.cy, 9, 12)
+            scene.corner,
+            scene.right,
+            scene.down,
+            pose.rotation,
+            pose.position,
+            camera.fx,
+            camera.fy,
+            camera.cx,
+            camera.cy,
+            9,
+            12,
+        )
         np.testing.assert_allclose(renderer.depth(), expected, rtol=1e-6)
 
 
@@ -106,16 +128,16 @@ def test_greatest_flow_is_the_motion_of_points(world: tuple[Scene, Trajectory]) 
         pose = trajectory.pose(time_ns)
         renderer.look(pose)
         row, column = np.mgrid[0:40:4, 0:56:4]
-        ray = np.stack([(column - CAMERA.cx) / CAMERA.fx, (row - CAMERA.cy) / CAMERA.fy,
-                        np.ones(row.shape)])
+        ray = np.stack(
+            [(column - CAMERA.cx) / CAMERA.fx, (row - CAMERA.cy) / CAMERA.fy, np.ones(row.shape)]
+        )
         depth = renderer.depth().astype(np.float64)[::4, ::4]
         points = np.einsum("ij,jhw->ihw", pose.rotation, ray * depth)
         points += pose.position[:, None, None]
         seen = []
         for near in (time_ns - half_ns, time_ns + half_ns):
             other = trajectory.pose(near)
-            local = np.einsum("ji,jhw->ihw", other.rotation,
-                              points - other.position[:, None, None])
+            local = np.einsum("ji,jhw->ihw", other.rotation, points - other.position[:, None, None])
             seen.append(local[:2] / local[2] * np.array([CAMERA.fx, CAMERA.fy])[:, None, None])
         flow = np.hypot(*(seen[1] - seen[0])) / (2e-9 * half_ns)
         assert renderer.greatest_flow(pose) == pytest.approx(flow.max(), rel=1e-4)
@@ -124,23 +146,42 @@ def test_greatest_flow_is_the_motion_of_points(world: tuple[Scene, Trajectory]) 
 def test_radiance_samples_the_texture_where_the_ray_meets_it() -> None:
     """A wall at one texel per pixel shows the texture itself, shifted and shaded."""
     period = texture.SIZE * 2.0 / CAMERA.fx
-    scene = Scene.build([rectangle(
-        np.array([2.0, 0.0, 0.0]), np.array([-1.0, 0.0, 0.0]), -UP, period, period, "books",
-        period)], 5)
+    scene = Scene.build(
+        [
+            rectangle(
+                np.array([2.0, 0.0, 0.0]),
+                np.array([-1.0, 0.0, 0.0]),
+                -UP,
+                period,
+                period,
+                "books",
+                period,
+            )
+        ],
+        5,
+    )
     renderer = Renderer(scene, CAMERA)
     renderer.look(Trajectory.still((0.0, 0.0, 0.0)).pose(0))
     image = texture.draw("books", 5)
     # The optical axis meets the middle of the texture, between texels 255 and 256.
     top, left = texture.SIZE // 2 - 20, texture.SIZE // 2 - 28
-    expected = image[top:top + 40, left:left + 56] * scene.shade[0]
+    expected = image[top : top + 40, left : left + 56] * scene.shade[0]
     np.testing.assert_allclose(renderer.radiance(), expected, atol=2e-5)
 
 
 def test_a_far_texture_shows_its_mean() -> None:
     """Far away a texture does not alias: it fades to its mean albedo."""
     scene = wall(3000.0)
-    scene = Scene(scene.corner * 1.0, scene.right * 1000, scene.down * 1000, scene.texels * 1000,
-                  scene.offset, scene.texture, scene.shade, scene.pyramids)
+    scene = Scene(
+        scene.corner * 1.0,
+        scene.right * 1000,
+        scene.down * 1000,
+        scene.texels * 1000,
+        scene.offset,
+        scene.texture,
+        scene.shade,
+        scene.pyramids,
+    )
     scene.corner[:] = (3000.0, 20000.0, 20000.0)
     renderer = Renderer(scene, CAMERA)
     renderer.look(Trajectory.still((0.0, 0.0, 0.0)).pose(0))
@@ -150,10 +191,12 @@ def test_a_far_texture_shows_its_mean() -> None:
 
 def test_edges_move_through_pixels() -> None:
     """While a silhouette crosses a pixel its radiance takes values between the two sides."""
-    front = rectangle(np.array([2.0, 1.0, 0.0]), -np.array([1.0, 0.0, 0.0]), -UP, 2.0, 8.0,
-                      "lamp", 0.0)
-    back = rectangle(np.array([4.0, 0.0, 0.0]), -np.array([1.0, 0.0, 0.0]), -UP, 40.0, 40.0,
-                     "fabric", 1e5)
+    front = rectangle(
+        np.array([2.0, 1.0, 0.0]), -np.array([1.0, 0.0, 0.0]), -UP, 2.0, 8.0, "lamp", 0.0
+    )
+    back = rectangle(
+        np.array([4.0, 0.0, 0.0]), -np.array([1.0, 0.0, 0.0]), -UP, 40.0, 40.0, "fabric", 1e5
+    )
     renderer = Renderer(Scene.build([back, front], 0), CAMERA)
     values = set()
     for shift in np.linspace(0.0, 2.0 / CAMERA.fx, 17):

@@ -71,11 +71,11 @@ def test_stamps_rise_and_rates_hold(scene: Scene) -> None:
     truths = [item for item in items if isinstance(item, DepthTruth)]
     packets = [item for item in items if isinstance(item, EventPacket)]
     # The frame at 400 ms would be exposed until 405 ms.
-    assert [frame.stamp_ns - START_NS for frame in frames] == [
-        40_000_000 * k for k in range(1, 10)]
+    assert [frame.stamp_ns - START_NS for frame in frames] == [40_000_000 * k for k in range(1, 10)]
     assert [frame.exposure_ns for frame in frames] == [10_000_000] * 9
     assert [truth.stamp_ns - START_NS for truth in truths] == [
-        round(k * 1e6 / 30.0) * 1000 for k in range(13)]
+        round(k * 1e6 / 30.0) * 1000 for k in range(13)
+    ]
     assert 20 < len(packets) <= 80
 
 
@@ -143,12 +143,20 @@ def digest_of_seed(seed: int) -> str:
 
 def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
     """A process with other thread settings gives the same bytes; another seed gives others."""
-    program = (f"import runpy; print(runpy.run_path({str(Path(__file__))!r})"
-               "['digest_of_seed'](1))")
+    program = f"import runpy; print(runpy.run_path({str(Path(__file__))!r})['digest_of_seed'](1))"
     done = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_NUM_THREADS": "2",
-             "OMP_NUM_THREADS": "2"})
+        [sys.executable, "-c", program],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "NUMBA_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": "2",
+        },
+    )
     assert done.stdout.split() == [digest_of_seed(1)]
     assert done.stdout.split() != [digest_of_seed(2)]
 

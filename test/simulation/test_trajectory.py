@@ -23,8 +23,7 @@ def test_twist_is_the_derivative_of_the_pose(make: Callable[[int], Trajectory]) 
         linear = pose.rotation.T @ (late.position - early.position) / seconds
         np.testing.assert_allclose(pose.linear, linear, atol=1e-5)
         turn = pose.rotation.T @ (late.rotation - early.rotation) / seconds
-        np.testing.assert_allclose(
-            pose.angular, [turn[2, 1], turn[0, 2], turn[1, 0]], atol=1e-5)
+        np.testing.assert_allclose(pose.angular, [turn[2, 1], turn[0, 2], turn[1, 0]], atol=1e-5)
         np.testing.assert_allclose(pose.rotation.T @ pose.rotation, np.eye(3), atol=1e-12)
 
 
@@ -39,6 +38,5 @@ def test_optical_axes_of_a_level_camera() -> None:
 def test_seeds_give_different_paths() -> None:
     """A seed always gives its own path, and another seed another one."""
     pose = room_trajectory(1).pose(5_000_000_000)
-    np.testing.assert_array_equal(
-        pose.position, room_trajectory(1).pose(5_000_000_000).position)
+    np.testing.assert_array_equal(pose.position, room_trajectory(1).pose(5_000_000_000).position)
     assert np.abs(pose.position - room_trajectory(2).pose(5_000_000_000).position).max() > 0.01
