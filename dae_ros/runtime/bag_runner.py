@@ -28,7 +28,7 @@ from dae_ros.bags.topics import (
     require_topic,
 )
 from dae_ros.bags.writer import BagWriter
-from dae_ros.errors import ConfigurationError, PacketError, RecordingError
+from dae_ros.errors import ConfigurationError, DaeError, PacketError, RecordingError
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.estimator import create_estimator
@@ -186,7 +186,9 @@ class _BagRun:
             )
         self._unreadable: Counter[str] = Counter()
         self._camera = self._calibration()
-        self._pipeline = DepthPipeline(parameters, create_estimator(parameters))
+        self._explained: set[str] = set()
+        self._pipeline = DepthPipeline(
+            parameters, create_estimator(parameters), on_packet_error=self._explain)
         self._start_ns, self._stop_ns = self._limits()
 
     def _limits(self) -> tuple[int, int | None]:
@@ -297,8 +299,13 @@ class _BagRun:
                 self._pipeline.add_frame(frame)
         except (PacketError, RecordingError) as error:
             self._unreadable[error.code] += 1
-            if self._unreadable[error.code] == 1:
-                self._note(f"{error} (further ones are only counted)")
+            self._explain(error)
+
+    def _explain(self, error: DaeError) -> None:
+        """Tell the user about the first error of each kind; the summary counts all of them."""
+        if error.code not in self._explained:
+            self._explained.add(error.code)
+            self._note(f"{error} (further ones are only counted)")
 
     def _write(self, frame: DepthFrame, bag: BagWriter) -> None:
         image = write_image(frame.depth, frame.stamp_ns, frame.frame_id)

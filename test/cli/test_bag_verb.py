@@ -12,8 +12,12 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag1 import Writer
 
+from dae_ros.bags.message_types import EVENT_PACKET
+from dae_ros.bags.writer import BagWriter
 from dae_ros.cli import main as command_line
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.events.cdr import write_packet
+from dae_ros.events.packet import EventPacket
 from test.reference.mvsec_bag import (
     HEIGHT,
     PACKET_NS,
@@ -279,6 +283,20 @@ def test_damaged_messages_are_counted_and_passed_over(tmp_path, capsys):
     assert summary["unreadable_messages"] == {"malformed_packet": 3}
     assert summary["events"] == 37 * 50
     assert "further ones are only counted" in capsys.readouterr().err
+
+
+def test_an_unknown_encoding_is_explained(tmp_path, capsys):
+    """Packets that no decoder reads are counted, and the first one is explained."""
+    with BagWriter(tmp_path / "bag") as bag:
+        for number in range(3):
+            packet = EventPacket("evt9", 26, 34, b"1234", 0, number, number)
+            bag.write("/events", EVENT_PACKET, number, write_packet(packet))
+    assert run(tmp_path / "bag", "--out", tmp_path / "out") == 0
+    assert summary_of(tmp_path / "out")["errors"] == {"unsupported_encoding": 3}
+    assert summary_of(tmp_path / "out")["windows"]["stepped"] == 0
+    printed = capsys.readouterr()
+    assert printed.err.count("evt9") == 1
+    assert "0 windows" in printed.out
 
 
 def test_help_teaches_with_examples(capsys):
