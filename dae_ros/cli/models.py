@@ -154,6 +154,7 @@ def _inspect(weights: str) -> None:
 
     loaded = load_weights(weights)
     config, meaning = loaded.config, loaded.meaning
+    expected = config.input_format
     parameters = sum(weight.numel() for weight in loaded.network.parameters())
     to_metres = (
         f"{meaning.metres_scale} p + {meaning.metres_shift}"
@@ -167,11 +168,14 @@ def _inspect(weights: str) -> None:
         "file": str(loaded.path) if loaded.path else "none",
         "sha256": loaded.digest,
         "network": type(loaded.network).__name__,
-        "encoder": config.encoder,
-        "recurrence": config.recurrence or "none",
-        "activation": config.activation + (" (inverted)" if config.inv_prediction else ""),
+        **config.summary(),
         "parameters": f"{parameters:,}",
-        "input at least": f"{config.input_height} rows x {config.input_width} columns",
+        "input": f"{expected.channels} channels, "
+        + (
+            "{} rows x {} columns at least".format(*expected.at_least)
+            if expected.at_least
+            else "of the sensor's size"
+        ),
         "event encoder": meaning.event_encoder,
         "orientation": meaning.orientation,
         "scale": meaning.scale,

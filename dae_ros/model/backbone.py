@@ -97,6 +97,7 @@ class VisionTransformer(nn.Module):
     Attributes:
         channels: channels of the four maps.
         strides: px of the image per cell of the four maps; here all 14.
+        multiple: what both sides of the image must be multiples of, in px.
     """
 
     def __init__(self, size: TransformerSize) -> None:
@@ -104,6 +105,7 @@ class VisionTransformer(nn.Module):
         self.size = size
         self.channels = (size.width,) * 4
         self.strides = (size.patch_px,) * 4
+        self.multiple = size.patch_px
         self.patch_embed = PatchEmbedding(size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + size.grid**2, size.width))

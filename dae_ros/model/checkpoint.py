@@ -1,9 +1,9 @@
 """Reads and writes checkpoints: weights together with what their number means.
 
-Three kinds of file are understood: the authors' of DepthAnyEvent(-R) (pickled, a nested
-`state_dict` and a `config`), the official ones of Depth Anything V2 (pickled, flat), and this
-project's (safetensors with meta-data). Loading is strict: pickled code is never run, and every
-key, shape and value is accounted for.
+Four kinds of file are understood: the authors' of DepthAnyEvent(-R) (pickled, a nested
+`state_dict` and a `config`), the official ones of Depth Anything V2 (pickled, flat), those of
+E2Depth (pickled, nested), and this project's (safetensors with meta-data). Loading is strict:
+pickled code is never run, and every key, shape and value is accounted for.
 """
 
 from __future__ import annotations
@@ -26,9 +26,15 @@ import torch
 from torch import Tensor
 
 from dae_ros.errors import ConfigurationError, WeightsError
-from dae_ros.model.configuration import Meaning, ModelConfig
-from dae_ros.model.dav2 import Network, build_network
+from dae_ros.model.configuration import Meaning
 from dae_ros.model.fetch import digest_of
+from dae_ros.model.networks import (
+    Network,
+    NetworkConfig,
+    build_network,
+    config_from_dict,
+    config_to_dict,
+)
 from dae_ros.model.published import PublishedFile, read_published
 
 FORMAT = "1"
@@ -68,7 +74,7 @@ class LoadedModel:
 
     name: str
     network: Network
-    config: ModelConfig
+    config: NetworkConfig
     meaning: Meaning
     digest: str
     path: Path | None = None
@@ -78,13 +84,13 @@ class LoadedModel:
 def load_checkpoint(
     path: str | os.PathLike[str],
     *,
-    config: ModelConfig | None = None,
+    config: NetworkConfig | None = None,
     name: str | None = None,
 ) -> LoadedModel:
     """Read a checkpoint, strictly.
 
     Args:
-        path: a file of one of the three kinds.
+        path: a file of one of the four kinds.
         config: what the network is made of, for a file that does not say it itself (an
             official metric Depth Anything V2, say).
         name: what to call it; the file's name if not given.
@@ -158,7 +164,7 @@ def save_checkpoint(
     metadata = {
         **(extra or {}),
         "dae_ros.format": FORMAT,
-        "dae_ros.config": json.dumps(network.config.to_dict(), sort_keys=True),
+        "dae_ros.config": json.dumps(config_to_dict(network.config), sort_keys=True),
         "dae_ros.meaning": json.dumps(meaning.to_dict(), sort_keys=True),
     }
     data = safetensors.torch.save(tensors, metadata=metadata)
@@ -205,7 +211,7 @@ def _read_safetensors(path: Path) -> PublishedFile:
             format=metadata.get("dae_ros.format"),
         )
     try:
-        config = ModelConfig.from_dict(json.loads(metadata["dae_ros.config"]))
+        config = config_from_dict(json.loads(metadata["dae_ros.config"]))
         meaning = Meaning.from_dict(json.loads(metadata["dae_ros.meaning"]))
     except (KeyError, TypeError, ValueError, ConfigurationError) as error:
         raise WeightsError(
@@ -215,7 +221,7 @@ def _read_safetensors(path: Path) -> PublishedFile:
     return PublishedFile(tensors, config, meaning, embedded=True)
 
 
-def _read_pickle(path: Path, config: ModelConfig | None) -> PublishedFile:
+def _read_pickle(path: Path, config: NetworkConfig | None) -> PublishedFile:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except _LOAD_FAILURES as error:
@@ -241,7 +247,7 @@ def _read_pickle(path: Path, config: ModelConfig | None) -> PublishedFile:
     return read_published(path, content, config)
 
 
-def _fill(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Network:
+def _fill(path: Path, config: NetworkConfig, tensors: Mapping[str, Tensor]) -> Network:
     try:
         # Shapes only: no memory and no time for weights that are replaced at once.
         with torch.device("meta"):
@@ -266,7 +272,7 @@ def _fill(path: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> Net
 
 def _compare(
     path: Path,
-    config: ModelConfig,
+    config: NetworkConfig,
     expected: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],
 ) -> None:
@@ -292,9 +298,9 @@ def _compare(
         )
         if keys
     ]
-    recurrence = config.recurrence or "no recurrence"
+    network = ", ".join(f"{key} {value}" for key, value in config.summary().items())
     raise WeightsError(
-        f"{path} does not fit {config.encoder} with {recurrence}: {'; '.join(parts)}. Compare "
+        f"{path} does not fit a network with {network}: {'; '.join(parts)}. Compare "
         "it with `dae-ros models list`; it may be of another network, or only a part of one",
         path=str(path),
         missing=missing,

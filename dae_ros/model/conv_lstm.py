@@ -68,24 +68,27 @@ class ConvGRU(nn.Module):
 class _Convolution(nn.Module):
     """A 3x3 convolution under the key that the published files use."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, padding: int) -> None:
         super().__init__()
-        # Without padding, so a level loses one cell on every side. The published weights were
-        # trained so; padding here would change the output everywhere.
-        self.conv2d = nn.Conv2d(channels, channels, 3, padding=0)
+        # Without padding a level loses one cell on every side. The published weights were
+        # trained so; padding there would change the output everywhere.
+        self.conv2d = nn.Conv2d(channels, channels, 3, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (B, C, h - 2, w - 2)."""
+        """Return (B, C, h - 2, w - 2), with padding (B, C, h, w)."""
         out: Tensor = self.conv2d(x)
         return out
 
 
 class RecurrentLayer(nn.Module):
-    """Remembers one level of the head: (B, C, h, w) and state -> (B, C, h-2, w-2) and state."""
+    """Remembers one level of the head: (B, C, h, w) and state -> (B, C, h', w') and state.
 
-    def __init__(self, channels: int, recurrence: Recurrence) -> None:
+    h' = h - 2 + 2 padding, as w'. The state has that size too.
+    """
+
+    def __init__(self, channels: int, recurrence: Recurrence, padding: int = 0) -> None:
         super().__init__()
-        self.conv = _Convolution(channels)
+        self.conv = _Convolution(channels, padding)
         self.recurrent_block: ConvLSTM | ConvGRU = (
             ConvLSTM(channels) if recurrence == "convlstm" else ConvGRU(channels)
         )

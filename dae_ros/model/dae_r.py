@@ -26,9 +26,9 @@ class DepthAnyEventR(nn.Module):
                 "DepthAnyEventR needs a recurrence; use DepthAnyEvent for a network without state"
             )
         self.config = config
-        self.pretrained = build_encoder(config.encoder) if encoder is None else encoder
-        self.strides = tuple(self.pretrained.strides)
-        self.depth_head = DPTHead(config, self.pretrained.channels, self.strides)
+        self.pretrained = build_encoder(config) if encoder is None else encoder
+        self.multiple = self.pretrained.multiple
+        self.depth_head = DPTHead(config, self.pretrained.channels, self.pretrained.strides)
 
     def initial_state(self, batch: int, height: int, width: int) -> State:
         """Return the state before the first step: zeros on the device of the weights.
@@ -57,7 +57,7 @@ class DepthAnyEventR(nn.Module):
         """Advance by one step.
 
         Args:
-            image: (B, 3, H, W), normalised with the ImageNet mean and deviation.
+            image: (B, C, H, W), normalised as `config.input_format` says.
             state: what the step before returned, or `initial_state(B, H, W)`.
 
         Returns:
@@ -66,14 +66,14 @@ class DepthAnyEventR(nn.Module):
         Raises:
             ConfigurationError: for a size or a state that does not fit.
         """
-        check_image(image, self.strides)
+        check_image(image, self.config.input_channels, self.multiple)
         size = (image.shape[2], image.shape[3])
         prediction, state = self.depth_head(self.pretrained(image), size, state)
         return prediction, state
 
 
 class DepthAnyEvent(nn.Module):
-    """Depth from one event image: the same encoder and head, without memory.
+    """Depth from one image: the same encoder, head and interface, without memory.
 
     Args:
         config: must not name a recurrence.
@@ -88,18 +88,28 @@ class DepthAnyEvent(nn.Module):
                 f"{config.recurrence}"
             )
         self.config = config
-        self.pretrained = build_encoder(config.encoder) if encoder is None else encoder
-        self.strides = tuple(self.pretrained.strides)
-        self.depth_head = DPTHead(config, self.pretrained.channels, self.strides)
+        self.pretrained = build_encoder(config) if encoder is None else encoder
+        self.multiple = self.pretrained.multiple
+        self.depth_head = DPTHead(config, self.pretrained.channels, self.pretrained.strides)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Return the prediction (B, 1, H, W) for a normalised image (B, 3, H, W).
+    def initial_state(self, batch: int, height: int, width: int) -> State:  # noqa: ARG002
+        """Return (): there is none."""
+        return ()
+
+    def forward(self, image: Tensor, state: State = ()) -> tuple[Tensor, State]:
+        """Predict from one image.
+
+        Args:
+            image: (B, C, H, W), normalised as `config.input_format` says.
+            state: nothing, as `initial_state` gives.
+
+        Returns:
+            The prediction (B, 1, H, W), never negative, and ().
 
         Raises:
-            ConfigurationError: for a size that does not fit.
+            ConfigurationError: for a size that does not fit, or the state of another network.
         """
-        check_image(image, self.strides)
-        prediction: Tensor = self.depth_head(
-            self.pretrained(image), (image.shape[2], image.shape[3]), ()
-        )[0]
-        return prediction
+        check_image(image, self.config.input_channels, self.multiple)
+        size = (image.shape[2], image.shape[3])
+        prediction, state = self.depth_head(self.pretrained(image), size, state)
+        return prediction, state

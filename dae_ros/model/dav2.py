@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.configuration import Meaning, ModelConfig, variant
-from dae_ros.model.dae_r import DepthAnyEvent, DepthAnyEventR
+from dae_ros.model.dae_r import DepthAnyEvent
 from dae_ros.model.extractor import Encoder
 
 RELATIVE = Meaning(event_encoder="rgb", orientation="inverse_depth", scale="relative")
 METRIC = Meaning(event_encoder="rgb", orientation="depth", scale="metric")
-
-Network = DepthAnyEventR | DepthAnyEvent
 
 
 def relative_config(encoder: str) -> ModelConfig:
@@ -65,16 +63,3 @@ class DepthAnythingV2(DepthAnyEvent):
                 "metric_config"
             )
         super().__init__(config, encoder)
-
-
-def build_network(config: ModelConfig) -> Network:
-    """Return the network that a configuration describes, with PyTorch's default weights.
-
-    Raises:
-        ConfigurationError: if the encoder cannot be built.
-    """
-    if config.recurrence is not None:
-        return DepthAnyEventR(config)
-    if config.head_align_corners:
-        return DepthAnythingV2(config)
-    return DepthAnyEvent(config)

@@ -125,20 +125,21 @@ class DPTHead(nn.Module):
         )
         self.scratch = Scratch(config)
         if config.recurrence is not None:
-            self.gru_layer_1 = RecurrentLayer(config.features, config.recurrence)
-            self.gru_layer_2 = RecurrentLayer(config.features, config.recurrence)
-            self.gru_layer_3 = RecurrentLayer(config.features, config.recurrence)
-            self.gru_layer_4 = RecurrentLayer(config.features, config.recurrence)
+            padding = config.recurrent_padding
+            self.gru_layer_1 = RecurrentLayer(config.features, config.recurrence, padding)
+            self.gru_layer_2 = RecurrentLayer(config.features, config.recurrence, padding)
+            self.gru_layer_3 = RecurrentLayer(config.features, config.recurrence, padding)
+            self.gru_layer_4 = RecurrentLayer(config.features, config.recurrence, padding)
 
     def level_sizes(self, height: int, width: int) -> list[tuple[int, int]]:
         """Return (rows, columns) of the four levels before the recurrence, finest first.
 
         Args:
-            height, width: of the network's input in px, multiples of the largest stride.
+            height, width: of the network's input in px.
         """
 
         def cells(side: int) -> list[int]:
-            h = [side // stride for stride in self.strides]
+            h = [-(-side // stride) for stride in self.strides]
             return [4 * h[0], 2 * h[1], h[2], (h[3] + 1) // 2] if self.one_scale else h
 
         return list(zip(cells(height), cells(width), strict=True))
@@ -150,21 +151,24 @@ class DPTHead(nn.Module):
         empty without recurrence.
 
         Raises:
-            ConfigurationError: if the input is too small: the recurrence takes one cell off
-                every side of every level, so 5 patches per side are the least for a ViT.
+            ConfigurationError: if the input is too small: without padding the recurrence takes
+                one cell off every side of every level, so 5 patches per side are the least for
+                a ViT.
         """
         if self.config.recurrence is None:
             return []
         shapes = []
+        lost = 2 - 2 * self.config.recurrent_padding
         for rows, columns in reversed(self.level_sizes(height, width)):
-            if rows < 3 or columns < 3:
+            if rows <= lost or columns <= lost:
                 raise ConfigurationError(
-                    f"the network's input {height}x{width} is too small for the recurrence: "
-                    f"its coarsest level has {rows}x{columns} cells and needs 3x3",
+                    f"the network's input {height}x{width} is too small for the recurrence: its "
+                    f"coarsest level has {rows}x{columns} cells and needs {lost + 1}x{lost + 1}",
                     height=height,
                     width=width,
                 )
-            shapes += [(self.config.features, rows - 2, columns - 2)] * self.gru_layer_1.tensors
+            size = (self.config.features, rows - lost, columns - lost)
+            shapes += [size] * self.gru_layer_1.tensors
         return shapes
 
     def forward(
@@ -187,6 +191,11 @@ class DPTHead(nn.Module):
         levels = self.scratch.project(levels)
         if self.config.recurrence is not None:
             levels, state = self._remember(levels, state)
+        elif state:
+            raise ConfigurationError(
+                f"the state has {len(state)} tensors; this network keeps none",
+                tensors=len(state),
+            )
         features = F.interpolate(
             self.scratch.fuse(levels),
             size=size,
@@ -220,6 +229,9 @@ class DPTHead(nn.Module):
         elif config.activation == "sigmoid":
             x = torch.sigmoid(x)
             x = 1.0 - x if config.inv_prediction else x
-        else:
+        elif config.activation == "softplus":
             x = F.softplus(x)
+        else:
+            # In float32 also under half precision: 65504 is not far for an exponential.
+            x = torch.exp(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x)
         return x if config.output_scale == 1.0 else x * config.output_scale

@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.backbone import VisionTransformer
-from dae_ros.model.configuration import TIMM_PREFIX, TRANSFORMERS
+from dae_ros.model.compact import MicroEncoder
+from dae_ros.model.configuration import TIMM_PREFIX, TRANSFORMERS, ModelConfig
 
 
 class Encoder(Protocol):
-    """Any module that turns (B, 3, H, W) into four feature maps.
+    """Any module that turns (B, C, H, W) into four feature maps; C is 3 but for grey frames.
 
-    `strides` are px of the image per cell, finest first; H and W must be multiples of the
-    largest. Four equal strides (a plain transformer) are spread to a pyramid by the head; maps
-    that already form one are only projected.
+    `strides` are px of the image per cell, finest first; a map has ceil(H / stride) rows. H and
+    W must be multiples of `multiple`. Four equal strides (a plain transformer) are spread to a
+    pyramid by the head; maps that already form one are only projected.
     """
 
     @property
@@ -29,8 +30,12 @@ class Encoder(Protocol):
     def strides(self) -> tuple[int, ...]:
         """Strides of the four maps in px."""
 
+    @property
+    def multiple(self) -> int:
+        """What both sides of the image must be multiples of, in px."""
+
     def __call__(self, image: Tensor) -> Sequence[Tensor]:
-        """Return the four maps (B, channels[k], H / strides[k], W / strides[k])."""
+        """Return the four maps (B, channels[k], ceil(H / strides[k]), ceil(W / strides[k]))."""
 
 
 class TimmEncoder(nn.Module):
@@ -71,6 +76,7 @@ class TimmEncoder(nn.Module):
         self.channels = tuple(int(count) for count in self.body.feature_info.channels())
         self._channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
         self.strides = tuple(int(stride) for stride in self.body.feature_info.reduction())
+        self.multiple = max(self.strides)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Return four maps (B, channels[k], H / strides[k], W / strides[k])."""
@@ -78,35 +84,30 @@ class TimmEncoder(nn.Module):
         return [level.permute(0, 3, 1, 2) for level in maps] if self._channels_last else list(maps)
 
 
-def build_encoder(name: str) -> VisionTransformer | TimmEncoder:
-    """Return the encoder that `ModelConfig.encoder` names, with untrained weights.
+def build_encoder(config: ModelConfig) -> VisionTransformer | MicroEncoder | TimmEncoder:
+    """Return the encoder that a configuration names, with untrained weights.
 
     Raises:
-        ConfigurationError: for a name that neither this project nor timm knows.
+        ConfigurationError: for a name that timm does not know.
     """
-    if name in TRANSFORMERS:
-        return VisionTransformer(TRANSFORMERS[name])
-    if name.startswith(TIMM_PREFIX):
-        return TimmEncoder(name.removeprefix(TIMM_PREFIX))
-    raise ConfigurationError(
-        f"there is no encoder '{name}'; known are {', '.join(TRANSFORMERS)} and "
-        f"{TIMM_PREFIX}<name>",
-        encoder=name,
-    )
+    if config.encoder in TRANSFORMERS:
+        return VisionTransformer(TRANSFORMERS[config.encoder])
+    if config.encoder == "micro":
+        return MicroEncoder(config.input_channels)
+    return TimmEncoder(config.encoder.removeprefix(TIMM_PREFIX))
 
 
-def check_image(image: Tensor, strides: Sequence[int]) -> None:
-    """Refuse an input that the encoder would crop silently.
+def check_image(image: Tensor, channels: int, multiple: int) -> None:
+    """Refuse an input that an encoder would misread or crop silently.
 
     Raises:
-        ConfigurationError: unless image is (B, 3, H, W) of floats and H and W are multiples
-            of the largest stride.
+        ConfigurationError: unless image is (B, channels, H, W) of floats and H and W are
+            multiples of `multiple`.
     """
-    multiple = max(strides)
-    if image.dim() != 4 or image.shape[1] != 3 or not torch.is_floating_point(image):
+    if image.dim() != 4 or image.shape[1] != channels or not torch.is_floating_point(image):
         raise ConfigurationError(
             f"the network's input is {tuple(image.shape)} {image.dtype}; give floats of shape "
-            "(batch, 3, height, width)",
+            f"(batch, {channels}, height, width)",
             shape=tuple(image.shape),
         )
     height, width = image.shape[2:]

@@ -13,7 +13,7 @@ from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.installation import share_folder
 from dae_ros.model.configuration import Meaning
 
-NETWORKS = ("depth_any_event", "depth_any_event_r", "depth_anything_v2")
+NETWORKS = ("depth_any_event", "depth_any_event_r", "depth_anything_v2", "e2depth", "ereformer")
 _FIELDS = {
     "name", "network", "encoder", "file", "url", "source", "size_bytes", "sha256", "licence",
     "input_height", "input_width", "output", "output_scale", "meaning",
@@ -27,7 +27,7 @@ class Entry:
     Attributes:
         name: what users write.
         network: one of `NETWORKS`.
-        encoder: vits, vitb or vitl; None where only the file says it.
+        encoder: vits, vitb, vitl, vitt or micro; None where only the file says it.
         file: path below the models folder, with forward slashes.
         url: from where it can be fetched (then sha256 is known), None where it must be got by
             hand.

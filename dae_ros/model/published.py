@@ -24,6 +24,8 @@ from dae_ros.model.configuration import (
     variant,
 )
 from dae_ros.model.dav2 import METRIC, RELATIVE, relative_config
+from dae_ros.model.networks import NetworkConfig
+from dae_ros.model.published_e2depth import is_e2depth, read_e2depth
 
 # What the published class takes where a configuration is silent about the input size.
 _DEFAULT_INPUT_PX = 518
@@ -47,13 +49,13 @@ class PublishedFile:
     """
 
     tensors: Mapping[str, Tensor]
-    config: ModelConfig
+    config: NetworkConfig
     meaning: Meaning
     embedded: bool
     notes: tuple[str, ...] = ()
 
 
-def read_published(path: Path, content: Any, config: ModelConfig | None) -> PublishedFile:
+def read_published(path: Path, content: Any, config: NetworkConfig | None) -> PublishedFile:
     """Tell what an unpickled file holds.
 
     Args:
@@ -72,6 +74,9 @@ def read_published(path: Path, content: Any, config: ModelConfig | None) -> Publ
         )
     nested = "state_dict" in content
     tensors = _tensors(path, content["state_dict"] if nested else content)
+    if is_e2depth(tensors):
+        e2depth, meaning, remarks = read_e2depth(path, content)
+        return PublishedFile(tensors, e2depth, meaning, True, remarks)
     encoder = _encoder_of(path, tensors)
     recurrence = _recurrence_of(tensors)
     authors = content.get("config") if nested else None
@@ -80,7 +85,7 @@ def read_published(path: Path, content: Any, config: ModelConfig | None) -> Publ
     if authors is not None:
         embedded, notes = _authors_config(path, authors, encoder, recurrence)
         return PublishedFile(tensors, embedded, _authors_meaning(authors), True, notes)
-    if config is not None:
+    if isinstance(config, ModelConfig):
         # The digest of a manifest entry, or the caller, answers for this.
         meaning = (
             METRIC
@@ -126,7 +131,8 @@ def _encoder_of(path: Path, tensors: Mapping[str, Tensor]) -> str:
     token = tensors.get("pretrained.cls_token")
     depth = sum(key.endswith(".norm1.weight") and ".blocks." in key for key in tensors)
     if token is not None:
-        for name, size in TRANSFORMERS.items():
+        for name in (*PUBLISHED, "tiny"):
+            size = TRANSFORMERS[name]
             if (size.width, size.depth) == (token.shape[-1], depth):
                 return name
     raise WeightsError(

@@ -18,7 +18,8 @@ def load_weights(weights: str) -> LoadedModel:
     """Load what a user names.
 
     Args:
-        weights: `untrained:vits` (vitb, vitl), a name from models/manifest.yaml, or a file.
+        weights: `untrained:vits` (or another of `untrained.NAMES`), a name from
+            models/manifest.yaml, or a file.
 
     Raises:
         WeightsError: if there is no such thing, or the file is not what it should be.
@@ -56,10 +57,10 @@ def _load_entry(manifest: Manifest, entry: Entry) -> LoadedModel:
             expected=entry.sha256,
         )
     loaded = load_checkpoint(path, config=_config_of(entry), name=entry.name)
-    if entry.encoder not in (None, loaded.config.encoder):
+    encoder = loaded.config.summary()["encoder"]
+    if entry.encoder not in (None, encoder):
         raise WeightsError(
-            f"{path} is not {entry.name}: it holds {loaded.config.encoder}, the manifest says "
-            f"{entry.encoder}",
+            f"{path} is not {entry.name}: it holds {encoder}, the manifest says {entry.encoder}",
             path=str(path),
         )
     if loaded.meaning.orientation == "unknown":

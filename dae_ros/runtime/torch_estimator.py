@@ -16,7 +16,7 @@ from torch import Tensor
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import Meaning
-from dae_ros.model.dae_r import DepthAnyEventR
+from dae_ros.model.networks import NetworkConfig
 from dae_ros.model.weights import load_weights
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.geometry import network_size
@@ -24,8 +24,67 @@ from dae_ros.runtime.estimator import FloatImage, OutputMeaning
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+# Channels of each event image; a voxel grid may have any number of bins.
+_EVENT_CHANNELS = {"tencode": 3, "tencode_voxel": 3}
+
+
+class Fitting:
+    """Brings images of the sensor's size into a network, and its predictions back.
+
+    Args:
+        config: of the network; its `input_format` decides.
+        multiple: what both sides of the network's input must be multiples of, in px.
+        device: of the images.
+    """
+
+    def __init__(self, config: NetworkConfig, multiple: int, device: torch.device) -> None:
+        self.format = config.input_format
+        self._multiple = multiple
+        shape = (1, self.format.channels, 1, 1)
+        self._mean = torch.tensor(self.format.mean, device=device).reshape(shape)
+        self._deviation = torch.tensor(self.format.deviation, device=device).reshape(shape)
+
+    def network_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) of the network's input for a sensor, in px."""
+        if self.format.at_least is None:
+            return (height + -height % self._multiple, width + -width % self._multiple)
+        return network_size(height, width, *self.format.at_least, self._multiple)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Scale or pad, and normalise.
+
+        Args:
+            images: float32 (B, C, height, width), at the sensor's size.
+
+        Returns:
+            (B, C, *network_size(height, width)).
+        """
+        height, width = images.shape[2:]
+        target = self.network_size(height, width)
+        if target != (height, width):
+            if self.format.at_least is None:
+                images = F.pad(images, self._margins(height, width), mode="reflect")
+            else:
+                # Overshoot beyond 0..1 stays, as in the published code.
+                images = F.interpolate(images, size=target, mode="bicubic", align_corners=False)
+        return (images - self._mean) / self._deviation
+
+    def restore(self, predictions: Tensor, height: int, width: int) -> Tensor:
+        """Bring predictions (B, 1, h, w) to float32 (B, 1, height, width)."""
+        if self.format.at_least is None:
+            left, _, top, _ = self._margins(height, width)
+            return predictions.float()[:, :, top : top + height, left : left + width]
+        return F.interpolate(
+            predictions.float(),
+            size=(height, width),
+            mode="bilinear",
+            align_corners=self.format.align_corners,
+        )
+
+    def _margins(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return left, right, top and bottom in px; the odd one left and above, as published."""
+        down, right = -height % self._multiple, -width % self._multiple
+        return (right - right // 2, right // 2, down - down // 2, down // 2)
 
 
 class TorchEstimator:
@@ -43,6 +102,7 @@ class TorchEstimator:
         name, digest, meaning: of the present weights.
         weight_version: 0, and one more with each `load`.
         state_age: steps since the state was zero.
+        input_channels: of the image that a step takes: 3, or the bins of a voxel grid, or 1.
 
     Raises:
         ConfigurationError: for a device that is not there, or a bad thread count.
@@ -66,8 +126,6 @@ class TorchEstimator:
             torch.set_num_threads(threads)
         self._device = _device(device)
         self._precision = precision
-        self._mean = torch.tensor(_IMAGENET_MEAN, device=self._device).reshape(1, 3, 1, 1)
-        self._deviation = torch.tensor(_IMAGENET_DEVIATION, device=self._device).reshape(1, 3, 1, 1)
         self.weight_version = 0
         self._take(loaded)
 
@@ -80,9 +138,9 @@ class TorchEstimator:
         self.name = loaded.name
         self.digest = loaded.digest
         self.meaning = output_meaning(loaded.meaning)
-        self._config = loaded.config
         self._network = loaded.network.to(self._device).eval()
-        self._multiple = max(self._network.strides)
+        self._fitting = Fitting(loaded.config, self._network.multiple, self._device)
+        self.input_channels = self._fitting.format.channels
         self._sensor_size: tuple[int, int] | None = None
         self.reset()
 
@@ -99,8 +157,9 @@ class TorchEstimator:
         """Advance by one step.
 
         Args:
-            image: float32[3, H, W] in 0..1 at the sensor's size, Tencode (or RGB / 255). With
-                another size than the last one the state begins anew.
+            image: float32[input_channels, H, W] at the sensor's size: Tencode in 0..1, a
+                normalised voxel grid, or a camera frame in 0..1, as `meaning.event_encoder`
+                says. With another size than the last one the state begins anew.
 
         Returns:
             float32[H, W], the network's number.
@@ -110,9 +169,10 @@ class TorchEstimator:
             InferenceError: if PyTorch fails, out of memory for instance.
             NonFiniteState: if prediction or state holds NaN or infinity; `reset` before going on.
         """
-        if image.ndim != 3 or image.shape[0] != 3 or image.dtype != np.float32:
+        if image.ndim != 3 or image.shape[0] != self.input_channels or image.dtype != np.float32:
             raise ConfigurationError(
-                f"the image is {image.dtype}{list(image.shape)}; give float32[3, height, width]",
+                f"the image is {image.dtype}{list(image.shape)}; give "
+                f"float32[{self.input_channels}, height, width]",
                 shape=image.shape,
             )
         size = (image.shape[1], image.shape[2])
@@ -122,12 +182,7 @@ class TorchEstimator:
         try:
             with torch.inference_mode(), self._arithmetic():
                 prediction, state = self._step(self._prepare(image))
-                restored = F.interpolate(
-                    prediction.float(),
-                    size=size,
-                    mode="bilinear",
-                    align_corners=self._config.head_align_corners,
-                )[0, 0]
+                restored = self._fitting.restore(prediction, *size)[0, 0]
                 checks = [torch.isfinite(tensor).all() for tensor in (restored, *state)]
                 finite = bool(torch.stack(checks).all())
                 result = cast("FloatImage", restored.cpu().numpy())
@@ -150,27 +205,13 @@ class TorchEstimator:
     def _prepare(self, image: FloatImage) -> Tensor:
         # PyTorch warns about memory that it could write to and must not.
         owned = image if image.flags.writeable else image.copy()
-        pixels = torch.from_numpy(owned).to(self._device)[None]
-        target = network_size(
-            image.shape[1],
-            image.shape[2],
-            self._config.input_height,
-            self._config.input_width,
-            self._multiple,
-        )
-        if target != tuple(pixels.shape[2:]):
-            # Overshoot beyond 0..1 stays, as in the published code.
-            pixels = F.interpolate(pixels, size=target, mode="bicubic", align_corners=False)
-        return (pixels - self._mean) / self._deviation
+        return self._fitting.prepare(torch.from_numpy(owned).to(self._device)[None])
 
     def _step(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        network = self._network
-        if not isinstance(network, DepthAnyEventR):
-            return network(pixels), ()
         state = self._state
         if state is None:
-            state = network.initial_state(1, pixels.shape[2], pixels.shape[3])
-        prediction, state = network(pixels, state)
+            state = self._network.initial_state(1, pixels.shape[2], pixels.shape[3])
+        prediction, state = self._network(pixels, state)
         return prediction, state
 
     @contextlib.contextmanager
@@ -224,6 +265,23 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _check_event_encoder(loaded: LoadedModel, parameters: DepthParameters) -> None:
+    chosen = parameters.event_encoder
+    if loaded.meaning.event_encoder in ("rgb", "grey") and chosen == "checkpoint":
+        raise ConfigurationError(
+            f"{loaded.name} takes camera frames, not events. Use weights of DepthAnyEvent(-R), "
+            "or set event_encoder to tencode to feed it event images all the same",
+            weights=parameters.weights,
+        )
+    channels = loaded.config.input_format.channels
+    if chosen != "checkpoint" and _EVENT_CHANNELS.get(chosen, channels) != channels:
+        raise ConfigurationError(
+            f"{loaded.name} takes {channels} channels and event_encoder {chosen} gives "
+            f"{_EVENT_CHANNELS[chosen]}. Leave event_encoder at checkpoint",
+            weights=parameters.weights,
+        )
+
+
 def create_torch_estimator(parameters: DepthParameters) -> TorchEstimator:
     """Load the weights that the parameters name onto the device that they name.
 
@@ -240,12 +298,7 @@ def create_torch_estimator(parameters: DepthParameters) -> TorchEstimator:
     # Fewer than cpu_count in a container or under taskset; not every system can tell.
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     loaded = load_weights(parameters.weights)
-    if loaded.meaning.event_encoder == "rgb" and parameters.event_encoder == "checkpoint":
-        raise ConfigurationError(
-            f"{loaded.name} takes camera frames, not events. Use weights of DepthAnyEvent(-R), "
-            "or set event_encoder to tencode to feed it event images all the same",
-            weights=parameters.weights,
-        )
+    _check_event_encoder(loaded, parameters)
     return TorchEstimator(
         loaded,
         device=device,

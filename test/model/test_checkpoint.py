@@ -18,9 +18,10 @@ from dae_ros.errors import WeightsError
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.dae_r import DepthAnyEvent, DepthAnyEventR
-from dae_ros.model.dav2 import METRIC, DepthAnythingV2, build_network, metric_config
+from dae_ros.model.dav2 import METRIC, DepthAnythingV2, metric_config
 from dae_ros.model.fetch import digest_of
 from dae_ros.model.manifest import read_manifest
+from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
 from dae_ros.model.weights import load_weights
 

@@ -16,7 +16,8 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import Meaning, ModelConfig, variant
 from dae_ros.model.conv_lstm import ConvLSTM
 from dae_ros.model.dae_r import DepthAnyEvent, DepthAnyEventR
-from dae_ros.model.dav2 import build_network, metric_config, relative_config
+from dae_ros.model.dav2 import metric_config, relative_config
+from dae_ros.model.networks import build_network
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from test.reference.golden_weights import make_weight, normalise_u8
 
@@ -145,7 +146,7 @@ def test_network_without_recurrence_matches(recurrent: DepthAnyEventR) -> None:
         lambda _module, inputs: seen.append(inputs[0][0])
     )
     with torch.inference_mode():
-        prediction = network(golden.frame(0))
+        prediction, _ = network(golden.frame(0))
     hook.remove()
     golden.check("out_softplus", prediction[0, 0])
     golden.check("full_features", seen[0])

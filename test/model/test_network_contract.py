@@ -18,8 +18,9 @@ from dae_ros.model.backbone import VisionTransformer
 from dae_ros.model.configuration import TRANSFORMERS, Meaning, ModelConfig, variant
 from dae_ros.model.conv_lstm import ConvGRU, ConvLSTM
 from dae_ros.model.dae_r import DepthAnyEvent, DepthAnyEventR
-from dae_ros.model.dav2 import DepthAnythingV2, build_network, metric_config, relative_config
+from dae_ros.model.dav2 import DepthAnythingV2, metric_config, relative_config
 from dae_ros.model.extractor import TimmEncoder
+from dae_ros.model.networks import Network, build_network
 from dae_ros.model.untrained import untrained
 
 RECURRENT = {name: variant("tiny", recurrence=name) for name in ("convlstm", "convgru")}
@@ -31,7 +32,7 @@ FRAMES = {
 }
 
 
-def seeded(config: ModelConfig) -> DepthAnyEventR | DepthAnyEvent:
+def seeded(config: ModelConfig) -> Network:
     torch.manual_seed(0)
     network = build_network(config)
     with torch.no_grad():
@@ -77,7 +78,8 @@ def test_frames_contract(name: str) -> None:
     assert isinstance(network, DepthAnyEvent)
     assert isinstance(network, DepthAnythingV2) == name.startswith("dav2")
     with torch.no_grad():
-        prediction = network(image(2))
+        prediction, state = network(image(2), network.initial_state(2, 70, 98))
+    assert state == ()
     assert prediction.shape == (2, 1, 70, 98)
     assert prediction.min() >= 0
     assert prediction.max() <= {"sigmoid": 1.0, "dav2_metric": 20.0}.get(name, float("inf"))
@@ -110,9 +112,7 @@ def test_half_precision_runs(name: str) -> None:
 def test_step_can_be_exported(name: str) -> None:
     """torch.export takes the step as it is, and the exported graph gives the same numbers."""
     network = seeded({**RECURRENT, **FRAMES}[name])
-    inputs: tuple[object, ...] = (image(),)
-    if isinstance(network, DepthAnyEventR):
-        inputs = (image(), network.initial_state(1, 70, 98))
+    inputs = (image(), network.initial_state(1, 70, 98))
     with torch.no_grad():
         program = torch.export.export(network, inputs, strict=False).module()
         torch.testing.assert_close(program(*inputs), network(*inputs), rtol=1e-4, atol=1e-5)
@@ -174,6 +174,7 @@ class Pyramid(nn.Module):
 
     channels = (4, 6, 8, 10)
     strides = (4, 8, 16, 32)
+    multiple = 32
 
     def __init__(self) -> None:
         super().__init__()
@@ -215,7 +216,7 @@ def test_timm_models_can_be_the_encoder(name: str) -> None:
     config = ModelConfig(encoder=f"timm:{name}", features=16, reassemble=(8, 8, 16, 16))
     network = build_network(config).eval()
     assert isinstance(network, DepthAnyEventR)
-    assert network.strides == (4, 8, 16, 32)
+    assert network.pretrained.strides == (4, 8, 16, 32)
     with torch.no_grad():
         prediction, _ = network(image(1, 224, 224), network.initial_state(1, 224, 224))
     assert prediction.shape == (1, 1, 224, 224)
@@ -252,6 +253,9 @@ def test_wrong_states_are_refused() -> None:
         network(image(), network.initial_state(1, 70, 98)[:4])
     with pytest.raises(ConfigurationError, match="too small"):
         network.initial_state(1, 56, 98)
+    frames = build_network(variant("tiny", recurrence=None))
+    with pytest.raises(ConfigurationError, match="keeps none"):
+        frames(image(), network.initial_state(1, 70, 98))
 
 
 @pytest.mark.parametrize(
@@ -263,6 +267,10 @@ def test_wrong_states_are_refused() -> None:
         {"recurrence": "lstm"},
         {"activation": "gelu"},
         {"output_scale": float("nan")},
+        {"recurrent_padding": 2},
+        {"activation": "exp", "inv_prediction": True},
+        {"input_channels": 1},
+        {"input_channels": 2},
         {"input_height": 0},
     ],
 )

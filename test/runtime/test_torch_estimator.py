@@ -13,7 +13,8 @@ from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, W
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.dae_r import DepthAnyEventR
-from dae_ros.model.dav2 import METRIC, RELATIVE, build_network, metric_config
+from dae_ros.model.dav2 import METRIC, RELATIVE, metric_config
+from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.torch_estimator import TorchEstimator, create_torch_estimator, output_meaning
@@ -136,7 +137,7 @@ def test_frames_network_aligns_corners_both_ways() -> None:
     assert estimator.state_arrays() == ()
     np.testing.assert_array_equal(estimator.estimate(event_image()), depth)
     with torch.no_grad():
-        prediction = network(estimator._prepare(event_image()))
+        prediction, _ = network(estimator._prepare(event_image()))
     assert depth[0, 0] == pytest.approx(float(prediction[0, 0, 0, 0]), abs=1e-5)
     assert depth[-1, -1] == pytest.approx(float(prediction[0, 0, -1, -1]), abs=1e-5)
 
