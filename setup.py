@@ -46,12 +46,15 @@ setup(
     # PyTorch is an extra, because which build fits is the machine's matter (docs/install.md).
     install_requires=[
         "aedat",
+        "apsw",
         "av",
+        'backports.zstd; python_version < "3.14"',
+        "lz4",
         "numba",
         "numpy",
         "opencv-python-headless",
         "pyyaml",
-        "rosbags>=0.10",
+        "rosbags>=0.11",
         "safetensors",
     ],
     extras_require={

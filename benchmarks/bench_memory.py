@@ -10,6 +10,7 @@ Resident memory is read every 1,000 windows; the slope is a least-squares line o
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from pathlib import Path
 
@@ -43,9 +44,7 @@ def packets_of(events: Events) -> list[Events]:
     first_ns = int(events.t[0])
     borders = np.searchsorted(events.t, first_ns + np.arange(0, 1_000_000_001, PACKET_NS)).tolist()
     return [
-        events.slice(start, stop)
-        for start, stop in zip(borders[:-1], borders[1:], strict=True)
-        if stop > start
+        events.slice(start, stop) for start, stop in itertools.pairwise(borders) if stop > start
     ]
 
 
