@@ -37,7 +37,7 @@ def texture(height: int, width: int, rng: np.random.Generator) -> NDArray[np.flo
 
 
 @njit(cache=True)
-def _crossings(image, height, width, steps, shift_px, step_ns, contrast, limit):  # type: ignore[no-untyped-def]  # noqa: ANN
+def _crossings(image, height, width, steps, shift_px, step_ns, contrast, limit):  # type: ignore[no-untyped-def]
     """Move the texture step by step and interpolate the instants of threshold crossings."""
     t = np.empty(limit, np.int64)
     x = np.empty(limit, np.uint16)
@@ -76,7 +76,7 @@ def _crossings(image, height, width, steps, shift_px, step_ns, contrast, limit):
 
 
 @njit(cache=True)
-def _arbitrate(t, y, height, row_read_ns, settle_ns):  # type: ignore[no-untyped-def]  # noqa: ANN
+def _arbitrate(t, y, height, row_read_ns, settle_ns):  # type: ignore[no-untyped-def]
     """Return when the row arbiter reads each request (requests sorted by time)."""
     read = np.empty(t.size, np.int64)
     head = np.full(height, -1, np.int64)

@@ -164,7 +164,7 @@ class DepthDiagnostics:
                 WARN,
                 (
                     f"messages of {reception.largest_bytes} bytes arrive best effort; most of that "
-                    "size are lost on the way: let the publisher offer reliable or send less at once"
+                    "size are lost on the way: let the publisher offer reliable or send less"
                 ),
             )
         elif worker.inbox_dropped:

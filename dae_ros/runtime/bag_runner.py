@@ -188,7 +188,8 @@ class _BagRun:
         self._camera = self._calibration()
         self._explained: set[str] = set()
         self._pipeline = DepthPipeline(
-            parameters, create_estimator(parameters), on_packet_error=self._explain)
+            parameters, create_estimator(parameters), on_packet_error=self._explain
+        )
         self._start_ns, self._stop_ns = self._limits()
 
     def _limits(self) -> tuple[int, int | None]:

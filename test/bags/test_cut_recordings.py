@@ -67,9 +67,8 @@ def test_a_cut_rosbag2_delivers_what_lies_before_the_cut(tmp_path, container, pa
     assert "was cut" in str(error)
     assert f"{len(messages)} messages" in str(error)
     found = [bytes(message.data) for message in messages]
-    expected = [
-        write_packet(EventPacket("mono", 4, 4, payload(n), 0, n, n)) for n in range(COUNT)]
-    assert found == expected[:len(found)]
+    expected = [write_packet(EventPacket("mono", 4, 4, payload(n), 0, n, n)) for n in range(COUNT)]
+    assert found == expected[: len(found)]
     assert [m.time_ns for m in messages] == [START_NS + n * PACKET_NS for n in range(len(found))]
     if container == "mcap":
         complete = [n for n in range(COUNT) if 0 <= data.find(payload(n)) <= cut - SIZE]
@@ -87,16 +86,19 @@ def test_a_cut_inside_a_page_of_a_database_alters_nothing(tmp_path):
     # The last leaf of the table of messages (page type 13) that has rows; its bytes 5 and 6 say
     # where the cells begin. A cut there leaves the beginning of a row.
     leaf = max(
-        start for start in range(page, len(data), page)
-        if data[start] == 13 and data[start + 3:start + 5] != b"\0\0")
-    cells = leaf + int.from_bytes(data[leaf + 5:leaf + 7], "big")
+        start
+        for start in range(page, len(data), page)
+        if data[start] == 13 and data[start + 3 : start + 5] != b"\0\0"
+    )
+    cells = leaf + int.from_bytes(data[leaf + 5 : leaf + 7], "big")
     cuts = [*range(cells, cells + 40), *range(leaf + page // 4, len(data), page)]
     for cut in cuts:
         broken.write_bytes(data[:cut])
         messages, error = read_until_error(broken)
         assert len(messages) >= COUNT // 2
         assert [(m.time_ns, bytes(m.data)[-SIZE:]) for m in messages] == [
-            (START_NS + n * PACKET_NS, payload(n)) for n in range(len(messages))]
+            (START_NS + n * PACKET_NS, payload(n)) for n in range(len(messages))
+        ]
         assert "cut" in str(error)
 
 
@@ -118,7 +120,7 @@ def test_a_cut_ros1_bag_delivers_what_lies_before_the_cut(tmp_path, compression,
         return
     assert "was cut" in str(error)
     found = [(m.time_ns, bytes(m.data)) for m in messages]
-    assert found == whole[:len(found)]
+    assert found == whole[: len(found)]
     if compression is None:
         complete = [item for item in whole if 0 <= data.find(item[1]) <= cut - len(item[1])]
         assert len(found) == len(complete) > 0
@@ -133,8 +135,8 @@ def test_a_ros1_bag_that_was_never_closed_is_read(tmp_path):
         whole = [bytes(m.data) for m in recording.messages()]
     # Zero the position of the index in the bag header, as before closing, and drop the index.
     field = data.index(b"index_pos=") + len(b"index_pos=")
-    index = int.from_bytes(data[field:field + 8], "little")
-    data[field:field + 8] = bytes(8)
+    index = int.from_bytes(data[field : field + 8], "little")
+    data[field : field + 8] = bytes(8)
     (tmp_path / "open.bag.active").write_bytes(data[:index])
     messages, error = read_until_error(tmp_path / "open.bag.active", None)
     assert sorted(bytes(m.data) for m in messages) == sorted(whole)
@@ -146,7 +148,7 @@ def test_a_cut_bag_does_not_end_the_other_one(tmp_path):
     write_data_bag(tmp_path / "data.bag")
     truth = write_truth_bag(tmp_path / "gt.bag")
     data = (tmp_path / "data.bag").read_bytes()
-    (tmp_path / "cut.bag").write_bytes(data[:len(data) // 3])
+    (tmp_path / "cut.bag").write_bytes(data[: len(data) // 3])
     messages, error = read_until_error([tmp_path / "cut.bag", tmp_path / "gt.bag"], None)
     depths = [m for m in messages if m.topic == "/davis/left/depth_image_raw"]
     assert len(depths) == len(truth.depths)
@@ -159,7 +161,7 @@ def test_a_record_that_swallows_others_is_noticed(tmp_path):
     data = bytearray(whole.read_bytes())
     start = data.find(write_packet(EventPacket("mono", 4, 4, payload(20), 0, 20, 20))) - 31
     assert data[start] == 0x05
-    data[start:start + 9] = b"\x7f" + (2**40).to_bytes(8, "little")
+    data[start : start + 9] = b"\x7f" + (2**40).to_bytes(8, "little")
     (tmp_path / "bad.mcap").write_bytes(data)
     messages, error = read_until_error(tmp_path / "bad.mcap")
     assert 20 <= len(messages) < COUNT
@@ -172,7 +174,7 @@ def test_a_damaged_chunk_ends_the_recording_with_an_error(tmp_path):
     data = bytearray(whole.read_bytes())
     # The header of the record is some 90 bytes before the payload.
     middle = data.find(payload(20)) - 100
-    data[middle:middle + 60] = b"\xff" * 60
+    data[middle : middle + 60] = b"\xff" * 60
     (tmp_path / "bad.mcap").write_bytes(data)
     _, error = read_until_error(tmp_path / "bad.mcap")
     assert "damaged" in str(error)
@@ -201,7 +203,7 @@ def test_a_folder_with_a_cut_file_delivers_the_others(tmp_path):
     """In a folder of several storage files, a cut one costs only what was cut."""
     first = write_bag2(tmp_path / "bag", StoragePlugin.MCAP)
     shutil.copy(first, tmp_path / "bag" / "bag_1.mcap")
-    first.write_bytes(first.read_bytes()[:len(first.read_bytes()) // 2])
+    first.write_bytes(first.read_bytes()[: len(first.read_bytes()) // 2])
     (tmp_path / "bag" / "metadata.yaml").unlink()
     messages, error = read_until_error(tmp_path / "bag")
     assert COUNT < len(messages) < 2 * COUNT
@@ -212,7 +214,8 @@ def test_any_cut_of_any_container_is_survived(tmp_path):
     """Cuts at many places end in messages and a RecordingError, never in another exception."""
     write_data_bag(tmp_path / "bag.bag", arrays=4, events_per_array=10)
     files = [
-        tmp_path / "bag.bag", write_bag2(tmp_path / "m", StoragePlugin.MCAP),
+        tmp_path / "bag.bag",
+        write_bag2(tmp_path / "m", StoragePlugin.MCAP),
         write_bag2(tmp_path / "z", StoragePlugin.MCAP, zstd=True),
     ]
     random = np.random.default_rng(1)
@@ -235,7 +238,7 @@ def test_flipped_bytes_never_crash_a_scan(tmp_path):
     random = np.random.default_rng(2)
     for suffix, data in sources.items():
         for _ in range(60):
-            broken = bytearray(data[:int(len(data) * 0.7)])
+            broken = bytearray(data[: int(len(data) * 0.7)])
             for place in random.integers(16, min(len(broken), 6000), 3):
                 broken[place] = random.integers(256)
             (tmp_path / f"bad{suffix}").write_bytes(broken)
