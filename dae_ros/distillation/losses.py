@@ -25,7 +25,7 @@ from dae_ros.distillation.scale_and_shift import (
     judge_alignment,
     label_weight,
     only_valid,
-    solve_scale_and_shift,
+    solve_trimmed,
 )
 from dae_ros.errors import ConfigurationError, DistillationError
 
@@ -64,8 +64,8 @@ class ScaleAndShiftInvariantLoss:
         reduction: `batch`: one mean over all valid px; `image`: the mean of per-image means, in
             which an image without valid px counts as 0.
         ridge: added to the variance of the prediction in the solve, in its unit squared.
-        trim: this fraction of each image's valid px, those with the largest residual, is left out
-            of a second solve and of both terms.
+        trim: fraction of each image's valid px that `solve_trimmed` leaves out; they are left out
+            of both terms as well.
         rule: which labels are refused; None uses every one, as published.
     """
 
@@ -114,11 +114,7 @@ class ScaleAndShiftInvariantLoss:
         """
         weight = label_weight(target, mask)
         p, d = only_valid(prediction, weight), only_valid(target, weight)
-        solution = solve_scale_and_shift(p, d, weight, self.ridge)
-        if self.trim > 0:
-            residual = (solution.apply(p) - d).abs().detach()
-            weight = weight * _without_largest(residual, weight > 0, self.trim)
-            solution = solve_scale_and_shift(p, d, weight, self.ridge)
+        solution, weight = solve_trimmed(p, d, weight, self.ridge, self.trim)
         verdict = judge_alignment(solution, self.rule, reference_scale)
         weight = weight * verdict.accepted[:, None, None]
         residual = solution.apply(p) - d
@@ -238,14 +234,6 @@ def _reduce(numerator: Tensor, denominator: Tensor, reduction: Reduction) -> Ten
         numerator, denominator = numerator.sum()[None], denominator.sum()[None]
     empty = denominator == 0
     return (numerator / torch.where(empty, 1, denominator)).mean()
-
-
-def _without_largest(residual: Tensor, valid: Tensor, fraction: float) -> Tensor:
-    """Return which valid px remain when a fraction of the largest residuals of each image goes."""
-    ranked = torch.where(valid, residual, torch.inf).flatten(1).sort(dim=1).values
-    count = valid.sum((1, 2))
-    last = (count - (count * fraction).long() - 1).clamp(min=0)
-    return valid & (residual <= ranked.gather(1, last[:, None])[:, :, None])
 
 
 def _spread(difference: Tensor, lam: float) -> Tensor:

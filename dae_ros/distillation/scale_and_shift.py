@@ -155,6 +155,31 @@ def solve_scale_and_shift(
     return ScaleAndShift(scale, shift, correlation, (weight > 0).sum((1, 2)), determined)
 
 
+def solve_trimmed(
+    prediction: Tensor, target: Tensor, mask: Tensor, ridge: float = 0.0, trim: float = 0.1
+) -> tuple[ScaleAndShift, Tensor]:
+    """Fit, leave out the pixels of each image with the largest residual, and fit the rest.
+
+    Args:
+        prediction, target, mask, ridge: see `solve_scale_and_shift`.
+        trim: fraction of the valid px to leave out; 0 is the plain fit.
+
+    Returns:
+        The second fit, and the weights (B, H, W) with 0 where a pixel was left out.
+    """
+    weight = label_weight(target, mask)
+    solution = solve_scale_and_shift(prediction, target, weight, ridge)
+    if trim == 0:
+        return solution, weight
+    residual = only_valid(solution.apply(as_map(prediction)) - as_map(target), weight).detach()
+    residual = torch.where(weight > 0, residual.abs(), torch.inf)
+    count = (weight > 0).sum((1, 2))
+    last_kept = (count - (count * trim).long() - 1).clamp(min=0)
+    limit = residual.flatten(1).sort(dim=1).values.gather(1, last_kept[:, None])
+    weight = torch.where(residual <= limit[:, :, None], weight, 0.0)
+    return solve_scale_and_shift(prediction, target, weight, ridge), weight
+
+
 def judge_alignment(
     solution: ScaleAndShift, rule: AlignmentRule | None, reference_scale: float | None = None
 ) -> AlignmentVerdict:
