@@ -1,0 +1,201 @@
+"""From maps to scores: one frame, then the mean of a sequence, then the mean of sequences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.evaluation.alignment import METHODS, Alignment, DepthMap, Mask, Method, align
+from dae_ros.evaluation.metrics import (
+    RANGES_M,
+    published_metrics,
+    published_prediction_of_log_depth,
+    standard_metrics,
+    stretched_target,
+)
+
+Variant: TypeAlias = Literal["published", "standard"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """How predictions become numbers; two runs compare only where this is equal.
+
+    Attributes:
+        variant: `published` or `standard` metrics.
+        alignment: see `alignment.py`.
+        clip_distance_m: ground truth at or beyond it is not scored; published: is clipped to it.
+        minimum_depth_m: standard only: aligned predictions are cut to minimum .. clip distance,
+            as scores on KITTI are; ground truth below it is not scored.
+        log_depth_alpha: published only: predictions are normalised log depth with this alpha.
+            None: linear depth.
+        ranges_m: upper ends of the mean errors.
+    """
+
+    variant: Variant = "standard"
+    alignment: Method = "lstsq"
+    clip_distance_m: float = 80.0
+    minimum_depth_m: float = 1e-3
+    log_depth_alpha: float | None = None
+    ranges_m: tuple[float, ...] = RANGES_M
+
+    def __post_init__(self) -> None:
+        if self.variant not in ("published", "standard") or self.alignment not in METHODS:
+            raise ConfigurationError(
+                f"There is no scoring '{self.variant}' with alignment '{self.alignment}'; "
+                f"variants are published and standard, alignments {', '.join(METHODS)}.",
+                variant=self.variant,
+                alignment=self.alignment,
+            )
+        if not 0 < self.minimum_depth_m < self.clip_distance_m:
+            raise ConfigurationError(
+                "Scores need 0 < minimum depth < clip distance.",
+                minimum_depth_m=self.minimum_depth_m,
+                clip_distance_m=self.clip_distance_m,
+            )
+        if self.log_depth_alpha is not None and (
+            self.variant != "published" or self.alignment != "none"
+        ):
+            raise ConfigurationError(
+                "Log depth is scored in the published variant without alignment; turn it into "
+                "metres first for every other scoring.",
+                variant=self.variant,
+                alignment=self.alignment,
+            )
+
+
+PUBLISHED = Scoring("published", "lstsq_published")
+PUBLISHED_METRIC = Scoring("published", "none")
+STANDARD = Scoring()
+STANDARD_METRIC = Scoring(alignment="none")
+
+
+@dataclass(frozen=True, slots=True)
+class FrameScore:
+    """The numbers of one frame.
+
+    Attributes:
+        metrics: name -> value, NaN where no pixel counted.
+        alignment: the fit behind them.
+        coverage: share of the pixels to score at which the prediction is finite; only those are
+            scored. NaN where there are none to score.
+    """
+
+    metrics: Mapping[str, float]
+    alignment: Alignment
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceScore:
+    """The means of one sequence.
+
+    Attributes:
+        name: of the sequence.
+        frames: scored.
+        frames_without_pixels: of these, frames on which no pixel counted; in no mean.
+        positive_scale: share of the frames with pixels whose fitted scale is > 0.
+        coverage: mean over the frames with pixels to score.
+        metrics: name -> mean over frames, those with NaN left out; `valid_pixels` as well.
+    """
+
+    name: str
+    frames: int
+    frames_without_pixels: int
+    positive_scale: float
+    coverage: float
+    metrics: Mapping[str, float]
+
+
+def score_frame(
+    prediction: DepthMap, depth: DepthMap, scoring: Scoring, mask: Mask | None = None
+) -> FrameScore:
+    """Align and score one frame.
+
+    Args:
+        prediction: [H, W], growing with depth; pixels that are not finite are not scored, and
+            lower the coverage.
+        depth: [H, W], ground truth in metres; 0, negative, NaN and infinity are invalid.
+        scoring: how.
+        mask: bool[H, W], which pixels to score, for instance those with events; None: all.
+
+    Raises:
+        ConfigurationError: shapes that differ.
+    """
+    if mask is None:
+        mask = np.ones(depth.shape, np.bool_)
+    if not prediction.shape == depth.shape == mask.shape:
+        raise ConfigurationError(
+            f"Prediction {prediction.shape}, ground truth {depth.shape} and mask {mask.shape} "
+            "must have one shape.",
+            prediction=prediction.shape,
+            depth=depth.shape,
+            mask=mask.shape,
+        )
+    depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(depth.dtype)
+    answered = np.isfinite(prediction)
+    if scoring.variant == "published":
+        wanted = mask & (depth > 0)
+        metrics, alignment = _published_score(prediction, depth, scoring, mask & answered, answered)
+    else:
+        wanted = mask & (depth >= scoring.minimum_depth_m) & (depth < scoring.clip_distance_m)
+        counted = wanted & answered
+        alignment = align(scoring.alignment, prediction, depth, counted)
+        aligned = np.clip(
+            alignment.apply(prediction), scoring.minimum_depth_m, scoring.clip_distance_m
+        )
+        metrics = standard_metrics(aligned, depth, counted, scoring.ranges_m)
+    coverage = float((wanted & answered).sum() / wanted.sum()) if wanted.any() else np.nan
+    return FrameScore(metrics, alignment, coverage)
+
+
+def mean_of_frames(name: str, frames: Iterable[FrameScore]) -> SequenceScore:
+    """Return the mean of each metric over the frames where it is a number."""
+    scores = list(frames)
+    counted = [score for score in scores if score.metrics["valid_pixels"] > 0]
+    positive = [score.alignment.scale > 0 for score in counted]
+    return SequenceScore(
+        name=name,
+        frames=len(scores),
+        frames_without_pixels=len(scores) - len(counted),
+        positive_scale=float(np.mean(positive)) if positive else np.nan,
+        coverage=_nan_mean([score.coverage for score in scores]),
+        metrics=_mean_metrics([score.metrics for score in scores]),
+    )
+
+
+def mean_of_sequences(sequences: Sequence[SequenceScore]) -> dict[str, float]:
+    """Return the published mean: every sequence weighs the same, however long it is."""
+    return _mean_metrics([sequence.metrics for sequence in sequences])
+
+
+def _published_score(
+    prediction: DepthMap, depth: DepthMap, scoring: Scoring, mask: Mask, answered: Mask
+) -> tuple[dict[str, float], Alignment]:
+    target = stretched_target(depth, scoring.clip_distance_m)
+    # The fit sees every pixel with ground truth, those at the clip distance included, whatever
+    # the mask of the metrics.
+    alignment = align(scoring.alignment, prediction, target, (target > 0) & answered)
+    finite = np.where(answered, prediction, 0).astype(np.float32)
+    if scoring.log_depth_alpha is not None:
+        metres = published_prediction_of_log_depth(
+            finite, scoring.clip_distance_m, scoring.log_depth_alpha
+        )
+    else:
+        metres = np.clip(alignment.apply(finite), 0, np.float32(scoring.clip_distance_m))
+    return published_metrics(metres, target, mask, scoring.ranges_m), alignment
+
+
+def _mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    names = metrics[0] if metrics else ()
+    return {name: _nan_mean([values[name] for values in metrics]) for name in names}
+
+
+def _nan_mean(values: Sequence[float]) -> float:
+    numbers = [value for value in values if not math.isnan(value)]
+    return math.fsum(numbers) / len(numbers) if numbers else math.nan
