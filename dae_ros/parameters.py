@@ -4,7 +4,7 @@ Each node has one frozen dataclass. From it come the ROS declarations with descr
 ranges (`nodes/parameter_binding.py`), `config/*.yaml` and `docs/parameters.md`
 (`scripts/generate_parameters.py`), and the objects that the ROS-free core works with. A candidate
 is validated whole; a bad value is refused with a sentence that says what is allowed, and never
-clamped. Longer than 400 lines, because it is one table: most of it is declarations.
+clamped. Long because it is one table: most of it is declarations.
 """
 
 from __future__ import annotations
