@@ -159,7 +159,8 @@ def si_log_loss(prediction: Tensor, target: Tensor, mask: Tensor, lam: float = 0
 
     Args:
         prediction, target: as in the module, both >= 0 inside the mask; a negative prediction
-            has no logarithm and gives NaN.
+            has no logarithm and gives NaN, and an infinite one shows too, where the published
+            code leaves it out.
         mask: bool.
         lam: weight of the mean.
     """
@@ -167,7 +168,7 @@ def si_log_loss(prediction: Tensor, target: Tensor, mask: Tensor, lam: float = 0
     difference = torch.log(as_map(target)[valid] + LOG_EPSILON) - torch.log(
         as_map(prediction)[valid] + LOG_EPSILON
     )
-    return _spread(difference[~torch.isinf(difference)], lam)
+    return _spread(difference, lam)
 
 
 def si_loss(prediction: Tensor, target: Tensor, mask: Tensor, lam: float = 0.5) -> Tensor:

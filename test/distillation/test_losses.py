@@ -190,11 +190,12 @@ def test_pooled_gradient_skips_pools_with_nan() -> None:
     assert pooled_gradient_loss(prediction, torch.full_like(target, torch.nan), mask).item() == 0
 
 
-@pytest.mark.parametrize("name", ["published", "image", "online"])
-def test_a_broken_prediction_shows(name: str) -> None:
-    """NaN at a valid pixel makes the loss NaN; the verdict of the online loss says so."""
+@pytest.mark.parametrize("name", ["published", "image", "online", "silog", "si"])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_broken_prediction_shows(name: str, bad: float) -> None:
+    """NaN or infinity at a valid pixel makes the loss NaN; the verdict says so."""
     prediction, target, mask = _random(7, (2, 24, 24))
-    prediction[0, mask[0]] = torch.nan
+    prediction[0, 3, 4], mask[0, 3, 4] = bad, True
     assert torch.isnan(LOSSES[name](prediction, target, mask))
     rule = AlignmentRule(minimum_pixels=2, minimum_correlation=-1)
     verdict = ScaleAndShiftInvariantLoss(rule=rule)(prediction, target, mask).verdict

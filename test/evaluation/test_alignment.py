@@ -110,6 +110,13 @@ def test_undetermined_fits(method: str, kind: str) -> None:
     assert fit.shift == pytest.approx(expected if kind == "zero" else 0)
 
 
+def test_median_is_the_lower_one() -> None:
+    """Of an even number of pixels the lower middle value counts, on both sides."""
+    prediction, depth = np.array([[1.0, 2.0, 4.0, 9.0]]), np.array([[6.0, 5.0, 8.0, 7.0]])
+    fit = align("median", prediction, depth, np.ones((1, 4), bool))
+    assert (fit.scale, fit.shift) == (3, 0)
+
+
 def test_best_constant() -> None:
     """No other constant has a smaller Abs Rel."""
     depth, mask = _scene(5)

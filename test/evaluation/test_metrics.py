@@ -205,6 +205,26 @@ def test_stretching_and_dropping_are_in_the_published_variant_only() -> None:
     assert standard["abs_rel"] == pytest.approx((80 - 30) / 30 / 3)
 
 
+def test_log_depth_is_stretched_too() -> None:
+    """Log depth whose farthest pixel means 20 m is published as if it were 80 m."""
+    prediction = 1 + np.log(np.array([[5.0, 10.0, 20.0]]) / 80) / 3.70378
+    metres = published_prediction_of_log_depth(prediction)
+    np.testing.assert_allclose(metres, [[20, 40, 80]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["published", "standard"])
+def test_infinite_ground_truth_is_invalid(variant: str) -> None:
+    """Infinity and NaN in the ground truth score as 0 does: not at all."""
+    random = np.random.default_rng(9)
+    depth = random.uniform(2, 80, (8, 9))
+    prediction = depth + random.normal(0, 3, depth.shape)
+    scores = []
+    for invalid in (0.0, np.inf, np.nan, -3.0):
+        depth[2] = invalid
+        scores.append(score_frame(prediction, depth, Scoring(variant, "lstsq")).metrics)
+    assert scores[0] == scores[1] == scores[2] == scores[3]
+
+
 def test_nothing_to_score_is_nan() -> None:
     """Without a valid pixel every metric is NaN, silently, and the count is 0."""
     empty = np.zeros((4, 5), np.float32)
