@@ -13,7 +13,7 @@ from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.installation import share_folder
 from dae_ros.model.configuration import Meaning
 
-NETWORKS = ("depth_any_event", "depth_any_event_r", "depth_anything_v2", "e2depth", "ereformer")
+NETWORKS = ("depth_any_event", "depth_any_event_r", "depth_anything_v2", "e2depth")
 _FIELDS = {
     "name", "network", "encoder", "file", "url", "source", "size_bytes", "sha256", "licence",
     "input_height", "input_width", "output", "output_scale", "meaning",

@@ -166,15 +166,15 @@ def test_other_networks_are_refused(tmp_path: Path, changes: dict[str, Any], rea
 
 
 def test_sensor_is_padded_by_reflection_as_published() -> None:
-    """13x18 px become 16x20: the odd row above, values mirrored without the border, cut again."""
+    """13x17 px become 16x20: odd ones above and left, mirrored without the border, cut again."""
     fitting = Fitting(SMALL, 4, torch.device("cpu"))
-    image = torch.arange(13.0 * 18.0).reshape(1, 1, 13, 18).expand(1, 2, 13, 18)
+    image = torch.arange(13.0 * 17.0).reshape(1, 1, 13, 17).expand(1, 2, 13, 17)
     prepared = fitting.prepare(image)
-    assert fitting.network_size(13, 18) == tuple(prepared.shape[2:]) == (16, 20)
-    assert prepared[0, 0, :3, 1].tolist() == [36.0, 18.0, 0.0]
-    assert prepared[0, 0, 2, [0, 1, 18, 19]].tolist() == [1.0, 0.0, 17.0, 16.0]
-    assert prepared[0, 0, 15, 1] == image[0, 0, 11, 0]
-    assert torch.equal(fitting.restore(prepared[:, :1], 13, 18), image[:, :1])
+    assert fitting.network_size(13, 17) == tuple(prepared.shape[2:]) == (16, 20)
+    assert prepared[0, 0, :3, 2].tolist() == [34.0, 17.0, 0.0]
+    assert prepared[0, 0, 2, [0, 1, 2, 18, 19]].tolist() == [2.0, 1.0, 0.0, 16.0, 15.0]
+    assert prepared[0, 0, 15, 2] == image[0, 0, 11, 0]
+    assert torch.equal(fitting.restore(prepared[:, :1], 13, 17), image[:, :1])
     same = torch.rand(1, 2, 8, 12)
     assert torch.equal(fitting.prepare(same), same)
 
@@ -184,14 +184,14 @@ def test_estimator_feeds_voxels_as_they_are() -> None:
     network = small()
     loaded = LoadedModel("e", network, SMALL, Meaning(event_encoder="voxel_grid"), "0" * 64)
     estimator = TorchEstimator(loaded)
-    voxels = np.random.default_rng(0).normal(size=(2, 13, 18)).astype(np.float32)
-    padded = np.pad(voxels, ((0, 0), (2, 1), (1, 1)), mode="reflect")
+    voxels = np.random.default_rng(0).normal(size=(2, 13, 17)).astype(np.float32)
+    padded = np.pad(voxels, ((0, 0), (2, 1), (2, 1)), mode="reflect")
     state = network.initial_state(1, 16, 20)
     for _ in range(2):
         with torch.inference_mode():
             expected, state = network(torch.from_numpy(padded)[None], state)
         np.testing.assert_allclose(
-            estimator.estimate(voxels), expected[0, 0, 2:15, 1:19].numpy(), rtol=1e-5
+            estimator.estimate(voxels), expected[0, 0, 2:15, 2:19].numpy(), rtol=1e-5
         )
 
 

@@ -316,6 +316,7 @@ def test_recurrence_decides_the_class() -> None:
     ("name", "digest", "steps"),
     [
         ("tiny", "d0db963c67105a704e60b2a090b07c4033934ea8ce3710bcadd41b11cb947b01", 100),
+        ("micro", "fead310a14c4b6985ff5bf7d160c1e42204cb1546a0c1b61c91f2ce3b4340fc9", 15),
         ("vits", "932dd4169b54520ab535b6969459a664d83f665e9d1dedf96460c3c5fb4ef2d1", 15),
     ],
 )

@@ -213,6 +213,17 @@ def test_frame_weights_need_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     create_torch_estimator(DepthParameters(weights="x", event_encoder="tencode"))
 
 
+@pytest.mark.parametrize("weights", ["tiny_e2depth", "micro_frames"])
+def test_event_images_of_other_channels_are_refused_at_the_start(weights: str) -> None:
+    """A network of five bins or of grey frames cannot be fed Tencode, and says so when loaded."""
+    with pytest.raises(ConfigurationError, match="Leave event_encoder at checkpoint"):
+        create_torch_estimator(
+            DepthParameters(weights=f"untrained:{weights}", event_encoder="tencode")
+        )
+    estimator = create_torch_estimator(DepthParameters(weights="untrained:tiny_e2depth"))
+    assert (estimator.meaning.event_encoder, estimator.input_channels) == ("voxel_grid", 5)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_cuda_agrees_with_cpu(tiny: LoadedModel) -> None:
     """float32 on a GPU is float32: within 1e-4 of the CPU, and the same bits twice."""
