@@ -15,6 +15,7 @@ BENCHMARKS = {
     "decode": "decoding against faery, expelliarmus and evlib",
     "tencode": "packets to Tencode against decoders with numpy, tonic, evlib and faery",
     "reception": "dvs_msgs at 2 Mev/s over DDS: messages received, CPU",
+    "networks": "one step of every network on the CPU",
     "memory": "resident memory over 100,000 windows",
 }
 

@@ -19,7 +19,7 @@ class OutputMeaning:
     """What the number that a network puts out means; a property of its weights.
 
     Attributes:
-        event_encoder: `tencode` or `tencode_voxel`: what the weights were trained on.
+        event_encoder: `tencode`, `tencode_voxel` or `voxel_grid`: what the weights were trained on.
         orientation: `depth`, `inverse_depth` or `unknown`.
         metric: True where `scale` and `shift` give metres.
         scale, shift: metres = scale p + shift, or 1 / (scale p + shift) for inverse depth.
@@ -39,13 +39,14 @@ class DepthEstimator(Protocol):
     digest: str
     weight_version: int
     meaning: OutputMeaning
+    input_channels: int
     state_age: int
 
     def estimate(self, image: FloatImage) -> FloatImage:
         """Run one step.
 
         Args:
-            image: float32[3, H, W], Tencode in 0..1 at the sensor's size.
+            image: float32[C, H, W] at the sensor's size, encoded as `meaning.event_encoder` says.
 
         Returns:
             float32[H, W], the network's number at the sensor's size.

@@ -19,11 +19,10 @@ from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket, Triggers
 from dae_ros.events.stream import EventStream, StreamPart
 from dae_ros.parameters import DepthParameters
-from dae_ros.representation.surface import TencodeSurface
-from dae_ros.representation.tencode import tencode_voxel
 from dae_ros.runtime.depth_frame import DepthFrame, scale_of
 from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.statistics import PipelineStatistics, Tally
+from dae_ros.runtime.window_encoder import WindowEncoder
 from dae_ros.runtime.windows import CountWindows, StampWindows, TimeWindows, Window, create_windows
 
 # Bytes that the ring keeps per event: t 8, x 2, y 2, p 1.
@@ -63,7 +62,7 @@ class DepthPipeline:
         )
         self._inbox: deque[tuple[EventPacket | Frame, int]] = deque()
         self._parts: deque[StreamPart] = deque()
-        self._surface: TencodeSurface | None = None
+        self._encoder: WindowEncoder | None = None
         self._tally = Tally()
         self._dropped: Counter[str] = Counter()
         self._fed_ns = 0
@@ -247,7 +246,7 @@ class DepthPipeline:
 
     def _begin_again(self, cause: str) -> None:
         self._stream.ring.clear()
-        self._surface = None
+        self._encoder = None
         self._windows.restart()
         self._newest_ns = None
         self._silent = False
@@ -294,17 +293,14 @@ class DepthPipeline:
             return None
         fed_ns = self._fed_ns
         begin_ns = self._clock_ns()
-        if self._encoder_name == "tencode":
-            if self._surface is None:
-                self._surface = TencodeSurface(height, width)
-            encoded = self._surface.encode(ring, window.start_ns, window.end_ns)
-            image, event_count = encoded.image, encoded.event_count
-        else:
-            events = ring.window(window.start_ns, window.end_ns)
-            image, event_count = tencode_voxel(events, height, width), len(events)
+        if self._encoder is None:
+            self._encoder = WindowEncoder(
+                self._encoder_name, height, width, self.estimator.input_channels
+            )
+        encoded = self._encoder.encode(ring, window)
         encoded_ns = self._clock_ns()
         try:
-            prediction = self.estimator.estimate(image)
+            prediction = self.estimator.estimate(encoded.network_input)
         except NonFiniteState as error:
             self._tally.errors[error.code] += 1
             self.reset_state("non_finite")
@@ -314,7 +310,7 @@ class DepthPipeline:
             raise
         done_ns = self._clock_ns()
         self._tally.windows += 1
-        self._tally.windows_empty += event_count == 0
+        self._tally.windows_empty += encoded.event_count == 0
         self._tally.time("encode", encoded_ns - begin_ns)
         self._tally.time("infer", done_ns - encoded_ns)
         self._tally.time("latency", done_ns - fed_ns)
@@ -329,8 +325,8 @@ class DepthPipeline:
             depth=self._scale.apply(prediction),
             kind=self._scale.kind,
             orientation=self._scale.orientation,
-            image=image,
-            event_count=event_count,
+            image=encoded.image,
+            event_count=encoded.event_count,
             state_age=self.estimator.state_age,
             weight_version=self.estimator.weight_version,
             digest=self.estimator.digest,

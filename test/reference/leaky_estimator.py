@@ -16,6 +16,7 @@ class LeakyEstimator:
         self.digest = "0" * 64
         self.weight_version = 0
         self.meaning = meaning if meaning is not None else OutputMeaning(orientation="depth")
+        self.input_channels = 3
         self.state_age = 0
         self.poison_at: int | None = None
         self.steps = 0

@@ -13,7 +13,7 @@ from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame, DepthScale
-from dae_ros.runtime.estimator import OutputMeaning
+from dae_ros.runtime.estimator import OutputMeaning, create_estimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from test.reference.leaky_estimator import LeakyEstimator
 from test.reference.windows import time_windows
@@ -274,3 +274,15 @@ def test_inverse_depth_becomes_metres_and_invalid_becomes_nan() -> None:
     scale = DepthScale("inverse_depth", True, 0.5, 0.0)
     metres = scale.apply(np.array([[1.0, 4.0], [0.0, -1.0]], np.float32))
     np.testing.assert_array_equal(metres, np.array([[2.0, 0.5], [np.nan, np.nan]], np.float32))
+
+
+@pytest.mark.parametrize("name", ["untrained:e2depth", "untrained:micro"])
+def test_networks_of_other_inputs_step(name: str) -> None:
+    """A network on voxel grids and a compact one run in the pipeline, with a preview image."""
+    chosen = parameters(weights=name, threads=1)
+    pipeline = DepthPipeline(chosen, create_estimator(chosen))
+    frames = run(pipeline, stream(dense(160), 50))
+    assert len(frames) >= 2
+    assert frames[0].image.shape == (3, HEIGHT, WIDTH)
+    assert frames[0].depth.shape == (HEIGHT, WIDTH)
+    assert not np.array_equal(frames[0].depth, frames[1].depth)

@@ -1,0 +1,69 @@
+"""One window of the ring -> what the network takes, and the event image for people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.events.ring_buffer import EventRing
+from dae_ros.representation.surface import TencodeSurface
+from dae_ros.representation.tencode import tencode_voxel
+from dae_ros.representation.voxel_grid import voxel_grid
+from dae_ros.runtime.estimator import FloatImage
+from dae_ros.runtime.windows import Window
+
+ENCODERS = ("tencode", "tencode_voxel", "voxel_grid")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedWindow:
+    """What one window looks like.
+
+    Attributes:
+        network_input: float32[C, H, W], what the network was trained on.
+        image: float32[3, H, W], Tencode in 0..1, for previews; often the same array.
+        event_count: events in the window.
+    """
+
+    network_input: FloatImage
+    image: FloatImage
+    event_count: int
+
+
+class WindowEncoder:
+    """Encodes the windows of one camera.
+
+    Args:
+        name: `tencode` (events, last one wins), `tencode_voxel` (the five-bin MVSEC protocol) or
+            `voxel_grid` (normalised, as E2Depth and EReFormer take it).
+        height, width: of the sensor in px.
+        channels: of the network's input; the bins of a voxel grid.
+
+    Raises:
+        ConfigurationError: another name: the network takes something else than events.
+    """
+
+    def __init__(self, name: str, height: int, width: int, channels: int) -> None:
+        if name not in ENCODERS:
+            raise ConfigurationError(
+                f"the network takes '{name}', which no events can be encoded as; known are "
+                f"{', '.join(ENCODERS)}",
+                event_encoder=name,
+            )
+        self._name = name
+        self._channels = channels
+        self._height, self._width = height, width
+        self._surface = TencodeSurface(height, width)
+
+    def encode(self, ring: EventRing, window: Window) -> EncodedWindow:
+        """Encode one window that the ring covers."""
+        if self._name == "tencode_voxel":
+            events = ring.window(window.start_ns, window.end_ns)
+            image = tencode_voxel(events, self._height, self._width)
+            return EncodedWindow(image, image, len(events))
+        encoded = self._surface.encode(ring, window.start_ns, window.end_ns)
+        if self._name == "tencode":
+            return EncodedWindow(encoded.image, encoded.image, encoded.event_count)
+        events = ring.window(window.start_ns, window.end_ns)
+        grid = voxel_grid(events, self._height, self._width, self._channels, normalise=True)
+        return EncodedWindow(grid, encoded.image, encoded.event_count)
