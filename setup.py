@@ -13,6 +13,7 @@ NAME = "dae_ros"
 HERE = Path(__file__).resolve().parent
 VERSION = ElementTree.parse(HERE / "package.xml").findtext("version")
 TORCH = "torch==2.13.0"
+DATASETS = ["h5py", "hdf5plugin"]
 
 
 def tree(folder: str, *suffixes: str) -> list[str]:
@@ -61,7 +62,9 @@ setup(
         "cpu": [TORCH],
         "gpu": [TORCH, "torchvision==0.28.0", "timm"],
         "timm": ["timm"],
+        "datasets": DATASETS,
         "test": [
+            *DATASETS,
             "hypothesis",
             "mypy~=2.4.1",
             "pytest<9",

@@ -39,7 +39,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys({"rclpy", "ament_index_python", *MESSAGES}, ("nodes/",)),
     **dict.fromkeys({"launch", "launch_ros"}, ()),
     **dict.fromkeys({"torch", "timm"}, ("model/", "distillation/", "runtime/torch_estimator.py")),
-    **dict.fromkeys({"aedat", "av", "faery", "h5py", "rosbags"}, ("bags/",)),
+    **dict.fromkeys({"aedat", "av", "faery", "h5py", "hdf5plugin", "rosbags"}, ("bags/",)),
 }
 EVENT_HALF_IMPORTS = {"dae_ros", "numba", "numpy"}
 
