@@ -12,6 +12,10 @@ from rosbags.typesys.store import Typestore
 
 from dae_ros.bags import aedat4, rosbag1, rosbag2_mcap, rosbag2_sqlite3
 from dae_ros.bags.container import Container, RecordedMessage, TopicInfo
+from dae_ros.bags.datasets import hdf5
+from dae_ros.bags.datasets.layouts import open_sequence_folder
+from dae_ros.bags.datasets.messages import until_damage
+from dae_ros.bags.datasets.mvsec_hdf5 import MvsecHdf5File
 from dae_ros.bags.event_arrays import event_array_to_cdr
 from dae_ros.bags.message_types import SERIALIZATION_DAMAGE, create_typestore
 from dae_ros.bags.messages import read_frame
@@ -39,13 +43,16 @@ def open_recording(
 
     Args:
         path: a ROS 1 `.bag`, a rosbag2 folder or its `.mcap` or `.db3` file, an `.aedat4` or a
-            Prophesee `.raw` file; or several of them. Files are told apart by what they begin
-            with, not by their names.
-        size: (height, width) of the sensor in px, for `.raw` files whose header lacks it.
+            Prophesee `.raw` file; MVSEC's `.hdf5` files; the folder of a sequence of DSEC or
+            EventScape; or several of them. Files are told apart by what they begin with, folders
+            by what is in them, not by their names.
+        size: (height, width) of the sensor in px, for `.raw` files whose header lacks it, and
+            for data sets of another size than the published.
 
     Raises:
         RecordingError: missing, of an unknown format, or nothing in it is readable. A recording
             that was cut opens; reading it ends with the error that says where.
+        ConfigurationError: a package is missing that the format needs.
     """
     paths = [path] if isinstance(path, (str, Path)) else list(path)
     containers: list[Container] = []
@@ -56,7 +63,8 @@ def open_recording(
 
 def _open(path: Path, size: tuple[int, int] | None) -> list[Container]:
     if path.is_dir():
-        return open_folder(path)
+        sequence = open_sequence_folder(path, size)
+        return open_folder(path) if sequence is None else [sequence]
     try:
         with path.open("rb") as file:
             start = file.read(32)
@@ -67,6 +75,8 @@ def _open(path: Path, size: tuple[int, int] | None) -> list[Container]:
     for magic, opener in _MAGIC:
         if start.startswith(magic):
             return [opener(path)]
+    if start.startswith(hdf5.MAGIC):
+        return [MvsecHdf5File(path, size)]
     if is_raw(start):
         return [PropheseeRawFile(path, size)]
     what = "is empty" if not start else "is of no known format"
@@ -122,7 +132,7 @@ class Recording:
     def _read(self, chosen: Set[str], start_ns: int | None) -> Iterator[RecordedMessage]:
         damage: list[RecordingError] = []
         sources = [
-            _until_damage(item.messages(chosen, start_ns), damage) for item in self.containers
+            until_damage(item.messages(chosen, start_ns), damage) for item in self.containers
         ]
         if len(sources) == 1:
             yield from sources[0]
@@ -255,16 +265,6 @@ class Recording:
                 f"be converted"
             )
         return ""
-
-
-def _until_damage(
-    messages: Iterator[RecordedMessage], damage: list[RecordingError]
-) -> Iterator[RecordedMessage]:
-    """Yield messages up to a damaged place, and keep the error for when the others are read."""
-    try:
-        yield from messages
-    except RecordingError as error:
-        damage.append(error)
 
 
 def _merge_topics(containers: Sequence[Container]) -> dict[str, TopicInfo]:

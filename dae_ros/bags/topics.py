@@ -86,6 +86,15 @@ def choose_image_topic(topics: Mapping[str, TopicInfo], events: str) -> str | No
     return images[0] if len(images) == 1 else None
 
 
+def choose_depth_topic(topics: Mapping[str, TopicInfo], events: str) -> str | None:
+    """Return the true depth of the events' pixels (`<namespace>/depth_truth`), None without any.
+
+    `depth_image_raw` is MVSEC's name for it; its `depth_image_rect` belongs to other pixels.
+    """
+    names = (f"{_namespace(events)}/{name}" for name in ("depth_truth", "depth_image_raw"))
+    return next((name for name in names if name in topics and topics[name].type == IMAGE), None)
+
+
 def choose_camera_info_topic(topics: Mapping[str, TopicInfo], events: str) -> str | None:
     """Return the calibration beside the events (`<namespace>/camera_info`), None without it."""
     preferred = f"{_namespace(events)}/camera_info"

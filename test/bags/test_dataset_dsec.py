@@ -1,0 +1,167 @@
+"""DSEC's sequence folders: events, rectification, disparity, frames and calibration."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from dae_ros.bags.messages import read_camera_info, read_depth
+from dae_ros.bags.recording import open_recording
+from dae_ros.errors import RecordingError
+from test.reference.dataset_layouts import mono_rows, png_bytes, until_error, write_dsec
+
+SIZE = (48, 64)
+RAW, RECTIFIED = "/dsec/left", "/dsec/left_rect"
+
+
+@pytest.fixture
+def sequence(tmp_path):
+    """A sequence of a small sensor and what is in it."""
+    return write_dsec(tmp_path / "zurich_city_99_a")
+
+
+def test_raw_events_are_on_the_clock_of_the_images(sequence, monkeypatch):
+    """Blosc-compressed columns come out whole, with t_offset added, over several chunks."""
+    monkeypatch.setattr("dae_ros.bags.datasets.dsec.CHUNK", 1000)
+    with open_recording(sequence.path, SIZE) as recording:
+        assert mono_rows(recording.event_packets(f"{RAW}/events")) == sequence.events
+
+
+def test_rectified_events_are_cut_towards_zero_and_dropped_outside(sequence):
+    """The map is looked up at [y, x]; -0.4 px is outside, 62.6 px is column 62."""
+    expected = []
+    for t, x, y, p in sequence.events:
+        u, v = (float(np.float32(value)) for value in sequence.rectify_map[y, x])
+        if 0 <= u < 64 and 0 <= v < 48:
+            expected.append((t, math.floor(u), math.floor(v), p))
+    with open_recording(sequence.path, SIZE) as recording:
+        assert mono_rows(recording.event_packets(f"{RECTIFIED}/events")) == expected
+    assert 0 < len(expected) < len(sequence.events)
+
+
+def test_disparity_becomes_depth_in_metres(sequence):
+    """Depth is f B / disparity with f and B from Q; zero disparity is NaN; stamps are kept."""
+    with open_recording(sequence.path, SIZE) as recording:
+        depths = [read_depth(m.data) for m in recording.messages([f"{RECTIFIED}/depth_truth"])]
+    for depth, (stamp_ns, expected) in zip(depths, sequence.depths, strict=True):
+        assert depth.stamp_ns == stamp_ns
+        np.testing.assert_allclose(depth.depth, expected, rtol=1e-6)
+    assert np.isnan(depths[0].depth[:10]).all()
+
+
+def test_frames_have_their_stamps_and_exposure(sequence):
+    """Colour frames become grey under their own namespace, with the exposure of the text file."""
+    with open_recording(sequence.path, SIZE) as recording:
+        frames = list(recording.frames("/dsec/frame_left/image_raw"))
+    for frame, (stamp_ns, picture) in zip(frames, sequence.frames, strict=True):
+        assert (frame.stamp_ns, frame.exposure_ns) == (stamp_ns, 5_000_000)
+        np.testing.assert_array_equal(frame.image, picture)
+
+
+def test_both_calibrations_belong_to_their_pixels(sequence):
+    """Raw pixels have the distortion and the rotation, rectified ones are a pinhole camera."""
+    with open_recording(sequence.path, SIZE) as recording:
+        raw, rectified = (
+            read_camera_info(recording.first(f"{name}/camera_info").data)
+            for name in (RAW, RECTIFIED)
+        )
+    assert raw.k == (55.5, 0, 31.5, 0, 56.5, 23.5, 0, 0, 1)
+    assert (raw.distortion_model, raw.d) == ("plumb_bob", (-0.09, 0.19, -0.001, 0.002, 0))
+    assert raw.r == (1, 0, 0, 0, 0, -1, 0, 1, 0)
+    assert rectified.k == (50.0, 0, 30.0, 0, 51.0, 20.0, 0, 0, 1)
+    assert rectified.d == (0, 0, 0, 0, 0)
+    assert raw.p == rectified.p == (50.0, 0, 30.0, 0, 0, 51.0, 20.0, 0, 0, 0, 1, 0)
+
+
+@pytest.mark.parametrize("after_ms", [0, 77, 400])
+def test_a_start_time_gives_the_same_messages_from_there_on(sequence, monkeypatch, after_ms):
+    """Starting later yields exactly the messages of the whole sequence from there on."""
+    monkeypatch.setattr("dae_ros.bags.datasets.dsec.CHUNK", 500)
+    with open_recording(sequence.path, SIZE) as recording:
+        start_ns = recording.start_ns + after_ms * 1_000_000
+        whole = [(m.topic, m.time_ns) for m in recording.messages() if m.time_ns >= start_ns]
+        assert [(m.topic, m.time_ns) for m in recording.messages(None, start_ns)] == whole
+        assert recording.start_ns == sequence.depths[0][0]
+
+
+def test_a_test_sequence_has_no_depth(sequence):
+    """Without disparity and images the events are read all the same."""
+    shutil.rmtree(sequence.path / "disparity")
+    shutil.rmtree(sequence.path / "images")
+    with open_recording(sequence.path, SIZE) as recording:
+        assert sorted(recording.topics) == [
+            f"{RAW}/camera_info", f"{RAW}/events", f"{RECTIFIED}/camera_info",
+            f"{RECTIFIED}/events",
+        ]  # fmt: skip
+
+
+def test_frames_warped_onto_the_events_lie_beside_them(sequence):
+    """Images that a user has warped (ev_inf) are a topic of the rectified event camera."""
+    folder = sequence.path / "images" / "left"
+    shutil.copytree(folder / "rectified", folder / "ev_inf")
+    with open_recording(sequence.path, SIZE) as recording:
+        assert recording.topics[f"{RECTIFIED}/image_raw"].count == 11
+
+
+def _remove(name):
+    return lambda path: (path / name).unlink()
+
+
+def _write(name, data):
+    return lambda path: (path / name).write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (_remove("calibration/cam_to_cam.yaml"), "disparity but no calibration/cam_to_cam.yaml"),
+        (_remove("events/left/rectify_map.h5"), "disparity but no events/left/rectify_map.h5"),
+        (_remove("disparity/event/000004.png"), "5 files .*png, but there are 6 time stamps"),
+        (_remove("disparity/timestamps.txt"), "time stamps .* cannot be read"),
+        (_write("disparity/timestamps.txt", b"1\n2 3\n"), "line 2 of .*1 columns"),
+        (_write("disparity/timestamps.txt", b"1\n2\n2\n"), "stamp 2 of .* not later"),
+        (_write("disparity/timestamps.txt", b"# none\n"), "no time stamps"),
+        (_write("calibration/cam_to_cam.yaml", b"intrinsics: {}"), "KeyError: 'cam0'"),
+        (_write("events/left/rectify_map.h5", b"HDF?"), "no readable HDF5"),
+        (_write("images/left/exposure_timestamps.txt", b"1, 2\n"), "1 lines for 11 images"),
+    ],
+)
+def test_an_incomplete_sequence_says_what_is_missing(sequence, damage, problem):
+    """Missing and damaged files are found on opening, by name."""
+    damage(sequence.path)
+    with pytest.raises(RecordingError, match=problem):
+        open_recording(sequence.path, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"no image", "missing or damaged"),
+        (png_bytes(np.zeros(SIZE, np.uint8)), r"uint8\[48, 64\], expected a 16-bit PNG of 64x48"),
+        (png_bytes(np.zeros((4, 5), np.uint16)), r"uint16\[4, 5\], expected"),
+    ],
+)
+def test_a_wrong_disparity_map_names_the_file(sequence, data, problem):
+    """The maps before the damaged one come out, then the error names it."""
+    (sequence.path / "disparity" / "event" / "000006.png").write_bytes(data)
+    with open_recording(sequence.path, SIZE) as recording:
+        read, error = until_error(recording.messages([f"{RECTIFIED}/depth_truth"]))
+    assert len(read) == 3
+    assert isinstance(error, RecordingError)
+    assert re.search(f"000006.png is {problem}", str(error))
+
+
+def test_events_outside_the_sensor_are_an_error(sequence):
+    """A column of another sensor is not read as if it were DSEC's."""
+    with h5py.File(sequence.path / "events" / "left" / "events.h5", "r+") as file:
+        file["events/x"][77] = 64
+    with (
+        open_recording(sequence.path, SIZE) as recording,
+        pytest.raises(RecordingError, match=r"event 77 of .*events.h5 .* outside the sensor"),
+    ):
+        list(recording.event_packets(f"{RAW}/events"))
