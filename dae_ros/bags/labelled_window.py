@@ -1,0 +1,68 @@
+"""One sample for training and evaluation: the events before an instant, and what was true then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.events.frame import Frame
+from dae_ros.events.packet import Events
+from dae_ros.representation.tencode import tencode, tencode_from_voxel_grid, tencode_voxel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledWindow:
+    """A window of events [start, end) with the label at its end.
+
+    Attributes:
+        start_ns, end_ns: whole microseconds on the events' clock.
+        stamp_ns: of the label, on the clock of the stamps.
+        height, width: sensor size in px.
+        events: those of the window, None where the data set has voxel grids only.
+        voxels: float32[B, H, W], signed and not normalised, where there are no events.
+        depth: float32[H, W], metres, NaN unknown; None for windows that end at frames.
+        frame: for windows that end at frames that frame; otherwise the newest one that is not
+            later than the stamp, None where there is none.
+        restarts: nothing continuous came before: a recurrent state must be reset.
+    """
+
+    start_ns: int
+    end_ns: int
+    stamp_ns: int
+    height: int
+    width: int
+    events: Events | None
+    voxels: NDArray[np.float32] | None
+    depth: NDArray[np.float32] | None
+    frame: Frame | None
+    restarts: bool
+
+    def encode(self, event_encoder: str) -> NDArray[np.float32]:
+        """Return the window as a network's input, as the depth pipeline encodes it.
+
+        Args:
+            event_encoder: `tencode` or `tencode_voxel`.
+
+        Returns:
+            float32[3, H, W] within 0..1.
+
+        Raises:
+            ConfigurationError: another encoder, or one that needs single events where there are
+                only voxel grids.
+        """
+        if event_encoder == "tencode_voxel":
+            if self.events is not None:
+                return tencode_voxel(self.events, self.height, self.width)
+            if self.voxels is not None:
+                return tencode_from_voxel_grid(self.voxels)
+        if event_encoder == "tencode" and self.events is not None:
+            return tencode(self.events, self.height, self.width)
+        reason = "; the sequence has voxel grids instead of events" if self.events is None else ""
+        raise ConfigurationError(
+            f"A labelled window cannot be encoded as '{event_encoder}'{reason}. Use tencode_voxel"
+            f"{'' if self.events is None else ' or tencode'}.",
+            event_encoder=event_encoder,
+        )

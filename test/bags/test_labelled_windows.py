@@ -1,0 +1,292 @@
+"""Labelled windows: exactly the events before each label, from every kind of source."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+from rosbags.rosbag1 import Writer
+
+from dae_ros.bags.labelled import open_labelled
+from dae_ros.bags.recording import open_recording
+from dae_ros.errors import ConfigurationError, RecordingError
+from test.reference import mvsec_bag
+from test.reference.dataset_layouts import (
+    events_between,
+    mono_rows,
+    until_error,
+    write_dsec,
+    write_eventscape,
+    write_mvsec,
+    write_voxel_folder,
+)
+from test.reference.mvsec_bag import write_data_bag, write_truth_bag
+from test.reference.tencode_pixels import tencode_pixels
+
+MS = 1_000_000
+
+
+def rows(window):
+    """The events of a window as tuples."""
+    e = window.events
+    return list(zip(e.t.tolist(), e.x.tolist(), e.y.tolist(), e.p.tolist(), strict=True))
+
+
+def check(windows, written, length_ns):
+    """Compare windows with a filter over all events and with the depth as written."""
+    expected = []
+    for stamp_ns, depth in written.depths:
+        end_ns = stamp_ns // 1000 * 1000
+        covered = end_ns - length_ns >= written.events[0][0]
+        if covered and end_ns <= written.events[-1][0] + MS:
+            expected.append((stamp_ns, end_ns, depth))
+    assert [w.stamp_ns for w in windows] == [stamp for stamp, _, _ in expected]
+    for window, (_, end_ns, depth) in zip(windows, expected, strict=True):
+        assert (window.start_ns, window.end_ns) == (end_ns - length_ns, end_ns)
+        assert rows(window) == events_between(written.events, end_ns - length_ns, end_ns)
+        np.testing.assert_allclose(window.depth, depth, rtol=1e-6)
+        assert window.voxels is None
+    assert [w.restarts for w in windows] == [True] + [False] * (len(windows) - 1)
+    return expected
+
+
+@pytest.mark.parametrize("length_ms", [50, 7])
+def test_mvsec_files_give_the_windows_before_each_depth(tmp_path, length_ms):
+    """HDF5 windows are half-open, end at the depth stamps and have the frame before them."""
+    written = write_mvsec(tmp_path)
+    paths = [tmp_path / f"outdoor_day1_{kind}.hdf5" for kind in ("data", "gt")]
+    with open_labelled(paths, window_ns=length_ms * MS) as sequence:
+        windows = list(sequence)
+        expected = check(windows, written, length_ms * MS)
+        assert sequence.skipped["before_events"] == len(written.depths) - len(expected)
+        assert [w.end_ns for w in sequence] == [w.end_ns for w in windows]
+    for window in windows:
+        earlier = [(t, image) for t, image in written.frames if t <= window.stamp_ns]
+        # The frame may only be in a later packet; it is never a later one.
+        assert window.frame.stamp_ns == earlier[-1][0]
+        np.testing.assert_array_equal(window.frame.image, earlier[-1][1])
+
+
+def test_an_event_at_the_start_belongs_and_one_at_the_end_does_not(tmp_path):
+    """Hand-made: events at start - 1 us, start, end - 1 us and end give two."""
+    written = write_mvsec(
+        tmp_path,
+    )
+    stamp_us = written.depths[4][0] // 1000
+    with h5py.File(tmp_path / "outdoor_day1_data.hdf5", "r+") as file:
+        del file["davis/left/events"]
+        times_us = [stamp_us - 80_000, stamp_us - 50_001, stamp_us - 50_000, stamp_us - 1, stamp_us]
+        table = [[k, 1, t / 1e6, -1] for k, t in enumerate(times_us)]
+        file["davis/left/events"] = np.array(table, np.float64)
+    paths = [tmp_path / f"outdoor_day1_{kind}.hdf5" for kind in ("data", "gt")]
+    with open_labelled(paths) as sequence:
+        (window,) = sequence
+        assert rows(window) == [
+            ((stamp_us - 50_000) * 1000, 2, 1, 0),
+            ((stamp_us - 1) * 1000, 3, 1, 0),
+        ]
+        assert sequence.skipped == {"before_events": 4, "after_events": 4}
+
+
+def test_bags_give_the_windows_of_their_event_arrays(tmp_path):
+    """The pair of ROS 1 bags is labelled as is, nanoseconds included."""
+    written = write_data_bag(tmp_path / "data.bag")
+    truth = write_truth_bag(tmp_path / "gt.bag", images=6)
+    with open_labelled([tmp_path / "data.bag", tmp_path / "gt.bag"], window_ns=20 * MS) as sequence:
+        windows = list(sequence)
+    assert len(windows) == 5
+    for window, (stamp_ns, depth) in zip(windows, truth.depths[1:], strict=True):
+        end_ns = stamp_ns // 1000 * 1000
+        assert rows(window) == events_between(written.all_events, end_ns - 20 * MS, end_ns)
+        np.testing.assert_array_equal(window.depth, depth)
+
+
+def test_dsec_takes_the_rectified_events_for_its_depth(tmp_path):
+    """Disparity belongs to the rectified camera, so its events are chosen, and not the first."""
+    written = write_dsec(tmp_path / "sequence")
+    with open_recording(written.path, (48, 64)) as recording:
+        written.events = mono_rows(recording.event_packets("/dsec/left_rect/events"))
+    with open_labelled(written.path, size=(48, 64)) as sequence:
+        windows = list(sequence)
+        check(windows, written, 50 * MS)
+        # No events come before the first map, as the published loaders know.
+        assert sequence.skipped == {"before_events": 1}
+    assert all(window.frame is None for window in windows)
+    assert len(windows) == 5
+
+
+def test_eventscape_is_labelled_to_its_last_map(tmp_path):
+    """The last window ends just after the last event and is not lost."""
+    written = write_eventscape(tmp_path / "sequence_1")
+    with open_labelled(written.path, size=(24, 40), window_ns=40 * MS) as sequence:
+        windows = list(sequence)
+    assert check(windows, written, 40 * MS)[-1][0] == written.depths[-1][0]
+
+
+def test_windows_can_end_at_frames(tmp_path):
+    """For a frame teacher each window ends at a frame and carries it; no depth is needed."""
+    written = write_mvsec(tmp_path)
+    with open_labelled(tmp_path / "outdoor_day1_data.hdf5", ends="frame") as sequence:
+        windows = list(sequence)
+    frames = [(t, image) for t, image in written.frames if t - 50 * MS >= written.events[0][0]]
+    for window, (stamp_ns, image) in zip(windows, frames, strict=True):
+        assert window.stamp_ns == window.frame.stamp_ns == stamp_ns
+        assert rows(window) == events_between(written.events, stamp_ns - 50 * MS, stamp_ns)
+        np.testing.assert_array_equal(window.frame.image, image)
+        assert window.depth is None
+
+
+def test_voxel_folders_pair_grids_and_maps_by_index(tmp_path):
+    """As many grids as maps: paired by index, however far their stamps lie apart."""
+    written = write_voxel_folder(tmp_path / "mvsec_outdoor_day1")
+    with open_labelled(written.path) as sequence:
+        windows = list(sequence)
+        assert len(sequence) == len(windows) == 6
+    for k, (window, (stamp_ns, depth)) in enumerate(zip(windows, written.depths, strict=True)):
+        assert (window.stamp_ns, window.end_ns) == (stamp_ns, stamp_ns - 3 * MS)
+        assert window.start_ns == window.end_ns - 50 * MS
+        np.testing.assert_array_equal(window.depth, depth)
+        file = written.path / "events" / "voxels" / f"event_tensor_{k:010d}.npy"
+        np.testing.assert_array_equal(window.voxels, np.load(file))
+        earlier = [frame for frame in written.frames if frame[0] <= stamp_ns]
+        assert (window.frame is None) == (earlier == [])
+        if earlier:
+            assert window.frame.stamp_ns == earlier[-1][0]
+            np.testing.assert_array_equal(window.frame.image, earlier[-1][1])
+        assert window.restarts == (k == 0)
+
+
+def test_voxel_folders_with_more_maps_take_the_closest(tmp_path):
+    """More maps than grids: each grid has the map whose stamp is closest, as published."""
+    written = write_voxel_folder(tmp_path / "day1", grids=5, depths=8)
+    lines = [f"{k} {1504645200 + 0.1 * k + 0.028:.6f}" for k in range(5)]
+    (written.path / "events" / "voxels" / "timestamps.txt").write_text("\n".join(lines))
+    with open_labelled(written.path) as sequence:
+        stamps = [window.stamp_ns for window in sequence]
+    # Grids at 28, 128, ... ms; maps at 3, 53, ... 353 ms: 25 ms back and ahead, the earlier wins.
+    assert stamps == [written.depths[k][0] for k in (0, 2, 4, 6, 7)]
+
+
+def test_a_window_is_encoded_by_name(tmp_path):
+    """Events encode as themselves and through voxels, voxel folders through voxels only."""
+    written = write_mvsec(tmp_path)
+    paths = [tmp_path / f"outdoor_day1_{kind}.hdf5" for kind in ("data", "gt")]
+    with open_labelled(paths) as sequence:
+        window = next(iter(sequence))
+    events = events_between(written.events, window.start_ns, window.end_ns)
+    columns = [[event[k] for event in events] for k in range(4)]
+    expected = tencode_pixels(*columns, 26, 34)
+    np.testing.assert_allclose(window.encode("tencode"), expected, atol=1e-6)
+    voxels = write_voxel_folder(tmp_path / "day1")
+    with open_labelled(voxels.path) as sequence:
+        grid = next(iter(sequence))
+    image = grid.encode("tencode_voxel")
+    y, x = 7, 9
+    newest = [b for b in range(5) if grid.voxels[b, y, x] != 0]
+    positive = bool(newest) and grid.voxels[newest[-1], y, x] > 0
+    expected = [positive, 1 - newest[-1] / 4, not positive] if newest else [0, 0, 0]
+    np.testing.assert_allclose(image[:, y, x], expected)
+    with pytest.raises(ConfigurationError, match="voxel grids instead of events"):
+        grid.encode("tencode")
+    with pytest.raises(ConfigurationError, match="'histogram'"):
+        window.encode("histogram")
+
+
+def test_labels_in_a_silence_and_after_the_end_are_counted(tmp_path):
+    """Maps for which no events come are skipped by reason, and do not pile up."""
+    with Writer(tmp_path / "quiet.bag") as writer:
+        store = mvsec_bag.ROS1
+        events = writer.add_connection(
+            "/davis/left/events", "dvs_msgs/msg/EventArray", typestore=store
+        )
+        depth = writer.add_connection(
+            "/davis/left/depth_image_raw", "sensor_msgs/msg/Image", typestore=store
+        )
+        start = mvsec_bag.START_NS // 1000 * 1000
+        image = np.ones((mvsec_bag.HEIGHT, mvsec_bag.WIDTH), np.float32)
+        for k in range(0, 6000, 100):
+            t = start + k * MS
+            writer.write(depth, t, mvsec_bag.image_bytes(image, t, "32FC1"))
+            if k < 300 or 4000 <= k < 4300:
+                data = mvsec_bag.event_array_bytes([(t + 1, 1, 1, 1), (t + 99 * MS, 2, 2, 0)], k, t)
+                writer.write(events, t + 99 * MS, data)
+    with open_labelled(tmp_path / "quiet.bag") as sequence:
+        windows = list(sequence)
+        skipped = dict(sequence.skipped)
+    ends_ms = [(window.end_ns - start) // MS for window in windows]
+    restarts = [(window.end_ns - start) // MS for window in windows if window.restarts]
+    assert [len(rows(window)) for window in windows] == [1] * 3 + [0] * 9 + [1] * 3
+    # Events end at 299 ms; for one more second windows are empty, as in the pipeline.
+    assert ends_ms == [*range(100, 1300, 100), 4100, 4200, 4300]
+    assert restarts == [100, 4100]
+    # 1300 to 4000, then from 5300 on; a start in the silence is no window, 4400 to 5200 are over.
+    assert skipped == {"before_events": 1, "in_silence": 28 + 7, "after_events": 9}
+
+
+def test_depth_of_another_size_is_refused(tmp_path):
+    """Depth that does not belong to the events' pixels is an error with both sizes."""
+    written = write_mvsec(tmp_path)
+    with h5py.File(tmp_path / "outdoor_day1_gt.hdf5", "r+") as file:
+        del file["davis/left/depth_image_raw"]
+        file["davis/left/depth_image_raw"] = np.ones((len(written.depths), 13, 17), np.float32)
+    paths = [tmp_path / f"outdoor_day1_{kind}.hdf5" for kind in ("data", "gt")]
+    with open_labelled(paths) as sequence, pytest.raises(RecordingError, match=r"17x13.* 34x26"):
+        list(sequence)
+
+
+def test_missing_labels_are_answered_with_what_is_there(tmp_path):
+    """Without depth beside the events the error lists the topics."""
+    write_mvsec(tmp_path)
+    with pytest.raises(
+        RecordingError, match=r"no depth images beside /davis/left/events.*image_raw"
+    ):
+        open_labelled(tmp_path / "outdoor_day1_data.hdf5")
+    with pytest.raises(ConfigurationError, match="whole microseconds"):
+        open_labelled(tmp_path / "outdoor_day1_data.hdf5", window_ns=1500)
+
+
+def test_a_damaged_file_gives_everything_before_it(tmp_path, monkeypatch):
+    """The windows before a damaged event chunk come out, then the error of the file."""
+    written = write_mvsec(tmp_path)
+    with h5py.File(tmp_path / "outdoor_day1_data.hdf5", "r+") as file:
+        file["davis/left/events"][2000, 0] = 999
+    paths = [tmp_path / f"outdoor_day1_{kind}.hdf5" for kind in ("data", "gt")]
+    monkeypatch.setattr("dae_ros.bags.datasets.mvsec_hdf5.CHUNK", 500)
+    with open_labelled(paths) as sequence:
+        windows, error = until_error(sequence)
+    assert isinstance(error, RecordingError)
+    assert "event 0 of" in str(error) and "from row 2000" in str(error)
+    assert 0 < len(windows) < 9
+    assert windows[-1].end_ns <= written.events[1999][0] + MS
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("events/voxels/event_tensor_0000000002.npy", b"", "missing or damaged"),
+        ("depth/data/depth_0000000002.npy", b"\x93NUMPY", "missing or damaged"),
+        ("rgb/davis_left_sync/frame_0000000011.png", b"no", "missing or damaged"),
+    ],
+)
+def test_a_damaged_file_of_a_voxel_folder_is_named(tmp_path, name, data, problem):
+    """The windows before come out, then the error names the file."""
+    path = write_voxel_folder(tmp_path / "day1").path
+    (path / name).write_bytes(data)
+    with open_labelled(path) as sequence:
+        windows, error = until_error(sequence)
+    assert isinstance(error, RecordingError)
+    assert name.rpartition("/")[2] in str(error)
+    assert problem in str(error)
+    assert 0 < len(windows) < 6
+
+
+def test_a_voxel_folder_is_no_recording(tmp_path):
+    """Running a voxel folder as a recording says what it is; it has no other windows either."""
+    path = write_voxel_folder(tmp_path / "day1").path
+    with pytest.raises(RecordingError, match="voxel grids instead of events"):
+        open_recording(path)
+    with pytest.raises(ConfigurationError, match="no other windows"):
+        open_labelled(path, ends="frame")
+    np.save(path / "events" / "voxels" / "event_tensor_0000000000.npy", np.zeros((5, 9, 9)))
+    with open_labelled(path) as sequence, pytest.raises(RecordingError, match="9x9 px and"):
+        list(sequence)
