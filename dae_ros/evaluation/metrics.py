@@ -70,6 +70,17 @@ def published_prediction_of_log_depth(
     return np.asarray(depth / depth.max() * np.float32(clip_distance_m), np.float32)
 
 
+def published_pixels(prediction: DepthMap, target: DepthMap) -> Mask:
+    """Return the pixels that the published metrics count, bool[H, W].
+
+    Args:
+        prediction, target: see `published_metrics`.
+    """
+    farthest = target.max(initial=0.0)
+    within = (target > 0) & (target < farthest) & (prediction > 0) & (prediction < farthest)
+    return np.asarray(within, np.bool_)
+
+
 def published_metrics(
     prediction: DepthMap,
     target: DepthMap,
@@ -89,8 +100,7 @@ def published_metrics(
         `mean_target`, `median_target`, `mean_prediction`, `median_prediction`,
         `median_difference` (metres), `valid_pixels`; each also with the suffix `_10m`, ...
     """
-    farthest = target.max(initial=0.0)
-    counted = mask & (target > 0) & (target < farthest) & (prediction > 0) & (prediction < farthest)
+    counted = mask & published_pixels(prediction, target)
     metrics = _published(prediction[counted], target[counted])
     for range_m in ranges_m:
         below = counted & (target < range_m)

@@ -14,6 +14,7 @@ from dae_ros.evaluation.alignment import METHODS, Alignment, DepthMap, Mask, Met
 from dae_ros.evaluation.metrics import (
     RANGES_M,
     published_metrics,
+    published_pixels,
     published_prediction_of_log_depth,
     standard_metrics,
     stretched_target,
@@ -112,6 +113,64 @@ class SequenceScore:
     metrics: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredMaps:
+    """One frame as it is compared: what the numbers, the plots and the pictures are made of.
+
+    Attributes:
+        prediction: [H, W], metres, aligned and cut as the scoring says; NaN where the network
+            gave no number.
+        target: [H, W], metres, 0 invalid; of the published variant the stretched one.
+        counted: bool[H, W], the pixels behind the numbers.
+        alignment, coverage: see `FrameScore`.
+    """
+
+    prediction: DepthMap
+    target: DepthMap
+    counted: Mask
+    alignment: Alignment
+    coverage: float
+
+
+def align_frame(
+    prediction: DepthMap, depth: DepthMap, scoring: Scoring, mask: Mask | None = None
+) -> ScoredMaps:
+    """Bring one frame to the form in which it is scored; see `score_frame` for the arguments."""
+    if mask is None:
+        mask = np.ones(depth.shape, np.bool_)
+    if not prediction.shape == depth.shape == mask.shape:
+        raise ConfigurationError(
+            f"Prediction {prediction.shape}, ground truth {depth.shape} and mask {mask.shape} "
+            "must have one shape.",
+            prediction=prediction.shape,
+            depth=depth.shape,
+            mask=mask.shape,
+        )
+    depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(depth.dtype)
+    answered = np.isfinite(prediction)
+    if scoring.variant == "published":
+        wanted = mask & (depth > 0)
+        target: DepthMap = stretched_target(depth, scoring.clip_distance_m)
+        alignment, aligned = _published_alignment(prediction, target, scoring, answered)
+        counted = mask & answered & published_pixels(aligned, target)
+    else:
+        wanted = mask & (depth >= scoring.minimum_depth_m) & (depth < scoring.clip_distance_m)
+        target = depth
+        counted = wanted & answered
+        alignment = align(scoring.alignment, prediction, depth, counted)
+        aligned = np.clip(
+            alignment.apply(prediction), scoring.minimum_depth_m, scoring.clip_distance_m
+        )
+    coverage = float((wanted & answered).sum() / wanted.sum()) if wanted.any() else np.nan
+    return ScoredMaps(
+        np.where(answered, aligned, np.nan).astype(aligned.dtype),
+        target,
+        counted,
+        alignment,
+        coverage,
+    )
+
+
 def score_frame(
     prediction: DepthMap, depth: DepthMap, scoring: Scoring, mask: Mask | None = None
 ) -> FrameScore:
@@ -127,31 +186,14 @@ def score_frame(
     Raises:
         ConfigurationError: shapes that differ.
     """
-    if mask is None:
-        mask = np.ones(depth.shape, np.bool_)
-    if not prediction.shape == depth.shape == mask.shape:
-        raise ConfigurationError(
-            f"Prediction {prediction.shape}, ground truth {depth.shape} and mask {mask.shape} "
-            "must have one shape.",
-            prediction=prediction.shape,
-            depth=depth.shape,
-            mask=mask.shape,
-        )
-    depth = np.where(np.isfinite(depth) & (depth > 0), depth, 0).astype(depth.dtype)
-    answered = np.isfinite(prediction)
-    if scoring.variant == "published":
-        wanted = mask & (depth > 0)
-        metrics, alignment = _published_score(prediction, depth, scoring, mask & answered, answered)
-    else:
-        wanted = mask & (depth >= scoring.minimum_depth_m) & (depth < scoring.clip_distance_m)
-        counted = wanted & answered
-        alignment = align(scoring.alignment, prediction, depth, counted)
-        aligned = np.clip(
-            alignment.apply(prediction), scoring.minimum_depth_m, scoring.clip_distance_m
-        )
-        metrics = standard_metrics(aligned, depth, counted, scoring.ranges_m)
-    coverage = float((wanted & answered).sum() / wanted.sum()) if wanted.any() else np.nan
-    return FrameScore(metrics, alignment, coverage)
+    return score_maps(align_frame(prediction, depth, scoring, mask), scoring)
+
+
+def score_maps(maps: ScoredMaps, scoring: Scoring) -> FrameScore:
+    """Score one frame that `align_frame` made with the same scoring."""
+    metrics = published_metrics if scoring.variant == "published" else standard_metrics
+    found = metrics(maps.prediction, maps.target, maps.counted, scoring.ranges_m)
+    return FrameScore(found, maps.alignment, maps.coverage)
 
 
 def mean_of_frames(name: str, frames: Iterable[FrameScore]) -> SequenceScore:
@@ -174,21 +216,19 @@ def mean_of_sequences(sequences: Sequence[SequenceScore]) -> dict[str, float]:
     return _mean_metrics([sequence.metrics for sequence in sequences])
 
 
-def _published_score(
-    prediction: DepthMap, depth: DepthMap, scoring: Scoring, mask: Mask, answered: Mask
-) -> tuple[dict[str, float], Alignment]:
-    target = stretched_target(depth, scoring.clip_distance_m)
+def _published_alignment(
+    prediction: DepthMap, target: DepthMap, scoring: Scoring, answered: Mask
+) -> tuple[Alignment, DepthMap]:
+    """Return the fit and the prediction in metres, 0 to the clip distance."""
     # The fit sees every pixel with ground truth, those at the clip distance included, whatever
     # the mask of the metrics.
     alignment = align(scoring.alignment, prediction, target, (target > 0) & answered)
     finite = np.where(answered, prediction, 0).astype(np.float32)
     if scoring.log_depth_alpha is not None:
-        metres = published_prediction_of_log_depth(
+        return alignment, published_prediction_of_log_depth(
             finite, scoring.clip_distance_m, scoring.log_depth_alpha
         )
-    else:
-        metres = np.clip(alignment.apply(finite), 0, np.float32(scoring.clip_distance_m))
-    return published_metrics(metres, target, mask, scoring.ranges_m), alignment
+    return alignment, np.clip(alignment.apply(finite), 0, np.float32(scoring.clip_distance_m))
 
 
 def _mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
