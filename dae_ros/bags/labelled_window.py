@@ -11,6 +11,7 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import Events
 from dae_ros.representation.tencode import tencode, tencode_from_voxel_grid, tencode_voxel
+from dae_ros.representation.voxel_grid import normalise_voxel_grid, voxel_grid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,29 +41,38 @@ class LabelledWindow:
     frame: Frame | None
     restarts: bool
 
-    def encode(self, event_encoder: str) -> NDArray[np.float32]:
+    def encode(self, event_encoder: str, bins: int = 5) -> NDArray[np.float32]:
         """Return the window as a network's input, as the depth pipeline encodes it.
 
         Args:
-            event_encoder: `tencode` or `tencode_voxel`.
+            event_encoder: `tencode`, `tencode_voxel` or `voxel_grid`.
+            bins: of `voxel_grid`, the network's input channels.
 
         Returns:
-            float32[3, H, W] within 0..1.
+            float32[3, H, W] within 0..1, or the normalised float32[bins, H, W].
 
         Raises:
-            ConfigurationError: another encoder, or one that needs single events where there are
-                only voxel grids.
+            ConfigurationError: another encoder, or one that needs what the sequence has not:
+                single events, or another number of bins.
         """
-        if event_encoder == "tencode_voxel":
-            if self.events is not None:
-                return tencode_voxel(self.events, self.height, self.width)
-            if self.voxels is not None:
+        if self.events is not None:
+            size = self.height, self.width
+            if event_encoder == "tencode":
+                return tencode(self.events, *size)
+            if event_encoder == "tencode_voxel":
+                return tencode_voxel(self.events, *size)
+            if event_encoder == "voxel_grid":
+                return voxel_grid(self.events, *size, bins, normalise=True)
+        elif self.voxels is not None:
+            if event_encoder == "tencode_voxel":
                 return tencode_from_voxel_grid(self.voxels)
-        if event_encoder == "tencode" and self.events is not None:
-            return tencode(self.events, self.height, self.width)
-        reason = "; the sequence has voxel grids instead of events" if self.events is None else ""
+            if event_encoder == "voxel_grid" and len(self.voxels) == bins:
+                return normalise_voxel_grid(self.voxels)
+        has = "events" if self.voxels is None else f"voxel grids of {len(self.voxels)} bins"
         raise ConfigurationError(
-            f"A labelled window cannot be encoded as '{event_encoder}'{reason}. Use tencode_voxel"
-            f"{'' if self.events is None else ' or tencode'}.",
+            f"A window cannot be encoded as '{event_encoder}' with {bins} bins: the sequence has "
+            f"{has}. Events give tencode, tencode_voxel and voxel_grid, voxel grids the latter "
+            f"two with the bins that they have.",
             event_encoder=event_encoder,
+            bins=bins,
         )

@@ -88,6 +88,15 @@ def voxel_grid_of_points(
     return _normalised(grid) if normalise else grid
 
 
+def normalise_voxel_grid(grid: FloatImage) -> FloatImage:
+    """Return a stored grid as `voxel_grid` with `normalise` would have made it.
+
+    Args:
+        grid: float32[B, H, W], signed and not normalised.
+    """
+    return _normalised(grid.copy())
+
+
 def _require_bins(bins: int) -> None:
     if bins < 2:
         raise ConfigurationError("A voxel grid needs at least 2 bins.", bins=bins)

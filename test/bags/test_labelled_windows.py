@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
+
 import h5py
 import numpy as np
 import pytest
 from rosbags.rosbag1 import Writer
 
 from dae_ros.bags.labelled import open_labelled
+from dae_ros.bags.message_types import EVENT_PACKET, IMAGE
+from dae_ros.bags.messages import write_image
 from dae_ros.bags.recording import open_recording
+from dae_ros.bags.writer import BagWriter
+from dae_ros.cli import main as command_line
 from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.events.cdr import write_packet
+from dae_ros.events.packet import EventPacket, Events
+from dae_ros.simulation.encoders import create_encoder
 from test.reference import mvsec_bag
 from test.reference.dataset_layouts import (
     events_between,
@@ -186,10 +195,19 @@ def test_a_window_is_encoded_by_name(tmp_path):
     positive = bool(newest) and grid.voxels[newest[-1], y, x] > 0
     expected = [positive, 1 - newest[-1] / 4, not positive] if newest else [0, 0, 0]
     np.testing.assert_allclose(image[:, y, x], expected)
-    with pytest.raises(ConfigurationError, match="voxel grids instead of events"):
-        grid.encode("tencode")
-    with pytest.raises(ConfigurationError, match="'histogram'"):
-        window.encode("histogram")
+    normal = grid.encode("voxel_grid")
+    held = grid.voxels[grid.voxels != 0].astype(np.float64)
+    np.testing.assert_allclose(
+        normal[2, y],
+        np.where(grid.voxels[2, y] != 0, (grid.voxels[2, y] - held.mean()) / held.std(), 0),
+        atol=1e-5,
+    )
+    assert window.encode("voxel_grid", bins=7).shape == (7, 26, 34)
+    for sample, name, bins in (
+        (grid, "tencode", 5), (grid, "voxel_grid", 3), (window, "histogram", 5),
+    ):  # fmt: skip
+        with pytest.raises(ConfigurationError, match=f"'{name}' with {bins} bins: the sequence"):
+            sample.encode(name, bins)
 
 
 def test_labels_in_a_silence_and_after_the_end_are_counted(tmp_path):
@@ -290,3 +308,46 @@ def test_a_voxel_folder_is_no_recording(tmp_path):
     np.save(path / "events" / "voxels" / "event_tensor_0000000000.npy", np.zeros((5, 9, 9)))
     with open_labelled(path) as sequence, pytest.raises(RecordingError, match="9x9 px and"):
         list(sequence)
+
+
+def test_a_data_set_runs_like_a_recording(tmp_path):
+    """`dae-ros bag` on a sequence folder steps the windows of its events and previews frames."""
+    written = write_eventscape(tmp_path / "sequence_1", height=28, width=42)
+    out = tmp_path / "out"
+    arguments = ["--weights", "untrained:tiny", "--device", "cpu", "--threads", "1"]
+    arguments += ["--size", "42x28", "--out", str(out)]
+    assert command_line.main(["bag", str(written.path), *arguments]) == 0
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["events"] == len(written.events)
+    assert summary["topics"] == {"events": "/carla/events", "image": "/carla/image_raw"}
+    assert summary["windows"]["stepped"] == 6
+
+
+def test_depth_stamps_are_moved_onto_the_sensor_clock(tmp_path):
+    """Events that count from the camera's start are cut at the depth's stamp on their clock."""
+    random = np.random.default_rng(9)
+    offset_ns = 1_700_000_000_000_000_000
+    encoder = create_encoder("evt3", 64, 48)
+    written = []
+    with BagWriter(tmp_path / "sensor") as bag:
+        bag.add_topic("/events", EVENT_PACKET)
+        bag.add_topic("/depth_truth", IMAGE)
+        for k in range(40):
+            begin_us = 5_000_000 + 10_000 * k
+            t = np.sort(random.integers(begin_us, begin_us + 10_000, 100)) * 1000
+            x, y, p = (random.integers(0, high, 100) for high in (64, 48, 2))
+            written += zip(t.tolist(), x.tolist(), y.tolist(), p.tolist(), strict=True)
+            part = Events(t, x.astype(np.uint16), y.astype(np.uint16), p.astype(np.uint8))
+            payload, base_ns = encoder.encode(part)
+            stamp_ns = offset_ns + int(t[0])
+            packet = EventPacket("evt3", 48, 64, payload, base_ns, stamp_ns, k)
+            bag.write("/events", EVENT_PACKET, stamp_ns, write_packet(packet))
+            if k % 10 == 7:
+                image = write_image(np.ones((48, 64), np.float32), stamp_ns, "")
+                bag.write("/depth_truth", IMAGE, stamp_ns, image)
+    with open_labelled(tmp_path / "sensor", window_ns=20 * MS) as sequence:
+        windows = list(sequence)
+    assert len(windows) == 4
+    for window in windows:
+        assert window.end_ns == window.stamp_ns - offset_ns
+        assert rows(window) == events_between(written, window.end_ns - 20 * MS, window.end_ns)
