@@ -38,7 +38,7 @@ def test_a_split_is_found_and_counted(tmp_path, protocol, sequence, folder, name
     found = published_sequences(small, "test", tmp_path)
     assert found == {sequence: tmp_path / (f"train/{sequence}" if protocol is DSEC else sequence)}
     (tmp_path / folder / name.format(2)).unlink()
-    with pytest.raises(RecordingError, match="has 2 files .*published are 3"):
+    with pytest.raises(RecordingError, match=r"has 2 files .*published are 3"):
         published_sequences(small, "test", tmp_path)
     with pytest.raises(ConfigurationError, match=r"no split 'tset'; it has test\."):
         published_sequences(small, "tset", tmp_path)
