@@ -16,9 +16,9 @@ from dae_ros.nodes.conversions import camera_info_message, image_message
 from dae_ros.nodes.diagnostics import frame_status
 from dae_ros.nodes.qos import Unacknowledged, output_qos
 from dae_ros.parameters import DepthParameters
-from dae_ros.representation.geometry import scale_camera_matrix, scale_projection_matrix
 from dae_ros.representation.render import color_range, depth_color, events_image
 from dae_ros.runtime.depth_frame import DepthFrame
+from dae_ros.runtime.output_camera import fits, output_camera
 
 TOPICS = {"metric": "depth/image", "relative": "depth/relative"}
 # With `overload: queue` nothing may be lost, so results wait for their subscribers this long.
@@ -69,9 +69,8 @@ class DepthOutputs:
             return
         publisher = self._depth[frame.kind]
         publisher.publish(image_message(frame.depth, frame.stamp_ns, frame.frame_id))
-        camera = self._scaled_camera(frame)
-        if camera is not None:
-            self._camera_info.publish(camera_info_message(camera, frame.stamp_ns, frame.frame_id))
+        camera = self._camera_of(frame)
+        self._camera_info.publish(camera_info_message(camera, frame.stamp_ns, frame.frame_id))
         self._status.publish(frame_status(frame))
         if self._color.get_subscription_count():
             self._color.publish(image_message(self._colored(frame), frame.stamp_ns, frame.frame_id))
@@ -99,19 +98,16 @@ class DepthOutputs:
             self._node.destroy_publisher(publisher)
         self._depth.clear()
 
-    def _scaled_camera(self, frame: DepthFrame) -> CameraInfo | None:
+    def _camera_of(self, frame: DepthFrame) -> CameraInfo:
         camera, (height, width) = self.camera, frame.depth.shape
-        if camera is None:
-            return None
-        if camera.height * width != camera.width * height:
+        if camera is not None and not fits(camera, height, width):
             self._node.get_logger().warning(
                 f"the calibration is of a camera of {camera.width}x{camera.height} px and cannot "
-                f"be of the event camera of {width}x{height} px; depth/camera_info is not "
-                "published: remap 'camera_info'",
+                f"be of the event camera of {width}x{height} px; depth/camera_info is all zero "
+                "(uncalibrated): remap 'camera_info'",
                 throttle_duration_sec=10.0,
             )
-            return None
-        return scaled_camera(camera, height, width)
+        return output_camera(camera, height, width)
 
     def _colored(self, frame: DepthFrame) -> Any:
         if frame.kind == "metric":
@@ -133,20 +129,3 @@ class DepthOutputs:
                 )
                 return
             time.sleep(ACKNOWLEDGE_POLL_S)
-
-
-def scaled_camera(camera: CameraInfo, height: int, width: int) -> CameraInfo:
-    """Return a calibration for a map of another size; distortion and rotation stay."""
-    size, wanted = (camera.height, camera.width), (height, width)
-    if size == wanted:
-        return camera
-    return CameraInfo(
-        height,
-        width,
-        camera.distortion_model,
-        camera.d,
-        tuple(scale_camera_matrix(camera.k, size, wanted)),
-        camera.r,
-        tuple(scale_projection_matrix(camera.p, size, wanted)),
-        camera.frame_id,
-    )

@@ -32,6 +32,7 @@ from dae_ros.errors import ConfigurationError, DaeError, PacketError, RecordingE
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.estimator import create_estimator
+from dae_ros.runtime.output_camera import fits, output_camera
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.preview import PreviewWriter
 
@@ -226,7 +227,7 @@ class _BagRun:
         """Return the calibration, checked against the sensor; zeros where there is none."""
         height, width = frame.depth.shape
         camera = self._camera
-        if camera is not None and (camera.height, camera.width) != (height, width):
+        if camera is not None and not fits(camera, height, width):
             if self._selection.calibration or self._selection.camera_info:
                 raise RecordingError(
                     f"the calibration is of a sensor of {camera.width}x{camera.height} px, but "
@@ -239,8 +240,7 @@ class _BagRun:
                 f"the recording's camera_info is of {camera.width}x{camera.height} px and the "
                 f"events of {width}x{height} px: {CAMERA_INFO_TOPIC} is left uncalibrated"
             )
-            camera = None
-        self._camera = camera or CameraInfo(height, width)
+        self._camera = output_camera(camera, height, width)
         return self._camera
 
     def run(self, report: Callable[[Progress], None], stopped: Callable[[], bool]) -> BagResult:

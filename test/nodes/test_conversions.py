@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image
 
 from dae_ros.bags.messages import CameraInfo, read_camera_info
 from dae_ros.nodes.conversions import camera_info_message, image_message, ns_to_stamp
-from dae_ros.nodes.depth_outputs import scaled_camera
+from dae_ros.runtime.output_camera import output_camera
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_a_calibration_is_scaled_to_the_map_that_it_accompanies():
         (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
         (50.0, 0.0, 31.5, 0.0, 0.0, 52.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0),
     )
-    half = scaled_camera(camera, 24, 32)
+    half = output_camera(camera, 24, 32)
     assert (half.height, half.width, half.distortion_model, half.d) == (
         24,
         32,
@@ -58,7 +58,7 @@ def test_a_calibration_is_scaled_to_the_map_that_it_accompanies():
     )
     np.testing.assert_allclose(half.k, (25.0, 0, 15.5, 0, 26.0, 11.5, 0, 0, 1))
     np.testing.assert_allclose(half.p, (25.0, 0, 15.5, 0, 0, 26.0, 11.5, 0, 0, 0, 1, 0))
-    assert scaled_camera(camera, 48, 64) is camera
+    assert output_camera(camera, 48, 64) is camera
     message = camera_info_message(half, 7, "camera")
     assert isinstance(message, CameraInfoMessage)
     assert read_camera_info(serialize_message(message)) == half
