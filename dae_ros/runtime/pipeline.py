@@ -25,6 +25,8 @@ from dae_ros.runtime.statistics import PipelineStatistics, Tally
 from dae_ros.runtime.window_encoder import WindowEncoder
 from dae_ros.runtime.windows import CountWindows, StampWindows, TimeWindows, Window, create_windows
 
+# Camera frames that may wait for their events: half a minute and more at usual rates.
+MOST_WAITING_FRAMES = 1000
 # Bytes that the ring keeps per event: t 8, x 2, y 2, p 1.
 EVENT_BYTES = 13
 
@@ -67,6 +69,10 @@ class DepthPipeline:
         self._dropped: Counter[str] = Counter()
         self._fed_ns = 0
         self._newest_ns: int | None = None
+        # First event of the newest packet: times up to it have their final place on the ROS clock.
+        self._clock_ns_final: int | None = None
+        # Middles of exposure in ROS time that no event has passed yet.
+        self._frames_ns: list[int] = []
         self._silent = False
         self._frame_id = parameters.frame_id
         self._encoder_name = (
@@ -106,6 +112,16 @@ class DepthPipeline:
         """Queue a camera frame: with `window: frame` its middle of exposure ends a window."""
         self._inbox.append((frame, self._clock_ns()))
 
+    def finish(self, grace_ns: int) -> None:
+        """Let windows close that end up to `grace_ns` after the newest event: nothing more comes.
+
+        To be called when `step` has returned None; the next calls of `step` return them.
+        """
+        if self._newest_ns is not None:
+            self._newest_ns += grace_ns
+            self._clock_ns_final = self._newest_ns
+            self._release_frames()
+
     def apply(self, parameters: DepthParameters) -> None:
         """Take over parameters that may change at run time: scale, shift and colours."""
         self._parameters = parameters
@@ -122,6 +138,7 @@ class DepthPipeline:
         """Forget everything that came before: queued packets, ring, windows, recurrent state."""
         self._inbox.clear()
         self._parts.clear()
+        self._frames_ns.clear()
         self._stream.reset()
         self._begin_again(cause)
 
@@ -178,6 +195,9 @@ class DepthPipeline:
             return True
         self._tally.time("decode", self._clock_ns() - begin_ns)
         self._parts.extend(piece for part in parts for piece in self._split(part))
+        for part in parts:
+            if len(part.events):
+                self._clock_ns_final = int(part.events.t[0])
         return True
 
     def _split(self, part: StreamPart) -> Iterator[StreamPart]:
@@ -211,12 +231,28 @@ class DepthPipeline:
             return
         exposure_ns = frame.exposure_ns or round(self._parameters.exposure_s * 1e9)
         shift_ns = {"start": exposure_ns // 2, "mid": 0, "end": -(exposure_ns // 2)}
-        middle_ns = frame.stamp_ns + shift_ns[self._parameters.image_stamp]
+        self._frames_ns.append(frame.stamp_ns + shift_ns[self._parameters.image_stamp])
+        if len(self._frames_ns) > MOST_WAITING_FRAMES:
+            self._frames_ns.remove(min(self._frames_ns))
+            self._dropped["frame_without_events"] += 1
+        self._release_frames()
+
+    def _release_frames(self) -> None:
+        """Turn the frames that the events have passed into windows.
+
+        Only then is their event time final: until a packet has been seen that is newer, the clock
+        estimator may still change it. Frames and events come on two topics, whose order DDS does
+        not keep; the windows must not depend on it.
+        """
         clock = self._stream.clock
-        if self._stream.encoding is None:
-            self._dropped["frame_before_events"] += 1
-        elif not self._windows.add(clock.to_event(middle_ns)):
-            self._dropped["frame_not_newer"] += 1
+        newest_ns = self._newest_ns if clock.absolute else self._clock_ns_final
+        if newest_ns is None or not isinstance(self._windows, StampWindows):
+            return
+        reached_ns = clock.to_ros(newest_ns)
+        for middle_ns in sorted(stamp for stamp in self._frames_ns if stamp <= reached_ns):
+            self._frames_ns.remove(middle_ns)
+            if not self._windows.add(clock.to_event(middle_ns)):
+                self._dropped["frame_not_newer"] += 1
 
     def _absorb(self, part: StreamPart) -> None:
         if part.gap is not None:
@@ -232,10 +268,10 @@ class DepthPipeline:
             if self._silent:
                 self._silent = False
                 self.reset_state("silence")
-            if isinstance(self._windows, TimeWindows):
-                self._windows.begin(first_ns)
-            elif isinstance(self._windows, CountWindows):
+            if isinstance(self._windows, CountWindows):
                 self._windows.begin_at(self._stream.ring.total_pushed)
+            else:
+                self._windows.begin(first_ns)
         self._stream.ring.push(events)
         if self._parameters.window == "trigger" and isinstance(self._windows, StampWindows):
             for stamp_ns in part.triggers.t[part.triggers.edge == 1].tolist():
@@ -243,12 +279,14 @@ class DepthPipeline:
                     self._dropped["trigger_not_newer"] += 1
         if part.newest_time_ns is not None:
             self._newest_ns = part.newest_time_ns
+        self._release_frames()
 
     def _begin_again(self, cause: str) -> None:
         self._stream.ring.clear()
         self._encoder = None
         self._windows.restart()
         self._newest_ns = None
+        self._clock_ns_final = None
         self._silent = False
         self.reset_state(cause)
 

@@ -129,6 +129,7 @@ class StampWindows:
         self.length_ns = length_ns
         self.skipped = 0
         self._ends_ns: deque[int] = deque()
+        self._first_event_ns: int | None = None
         self._last_ns: int | None = None
         self._index = 0
 
@@ -136,7 +137,13 @@ class StampWindows:
         """Forget stamps that were not reached."""
         self.skipped += len(self._ends_ns)
         self._ends_ns.clear()
+        self._first_event_ns = None
         self._last_ns = None
+
+    def begin(self, first_event_ns: int) -> None:
+        """Skip windows whose start lies before the first event."""
+        if self._first_event_ns is None:
+            self._first_event_ns = first_event_ns
 
     def add(self, stamp_ns: int) -> bool:
         """Add the end of a window, floored to whole microseconds; False if it is not newer."""
@@ -154,7 +161,8 @@ class StampWindows:
             end_ns = self._ends_ns.popleft()
             index, self._index = self._index, self._index + 1
             start_ns = end_ns - self.length_ns
-            if not ring.covers(start_ns):
+            before = self._first_event_ns is None or start_ns < self._first_event_ns
+            if before or not ring.covers(start_ns):
                 self.skipped += 1
                 continue
             first_ns = start_ns if first_ns is None else first_ns

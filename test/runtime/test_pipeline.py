@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dae_ros.events.frame import Frame
-from dae_ros.events.packet import EventPacket
+from dae_ros.events.packet import EventPacket, Events
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame, DepthScale
 from dae_ros.runtime.estimator import OutputMeaning, create_estimator
 from dae_ros.runtime.pipeline import DepthPipeline
+from dae_ros.simulation.encoders import create_encoder
 from test.reference.leaky_estimator import LeakyEstimator
 from test.reference.windows import time_windows
 
@@ -286,3 +287,60 @@ def test_networks_of_other_inputs_step(name: str) -> None:
     assert frames[0].image.shape == (3, HEIGHT, WIDTH)
     assert frames[0].depth.shape == (HEIGHT, WIDTH)
     assert not np.array_equal(frames[0].depth, frames[1].depth)
+
+
+def evt3_stream(duration_ms: int, jitter_seed: int) -> list[EventPacket]:
+    """Evt3 packets of 5 ms whose stamps lag the events by 1 ms plus an exponential delay."""
+    rng = np.random.default_rng(jitter_seed)
+    encoder = create_encoder("evt3", WIDTH, HEIGHT)
+    packets = []
+    for number in range(duration_ms // 5):
+        t = 2_000_000_000 + number * 5 * MS + np.arange(0, 5 * MS, 100_000, dtype=np.int64)
+        events = Events(
+            t,
+            rng.integers(0, WIDTH, len(t)).astype(np.uint16),
+            rng.integers(0, HEIGHT, len(t)).astype(np.uint16),
+            rng.integers(0, 2, len(t)).astype(np.uint8),
+        )
+        payload, base_ns = encoder.encode(events)
+        delay_ns = MS + int(rng.exponential(4 * MS))
+        packets.append(
+            EventPacket(
+                "evt3", HEIGHT, WIDTH, payload, base_ns, BASE_NS + int(t[0]) + delay_ns, number + 1
+            )
+        )
+    return packets
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(-12, 12), min_size=12, max_size=12), st.integers(0, 9))
+def test_frame_windows_do_not_depend_on_the_order_of_topics(
+    shifts: list[int], jitter_seed: int
+) -> None:
+    """However early or late frames arrive between evt3 packets, windows and depth are the same."""
+    packets = evt3_stream(500, jitter_seed)
+    stamps = [BASE_NS + 2_000_000_000 + 33_333_333 * k for k in range(1, 13)]
+    image = np.zeros((HEIGHT, WIDTH), np.uint8)
+
+    def frames_of(places: list[int]) -> list[DepthFrame]:
+        pipeline = DepthPipeline(parameters(window="frame"), LeakyEstimator())
+        found: list[DepthFrame] = []
+        for number in range(-12, len(packets) + 25):
+            for stamp, place in zip(stamps, places, strict=True):
+                if place == number:
+                    pipeline.add_frame(Frame(stamp, image))
+            if 0 <= number < len(packets):
+                pipeline.feed(packets[number])
+            while (frame := pipeline.step()) is not None:
+                found.append(frame)
+        return found
+
+    on_time = [int((stamp - BASE_NS - 2_000_000_000) // (5 * MS)) for stamp in stamps]
+    expected = frames_of(on_time)
+    # One topic keeps its own order, whatever happens between the two topics.
+    moved = frames_of(sorted(max(-12, p + s) for p, s in zip(on_time, shifts, strict=True)))
+    assert len(expected) == 11  # the first frame's window begins before the first event
+    assert len(moved) == len(expected)
+    for a, b in zip(moved, expected, strict=True):
+        assert (a.end_ns, a.stamp_ns, a.event_count) == (b.end_ns, b.stamp_ns, b.event_count)
+        np.testing.assert_array_equal(a.depth, b.depth)
