@@ -227,6 +227,32 @@ class Recording:
             return message
         return None
 
+    def record_time_at(self, offset_s: float, topics: Collection[str]) -> int:
+        """Return the record time in ns that lies `offset_s` after the beginning.
+
+        The beginning is that of the recording, or, for a format that does not say when it began,
+        the first message of `topics`; 0 where there is none.
+
+        Raises:
+            RecordingError: nothing of `topics` was recorded from that time on; says how long the
+                recording is. A topic that is not there; a cut or damaged file.
+        """
+        begin_ns = self.start_ns
+        if begin_ns is None:
+            first = next(self.messages(topics), None)
+            begin_ns = 0 if first is None else first.time_ns
+        time_ns = begin_ns + round(offset_s * 1e9)
+        if time_ns == begin_ns or next(self.messages(topics, time_ns), None) is not None:
+            return time_ns
+        last_ns = max((item.time_ns for item in self.messages(topics)), default=begin_ns)
+        raise RecordingError(
+            f"the start at {offset_s:g} s lies past the end: what {self.name} holds of "
+            f"{', '.join(topics)} ends after {(last_ns - begin_ns) / 1e9:.3f} s; choose an "
+            "earlier start",
+            start_s=offset_s,
+            length_s=(last_ns - begin_ns) / 1e9,
+        )
+
     def close(self) -> None:
         """Close all containers."""
         for item in self.containers:

@@ -73,6 +73,7 @@ class ReplayNode(Node):
         self.create_service(Trigger, "~/play", self._play)
         if self._parameters.autostart:
             self._play_requested.set()
+        self._start_ns = 0
         self._stopping = threading.Event()
         self._steps = self._run()
         self._thread = Worker("replay", self._turn, self._failed)
@@ -143,6 +144,10 @@ class ReplayNode(Node):
         while not self._play_requested.is_set():
             time.sleep(SLEEP_S)
             yield
+        # Before anybody is waited for: there may be nothing to play.
+        self._start_ns = self._recording.record_time_at(
+            self._parameters.start_s, list(self._outputs)
+        )
         yield from self._wait_for_subscribers()
         while True:
             count = yield from self._play_once()
@@ -209,17 +214,11 @@ class ReplayNode(Node):
         return count
 
     def _messages(self) -> Iterator[RecordedMessage]:
-        skip_ns = round(self._parameters.start_s * 1e9)
         length_ns = round(self._parameters.duration_s * 1e9)
-        start_ns = self._recording.start_ns
-        # None: a format whose beginning is known only by reading.
-        seek_ns = None if start_ns is None else start_ns + skip_ns
-        for message in self._recording.messages(list(self._outputs), seek_ns):
-            start_ns = message.time_ns if start_ns is None else start_ns
-            if length_ns and message.time_ns >= start_ns + skip_ns + length_ns:
+        for message in self._recording.messages(list(self._outputs), self._start_ns):
+            if length_ns and message.time_ns >= self._start_ns + length_ns:
                 return
-            if message.time_ns >= start_ns + skip_ns:
-                yield message
+            yield message
 
     def _publish(self, message: RecordedMessage) -> int:
         """Publish a message; return its size, 0 if it cannot be converted."""

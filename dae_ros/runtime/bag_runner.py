@@ -149,7 +149,8 @@ def run_bag(
         stopped: asked between messages; True ends the run with everything written so far whole.
 
     Raises:
-        RecordingError: a topic is missing, or the calibration is of another sensor.
+        RecordingError: a topic is missing, nothing was recorded from the start on, or the
+            calibration is of another sensor.
         InferenceError: the backend failed; what was written before is whole.
         ConfigurationError, WeightsError: see `create_estimator`.
     """
@@ -195,11 +196,7 @@ class _BagRun:
 
     def _limits(self) -> tuple[int, int | None]:
         """Return the record times between which messages are taken."""
-        begin_ns = self._recording.start_ns
-        if begin_ns is None:
-            first = self._recording.first(self._events)
-            begin_ns = 0 if first is None else first.time_ns
-        start_ns = begin_ns + round(self._selection.start_s * 1e9)
+        start_ns = self._recording.record_time_at(self._selection.start_s, [self._events])
         if self._selection.duration_s is None:
             return start_ns, None
         return start_ns, start_ns + round(self._selection.duration_s * 1e9)

@@ -220,3 +220,20 @@ def test_a_kalibr_chain_gives_the_calibration_of_the_events_camera(tmp_path):
     path.write_text("cam0: {intrinsics: [1, 2]}")
     with pytest.raises(RecordingError, match="no readable Kalibr"):
         read_kalibr(path, "/events")
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["index", "unindexed"])
+def test_an_offset_past_the_end_says_how_long_the_recording_is(tmp_path, known):
+    """The record time of an offset counts from the beginning; past the end it is refused."""
+    written = write_data_bag(tmp_path / "data.bag", arrays=10)
+    events = "/davis/left/events"
+    with open_recording(tmp_path / "data.bag") as recording:
+        if not known:
+            # As in .aedat4 and .raw, where only reading tells.
+            recording.start_ns = recording.end_ns = None
+        begin_ns = recording.start_ns or written.event_times_ns[0]
+        assert recording.record_time_at(0.0, [events]) == begin_ns
+        assert recording.record_time_at(0.05, [events]) == begin_ns + 50_000_000
+        length_s = (written.event_times_ns[-1] - begin_ns) / 1e9
+        with pytest.raises(RecordingError, match=rf"start at 100 s.*after {length_s:.3f} s"):
+            recording.record_time_at(100.0, [events])

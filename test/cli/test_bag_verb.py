@@ -151,6 +151,14 @@ def test_a_part_can_be_run(tmp_path, recording):
     assert summary["windows"]["stepped"] == 2
 
 
+def test_a_start_past_the_end_is_refused(tmp_path, recording, capsys):
+    """Nothing to run is exit code 1 and a sentence with the length, not an empty result."""
+    out = tmp_path / "out"
+    assert run(recording, "--out", out, "--start", "100") == 1
+    assert "the start at 100 s lies past the end" in capsys.readouterr().err
+    assert list(out.iterdir()) == []
+
+
 def test_windows_can_end_at_camera_frames(tmp_path, recording):
     """With --window frame each of the ten frames ends a window."""
     out = tmp_path / "out"

@@ -237,6 +237,15 @@ def test_nobody_listening_ends_with_a_sentence(graph, process, camera, tmp_path)
     assert "'/events' has 0 subscribers after 0.2 s" in output_of(child)
 
 
+def test_a_start_past_the_end_ends_with_a_sentence(graph, process, camera, tmp_path):
+    """start_s past the end of the recording is exit code 1 and its length, for nobody to wait."""
+    write_bag(tmp_path / "bag", camera, 5)
+    child = process("replay_node", bag=tmp_path / "bag", start_s=100.0)
+    assert finish(graph, child) == 1
+    assert "the start at 100 s lies past the end" in output_of(child)
+    assert "ends after 0.020 s" in output_of(child)
+
+
 def overrides(**parameters):
     """Return parameter overrides of a node."""
     return [Parameter(name, value=value) for name, value in parameters.items()]
