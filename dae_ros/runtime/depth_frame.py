@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from dae_ros.errors import ConfigurationError
 from dae_ros.runtime.estimator import DepthEstimator, FloatImage, OutputMeaning
 
 DepthKind: TypeAlias = Literal["metric", "relative"]
@@ -65,20 +66,35 @@ class DepthScale:
 
     @staticmethod
     def choose(meaning: OutputMeaning, orientation: str, scale: float, shift: float) -> DepthScale:
-        """Combine what the weights say with what the user says; the user wins.
+        """Combine what the weights say with what the user says.
 
         Args:
             meaning: of the weights.
             orientation: `checkpoint` or the user's word.
             scale, shift: the user's, scale 0 where not given.
 
+        Scale and shift of the user win: they are a measurement, and cameras differ. An orientation
+        of the user is for weights that do not know their own: which way the number grows is a
+        fact about the weights, and the wrong one looks plausible.
+
         A user's scale with an orientation that nobody knows stays relative: whether the number
         grows or shrinks with distance is never guessed.
+
+        Raises:
+            ConfigurationError: the user contradicts weights that know their orientation.
         """
         chosen = meaning.orientation if orientation == "checkpoint" else orientation
+        if meaning.orientation not in ("unknown", chosen):
+            raise ConfigurationError(
+                f"'orientation' is {orientation}, but these weights say that their number grows "
+                f"with {meaning.orientation}; leave 'orientation' at checkpoint, or, if what the "
+                "weights say is wrong, save them anew with the right meaning (docs/model.md)",
+                parameter="orientation",
+                meaning=meaning.orientation,
+            )
         if scale > 0.0:
             return DepthScale(chosen, chosen != "unknown", scale, shift)
-        metric = meaning.metric and chosen == meaning.orientation and chosen != "unknown"
+        metric = meaning.metric and chosen != "unknown"
         return DepthScale(chosen, metric, meaning.scale, meaning.shift)
 
     @property
@@ -106,5 +122,5 @@ class DepthScale:
 
 
 def scale_of(estimator: DepthEstimator, orientation: str, scale: float, shift: float) -> DepthScale:
-    """Return the scale that holds for the estimator's present weights."""
+    """Return the scale that holds for the estimator's present weights; see `DepthScale.choose`."""
     return DepthScale.choose(estimator.meaning, orientation, scale, shift)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket, Events
 from dae_ros.parameters import DepthParameters
@@ -260,7 +261,7 @@ def test_a_packet_longer_than_the_ring_loses_nothing() -> None:
         (OutputMeaning(), "depth", 2.0, "metric"),
         (OutputMeaning(orientation="depth"), "checkpoint", 2.0, "metric"),
         (OutputMeaning(orientation="depth", metric=True), "checkpoint", 0.0, "metric"),
-        (OutputMeaning(orientation="depth", metric=True), "inverse_depth", 0.0, "relative"),
+        (OutputMeaning(orientation="depth", metric=True), "depth", 0.0, "metric"),
     ],
 )
 def test_metres_only_where_scale_and_orientation_are_known(
@@ -268,6 +269,14 @@ def test_metres_only_where_scale_and_orientation_are_known(
 ) -> None:
     """Orientation is never guessed: without it even a given scale stays relative."""
     assert DepthScale.choose(meaning, orientation, scale, 0.0).kind == kind
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+def test_an_orientation_that_contradicts_the_weights_is_refused(scale: float) -> None:
+    """Weights that know their orientation are believed; the sentence says what to do."""
+    meaning = OutputMeaning(orientation="depth", metric=True)
+    with pytest.raises(ConfigurationError, match=r"is inverse_depth.*leave 'orientation'"):
+        DepthScale.choose(meaning, "inverse_depth", scale, 0.0)
 
 
 def test_inverse_depth_becomes_metres_and_invalid_becomes_nan() -> None:
