@@ -19,6 +19,8 @@ from dae_ros.nodes.process_harness import ProcessError, ProcessHarness, RunningP
 from dae_ros.nodes.processes import DEMO_DEFAULTS, Process, launch_plan, recorder
 from dae_ros.parameters import DepthParameters
 
+SUMMARY = "demo.json"
+FILES = (SUMMARY, "topics", "preview.mp4", "contact_sheet.png", "simulated", "result")
 DEFAULT_WEIGHTS = DEMO_DEFAULTS["weights"]
 OUTPUTS = (
     "events/image",
@@ -43,7 +45,7 @@ what is written below --out:
   topics/            rosbag2 (mcap) of what the nodes published
   preview.mp4        events | camera frame | depth with its legend, for a browser
   contact_sheet.png  twelve moments of it
-  summary.json       processes, windows, weights
+  demo.json          processes, windows, weights
 
 examples:
   dae-ros demo
@@ -112,16 +114,7 @@ def run(args: argparse.Namespace) -> int:
         DaeError: a node failed, or no depth came out.
     """
     folder: Path = args.out
-    marker = folder / "summary.json"
-    if folder.exists() and any(folder.iterdir()) and not marker.exists():
-        raise ConfigurationError(
-            f"{folder} holds something that is not a demo; give another folder with --out",
-            path=str(folder),
-        )
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    # From here on the folder is known as a demo's, also when the demo is interrupted.
-    marker.write_text("{}\n", encoding="utf-8")
+    _prepare(folder)
     with_ros = importlib.util.find_spec("rclpy") is not None and not args.in_process
     begin_s = time.monotonic()
     summary = _on_ros(args, folder) if with_ros else _in_process(args, folder, args.in_process)
@@ -130,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         "ros": with_ros,
         "seconds": round(time.monotonic() - begin_s, 1),
     }
-    marker.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     print(f"\n{summary['windows']} depth images in {summary['seconds']} s. Look at:")
     print(f"  {folder / 'contact_sheet.png'}\n  {folder / 'preview.mp4'}")
     if args.weights.startswith("untrained:"):
@@ -139,6 +132,37 @@ def run(args: argparse.Namespace) -> int:
             "nothing. Give --weights a trained checkpoint (docs/model.md)."
         )
     return 0
+
+
+def _prepare(folder: Path) -> None:
+    """Make the folder, without what an earlier demo left there.
+
+    Raises:
+        ConfigurationError: it holds something that no demo writes; nothing is removed then.
+    """
+    present = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+    foreign = [name for name in present if name.removesuffix(".partial") not in FILES]
+    if foreign or (folder.exists() and not folder.is_dir()):
+        raise ConfigurationError(
+            f"{folder} holds {', '.join(foreign) or 'no folder'}, which no demo writes; give "
+            "another folder with --out",
+            path=str(folder),
+        )
+    # Only a demo has this file, so that a result of `dae-ros bag` is never taken for one.
+    if present and SUMMARY not in present:
+        raise ConfigurationError(
+            f"{folder} is not a demo's: {SUMMARY} is missing; give another folder with --out",
+            path=str(folder),
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in present:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    # From here on the folder is known as a demo's, also when the demo is interrupted.
+    (folder / SUMMARY).write_text("{}\n", encoding="utf-8")
 
 
 def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:

@@ -13,17 +13,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
-
 from dae_ros.bags.messages import read_frame
 from dae_ros.errors import InferenceError, NonFiniteState, PacketError, RecordingError
 from dae_ros.events.cdr import read_packet
-from dae_ros.events.codecs import supported_encodings, warm_up
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.estimator import DepthEstimator, create_estimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.statistics import PipelineStatistics
+from dae_ros.runtime.warm_up import warm_up
 from dae_ros.runtime.worker import Inbox, Worker
 
 # How long the thread sleeps at most with nothing to do; bounds the time to stop it.
@@ -33,8 +31,6 @@ SNAPSHOT_PERIOD_S = 0.5
 FAILURES_IN_A_ROW = 10
 # A reset or new parameters must never push packets out of the inbox.
 COMMAND_BYTES = 0
-# The size at which kernels and the network are warmed up; the camera's is not known yet.
-WARM_UP_HEIGHT, WARM_UP_WIDTH = 260, 346
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,10 +189,7 @@ class DepthWorker:
 
     def _open(self) -> None:
         estimator = self._load(self._parameters)
-        for encoding in supported_encodings():
-            warm_up(encoding)
-        estimator.estimate(np.zeros((3, WARM_UP_HEIGHT, WARM_UP_WIDTH), np.float32))
-        estimator.reset()
+        warm_up(estimator)
         self._pipeline = DepthPipeline(
             self._parameters, estimator, on_packet_error=self._packet_error
         )

@@ -1,0 +1,63 @@
+"""The table of parameters: validated whole, generated files current, every entry read."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.parameters import NODES, DepthParameters, NodeParameters, declarations
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def names_read() -> set[str]:
+    """Every attribute that code outside of the table reads."""
+    found: set[str] = set()
+    for path in (ROOT / "dae_ros").rglob("*.py"):
+        if path.name == "parameters.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                found.add(node.attr)
+    return found
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_declared_parameter_is_read(node: str) -> None:
+    """A parameter that no code reads would be a switch without a wire."""
+    unread = set(declarations(NODES[node])) - names_read()
+    assert unread == set()
+
+
+@pytest.mark.parametrize("kind", NODES.values())
+def test_defaults_are_valid(kind: type[NodeParameters]) -> None:
+    """Each node starts with its defaults."""
+    kind().validate()
+
+
+def test_all_problems_are_told_at_once() -> None:
+    """A bad name, a bad type, and later every value that is out of its range."""
+    with pytest.raises(ConfigurationError) as caught:
+        DepthParameters.from_mapping({"windw_s": 0.1, "ring_s": "long"})
+    assert "no parameter 'windw_s'" in str(caught.value)
+    assert "'ring_s' must be a float, not 'long'" in str(caught.value)
+    with pytest.raises(ConfigurationError) as caught:
+        DepthParameters.from_mapping({"window_s": 9.0, "overload": "drop", "shift": 1.0})
+    for part in ("'window_s' must be at most 2", "'overload' must be one of latest", "'shift' is"):
+        assert part in str(caught.value)
+
+
+@given(st.sampled_from(sorted(declarations(DepthParameters))), st.floats())
+def test_numbers_are_taken_as_they_are_or_refused(name: str, value: float) -> None:
+    """No number is ever clamped or rounded: it is stored unchanged, or there is a sentence."""
+    try:
+        parameters = DepthParameters.from_mapping({name: value})
+    except ConfigurationError as error:
+        assert name in str(error)
+    else:
+        assert getattr(parameters, name) == value
