@@ -117,7 +117,8 @@ class NodeParameters:
                     )
                 elif declared.maximum is not None and value > declared.maximum:
                     problems.append(f"'{name}' must be at most {declared.maximum:g}, not {value:g}")
-        problems += self.rules()
+        if not problems:  # rules may rely on the ranges
+            problems = self.rules()
         if problems:
             raise ConfigurationError("; ".join(problems), problems=problems)
 
@@ -330,10 +331,48 @@ class ReplayParameters(NodeParameters):
 class SimulatorParameters(NodeParameters):
     """Parameters of `simulator_node` and of `dae-ros simulate`."""
 
-    scene: str = _parameter("room", "World to move through.", choices=("room", "corridor"))
-    seed: int = _parameter(0, "Seed of textures, path and noise.", minimum=0)
+    scene: str = _parameter(
+        "room", "World to move through.", choices=("room", "corridor", "street", "warehouse")
+    )
+    light: str = _parameter("day", "Time of day.", choices=("day", "dusk", "night"))
+    visibility_m: float = _parameter(
+        0.0,
+        "Distance in metres at which fog leaves 2 % of the contrast; 0 is clear air.",
+        minimum=0.0,
+        maximum=10_000.0,
+    )
+    flicker: float = _parameter(
+        0.0, "Depth of the 100 Hz flicker of what glows, 0 to 1.", minimum=0.0, maximum=1.0
+    )
+    motion: str = _parameter(
+        "auto",
+        "How the camera moves; auto is the scene's usual motion.",
+        choices=("auto", "walk", "car", "drone"),
+    )
+    speed: float = _parameter(
+        1.0, "Factor on the usual speed of the motion.", minimum=0.1, maximum=5.0
+    )
+    stop_every_s: float = _parameter(
+        0.0, "Seconds from one stop of the camera to the next; 0 is no stops.", minimum=0.0
+    )
+    stop_s: float = _parameter(
+        2.0, "Length of a stop in seconds.", minimum=0.1, maximum=60.0
+    )
+    seed: int = _parameter(0, "Seed of textures, things, path and noise.", minimum=0)
     height: int = _parameter(260, "Sensor rows in px.", minimum=32, maximum=1080)
     width: int = _parameter(346, "Sensor columns in px.", minimum=32, maximum=1920)
+    field_of_view_deg: float = _parameter(
+        75.1,
+        "Horizontal field of view in degrees; the default is that of a DAVIS346 with 4.2 mm.",
+        minimum=20.0,
+        maximum=120.0,
+    )
+    distortion_k1: float = _parameter(
+        0.0, "First radial coefficient of the lens (plumb_bob).", minimum=-0.5, maximum=0.5
+    )
+    distortion_k2: float = _parameter(
+        0.0, "Second radial coefficient of the lens (plumb_bob).", minimum=-0.5, maximum=0.5
+    )
     encoding: str = _parameter(
         "evt3",
         "How events are sent: an EventPacket encoding, or dvs_msgs for EventArray.",
@@ -354,9 +393,13 @@ class SimulatorParameters(NodeParameters):
     frame_hz: float = _parameter(20.0, "Rate of grey frames in Hz.", minimum=0.1, maximum=200.0)
     exposure_s: float = _parameter(
         0.01,
-        "Exposure time of the grey frames in seconds; their stamp is its middle.",
-        minimum=0.0,
+        "Exposure time of the grey frames in seconds, with auto_exposure the longest; their "
+        "stamp is its middle.",
+        minimum=0.0001,
         maximum=1.0,
+    )
+    auto_exposure: bool = _parameter(
+        True, "Shorten the exposure where frames would be too bright, five frames late."
     )
     depth_hz: float = _parameter(
         20.0, "Rate of ground-truth depth in Hz.", minimum=0.1, maximum=200.0
@@ -370,6 +413,19 @@ class SimulatorParameters(NodeParameters):
         minimum=0.0,
         maximum=0.5,
     )
+    off_ratio: float = _parameter(
+        1.0, "Threshold of OFF events relative to that of ON events.", minimum=0.5, maximum=2.0
+    )
+    bandwidth_hz: float = _parameter(
+        1000.0,
+        "Cut-off of the photoreceptor of a pixel that sees white paper by day, in Hz; it falls "
+        "with the light. 0 is without limit.",
+        minimum=0.0,
+        maximum=100_000.0,
+    )
+    leak_hz: float = _parameter(
+        0.1, "Rate of ON events per pixel by leakage in Hz.", minimum=0.0, maximum=10.0
+    )
     refractory_s: float = _parameter(
         0.0002,
         "Least time between two events of a pixel in seconds.",
@@ -377,7 +433,22 @@ class SimulatorParameters(NodeParameters):
         maximum=0.1,
     )
     noise_hz: float = _parameter(
-        0.1, "Rate of noise events per pixel in Hz.", minimum=0.0, maximum=100.0
+        0.2,
+        "Rate of shot noise events of a pixel in the dark in Hz; a quarter of it in full light.",
+        minimum=0.0,
+        maximum=100.0,
+    )
+    hot_pixels: float = _parameter(
+        0.0003,
+        "Share of pixels that fire by themselves, at 20 to 200 Hz.",
+        minimum=0.0,
+        maximum=0.05,
+    )
+    readout_hz: float = _parameter(
+        12e6,
+        "Events per second that the sensor can read out; 0 is without limit.",
+        minimum=0.0,
+        maximum=1e9,
     )
     publish_clock: bool = _parameter(False, "Publish simulated time on /clock.")
     wait_subscribers: int = _parameter(
@@ -391,8 +462,18 @@ class SimulatorParameters(NodeParameters):
     )
 
     def rules(self) -> list[str]:
-        """One exposure must end before the next begins; times are whole microseconds."""
+        """One exposure ends before the next, stops leave time to move, times are whole us."""
         problems = []
+        if self.motion == "car" and self.scene in ("room", "corridor"):
+            problems.append(
+                f"'motion' car does not fit into the {self.scene}; choose walk or drone, or "
+                "another 'scene'"
+            )
+        if self.stop_every_s > 0.0 and self.stop_every_s < self.stop_s + 3.0:
+            problems.append(
+                f"'stop_every_s' ({self.stop_every_s:g}) must be at least 'stop_s' and 3 s to "
+                f"slow down, move and stop again ({self.stop_s + 3.0:g})"
+            )
         if self.exposure_s >= 1.0 / self.frame_hz:
             problems.append(
                 f"'exposure_s' ({self.exposure_s:g}) must be shorter than the "

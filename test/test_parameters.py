@@ -47,8 +47,12 @@ def test_all_problems_are_told_at_once() -> None:
     assert "no parameter 'windw_s'" in str(caught.value)
     assert "'ring_s' must be a float, not 'long'" in str(caught.value)
     with pytest.raises(ConfigurationError) as caught:
-        DepthParameters.from_mapping({"window_s": 9.0, "overload": "drop", "shift": 1.0})
-    for part in ("'window_s' must be at most 2", "'overload' must be one of latest", "'shift' is"):
+        DepthParameters.from_mapping({"window_s": 9.0, "overload": "drop"})
+    for part in ("'window_s' must be at most 2", "'overload' must be one of latest"):
+        assert part in str(caught.value)
+    with pytest.raises(ConfigurationError) as caught:
+        DepthParameters.from_mapping({"shift": 1.0, "window_s": 0.5, "ring_s": 0.2})
+    for part in ("'shift' is given without 'scale'", "must not exceed 'ring_s'"):
         assert part in str(caught.value)
 
 
@@ -58,6 +62,8 @@ def test_numbers_are_taken_as_they_are_or_refused(name: str, value: float) -> No
     try:
         parameters = DepthParameters.from_mapping({name: value})
     except ConfigurationError as error:
-        assert name in str(error)
+        refusal = str(error)
     else:
+        refusal = ""
         assert getattr(parameters, name) == value
+    assert not refusal or name in refusal
