@@ -13,10 +13,10 @@ EXIT_INTERRUPTED = 130
 
 # Verb -> module; a module is imported only when the parser is built, and imports what is slow
 # (torch, numba) only inside its `run`.
-VERBS = ("bag", "convert", "simulate", "models", "demo")
+VERBS = ("bag", "evaluate", "convert", "simulate", "models", "demo", "clips")
 
 DESCRIPTION = """\
-Depth from event cameras: run it on recordings, convert and simulate recordings, manage weights.
+Depth from event cameras: run it on recordings, compare it with ground truth, convert and simulate recordings, manage weights.
 The live node is started with `ros2 launch dae_ros depth.launch.py`; the verbs here need no ROS."""
 
 

@@ -1,0 +1,107 @@
+"""`dae-ros clips`: make what students are trained on, and look at it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.progress import ProgressBar
+from dae_ros.errors import ConfigurationError
+
+EXIT_INTERRUPTED = 130
+
+DESCRIPTION = """\
+Make clips: encoded event windows with true depth and camera frames, ready for training. A recipe
+(YAML) names simulated worlds with their seeds, recordings and data sets, and puts each whole into
+`train` or `heldout`. Equal recipes give equal bytes. A build that was stopped or killed goes on
+when the same command is run again."""
+
+EPILOG = """\
+examples:
+  dae-ros clips config/train/clips_first_weights.yaml --out output/clips --processes 2
+  dae-ros clips config/train/clips_mvsec.yaml --root /data/mvsec --out output/clips_mvsec
+  dae-ros clips --verify output/clips        compare every array with its digest
+  dae-ros clips --show output/clips          what is in it
+
+docs/training.md describes recipes."""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "clips",
+        help="make training clips of worlds, recordings and data sets",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", nargs="?", type=Path, help="YAML file: what to make")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the clips")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="folder that the recipe's recordings and data sets are below (default: here)",
+    )
+    parser.add_argument(
+        "--processes", type=int, default=1, metavar="N", help="at a time (default: %(default)s)"
+    )
+    parser.add_argument("--verify", type=Path, metavar="DIR", help="check finished clips")
+    parser.add_argument("--show", type=Path, metavar="DIR", help="describe finished clips")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make, verify or describe clips.
+
+    Returns:
+        0, or 130 when Ctrl-C stopped it; finished sequences are kept.
+
+    Raises:
+        DaeError: a recipe or a source that is wrong, or damaged clips.
+    """
+    from dae_ros.distillation.clip_build import build_clips
+    from dae_ros.distillation.clip_recipe import read_recipe
+    from dae_ros.distillation.clip_store import open_clip_store
+
+    looked_at = args.verify or args.show
+    if (looked_at is None) == (args.recipe is None) or (args.recipe and args.out is None):
+        raise ConfigurationError("give a recipe with --out, or --verify or --show with a folder")
+    if args.processes < 1:
+        raise ConfigurationError(f"{args.processes} processes make nothing; give 1 or more")
+    if looked_at is not None:
+        store = open_clip_store(looked_at)
+        if args.verify:
+            store.verify()
+        _describe(looked_at)
+        return 0
+    recipe = read_recipe(args.recipe, args.root)
+    bar = ProgressBar()
+    with InterruptFlag() as stopped:
+        result = build_clips(
+            recipe, args.out, processes=args.processes, stopped=stopped, report=bar.update
+        )
+    bar.close()
+    if result.store is None:
+        print(f"stopped; {result.windows} windows are finished. Run it again to go on")
+        return EXIT_INTERRUPTED
+    _describe(args.out)
+    return 0
+
+
+def _describe(folder: Path) -> None:
+    from dae_ros.distillation.clip_store import SPLITS, open_clip_store
+
+    store = open_clip_store(folder)
+    print(f"{folder}: {store.event_encoder}, {store.width}x{store.height} px, {store.digest}")
+    for split in SPLITS:
+        sequences = store.split(split)
+        windows = sum(len(sequence) for sequence in sequences)
+        with_depth = sum(sequence.depth is not None for sequence in sequences)
+        with_frames = sum(sequence.frames is not None for sequence in sequences)
+        print(
+            f"  {split}: {windows} windows in {len(sequences)} sequences, "
+            f"{with_depth} with depth, {with_frames} with frames"
+        )

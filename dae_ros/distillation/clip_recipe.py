@@ -1,0 +1,210 @@
+"""Recipes of clips: a YAML file that names worlds, recordings and data sets for each split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from dae_ros.distillation.clip_sources import RecordingSource, Source, WorldSource
+from dae_ros.distillation.clip_store import SPLITS
+from dae_ros.errors import ConfigurationError
+from dae_ros.evaluation.protocols import PROTOCOLS
+from dae_ros.evaluation.splits import eventscape_sequences, mvsec_recordings, published_sequences
+from dae_ros.parameters import SimulatorParameters, Value
+from dae_ros.simulation.presets import PRESETS
+
+ENCODERS = ("tencode", "tencode_voxel", "voxel_grid")
+_TOP = {"event_encoder", "window_s", "every_world", *SPLITS}
+_ENTRY = {
+    "world": {"world", "seeds"},
+    "recordings": {"recordings", "ends", "events", "label", "rows"},
+    "dataset": {"dataset", "split", "rows"},
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a clip store is made of.
+
+    Attributes:
+        event_encoder: `tencode`, `tencode_voxel` or `voxel_grid` (5 bins, normalised).
+        window_ns: length of a window, and the distance of windows in worlds.
+        sources: name below the store (`train/0000_room_100`) -> source.
+    """
+
+    event_encoder: str
+    window_ns: int
+    sources: Mapping[str, Source]
+
+
+def read_recipe(path: Path | str, root: Path | str = ".") -> Recipe:
+    """Read a recipe; docs/training.md describes the format.
+
+    Args:
+        path: the YAML file.
+        root: the folder that paths of recordings and data sets are below.
+
+    Raises:
+        ConfigurationError: with a sentence; unknown keys, values out of range, a place that is in
+            both splits, patterns that match nothing.
+        RecordingError: a data set that is not whole.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", path=str(path)) from error
+    try:
+        return _recipe(content, Path(root))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error.message}", path=str(path)) from error
+
+
+def _recipe(content: Any, root: Path) -> Recipe:
+    _check_keys("a recipe", content, _TOP)
+    encoder = content.get("event_encoder", "tencode")
+    if encoder not in ENCODERS:
+        raise ConfigurationError(
+            f"event_encoder must be one of {', '.join(ENCODERS)}, not '{encoder}'"
+        )
+    window_ns = round(float(content.get("window_s", 0.05)) * 1e9)
+    every_world = content.get("every_world", {})
+    sources: dict[str, Source] = {}
+    places: dict[str, str] = {}
+    for split in SPLITS:
+        entries = content.get(split, [])
+        if not isinstance(entries, list):
+            raise ConfigurationError(f"'{split}' must be a list of entries")
+        found = [source for entry in entries for source in _sources(entry, every_world, root)]
+        for index, source in enumerate(found):
+            if source.place in places:
+                raise ConfigurationError(
+                    f"{source.place} is in {places[source.place]} and again in {split}; give each "
+                    "world a seed of its own and each recording one split"
+                )
+            places[source.place] = split
+            sources[f"{split}/{index:04d}_{source.label}"] = source
+    if not any(name.startswith("train/") for name in sources):
+        raise ConfigurationError("there is nothing to train on; give 'train' an entry")
+    return Recipe(encoder, window_ns, sources)
+
+
+def _sources(entry: Any, every_world: Mapping[str, Any], root: Path) -> Iterator[Source]:
+    kinds = [kind for kind in _ENTRY if isinstance(entry, dict) and kind in entry]
+    if len(kinds) != 1:
+        raise ConfigurationError(f"an entry has one of {', '.join(_ENTRY)}, not {entry!r}")
+    kind = kinds[0]
+    _check_keys(f"an entry with '{kind}'", entry, _ENTRY[kind])
+    if kind == "world":
+        yield from _worlds(entry, every_world)
+    elif kind == "recordings":
+        yield from _recordings(entry, root)
+    else:
+        yield from _dataset(entry, root)
+
+
+def _worlds(entry: Mapping[str, Any], every_world: Mapping[str, Any]) -> Iterator[Source]:
+    """Yield a world per seed; ranges and choices are drawn by the seed, so a seed is a world."""
+    wanted = {**every_world, **entry["world"]}
+    name = wanted.pop("preset", None)
+    if name is not None and name not in PRESETS:
+        raise ConfigurationError(f"there is no preset '{name}'; known are {', '.join(PRESETS)}")
+    seeds = entry.get("seeds")
+    if (
+        not isinstance(seeds, list)
+        or len(seeds) != 2
+        or not all(type(seed) is int and seed >= 0 for seed in seeds)
+        or seeds[0] > seeds[1]
+    ):
+        raise ConfigurationError(f"'seeds' must be [first, last], not {seeds!r}")
+    for seed in range(seeds[0], seeds[1] + 1):
+        random = np.random.default_rng([seed, 7])
+        # In the order of the names, so that a recipe may be written in any order.
+        drawn = {key: _draw(key, wanted[key], random) for key in sorted(wanted)}
+        values = {**(PRESETS[name] if name else {}), **drawn, "seed": seed}
+        parameters = SimulatorParameters.from_mapping(values)
+        if parameters.duration_s <= 0:
+            raise ConfigurationError("a world needs 'duration_s' above 0")
+        yield WorldSource({**values, "scene": parameters.scene})
+
+
+def _draw(name: str, wanted: Any, random: np.random.Generator) -> Value:
+    if not isinstance(wanted, dict):
+        value: Value = wanted
+        return value
+    draws: dict[str, Callable[[list[Any]], Any]] = {
+        "uniform": lambda ends: float(random.uniform(*ends)),
+        "log_uniform": lambda ends: float(np.exp(random.uniform(*np.log(ends)))),
+        "choice": lambda values: values[int(random.integers(len(values)))],
+    }
+    kind, values = next(iter(wanted.items()), ("", []))
+    ends = kind == "choice" or (isinstance(values, list) and len(values) == 2)
+    if len(wanted) != 1 or kind not in draws or not isinstance(values, list) or not ends:
+        raise ConfigurationError(
+            f"'{name}' must be a value, {{uniform: [low, high]}}, {{log_uniform: [low, high]}} or "
+            f"{{choice: [...]}}, not {wanted!r}"
+        )
+    drawn: Value = draws[kind](values)
+    # Times of the simulator are whole microseconds.
+    return round(drawn, 6) if isinstance(drawn, float) else drawn
+
+
+def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
+    """Yield a source per match; a list inside of the list is read as one recording."""
+    ends = entry.get("ends", "depth")
+    if ends not in ("depth", "frame"):
+        raise ConfigurationError(f"'ends' must be depth or frame, not {ends!r}")
+    for item in entry["recordings"]:
+        if isinstance(item, list):
+            groups = [tuple(str(root / part) for part in item)]
+        else:
+            groups = [(match,) for match in sorted(map(str, root.glob(item)))]
+        if not groups:
+            raise ConfigurationError(f"nothing matches {root / item}; is --root right?")
+        for paths in groups:
+            yield RecordingSource(
+                paths, ends, entry.get("events"), entry.get("label"), _rows(entry)
+            )
+
+
+def _dataset(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
+    name, split = entry["dataset"], entry.get("split", "train")
+    rows = _rows(entry)
+    if name in PROTOCOLS:
+        protocol = PROTOCOLS[name]
+        rows = protocol.rows if rows is None else rows
+        for path in published_sequences(protocol, split, root).values():
+            yield RecordingSource((str(path),), rows=rows)
+    elif name == "mvsec_recordings":
+        for paths in mvsec_recordings(split, root).values():
+            yield RecordingSource(tuple(map(str, paths)), rows=rows)
+    elif name == "eventscape":
+        for path in eventscape_sequences(split, root):
+            yield RecordingSource((str(path),), rows=rows)
+    else:
+        raise ConfigurationError(
+            f"there is no data set '{name}'; known are {', '.join(PROTOCOLS)}, mvsec_recordings "
+            "and eventscape"
+        )
+
+
+def _rows(entry: Mapping[str, Any]) -> tuple[int, int] | None:
+    rows = entry.get("rows")
+    if rows is None:
+        return None
+    if not isinstance(rows, list) or len(rows) != 2 or not 0 <= rows[0] < rows[1]:
+        raise ConfigurationError(f"'rows' must be [first, one past the last], not {rows!r}")
+    return (rows[0], rows[1])
+
+
+def _check_keys(what: str, content: Any, known: set[str]) -> None:
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{what} must be a mapping, not {content!r}")
+    unknown = sorted(set(content) - known)
+    if unknown:
+        raise ConfigurationError(f"{what} has no {unknown}; known are {sorted(known)}")

@@ -1,0 +1,280 @@
+"""Clips on disk: codes, one-command building, resuming, splits, damage."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dae_ros.cli.main import main
+from dae_ros.distillation.clip_build import build_clips
+from dae_ros.distillation.clip_codes import code_of_tencode, tencode_of_code
+from dae_ros.distillation.clip_recipe import read_recipe
+from dae_ros.distillation.clip_sources import Sample
+from dae_ros.distillation.clip_store import NO_FRAME_US, open_clip_store
+from dae_ros.distillation.clip_writer import SequenceWriter
+from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.parameters import SimulatorParameters
+from dae_ros.simulation.clips import clip_windows
+
+RECIPE = """\
+event_encoder: tencode
+every_world:
+  height: 40
+  width: 56
+  duration_s: 0.15
+  contrast_threshold: {uniform: [0.15, 0.4]}
+train:
+  - world: {scene: room}
+    seeds: [1, 2]
+heldout:
+  - world: {scene: corridor, light: {choice: [day, dusk]}}
+    seeds: [1000, 1000]
+"""
+
+
+def write_recipe(folder: Path, text: str = RECIPE) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clips of RECIPE, made in one process; not to be changed."""
+    folder = tmp_path_factory.mktemp("built")
+    build_clips(read_recipe(write_recipe(folder)), folder / "store")
+    return folder / "store"
+
+
+def every_file(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def sample(value: float, **known: object) -> Sample:
+    image = np.zeros((3, 4, 5), np.float32)
+    image[:2, 1, 2] = 1.0
+    defaults: dict[str, object] = {
+        "image": image, "depth": np.full((4, 5), value, np.float32), "frame": None,
+        "frame_offset_us": 0, "end_ns": round(value), "restarts": False,
+    }  # fmt: skip
+    return Sample(**{**defaults, **known})  # type: ignore[arg-type]
+
+
+def write_many(folder: Path) -> None:
+    with SequenceWriter(folder, "tencode") as writer:
+        for value in range(1000):
+            writer.append(sample(float(value)))
+
+
+def test_codes_by_hand() -> None:
+    """Black is 0; polarity is the lowest bit; the newest and the oldest age are exact."""
+    image = np.array([[[0, 1, 0, 1, 0]], [[0, 1, 0, 0.5, 1]], [[0, 0, 1, 0, 1]]], np.float32)
+    code = code_of_tencode(image)
+    assert code.tolist() == [[0, 254, 1, 128, 253]]
+    np.testing.assert_array_equal(tencode_of_code(torch.from_numpy(code)), image)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 1, width=32)), min_size=1, max_size=64))
+@settings(max_examples=50, deadline=None)
+def test_codes_keep_tencode(pixels: list[tuple[bool, float]]) -> None:
+    """Any Tencode image comes back with its polarities, and ages within 1/252."""
+    image = np.array([[[float(on), green, float(not on)] for on, green in pixels]], np.float32)
+    image = np.ascontiguousarray(image.transpose(2, 0, 1))
+    back = tencode_of_code(torch.from_numpy(code_of_tencode(image))).numpy()
+    np.testing.assert_array_equal(back[::2], image[::2])
+    assert np.abs(back[1] - image[1]).max() <= 1 / 252 + 1e-6
+
+
+def test_a_store_holds_what_the_simulator_gives(built: Path) -> None:
+    """Windows, depth and frames of a store equal the simulator's, window by window."""
+    store = open_clip_store(built)
+    assert [item.name for item in store.sequences] == [
+        "train/0000_room_1",
+        "train/0001_room_2",
+        "heldout/0000_corridor_1000",
+    ]
+    assert (store.height, store.width, store.event_encoder) == (40, 56, "tencode")
+    assert [item.name for item in store.split("heldout")] == ["heldout/0000_corridor_1000"]
+    sequence = store.sequences[2]
+    parameters = SimulatorParameters.from_mapping(sequence.facts["source"]["world"])
+    assert 0.15 <= parameters.contrast_threshold <= 0.4
+    truth = list(clip_windows(parameters))
+    assert len(truth) == len(sequence) == 3
+    for index, window in enumerate(truth):
+        np.testing.assert_array_equal(sequence.windows[index], code_of_tencode(window.image))
+        np.testing.assert_array_equal(sequence.depth[index], window.depth.astype(np.float16))
+        assert sequence.has_frame(index, index + 1)[0] == (window.frame is not None)
+        if window.frame is not None:
+            np.testing.assert_array_equal(sequence.frames[index], window.frame.image)
+    assert list(sequence.runs()) == [(0, 3)]
+    store.verify()
+
+
+def test_a_recipe_gives_the_same_bytes_however_it_is_made(tmp_path: Path, built: Path) -> None:
+    """Two processes give the files of one; a second build changes nothing."""
+    recipe = read_recipe(write_recipe(tmp_path))
+    seen: list[float] = []
+    build_clips(recipe, tmp_path / "two", processes=2, report=lambda done, _: seen.append(done))
+    assert every_file(built) == every_file(tmp_path / "two")
+    assert seen and seen == sorted(seen) and seen[0] >= 0 and seen[-1] <= 1
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "two").rglob("*.npy")}
+    build_clips(recipe, tmp_path / "two")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_killed_build_goes_on(tmp_path: Path, built: Path) -> None:
+    """After kill -9 finished sequences stay, half ones are never seen, and the end is the same."""
+    recipe_path, store = write_recipe(tmp_path), tmp_path / "store"
+    command = [sys.executable, "-m", "dae_ros.cli", "clips", str(recipe_path), "--out", str(store)]
+    process = subprocess.Popen([*command, "--processes", "2"], start_new_session=True)
+    while not list(store.glob("*/*/sequence.json")) and process.poll() is None:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    with pytest.raises(RecordingError, match="no finished clips"):
+        open_clip_store(store)
+    build_clips(read_recipe(recipe_path), store)
+    assert every_file(store) == every_file(built)
+
+
+def test_stopping_keeps_what_is_finished(tmp_path: Path) -> None:
+    """A stop between windows leaves whole sequences only."""
+    asked = iter([False] * 4 + [True] * 100)
+    result = build_clips(
+        read_recipe(write_recipe(tmp_path)), tmp_path / "store", stopped=lambda: next(asked)
+    )
+    assert result.store is None and result.windows == 3
+    assert {p.name for p in (tmp_path / "store" / "train").iterdir()} == {"0000_room_1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (("seeds: [2, 2]", "seeds: [2, 2]\n    wrong: 1"), "has no"),
+        (("scene: corridor", "scene: room"), "is in train and again in heldout"),
+        (("seeds: [1, 2]", "seeds: [2, 1]"), r"\[first, last\]"),
+        (("{uniform: [0.15, 0.4]}", "{normal: [0, 1]}"), "log_uniform"),
+        (("{uniform: [0.15, 0.4]}", "9.0"), "at most 2"),
+        (("event_encoder: tencode", "event_encoder: picture"), "one of tencode"),
+        (("duration_s: 0.15", "duration_s: 0.0"), "duration_s"),
+        (("- world: {scene: room}\n    seeds: [1, 2]", "- recordings: ['*.bag']"), "matches"),
+        (("- world: {scene: room}\n    seeds: [1, 2]", "- dataset: kitti"), "no data set"),
+    ],
+)
+def test_bad_recipes_are_refused(tmp_path: Path, change: tuple[str, str], sentence: str) -> None:
+    """Unknown keys, one world in both splits and values out of range are said by name."""
+    text = RECIPE.replace("seeds: [1000, 1000]", "seeds: [2, 2]").replace(*change)
+    assert text != RECIPE
+    with pytest.raises(ConfigurationError, match=sentence):
+        read_recipe(write_recipe(tmp_path, text), tmp_path)
+
+
+def test_another_recipe_does_not_mix_in(tmp_path: Path, built: Path) -> None:
+    """A folder made of one recipe refuses another."""
+    other = RECIPE.replace("duration_s: 0.15", "duration_s: 0.2")
+    with pytest.raises(ConfigurationError, match="another recipe"):
+        build_clips(read_recipe(write_recipe(tmp_path, other)), built)
+
+
+def test_damage_is_found(tmp_path: Path, built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cut array is refused on opening, a flipped bit by --verify, a foreign folder by name."""
+    store = tmp_path / "store"
+    shutil.copytree(built, store)
+    # Whole already: nothing is made again.
+    assert main(["clips", str(write_recipe(tmp_path)), "--out", str(store)]) == 0
+    assert main(["clips", "--verify", str(store)]) == 0
+    assert "6 windows in 2 sequences, 2 with depth, 2 with frames" in capsys.readouterr().out
+    path = store / "train" / "0001_room_2" / "depth.npy"
+    whole = bytearray(path.read_bytes())
+    whole[-7] ^= 1
+    path.write_bytes(whole)
+    open_clip_store(store)
+    assert main(["clips", "--verify", str(store)]) == 1
+    assert "sha256 differs" in capsys.readouterr().err
+    path.write_bytes(whole[:-100])
+    with pytest.raises(RecordingError, match=r"depth\.npy is missing or damaged"):
+        open_clip_store(store)
+    with pytest.raises(RecordingError, match="dae-ros clips RECIPE"):
+        open_clip_store(tmp_path)
+
+
+def test_sparse_frames_and_restarts(tmp_path: Path) -> None:
+    """Windows before the first frame are marked as without; a restart begins a new run."""
+    frame = np.arange(20, dtype=np.uint8).reshape(4, 5)
+    folder = tmp_path / "train" / "x"
+    with SequenceWriter(folder, "tencode") as writer:
+        writer.append(sample(1.0, restarts=True))
+        writer.append(sample(2.0, frame=frame, frame_offset_us=-4000))
+        writer.append(sample(3.0, frame=frame, frame_offset_us=-5001, restarts=True))
+        writer.append(sample(4.0, depth=None))
+        writer.finish({"event_encoder": "tencode"}, Counter())
+    times = np.load(folder / "times.npy")
+    assert times[:, 1].tolist() == [NO_FRAME_US, -4000, -5001, NO_FRAME_US]
+    assert np.load(folder / "frames.npy")[:, 1, 1].tolist() == [0, 6, 6, 0]
+    depth = np.load(folder / "depth.npy")
+    assert depth[:3, 0, 0].tolist() == [1, 2, 3] and np.isnan(depth[3]).all()
+    (tmp_path / "store.json").write_text(
+        json.dumps(
+            {"format": 1, "event_encoder": "tencode", "height": 4, "width": 5, "digest": "",
+             "sequences": ["train/x"]}
+        )
+    )  # fmt: skip
+    with pytest.raises(RecordingError, match="not those of its store"):
+        open_clip_store(tmp_path)
+
+
+def test_a_full_disk_keeps_the_rest(tmp_path: Path) -> None:
+    """Where no more can be written the sentence says so, and no half sequence is left."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+        with pytest.raises(RecordingError, match="cannot be written"):
+            write_many(tmp_path / "train" / "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list((tmp_path / "train").iterdir()) == []
+
+
+def test_recordings_become_clips(tmp_path: Path) -> None:
+    """A recorded simulation gives the windows, depth and frames that lie in the recording."""
+    bag = ["--height", "40", "--width", "56", "--duration", "0.2", "--scene", "room"]
+    for name, seed in (("a", "1"), ("b", "2")):
+        assert main(["simulate", "--out", str(tmp_path / name), "--seed", seed, *bag]) == 0
+    text = "train: [{recordings: [a], rows: [8, 36]}]\nheldout: [{recordings: [b], ends: frame}]"
+    with pytest.raises(RecordingError, match="different sizes"):
+        build_clips(read_recipe(write_recipe(tmp_path, text), tmp_path), tmp_path / "cropped")
+    text = text.replace(", rows: [8, 36]", "")
+    store = build_clips(read_recipe(write_recipe(tmp_path, text), tmp_path), tmp_path / "s").store
+    assert store is not None
+    train, heldout = store.sequences
+    assert heldout.depth is None and heldout.has_frame(0, len(heldout)).all()
+    assert train.depth is not None and train.frames is not None
+    world = {"scene": "room", "seed": 1, "height": 40, "width": 56, "duration_s": 0.2}
+    windows = list(clip_windows(SimulatorParameters.from_mapping(world)))
+    cut = np.load(tmp_path / "cropped" / "train" / "0000_a" / "windows.npy")
+    by_depth = {window.depth.astype(np.float16).tobytes(): window for window in windows}
+    for index in range(len(train)):
+        window = by_depth[train.depth[index].tobytes()]
+        np.testing.assert_array_equal(train.windows[index], code_of_tencode(window.image))
+        np.testing.assert_array_equal(cut[index], train.windows[index][8:36])
+    assert len(train) >= 2
