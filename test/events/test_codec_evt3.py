@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dae_ros.errors import TimeDisorder
 from dae_ros.events.codecs import Decoder, create_decoder
@@ -263,12 +265,78 @@ def test_disorder_across_the_wrap_is_no_leap_of_16_seconds() -> None:
     assert odd(camera) == {"wraps": 2, "time_raised": 1}
 
 
-def test_events_between_a_late_time_high_and_its_time_low_have_no_time() -> None:
-    """A TIME_HIGH that fell can only be judged with its TIME_LOW; events in between are dropped."""
+def test_a_small_step_back_loses_no_event_before_its_time_low() -> None:
+    """After a TIME_HIGH that fell by one unit, at most 8.2 ms, events are kept at once."""
     camera = decoder()
-    words = (high(10), low(5), row(1), high(9), event(1), low(4000), event(2))
-    assert [(t, x) for t, x, *_ in rows_of(camera, *words)] == [(40965, 2)]
-    assert odd(camera) == {"before_sync": 1, "time_raised": 1}
+    columns = range(10, 20)
+    words = (high(5), low(100), row(1), event(1), high(4), *map(event, columns), low(4095))
+    assert rows_of(camera, *words, event(2)) == [
+        (5 * 4096 + 100, x, 1, 1) for x in (1, *columns, 2)
+    ]
+    assert odd(camera) == {"time_raised": 11}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    newest_us=st.integers(20_000, 2**25), back_us=st.integers(1, 10_000), split=st.integers(0, 7)
+)
+def test_no_event_is_lost_to_a_step_back_of_10_ms(newest_us: int, back_us: int, split: int) -> None:
+    """Wherever it happens, at the wrap too, and however packets are cut: no break, no loss."""
+    camera = decoder()
+    late_us = newest_us - back_us
+    start = (high((late_us >> 12) % 4096), low(late_us % 4096), row(1))
+    now = (high((newest_us >> 12) % 4096), low(newest_us % 4096), event(1))
+    late = (high((late_us >> 12) % 4096), event(2), low(late_us % 4096), event(3))
+    words = (*start, *now, *late)
+    packets = [camera.decode_packet(payload(*part)) for part in (words[:split], words[split:])]
+    segments = [segment for packet in packets for segment in packet.segments]
+    assert [x for segment in segments for x in segment.x.tolist()] == [1, 2, 3]
+    times = [t for segment in segments for t in segment.t.tolist()]
+    assert len(set(times)) == 1
+    assert times[0] // 1000 % 2**24 == newest_us % 2**24
+    assert [packet.breaks_ns for packet in packets] == [(), ()]
+    wraps = camera.counts["wraps"]
+    same_high = newest_us >> 12 == late_us >> 12
+    expected = {"time_raised": 1 if same_high else 2} | ({"wraps": wraps} if wraps else {})
+    assert odd(camera) == expected
+
+
+@pytest.mark.parametrize(("us", "breaks"), [(2288, ()), (2287, (10_001_000,))])
+def test_the_time_low_decides_about_a_step_of_about_10_ms(us: int, breaks: tuple[int, ...]) -> None:
+    """Events before it belong to the time before; whether the stream breaks is told with it."""
+    camera = decoder()
+    camera.decode(payload(high(10), low(0), row(1), event(1), base(8)))
+    packet = camera.decode_packet(payload(high(7), event(2), vector8(1), low(us)))
+    assert packet.breaks_ns == breaks
+    events = packet.segments[0]
+    assert (events.t.tolist(), events.x.tolist()) == ([40_960_000] * 2, [2, 8])
+    assert odd(camera) == {"time_raised": 2} | ({"time_breaks": 1} if breaks else {})
+
+
+def test_a_step_of_10_ms_back_over_the_wrap_is_disorder() -> None:
+    """A rise by the whole range but three units may still be 10 ms back, so it is no leap."""
+    camera = decoder()
+    words = (high(0), low(5), row(1), event(1), high(4093), event(2), low(2293), event(3))
+    assert [(t, x) for t, x, *_ in rows_of(camera, *words)] == [(5, 1), (5, 2), (5, 3)]
+    assert odd(camera) == {"time_raised": 2}
+
+
+def test_events_after_a_certain_break_wait_for_its_time_low() -> None:
+    """Where even the smallest step is beyond 10 ms, events have no time before TIME_LOW."""
+    camera = decoder()
+    camera.decode(payload(high(10), low(1808), row(1), event(1)))
+    packet = camera.decode_packet(payload(high(7), row(2), event(2), low(4095), row(3), event(3)))
+    assert packet.breaks_ns == (10_001_000,)
+    assert [segment.x.tolist() for segment in packet.segments] == [[3]]
+    assert odd(camera) == {"before_sync": 1, "time_breaks": 1}
+
+
+def test_a_time_high_that_falls_and_returns_breaks_nothing() -> None:
+    """Only TIME_LOW makes a break: a TIME_HIGH that is corrected before it costs no event after."""
+    camera = decoder()
+    words = (high(100), low(9), row(1), event(1), high(50), high(100), event(2), low(10), event(3))
+    assert [(t - 409_600, x) for t, x, *_ in rows_of(camera, *words)] == [(9, 1), (9, 2), (10, 3)]
+    assert odd(camera) == {"time_raised": 1}
 
 
 def test_events_that_are_not_change_detection_are_skipped() -> None:

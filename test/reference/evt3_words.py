@@ -66,19 +66,24 @@ class Evt3Words(Stream):
             return
         if value == self.high:
             return
-        forward = value > self.high
         if self.high - value >= 2048:
             self.wraps += 1
             self.counts["wraps"] += 1
-            forward = True
-        elif value - self.high >= 4094 and self.newest is not None:
+        elif value - self.high >= 4093 and self.newest is not None:
             self.wraps -= 1
-            forward = False
         self.high = value
-        if not forward:
-            self.low_known = False
-        elif self.low_known:
+        if self.newest is None:
+            return
+        earliest = (self.wraps * 2**24 + value * 4096) * 1000
+        latest = earliest + 4095 * 1000
+        if earliest >= self.newest:
+            self.low_known = True
             self._set_time(out, 0)
+        elif latest >= self.newest - TOLERANCE_NS:
+            self.low_known = True
+            self.sensor_time = earliest
+        else:
+            self.low_known = False
 
     def _set_time(self, out: Decoded, low: int) -> None:
         assert self.high is not None

@@ -64,8 +64,9 @@ BASE_POLARITY = OWN + 5
 RAISED = OWN + 6  # 1 while the sensor's time lies below NOW
 
 HALF_RANGE = 2048  # in units of TIME_HIGH
-# A step forward by nearly the whole range is a step back over the wrap: two units are 8.2 ms.
-SEAM = 4096 - 2
+# A step forward by nearly the whole range is a step back over the wrap: between two times that are
+# 10 ms apart there are up to three units.
+SEAM = 4096 - 3
 
 # While it is being decoded an event is one int64: polarity and column as in ADDR_X (bits 11..0),
 # row (22..12) and the time in us since `origin_us` (from 23 on, signed). Each common word then
@@ -322,16 +323,22 @@ def decode(
                 if step <= -HALF_RANGE:
                     loops += 1
                     counts[WRAPS] += 1
-                    step += 4096
                 elif step >= SEAM and now_known == 1:
                     loops -= 1
-                    step -= 4096
                 high = value
-                if step < 0:
-                    sync = HIGH_SEEN  # the step can only be judged with its TIME_LOW
-                elif sync == SYNCED:
-                    timed = True
-                    time_us = (loops * 4096 + high) * 4096
+                earliest_us = (loops * 4096 + high) * 4096
+                # A break for certain leaves events without a time until its TIME_LOW. What may be
+                # disorder must not lose any: they keep the newest time.
+                if now_known == 1:
+                    if earliest_us >= now_us:
+                        sync = SYNCED
+                        timed = True
+                        time_us = earliest_us
+                    elif now_us - earliest_us <= tolerance_us + 4095:
+                        sync = SYNCED
+                        raised = 1
+                    else:
+                        sync = HIGH_SEEN
         elif code == 0xA:
             if sync == SYNCED:
                 trigger_t[triggers] = now_us * 1000
