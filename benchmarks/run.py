@@ -16,6 +16,7 @@ BENCHMARKS = {
     "tencode": "packets to Tencode against decoders with numpy, tonic, evlib and faery",
     "reception": "dvs_msgs at 2 Mev/s over DDS: messages received, CPU",
     "networks": "one step of every network on the CPU",
+    "skipping": "what skipped windows do to the recurrent state",
     "memory": "resident memory over 100,000 windows",
 }
 
