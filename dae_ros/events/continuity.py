@@ -1,14 +1,14 @@
 """Finds the places where a stream of packets does not continue what came before.
 
-`Continuity` sees each packet twice: `check` before it is decoded (counter, size, encoding) and
-`accept` and `check_time` after (event time against `header.stamp`). A packet that could not be
-decoded is not accepted: the next one is compared with the last usable one, so that the loss shows.
-A `Gap` is a return value, not an error.
+`Continuity` sees each packet twice: `surplus` and `check` before it is decoded (counter, size,
+encoding) and `accept` and `check_time` after (event time against `header.stamp`). A packet that
+could not be decoded is not accepted: the next one is compared with the last usable one, so that the
+loss shows. A `Gap` is a return value, not an error.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
@@ -18,6 +18,7 @@ from dae_ros.events.packet import EventPacket
 Cause: TypeAlias = Literal[
     "lost", "time_backward", "time_jump", "restart", "resolution", "encoding"
 ]
+Surplus: TypeAlias = Literal["duplicate_packets", "late_packets"]
 
 # Event time and stamps that disagree by more than this between two packets do not belong to one
 # run of the sensor's clock. Host delays are milliseconds, so a second is far outside.
@@ -25,6 +26,9 @@ TIME_JUMP_NS: Final = 1_000_000_000
 # Some drivers leave the stamp empty or write it in another unit; absolute event times that are
 # this far from the stamp say nothing about each other.
 _USABLE_STAMP_NS: Final = 60_000_000_000
+# Transports keep the order of a publisher. Merged recordings repeat a message or put it behind its
+# next neighbours; what is further out of order is a restart or a loop.
+_NEIGHBOURS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,9 @@ class Continuity:
 
     def __init__(self) -> None:
         self._last: EventPacket | None = None
+        # seq, stamp and octets of the newest packets of the run, the last one included
+        self._newest: deque[tuple[int, int, int]] = deque(maxlen=_NEIGHBOURS + 1)
+        self._first_seq: int | None = None  # where the run began
         self._event_time_ns: int | None = None
         self._stamp_ns = 0
         self._lost_packets = 0
@@ -70,6 +77,26 @@ class Continuity:
         """`lost_packets`, and `gap_<cause>` for each cause that occurred."""
         found = {f"gap_{cause}": count for cause, count in sorted(self._gaps.items())}
         return {"lost_packets": self._lost_packets, **found}
+
+    def surplus(self, packet: EventPacket) -> Surplus | None:
+        """Say why a packet has no place behind those accepted, and should be dropped.
+
+        `duplicate_packets`: it repeats one of the last three in counter, stamp and length.
+        `late_packets`: it is one of the two before the last, not seen yet, and its stamp is not
+        newer. A counter that falls to where the run began is neither: the bag looped.
+        """
+        last, seq = self._last, packet.seq
+        if last is None or last.seq is None or seq is None or seq == last.seq == 0:
+            return None
+        if _kind(packet) != _kind(last) or not 0 <= last.seq - seq <= _NEIGHBOURS:
+            return None
+        identity = _identity(packet, seq)
+        if identity == self._newest[-1]:
+            return "duplicate_packets"
+        if identity in self._newest:
+            return "duplicate_packets" if seq != self._first_seq else None
+        unseen = all(accepted != seq for accepted, _, _ in self._newest)
+        return "late_packets" if unseen and packet.stamp_ns <= last.stamp_ns else None
 
     def check(self, packet: EventPacket) -> Gap | None:
         """Compare a packet's counter, size and encoding with the last accepted packet.
@@ -111,6 +138,12 @@ class Continuity:
 
     def accept(self, packet: EventPacket) -> None:
         """Make a packet that could be decoded the one that the next is compared with."""
+        gap = self.check(packet)
+        if self._last is None or (gap is not None and gap.breaks_time):
+            self._newest.clear()
+            self._first_seq = packet.seq
+        if packet.seq is not None:
+            self._newest.append(_identity(packet, packet.seq))
         self._last = replace(packet, payload=b"")
 
     def check_time(self, event_time_ns: int, stamp_ns: int, *, absolute: bool) -> Gap | None:
@@ -153,3 +186,11 @@ class Continuity:
         """Forget the packets that came before; the counts stay."""
         self._last = None
         self.forget_time()
+
+
+def _kind(packet: EventPacket) -> tuple[str, int, int]:
+    return packet.encoding, packet.height, packet.width
+
+
+def _identity(packet: EventPacket, seq: int) -> tuple[int, int, int]:
+    return seq, packet.stamp_ns, len(packet.payload)

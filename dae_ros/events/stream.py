@@ -86,8 +86,9 @@ class EventStream:
     def counts(self) -> Mapping[str, int]:
         """Return everything that was dropped or odd, by reason, since the stream was made.
 
-        `lost_packets` and `gap_<cause>`; the error code of packets that were refused; the
-        decoders' reasons (`docs/time.md`); `evicted_events` for those that left the ring.
+        `lost_packets` and `gap_<cause>`; `duplicate_packets` and `late_packets`; the error code
+        of packets that were refused; the decoders' reasons (`docs/time.md`); `evicted_events` for
+        those that left the ring.
         """
         total = self._counts + Counter(self._decoder.counts if self._decoder else {})
         total.update(self._continuity.counts)
@@ -99,12 +100,17 @@ class EventStream:
 
         Returns:
             The parts in order: one for a healthy packet, one more for each place where time ran
-            back, none while not even a time is known.
+            back, none while not even a time is known, and none for a packet that repeats
+            another or comes after its successors (`Continuity.surplus`): it is only counted.
 
         Raises:
             PacketError: the packet cannot be used; it is counted and the stream goes on with the
                 next one, before which it then is missing (`lost`).
         """
+        surplus = self._continuity.surplus(packet)
+        if surplus is not None:
+            self._counts[surplus] += 1
+            return []
         gap = _worse(self._pending, self._continuity.check(packet))
         try:
             decoder = self._decoder_for(packet, gap)

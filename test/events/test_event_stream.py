@@ -125,6 +125,88 @@ def test_looping_bag_restarts(encoding: str) -> None:
     assert "gap_time_backward" not in stream.counts()
 
 
+def _evt3_run(count: int) -> list[EventPacket]:
+    """Packets of 4 ms from one camera, with seq from 7 on."""
+    encoder = create_encoder("evt3", WIDTH, HEIGHT)
+    return [
+        _packet(encoder, _events(3 * S + k * 4 * MS), k + 7, EPOCH + k * 4 * MS)
+        for k in range(count)
+    ]
+
+
+def _fed(order: str, packets: list[EventPacket]) -> tuple[list[str], list[StreamPart], EventStream]:
+    """Feed packets by their letters (a the first); return which gave a part, and its gap."""
+    stream = EventStream()
+    log, parts = [], []
+    for letter in order:
+        for part in stream.feed(packets["abcdefgh".index(letter)]):
+            log.append(letter + (f":{part.gap.cause}" if part.gap else ""))
+            parts.append(part)
+    return log, parts, stream
+
+
+@pytest.mark.parametrize("order", ["aabbccdd", "aabcccd", "abcbdc", "abcdbdc"])
+def test_a_repeated_packet_is_dropped_and_counted(order: str) -> None:
+    """Two recordings of one camera, merged: each message counts once, and nothing restarts."""
+    packets = _evt3_run(4)
+    log, parts, stream = _fed(order, packets)
+    clean_log, clean, clean_stream = _fed("abcd", packets)
+    assert log == clean_log == ["a", "b", "c", "d"]
+    for part, expected in zip(parts, clean, strict=True):
+        _same(part, expected.events)
+        assert part.newest_time_ns == expected.newest_time_ns
+    counts = {reason: number for reason, number in stream.counts().items() if number}
+    assert counts == {"duplicate_packets": len(order) - 4}
+    assert stream.clock.to_ros(3 * S) == clean_stream.clock.to_ros(3 * S)
+
+
+@pytest.mark.parametrize(("order", "heard"), [("acbd", "acd"), ("adbce", "ade"), ("acdbe", "acde")])
+def test_a_packet_behind_its_successors_is_dropped_as_late(order: str, heard: str) -> None:
+    """Its place is a `lost` gap already; that it comes after all breaks nothing a second time."""
+    log, parts, stream = _fed(order, _evt3_run(5))
+    assert [entry[0] for entry in log] == list(heard)
+    assert [entry for entry in log if ":" in entry] == [heard[1] + ":lost"]
+    counts = stream.counts()
+    late = len(order) - len(heard)
+    assert (counts["late_packets"], counts["lost_packets"], counts["gap_lost"]) == (late, late, 1)
+    assert all((np.diff(part.events.t) >= 0).all() for part in parts)
+    assert "gap_restart" not in counts
+
+
+@pytest.mark.parametrize("order", ["abab", "abcabc", "abcdabcd", "acac", "aceace"])
+def test_a_short_bag_that_loops_is_no_repetition(order: str) -> None:
+    """A counter that falls to where the run began is a loop, even of two messages, stamps alike."""
+    length = order.index("a", 1)
+    log, _, stream = _fed(order, _evt3_run(5))
+    assert [entry for entry in log if entry.endswith("restart")] == ["a:restart"]
+    assert log.index("a:restart") == length
+    assert stream.counts()["gap_restart"] == 1
+
+
+@pytest.mark.parametrize(("seq", "stamp_ns"), [(0, EPOCH + S), (8, EPOCH + S), (9, EPOCH + S)])
+def test_a_driver_that_restarts_is_heard_at_once(seq: int, stamp_ns: int) -> None:
+    """A counter that falls with a stamp that goes on is a restart, by however little it falls."""
+    stream = EventStream()
+    a, _, c, *_ = _evt3_run(5)
+    stream.feed(a)
+    stream.feed(c)
+    (part,) = stream.feed(_packet(create_encoder("evt3", WIDTH, HEIGHT), _events(S), seq, stamp_ns))
+    assert part.gap is not None
+    assert part.gap.cause == "restart"
+    _same(part, _events(S))
+
+
+def test_two_cameras_on_one_topic_are_no_repetition() -> None:
+    """The same counter with another stamp, older or newer, is another message: it is heard."""
+    for stamp_ns in (EPOCH - MS, EPOCH + MS):
+        stream = EventStream()
+        stream.feed(_mono(_events(EPOCH), 7, EPOCH))
+        (part,) = stream.feed(_mono(_events(EPOCH, seed=1), 7, stamp_ns))
+        assert part.gap is not None
+        assert part.gap.cause == "restart"
+        _same(part, _events(EPOCH, seed=1))
+
+
 def test_time_running_back_inside_a_packet_cuts_it() -> None:
     """Events before and after the break come as two parts in order; nothing is lost."""
     stream = EventStream()
