@@ -71,7 +71,7 @@ def serialize_packet(packet: EventPacket) -> bytes:
 
 
 def calibration(camera: Camera) -> CameraInfo:
-    """Return a pinhole camera as a calibration: plumb_bob without distortion."""
+    """Return a simulated camera as a calibration: plumb_bob, rectified to the same focal length."""
     return CameraInfo(
         camera.height,
         camera.width,

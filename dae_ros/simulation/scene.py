@@ -1,32 +1,32 @@
-"""Worlds of textured rectangles: a furnished room and a corridor, all in m, z up.
+"""A world as the renderer wants it: textured rectangles in m, z up, some of them on moving bodies.
 
-A rectangle is seen from one side only, the side from which its `right` edge runs to the
-right and its `down` edge downwards. Light is fixed to the world and surfaces scatter it
-evenly, so that a point keeps its radiance whoever looks at it.
+A rectangle is seen from one side only, the side from which its `right` edge runs to the right and
+its `down` edge downwards. `Builder` places rectangles and boxes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dae_ros.simulation import texture
+from dae_ros.simulation.light import Lamp, Light
+from dae_ros.simulation.motion import Motion
+from dae_ros.simulation.pattern import SIZE
 
 Vector = NDArray[np.float64]
-LIGHT = np.array([0.35, 0.5, 0.79])
-AMBIENT = 0.55
+# What glows by itself instead of scattering light.
+GLOWING = ("lamp", "lit_windows")
+SKY = "sky"
 # Directions of the six sides of a box and, for each, which way its texture runs down.
 _SIDES = (
-    ((1, 0, 0), (0, 0, -1)),
-    ((-1, 0, 0), (0, 0, -1)),
-    ((0, 1, 0), (0, 0, -1)),
-    ((0, -1, 0), (0, 0, -1)),
-    ((0, 0, 1), (0, -1, 0)),
-    ((0, 0, -1), (0, 1, 0)),
-)
+    ((1, 0, 0), (0, 0, -1)), ((-1, 0, 0), (0, 0, -1)), ((0, 1, 0), (0, 0, -1)),
+    ((0, -1, 0), (0, 0, -1)), ((0, 0, 1), (0, -1, 0)), ((0, 0, -1), (0, 1, 0)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +39,8 @@ class Rectangle:
         material: a key of `texture.DRAWERS`.
         period_m: length over which the texture repeats; 0 fits one period to the rectangle.
         offset: where in its period the texture begins, (right, down), 0..1.
-        shade: factor on the albedo that the light gives.
+        body: 0 for what stands still, k for the k-th moving body, in whose coordinates it is.
+        albedo: factor on the texture's albedo.
     """
 
     corner: Vector
@@ -48,19 +49,24 @@ class Rectangle:
     material: str
     period_m: float
     offset: tuple[float, float]
-    shade: float
+    body: int = 0
+    albedo: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """All rectangles as columns, as the renderer wants them.
+    """All rectangles as columns, and what moves and lights them.
 
     Attributes:
-        corner, right, down: float64[F, 3], m.
+        corner, right, down: float64[F, 3], m, in coordinates of the body.
         texels: float64[F, 2], texels over the right and the down edge.
         offset: float64[F, 2], texel at the corner.
         texture: int64[F], index of the texture.
-        shade: float32[F].
+        albedo: float64[F], factor on the texture.
+        glow: bool[F], glows by itself; `sky`: bool[F], glows and has no depth.
+        body: int64[F], 0 for what stands still.
+        bodies: how bodies 1, 2, ... move.
+        light: what lights the world.
         pyramids: float32[textures, M], mip levels of each texture (`texture.pyramid`).
     """
 
@@ -70,29 +76,44 @@ class Scene:
     texels: Vector
     offset: Vector
     texture: NDArray[np.int64]
-    shade: NDArray[np.float32]
+    albedo: Vector
+    glow: NDArray[np.bool_]
+    sky: NDArray[np.bool_]
+    body: NDArray[np.int64]
+    bodies: tuple[Motion, ...]
+    light: Light
     pyramids: NDArray[np.float32]
 
     @staticmethod
-    def build(rectangles: Sequence[Rectangle], seed: int) -> Scene:
+    def build(
+        rectangles: Sequence[Rectangle],
+        seed: int,
+        light: Light | None = None,
+        bodies: Sequence[Motion] = (),
+    ) -> Scene:
         """Draw the textures that the rectangles name and collect the columns."""
         materials = sorted({item.material for item in rectangles})
         texels, offset = [], []
         for item in rectangles:
             for edge, start in ((item.right, item.offset[0]), (item.down, item.offset[1])):
-                periods = np.linalg.norm(edge) / item.period_m if item.period_m > 0.0 else 1.0
-                texels.append(periods * texture.SIZE)
-                offset.append(start * texture.SIZE)
+                periods = (
+                    float(np.linalg.norm(edge)) / item.period_m if item.period_m > 0.0 else 1.0
+                )
+                texels.append(periods * SIZE)
+                offset.append(start * SIZE)
         return Scene(
             np.array([item.corner for item in rectangles]),
             np.array([item.right for item in rectangles]),
             np.array([item.down for item in rectangles]),
-            np.array(texels).reshape(-1, 2),
-            np.array(offset).reshape(-1, 2),
+            np.array(texels).reshape(-1, 2), np.array(offset).reshape(-1, 2),
             np.array([materials.index(item.material) for item in rectangles], np.int64),
-            np.array([item.shade for item in rectangles], np.float32),
+            np.array([item.albedo for item in rectangles]),
+            np.array([item.material in (*GLOWING, SKY) for item in rectangles]),
+            np.array([item.material == SKY for item in rectangles]),
+            np.array([item.body for item in rectangles], np.int64),
+            tuple(bodies), Light() if light is None else light,
             np.stack([texture.pyramid(texture.draw(name, seed)) for name in materials]),
-        )
+        )  # fmt: skip
 
 
 def rectangle(
@@ -104,6 +125,8 @@ def rectangle(
     material: str,
     period_m: float,
     offset: tuple[float, float] = (0.0, 0.0),
+    body: int = 0,
+    albedo: float = 1.0,
 ) -> Rectangle:
     """Return a rectangle about a centre.
 
@@ -112,44 +135,74 @@ def rectangle(
         normal: float64[3], unit vector towards the side from which it is seen.
         down: float64[3], unit vector along which its texture runs down, in its plane.
         width, height: lengths of the right and the down edge, m.
-        material: a key of `texture.DRAWERS`.
-        period_m, offset: see `Rectangle`.
+        material, period_m, offset, body, albedo: see `Rectangle`.
     """
     right = np.cross(down, -normal)
-    light = float(LIGHT @ normal) / float(np.linalg.norm(LIGHT))
     return Rectangle(
-        centre - right * (width / 2) - down * (height / 2),
-        right * width,
-        down * height,
-        material,
-        period_m,
-        offset,
-        AMBIENT + (1.0 - AMBIENT) * max(light, 0.0),
-    )
+        centre - right * (width / 2) - down * (height / 2), right * width, down * height,
+        material, period_m, offset, body, albedo,
+    )  # fmt: skip
 
 
-class _Builder:
-    """Collects rectangles; everything random comes from one generator."""
+class Builder:
+    """Collects rectangles, bodies and lamps; everything random comes from one generator.
+
+    Attributes:
+        generator: source of everything random.
+        rectangles, bodies, lamps: what has been placed.
+    """
 
     def __init__(self, seed: int) -> None:
         self.generator = np.random.default_rng([seed, 0])
         self.rectangles: list[Rectangle] = []
+        self.bodies: list[Motion] = []
+        self.lamps: list[Lamp] = []
+        self._body = 0
 
-    def _place(
+    def uniform(self, low: float, high: float) -> float:
+        """Return one random number."""
+        return float(self.generator.uniform(low, high))
+
+    def choice(self, *names: str) -> str:
+        """Return one of the names."""
+        return names[int(self.generator.integers(len(names)))]
+
+    @contextmanager
+    def body(self, motion: Motion) -> Iterator[None]:
+        """Place what follows on a new body, in its coordinates (x forward, z up)."""
+        self.bodies.append(motion)
+        self._body = len(self.bodies)
+        yield
+        self._body = 0
+
+    def face(
         self,
-        centre: Vector,
-        normal: Vector,
-        down: Vector,
+        centre: Sequence[float] | Vector,
+        normal: Sequence[float] | Vector,
+        down: Sequence[float] | Vector,
         width: float,
         height: float,
         material: str,
-        period_m: float,
+        period_m: float = 0.0,
+        albedo: float = 1.0,
     ) -> None:
+        """Add one rectangle; see `rectangle`."""
         offset = (0.0, 0.0)
         if period_m > 0.0:
-            offset = (float(self.generator.uniform()), float(self.generator.uniform()))
+            offset = (self.uniform(0.0, 1.0), self.uniform(0.0, 1.0))
         self.rectangles.append(
-            rectangle(centre, normal, down, width, height, material, period_m, offset)
+            rectangle(
+                np.asarray(centre, float),
+                np.asarray(normal, float),
+                np.asarray(down, float),
+                width,
+                height,
+                material,
+                period_m,
+                offset,
+                self._body,
+                albedo,
+            )
         )
 
     def hall(
@@ -159,31 +212,31 @@ class _Builder:
         walls: tuple[str, str],
         floor: str,
         ceiling: str,
+        periods_m: tuple[float, float, float],
     ) -> None:
         """Add the inside of a box from its lowest to its highest corner.
 
-        The first material of `walls` is for the two walls across x, the second for those
-        across y.
+        The first material of `walls` is for the two walls across x, the second for those across
+        y; `periods_m` is of walls, floor and ceiling.
         """
         start, end = np.array(low, float), np.array(high, float)
         middle, size = (start + end) / 2, end - start
         for outward, down in _SIDES:
-            normal, downward = -np.array(outward, float), np.array(down, float)
-            axis = int(np.argmax(np.abs(normal)))
-            height_axis = int(np.argmax(np.abs(downward)))
-            width_axis = 3 - axis - height_axis
+            normal = -np.array(outward, float)
+            axis, height_axis, width_axis = _axes(outward, down)
             if axis == 2:
-                material, period = (ceiling, 2.4) if normal[2] < 0 else (floor, 2.8)
+                material = ceiling if normal[2] < 0 else floor
+                period_m = periods_m[2] if normal[2] < 0 else periods_m[1]
             else:
-                material, period = walls[axis], 2.6
-            self._place(
+                material, period_m = walls[axis], periods_m[0]
+            self.face(
                 middle - normal * size[axis] / 2,
                 normal,
-                downward,
+                down,
                 size[width_axis],
                 size[height_axis],
                 material,
-                period,
+                period_m,
             )
 
     def box(
@@ -194,91 +247,50 @@ class _Builder:
         period_m: float = 0.0,
         yaw: float = 0.0,
         top: str | None = None,
+        ends: str | None = None,
+        albedo: float = 1.0,
     ) -> None:
-        """Add the outside of a box that is turned about the vertical by `yaw` rad."""
+        """Add the outside of a box that is turned about the vertical by `yaw` rad.
+
+        Args:
+            centre, size: m.
+            material, period_m, albedo: of its sides; see `Rectangle`.
+            yaw: rad.
+            top, ends: other materials for the upper side, and for the sides along x.
+        """
         middle, extent = np.array(centre, float), np.array(size, float)
         turn = np.array(
             [[np.cos(yaw), -np.sin(yaw), 0.0], [np.sin(yaw), np.cos(yaw), 0.0], [0.0, 0.0, 1.0]]
         )
         for outward, down in _SIDES:
-            normal, downward = np.array(outward, float), np.array(down, float)
-            axis = int(np.argmax(np.abs(normal)))
-            height_axis = int(np.argmax(np.abs(downward)))
-            width_axis = 3 - axis - height_axis
-            chosen = top if top is not None and outward[2] == 1 else material
-            self._place(
+            normal = np.array(outward, float)
+            axis, height_axis, width_axis = _axes(outward, down)
+            if outward[2] == -1 and middle[2] - extent[2] / 2 < 0.01 and self._body == 0:
+                continue  # it stands on the ground
+            chosen = material
+            if top is not None and outward[2] == 1:
+                chosen = top
+            elif ends is not None and axis == 0:
+                chosen = ends
+            self.face(
                 middle + turn @ normal * extent[axis] / 2,
                 turn @ normal,
-                turn @ downward,
+                turn @ np.array(down, float),
                 extent[width_axis],
                 extent[height_axis],
                 chosen,
                 period_m,
+                albedo,
             )
 
-    def uniform(self, low: float, high: float) -> float:
-        """Return one random number."""
-        return float(self.generator.uniform(low, high))
+    def lamp(self, centre: Sequence[float], size: Sequence[float], pool_m: float) -> None:
+        """Add a lamp that lights a pool of this radius beneath it."""
+        self.box(centre, size, "lamp")
+        self.lamps.append(Lamp(float(centre[0]), float(centre[1]), pool_m))
 
 
-def room(seed: int) -> Scene:
-    """Return a furnished room of 8 x 6 x 2.8 m; x up to 1.7 and y up to 1.4 m are free to walk."""
-    b = _Builder(seed)
-    b.hall((-4, -3, 0), (4, 3, 2.8), ("wallpaper", "bricks"), "planks", "panels")
-    # Shelves along the left wall, a cabinet with a picture above it ahead, a sofa behind.
-    b.box((b.uniform(-1.0, 0.5), 2.75, 1.0), (2.6, 0.5, 2.0), "books", 1.3)
-    b.box((3.7, b.uniform(-0.8, 0.8), 0.45), (0.6, 1.8, 0.9), "planks", 1.2)
-    b.box((3.97, b.uniform(-0.5, 0.5), 1.65), (0.05, 1.1, 0.8), "picture")
-    b.box((-3.4, 0.2, 0.25), (0.9, 2.2, 0.5), "fabric", 0.9)
-    b.box((-3.75, 0.2, 0.65), (0.25, 2.2, 0.5), "fabric", 0.9)
-    b.box((-3.97, b.uniform(-1.2, 1.2), 1.7), (0.05, 0.8, 1.0), "picture")
-    # A table with four legs and things on it, against the right wall.
-    x = b.uniform(0.0, 1.2)
-    b.box((x, -2.4, 0.73), (1.6, 0.8, 0.05), "planks", 1.1)
-    for dx in (-0.74, 0.74):
-        for dy in (-0.34, 0.34):
-            b.box((x + dx, -2.4 + dy, 0.35), (0.07, 0.07, 0.7), "crate", 0.5)
-    b.box((x - 0.4, -2.45, 0.87), (0.35, 0.25, 0.22), "picture", yaw=b.uniform(-0.6, 0.6))
-    b.box((x + 0.35, -2.4, 0.95), (0.12, 0.3, 0.38), "books", 0.8, yaw=b.uniform(-0.6, 0.6))
-    b.box((x, -2.97, 1.75), (1.3, 0.05, 0.8), "picture")
-    # A stack of crates in a corner, a post, a low bench in the way of the feet, two lamps.
-    b.box((3.1, 2.3, 0.35), (0.7, 0.7, 0.7), "crate", yaw=b.uniform(-0.5, 0.5))
-    b.box((3.1, 2.3, 0.95), (0.5, 0.5, 0.5), "crate", yaw=b.uniform(-0.5, 0.5))
-    b.box((2.3, 2.5, 0.25), (0.5, 0.5, 0.5), "crate", yaw=b.uniform(-0.5, 0.5))
-    b.box((-2.6, -2.2, 1.4), (0.3, 0.3, 2.8), "plaster", 1.0)
-    b.box((2.6, -1.9, 1.4), (0.25, 0.25, 2.8), "bricks", 1.2)
-    b.box((-2.2, 2.1, 0.3), (0.5, 0.5, 0.6), "fabric", 0.7, yaw=b.uniform(-0.7, 0.7))
-    b.box((0.0, 0.0, 0.2), (1.1, 0.5, 0.4), "fabric", 0.8, yaw=b.uniform(-0.8, 0.8))
-    for x in (-1.8, 1.8):
-        b.box((x, 0.0, 2.77), (1.2, 0.4, 0.06), "lamp")
-    return Scene.build(b.rectangles, seed)
-
-
-def corridor(seed: int) -> Scene:
-    """Return a corridor of 44 x 2.8 x 2.6 m; y within 0.55 m is free to walk, x within 14 m."""
-    b = _Builder(seed)
-    b.hall((-22, -1.4, 0), (22, 1.4, 2.6), ("bricks", "plaster"), "tiles", "panels")
-    for x in np.arange(-20.0, 21.0, 4.0):
-        b.box((x, 0.0, 2.58), (1.2, 0.35, 0.05), "lamp")
-        for side in (-1.0, 1.0):
-            kind = b.generator.integers(4)
-            along = float(x) + b.uniform(-0.6, 0.6)
-            if kind <= 1:
-                b.box((along, side * 1.38, 1.02), (0.95, 0.06, 2.05), "crate", 0.9)
-            elif kind == 2:
-                b.box((along, side * 1.38, 1.6), (b.uniform(0.6, 1.2), 0.05, 0.8), "picture")
-            else:
-                b.box((along, side * 1.2, 0.9), (0.9, 0.4, 1.8), "books", 1.2)
-            b.box((float(x) + 2.0, side * 1.33, 1.3), (0.3, 0.16, 2.6), "bricks", 1.4)
-    for x in np.arange(-18.0, 19.0, 5.0):
-        side = 1.0 if b.uniform(0.0, 1.0) < 0.5 else -1.0
-        size = b.uniform(0.3, 0.5)
-        b.box(
-            (float(x) + b.uniform(-1.0, 1.0), side * b.uniform(1.0, 1.05), size / 2),
-            (size, size, size),
-            "crate",
-            yaw=b.uniform(-0.4, 0.4),
-        )
-    b.box((21.97, 0.0, 1.05), (0.06, 1.0, 2.1), "wallpaper", 1.6)
-    b.box((-21.97, 0.0, 1.05), (0.06, 1.0, 2.1), "wallpaper", 1.6)
-    return Scene.build(b.rectangles, seed)
+def _axes(outward: Sequence[int], down: Sequence[int]) -> tuple[int, int, int]:
+    """Return the axes of a box side: normal, height, width."""
+    axis = int(np.argmax(np.abs(outward)))
+    height_axis = int(np.argmax(np.abs(down)))
+    return axis, height_axis, 3 - axis - height_axis

@@ -1,11 +1,18 @@
 """The event pixels: steps of log intensity become events (after ESIM, Rebecq et al., CoRL 2018).
 
-Each pixel remembers the log intensity of its last event. Between two samples the log
-intensity runs linearly; each time it is one threshold away from the memory, an event is
-made at that time and the memory moves by the threshold. Thresholds differ from pixel to
-pixel (v2e, Hu et al., CVPRW 2021), an event within the refractory period after the pixel's
-last one is lost, and noise events come as a Poisson process of each pixel's own.
-Times lie on a grid of 1 us; events of one microsecond are read out row by row.
+Each pixel remembers the log intensity of its last event. Between two samples the log intensity
+runs linearly; each time it is one threshold away from the memory, an event is made at that time
+and the memory moves by the threshold. What makes it a sensor (v2e, Hu et al., CVPRW 2021):
+
+* thresholds differ from pixel to pixel, ON and OFF apart;
+* the photoreceptor is a low-pass of first order whose cut-off is proportional to the light;
+* the memory leaks downwards, which makes slow ON events;
+* shot noise makes events of both polarities, four times as many in the dark as in full light;
+* some pixels fire by themselves;
+* an event within the refractory period of the pixel's last is lost while its memory moves on;
+* events leave through a row arbiter of finite speed (`dae_ros.simulation.readout`).
+
+Times lie on a grid of 1 us.
 """
 
 from __future__ import annotations
@@ -15,12 +22,20 @@ from numpy.typing import NDArray
 
 from dae_ros.events.compilation import kernel
 from dae_ros.events.packet import Events
+from dae_ros.simulation.readout import ReadOut
 
 # Added to the radiance before the logarithm: the photoreceptor's dark level.
-DARK_RADIANCE = 0.02
+DARK_RADIANCE = 0.01
+# Share of the noise of a dark pixel that is left in full light.
+BRIGHT_NOISE = 0.25
+# Rates of hot pixels are log-uniform in between, Hz.
+HOT_HZ = (20.0, 200.0)
+# Relative spread of the leak over the pixels (of its logarithm).
+_LEAK_SPREAD = 0.3
 # Least threshold as a fraction of the nominal one, against the tail of the normal distribution.
 _LEAST_THRESHOLD = 0.2
-_NEVER_US = np.int64(2**62)
+
+FloatImage = NDArray[np.float32]
 
 
 @kernel
@@ -35,16 +50,43 @@ def _uniform(state: NDArray[np.uint64], index: int) -> float:
 
 
 @kernel
-def _expose(
-    before: NDArray[np.float32],
-    after: NDArray[np.float32],
-    memory: NDArray[np.float32],
-    on_threshold: NDArray[np.float32],
-    off_threshold: NDArray[np.float32],
+def _receive(
+    before: FloatImage,
+    after: FloatImage,
+    radiance: FloatImage,
+    signal: FloatImage,
+    bandwidth_hz: float,
+    duration_s: float,
+) -> None:
+    """Low-pass log intensity that runs linearly from before to after; exact for that input."""
+    height, width = before.shape
+    for row in range(height):
+        for column in range(width):
+            x0 = before[row, column]
+            x1 = after[row, column]
+            y0 = signal[row, column]
+            if x0 == x1 and y0 == x1:
+                continue
+            light = min(radiance[row, column] + DARK_RADIANCE, 1.0)
+            steps = duration_s * 2.0 * np.pi * bandwidth_hz * light
+            slope = (x1 - x0) / steps
+            signal[row, column] = x1 - slope + (y0 - x0 + slope) * np.exp(-steps)
+
+
+@kernel
+def _fire(
+    before: FloatImage,
+    after: FloatImage,
+    radiance: FloatImage,
+    memory: FloatImage,
+    on_threshold: FloatImage,
+    off_threshold: FloatImage,
+    leak_hz: FloatImage,
+    shot_hz: FloatImage,
+    hot_hz: FloatImage,
+    patience: FloatImage,
     last_us: NDArray[np.int64],
-    noise_us: NDArray[np.int64],
     random: NDArray[np.uint64],
-    noise_mean_us: float,
     refractory_us: int,
     start_us: int,
     end_us: int,
@@ -54,45 +96,58 @@ def _expose(
     y: NDArray[np.uint16],
     p: NDArray[np.uint8],
 ) -> tuple[int, int]:
-    """Fill the columns, pixel by pixel, as far as whole rows surely fit; return count, next row."""
+    """Fill the columns, pixel by pixel, as far as whole rows surely fit; return count, next row.
+
+    `patience` is how many expected noise events each pixel still waits before its next one.
+    """
     height, width = before.shape
     duration = end_us - start_us
+    duration_s = duration * 1e-6
     most_per_row = width * (duration // max(refractory_us, 1) + 2)
     count = 0
     row = first_row
     while row < height and count + most_per_row <= len(t):
         for column in range(width):
-            index = row * width + column
             level = memory[row, column]
-            target = after[row, column]
             on = on_threshold[row, column]
             off = off_threshold[row, column]
-            noise = noise_us[row, column]
-            if target < level + on and target > level - off and noise >= end_us:
-                continue
+            # Against a memory that stands still, a leak lifts the signal.
+            leak = np.float32(leak_hz[row, column] * on * duration_s)
             origin = before[row, column]
+            target = after[row, column] + leak
+            light = min(radiance[row, column], np.float32(1.0))
+            rate = shot_hz[row, column] * (1.0 - (1.0 - BRIGHT_NOISE) * light) + hot_hz[row, column]
+            left = patience[row, column]
+            if target < level + on and target > level - off and left > rate * duration_s:
+                patience[row, column] = left - rate * duration_s
+                memory[row, column] = level - leak
+                continue
+            index = row * width + column
             change = target - origin
+            since_s = 0.0
             while True:
                 # The next crossing, if there is one before the end of the step.
                 crossing = end_us
                 polarity = 0
+                moved = level
                 if target >= level + on:
                     moved = level + on
                     polarity = 1
                 elif target <= level - off:
                     moved = level - off
-                else:
-                    moved = level
                 if moved != level:
                     part = (moved - origin) / change
                     crossing = start_us + int(duration * min(max(part, 0.0), 1.0))
                     if crossing >= end_us:
                         crossing = end_us - 1
+                noise = end_us
+                if left <= rate * (duration_s - since_s):
+                    noise = min(start_us + int((since_s + left / rate) * 1e6), end_us - 1)
                 if noise < end_us and noise <= crossing:
                     time = noise
                     polarity = 1 if _uniform(random, index) < 0.5 else 0
-                    wait = -np.log(_uniform(random, index)) * noise_mean_us
-                    noise += max(1, int(wait))
+                    since_s += left / rate
+                    left = np.float32(-np.log(_uniform(random, index)))
                 elif moved != level:
                     time = crossing
                     level = moved
@@ -105,51 +160,28 @@ def _expose(
                     y[count] = row
                     p[count] = polarity
                     count += 1
-            memory[row, column] = level
-            noise_us[row, column] = noise
+            patience[row, column] = left - rate * (duration_s - since_s)
+            memory[row, column] = level - leak
         row += 1
     return count, row
-
-
-@kernel
-def _read_out(
-    start_us: int,
-    t: NDArray[np.int64],
-    x: NDArray[np.uint16],
-    y: NDArray[np.uint16],
-    p: NDArray[np.uint8],
-    begin: NDArray[np.int64],
-    t_ns: NDArray[np.int64],
-    x_out: NDArray[np.uint16],
-    y_out: NDArray[np.uint16],
-    p_out: NDArray[np.uint8],
-) -> None:
-    """Sort by microsecond; the order of rows and columns within one is kept (counting sort)."""
-    for k in range(len(t)):
-        begin[t[k] - start_us + 1] += 1
-    for k in range(1, len(begin)):
-        begin[k] += begin[k - 1]
-    for k in range(len(t)):
-        slot = begin[t[k] - start_us]
-        begin[t[k] - start_us] = slot + 1
-        t_ns[slot] = t[k] * 1000
-        x_out[slot] = x[k]
-        y_out[slot] = y[k]
-        p_out[slot] = p[k]
 
 
 class EventSensor:
     """All pixels of an event camera.
 
     Args:
-        radiance: float32[H, W] in 0..1, what is seen at the start.
+        radiance: float32[H, W], what is seen at the start; white paper by day has 1.
         start_us: time of the start in us.
-        contrast_threshold: nominal step of log intensity that makes an event.
-        threshold_spread: relative standard deviation of the thresholds over the pixels; ON
-            and OFF are drawn apart.
+        contrast_threshold: nominal step of log intensity that makes an ON event.
+        off_ratio: the OFF step relative to it.
+        threshold_spread: relative standard deviation of the thresholds over the pixels.
+        bandwidth_hz: cut-off of a pixel that sees white paper by day; 0 is without limit.
         refractory_us: least time between two events of a pixel, at least 1 us.
-        noise_hz: rate of noise events of each pixel, both polarities together.
-        seed: of thresholds, memories and noise.
+        leak_hz: ON events per pixel by leakage.
+        noise_hz: noise events per pixel in the dark, both polarities together.
+        hot_pixels: share of pixels that fire by themselves.
+        readout_hz: events per second that can leave the sensor; 0 is without limit.
+        seed: of everything that is random.
 
     The memories begin evenly spread between the thresholds about the first log intensity,
     so that an edge does not make all pixels fire in step.
@@ -157,39 +189,50 @@ class EventSensor:
 
     def __init__(
         self,
-        radiance: NDArray[np.float32],
+        radiance: FloatImage,
         start_us: int,
         *,
         contrast_threshold: float,
+        off_ratio: float,
         threshold_spread: float,
+        bandwidth_hz: float,
         refractory_us: int,
+        leak_hz: float,
         noise_hz: float,
+        hot_pixels: float,
+        readout_hz: float,
         seed: int,
     ) -> None:
         generator = np.random.default_rng([seed, 3])
         shape = radiance.shape
-        least = _LEAST_THRESHOLD * contrast_threshold
 
-        def thresholds() -> NDArray[np.float32]:
-            drawn = generator.normal(1.0, threshold_spread, shape) * contrast_threshold
-            return np.maximum(drawn, least).astype(np.float32)
+        def thresholds(nominal: float) -> FloatImage:
+            drawn = generator.normal(1.0, threshold_spread, shape) * nominal
+            return np.maximum(drawn, _LEAST_THRESHOLD * nominal).astype(np.float32)
 
-        self.on_threshold = thresholds()
-        self.off_threshold = thresholds()
+        self.on_threshold = thresholds(contrast_threshold)
+        self.off_threshold = thresholds(contrast_threshold * off_ratio)
         self._now_us = start_us
         self._refractory_us = refractory_us
+        self._bandwidth_hz = bandwidth_hz
         self._log = _log_intensity(radiance)
+        self._signal = self._log.copy()
         position = generator.uniform(0.05, 0.95, shape)
         self._memory = (
             self._log - self.on_threshold + position * (self.on_threshold + self.off_threshold)
         ).astype(np.float32)
         self._last_us = np.full(shape, start_us - refractory_us, np.int64)
         self._random = generator.integers(0, 2**64, shape[0] * shape[1], np.uint64)
-        self._noise_mean_us = 1e6 / noise_hz if noise_hz > 0.0 else 0.0
-        self._noise_us = np.full(shape, _NEVER_US)
-        if noise_hz > 0.0:
-            first = generator.exponential(self._noise_mean_us, shape)
-            self._noise_us = start_us + 1 + first.astype(np.int64)
+        spread = np.exp(generator.normal(0.0, _LEAK_SPREAD, shape))
+        self._leak_hz = (leak_hz * spread).astype(np.float32)
+        # A pixel with a low threshold is noisy as well.
+        self._shot_hz = (noise_hz * contrast_threshold / self.on_threshold).astype(np.float32)
+        hot = generator.uniform(0.0, 1.0, shape) < hot_pixels
+        low, high = np.log(HOT_HZ)
+        rates = np.exp(generator.uniform(low, high, shape))
+        self._hot_hz = np.where(hot, rates, 0.0).astype(np.float32)
+        self._patience = generator.exponential(1.0, shape).astype(np.float32)
+        self._readout = ReadOut(shape[0], shape[1], readout_hz, start_us)
         self._allocate(4 * shape[0] * shape[1])
 
     def _allocate(self, capacity: int) -> None:
@@ -199,23 +242,41 @@ class EventSensor:
         self._p = np.empty(capacity, np.uint8)
 
     @property
-    def memory(self) -> NDArray[np.float32]:
+    def memory(self) -> FloatImage:
         """The log intensity of each pixel's last event, float32[H, W]."""
         return self._memory
 
-    def expose(self, radiance: NDArray[np.float32], end_us: int) -> Events:
+    @property
+    def hot_hz(self) -> FloatImage:
+        """How often each pixel fires by itself, float32[H, W], Hz."""
+        return self._hot_hz
+
+    def expose(self, radiance: FloatImage, end_us: int) -> Events:
         """Let the picture change until a later time and return the events on the way.
 
         Args:
-            radiance: float32[H, W] in 0..1, what is seen at `end_us`.
+            radiance: float32[H, W], what is seen at `end_us`.
             end_us: later than the time before.
 
         Returns:
-            Events within [time before, end_us), sorted by time, then row, then column.
+            Events within [time before, end_us), in the order in which they leave the sensor.
         """
         if end_us <= self._now_us:
             raise ValueError(f"time must move on from {self._now_us} us, not to {end_us} us")
         after = _log_intensity(radiance)
+        before = self._signal
+        if self._bandwidth_hz > 0.0:
+            self._signal = before.copy()
+            _receive(
+                self._log,
+                after,
+                radiance,
+                self._signal,
+                self._bandwidth_hz,
+                (end_us - self._now_us) * 1e-6,
+            )
+        else:
+            self._signal = after
         height, width = after.shape
         row_limit = width * ((end_us - self._now_us) // self._refractory_us + 2)
         if len(self._t) < row_limit:
@@ -223,16 +284,19 @@ class EventSensor:
         parts = []
         row = 0
         while row < height:
-            count, row = _expose(
-                self._log,
-                after,
+            count, row = _fire(
+                before,
+                self._signal,
+                radiance,
                 self._memory,
                 self.on_threshold,
                 self.off_threshold,
+                self._leak_hz,
+                self._shot_hz,
+                self._hot_hz,
+                self._patience,
                 self._last_us,
-                self._noise_us,
                 self._random,
-                self._noise_mean_us,
                 self._refractory_us,
                 self._now_us,
                 end_us,
@@ -251,14 +315,12 @@ class EventSensor:
                 )
             )
         t, x, y, p = (np.concatenate(column) for column in zip(*parts, strict=True))
-        sorted_columns = (np.empty_like(t), np.empty_like(x), np.empty_like(y), np.empty_like(p))
-        begin = np.zeros(end_us - self._now_us + 1, np.int64)
-        _read_out(self._now_us, t, x, y, p, begin, *sorted_columns)
+        events = self._readout.serve(self._now_us, end_us, t, x, y, p)
         self._log = after
         self._now_us = end_us
-        return Events(*sorted_columns)
+        return events
 
 
-def _log_intensity(radiance: NDArray[np.float32]) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = np.log(radiance + np.float32(DARK_RADIANCE))
+def _log_intensity(radiance: FloatImage) -> FloatImage:
+    result: FloatImage = np.log(radiance + np.float32(DARK_RADIANCE))
     return result

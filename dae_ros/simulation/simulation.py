@@ -20,23 +20,17 @@ from numpy.typing import NDArray
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket, Events
 from dae_ros.parameters import SimulatorParameters
-from dae_ros.simulation.camera import Camera
+from dae_ros.simulation.aps import FrameSensor
 from dae_ros.simulation.encoders import create_encoder
-from dae_ros.simulation.render import Renderer
-from dae_ros.simulation.scene import Scene, corridor, room
 from dae_ros.simulation.sensor import EventSensor
-from dae_ros.simulation.trajectory import Trajectory, corridor_trajectory, room_trajectory
+from dae_ros.simulation.worlds import World, create_world
 
 START_NS = 1_700_000_000_000_000_000
 SENSOR_START_NS = 1_000_000_000
 FRAME_ID = "camera_optical_frame"
-# Between two renderings nothing moves further than this, within the two bounds on the step.
+# Between two renderings nothing moves further than this, down to the shortest step.
 MOTION_PER_STEP_PX = 0.5
-SHORTEST_STEP_US = 200
-LONGEST_STEP_US = 5000
-# Grey value of a mono8 frame per unit of radiance: paint fills the range, lamps saturate.
-FRAME_GAIN = 255.0 * 1.4
-_WORLDS = {"room": (room, room_trajectory), "corridor": (corridor, corridor_trajectory)}
+SHORTEST_STEP_US = 50
 # Encodings whose times count from the start of the camera.
 _SENSOR_CLOCK = ("evt3",)
 EVENT_ARRAY_CDR = "event_array_cdr"
@@ -61,31 +55,27 @@ Item: TypeAlias = "Events | Frame | DepthTruth"
 
 
 class Simulation:
-    """A camera that moves through a world; every call of `run` or `events` begins anew.
+    """A camera that moves through a world; every call of `run`, `items` or `events` begins anew.
 
     Args:
         parameters: what to simulate; pacing and subscribers are the node's business.
-        world: scene and path instead of those that the parameters name.
+        world: instead of the one that the parameters name.
 
     Attributes:
-        camera: the pinhole camera.
+        camera: the camera.
+        event_start_ns: what event times show at the start.
 
     Raises:
         ConfigurationError: parameters out of range.
     """
 
-    def __init__(
-        self, parameters: SimulatorParameters, world: tuple[Scene, Trajectory] | None = None
-    ) -> None:
+    def __init__(self, parameters: SimulatorParameters, world: World | None = None) -> None:
         parameters.validate()
         self._parameters = parameters
-        self.camera = Camera.davis346_like(parameters.height, parameters.width)
-        if world is None:
-            make_scene, make_trajectory = _WORLDS[parameters.scene]
-            world = make_scene(parameters.seed), make_trajectory(parameters.seed)
-        self._scene, self._trajectory = world
+        self._world = create_world(parameters) if world is None else world
+        self.camera = self._world.camera
         relative = parameters.encoding in _SENSOR_CLOCK
-        self._event_start_ns = SENSOR_START_NS if relative else START_NS
+        self.event_start_ns = SENSOR_START_NS if relative else START_NS
 
     def run(self) -> Iterator[EventPacket | Frame | DepthTruth]:
         """Yield everything in order of its stamp, until `duration_s` (0: without end).
@@ -98,7 +88,7 @@ class Simulation:
         encoding = EVENT_ARRAY_CDR if array else parameters.encoding
         encoder = create_encoder(encoding, parameters.width, parameters.height)
         seq = 0
-        for item in self._items():
+        for item in self.items():
             if not isinstance(item, Events):
                 yield item
                 continue
@@ -109,7 +99,7 @@ class Simulation:
                 parameters.width,
                 payload,
                 time_base_ns,
-                START_NS + int(item.t[0]) - self._event_start_ns,
+                START_NS + int(item.t[0]) - self.event_start_ns,
                 None if array else seq,
                 FRAME_ID,
             )
@@ -117,10 +107,10 @@ class Simulation:
 
     def events(self) -> Iterator[Events]:
         """Yield the events of one packet after another, as a decoder of the packets gives them."""
-        return (item for item in self._items() if isinstance(item, Events))
+        return (item for item in self.items() if isinstance(item, Events))
 
-    def _items(self) -> Iterator[Item]:
-        """Put what `_produce` yields when it is complete into the order of stamps."""
+    def items(self) -> Iterator[Item]:
+        """Yield events (one packet's after another), frames and depth in order of their stamps."""
         waiting: list[tuple[int, int, Item]] = []
         for count, (stamp_ns, item, earliest_ns) in enumerate(self._produce()):
             if item is not None:
@@ -133,22 +123,35 @@ class Simulation:
     def _produce(self) -> Iterator[tuple[int, Item | None, int]]:
         """Yield (stamp, item or None, no later item is stamped before this), ns since the start."""
         parameters = self._parameters
-        renderer = Renderer(self._scene, self.camera)
-        end_us = _microseconds(parameters.duration_s) if parameters.duration_s > 0.0 else None
-        packets = _PacketCutter(_microseconds(parameters.packet_s), self._event_start_ns)
-        exposure = _Exposure(_microseconds(parameters.exposure_s), parameters.frame_hz)
+        view = self._world.view()
+        ends_us = [] if self._world.end_us is None else [self._world.end_us]
+        if parameters.duration_s > 0.0:
+            ends_us.append(_microseconds(parameters.duration_s))
+        end_us = min(ends_us, default=None)
+        packets = _PacketCutter(_microseconds(parameters.packet_s), self.event_start_ns)
         depth_count = 0
         now_us = 0
-        pose = self._trajectory.pose(0)
-        renderer.look(pose)
-        radiance = renderer.radiance()
+        view.look(0)
+        radiance = view.radiance()
+        exposure = FrameSensor(
+            radiance,
+            _microseconds(parameters.exposure_s),
+            parameters.frame_hz,
+            parameters.auto_exposure,
+            parameters.seed,
+        )
         sensor = EventSensor(
             radiance,
-            self._event_start_ns // 1000,
+            self.event_start_ns // 1000,
             contrast_threshold=parameters.contrast_threshold,
+            off_ratio=parameters.off_ratio,
             threshold_spread=parameters.threshold_spread,
+            bandwidth_hz=parameters.bandwidth_hz,
             refractory_us=max(1, _microseconds(parameters.refractory_s)),
+            leak_hz=parameters.leak_hz,
             noise_hz=parameters.noise_hz,
+            hot_pixels=parameters.hot_pixels,
+            readout_hz=parameters.readout_hz,
             seed=parameters.seed,
         )
         while True:
@@ -159,7 +162,7 @@ class Simulation:
 
             if depth_us == now_us:
                 depth_count += 1
-                truth = DepthTruth(START_NS + now_us * 1000, renderer.depth(), FRAME_ID)
+                truth = DepthTruth(START_NS + now_us * 1000, view.depth(), FRAME_ID)
                 yield now_us * 1000, truth, 0
                 continue
             if now_us == end_us:
@@ -167,23 +170,24 @@ class Simulation:
             deadlines = [depth_us, exposure.next_instant_us(now_us)]
             if end_us is not None:
                 deadlines.append(end_us)
-            step_us = _step_us(renderer.greatest_flow(pose), min(deadlines) - now_us)
+            step_us = _step_us(
+                view.greatest_flow(), min(deadlines) - now_us, self._world.longest_step_us
+            )
             before = radiance
             now_us += step_us
-            pose = self._trajectory.pose(now_us * 1000)
-            renderer.look(pose)
-            radiance = renderer.radiance()
-            packets.add(sensor.expose(radiance, self._event_start_ns // 1000 + now_us), now_us)
+            view.look(now_us)
+            radiance = view.radiance()
+            packets.add(sensor.expose(radiance, self.event_start_ns // 1000 + now_us), now_us)
             grey = exposure.add(before, radiance, now_us, step_us)
             if grey is not None:
                 stamp_us, exposure_us, image = grey
                 frame = Frame(START_NS + stamp_us * 1000, image, exposure_us * 1000, FRAME_ID)
                 yield stamp_us * 1000, frame, 0
             for events in packets.closed():
-                yield int(events.t[0]) - self._event_start_ns, events, 0
+                yield int(events.t[0]) - self.event_start_ns, events, 0
             yield 0, None, earliest_ns()
         for events in packets.rest():
-            yield int(events.t[0]) - self._event_start_ns, events, 0
+            yield int(events.t[0]) - self.event_start_ns, events, 0
 
 
 class _PacketCutter:
@@ -224,60 +228,13 @@ class _PacketCutter:
             yield everything
 
 
-class _Exposure:
-    """Averages radiance over the exposure of one frame after another.
-
-    Frame k, from 1 on, has the middle of its exposure at k / rate.
-
-    Attributes:
-        middle_us: middle of the exposure of the next frame, us since the start.
-    """
-
-    def __init__(self, exposure_us: int, frame_hz: float) -> None:
-        self._exposure_us = exposure_us
-        self._frame_hz = frame_hz
-        self._count = 0
-        self._sum: NDArray[np.float32] | None = None
-        self._advance()
-
-    def _advance(self) -> None:
-        self._count += 1
-        self.middle_us = round(self._count * 1e6 / self._frame_hz)
-        self._start_us = self.middle_us - self._exposure_us // 2
-        self._end_us = self._start_us + self._exposure_us
-        self._sum = None
-
-    def next_instant_us(self, now_us: int) -> int:
-        """Return the next begin or end of an exposure, at which the scene has to be rendered."""
-        return self._start_us if now_us < self._start_us else self._end_us
-
-    def add(
-        self, before: NDArray[np.float32], after: NDArray[np.float32], now_us: int, step_us: int
-    ) -> tuple[int, int, NDArray[np.uint8]] | None:
-        """Take in one step; return (middle, exposure, uint8[H, W]) of a frame that it completes."""
-        if now_us <= self._start_us and self._exposure_us > 0:
-            return None
-        if self._exposure_us > 0:
-            # The radiance runs linearly within a step.
-            part = (before + after) * np.float32(0.5 * step_us / self._exposure_us)
-            self._sum = part if self._sum is None else self._sum + part
-        if now_us < self._end_us:
-            return None
-        mean = after if self._sum is None else self._sum
-        # A pixel's well is full at 255.
-        image = np.minimum(mean * np.float32(FRAME_GAIN) + 0.5, 255.0).astype(np.uint8)
-        result = self.middle_us, self._exposure_us, image
-        self._advance()
-        return result
-
-
 def _microseconds(seconds: float) -> int:
     return round(seconds * 1e6)
 
 
-def _step_us(flow_px_s: float, remaining_us: int) -> int:
+def _step_us(flow_px_s: float, remaining_us: int, longest_us: int) -> int:
     """Divide the time that remains into equal steps that are short enough for the motion."""
-    step = LONGEST_STEP_US
-    if flow_px_s * LONGEST_STEP_US > MOTION_PER_STEP_PX * 1e6:
+    step = longest_us
+    if flow_px_s * longest_us > MOTION_PER_STEP_PX * 1e6:
         step = max(SHORTEST_STEP_US, int(MOTION_PER_STEP_PX * 1e6 / flow_px_s))
     return math.ceil(remaining_us / math.ceil(remaining_us / step))

@@ -11,21 +11,24 @@ def cast(corners, rights, downs, rotation, position, fx, fy, cx, cy, height, wid
     A rectangle is corner + a right + b down, 0 <= a, b <= 1, seen from the side from which
     right x down points away. Each ray is position + z (rotation @ ((x - cx) / fx, ..., 1)).
     """
-    rectangles = list(zip(corners, rights, downs, strict=True))
+    towards = np.einsum("fi,fi->f", np.cross(rights, downs), corners - position)
+    facing = np.flatnonzero(towards > 1e-12)
     depth = np.full((height, width), np.inf)
     nearest = np.full((height, width), -1)
     for row in range(height):
         for column in range(width):
             ray = rotation @ np.array([(column - cx) / fx, (row - cy) / fy, 1.0])
-            for index, (corner, right, down) in enumerate(rectangles):
-                if np.dot(np.cross(right, down), corner - position) <= 0:
-                    continue
-                system = np.stack([ray, -right, -down], axis=1)
-                if abs(np.linalg.det(system)) < 1e-12:
-                    continue
-                z, a, b = np.linalg.solve(system, corner - position)
-                inside = -1e-9 <= a <= 1 + 1e-9 and -1e-9 <= b <= 1 + 1e-9
-                if z > 0 and inside and z < depth[row, column]:
-                    depth[row, column] = z
-                    nearest[row, column] = index
+            systems = np.stack(
+                [np.broadcast_to(ray, (len(facing), 3)), -rights[facing], -downs[facing]], axis=2
+            )
+            crossing = np.abs(np.linalg.det(systems)) > 1e-12
+            found = facing[crossing]
+            z, a, b = np.linalg.solve(systems[crossing], (corners[found] - position)[..., None])[
+                ..., 0
+            ].T
+            inside = (np.minimum(a, b) >= -1e-9) & (np.maximum(a, b) <= 1 + 1e-9) & (z > 0)
+            if inside.any():
+                first = np.flatnonzero(inside)[np.argmin(z[inside])]
+                depth[row, column] = z[first]
+                nearest[row, column] = found[first]
     return depth, nearest

@@ -17,38 +17,44 @@ from dae_ros.events.codecs import create_decoder
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket, Events
 from dae_ros.parameters import SimulatorParameters
+from dae_ros.simulation.aps import ELECTRONS_PER_S, FULL_WELL_E
+from dae_ros.simulation.presets import PRESETS, preset
 from dae_ros.simulation.render import Renderer
-from dae_ros.simulation.scene import Scene, room
 from dae_ros.simulation.simulation import (
-    FRAME_GAIN,
     FRAME_ID,
     SENSOR_START_NS,
     START_NS,
     DepthTruth,
     Simulation,
 )
-from dae_ros.simulation.trajectory import Trajectory, room_trajectory
+from dae_ros.simulation.trajectory import Sway
+from dae_ros.simulation.worlds import SceneWorld, create_world
 
 HEIGHT, WIDTH = 48, 64
 ROOT = Path(__file__).resolve().parents[2]
 ENCODINGS = ("evt3", "libcaer", "libcaer_cmp", "mono", "dvs_msgs")
 
 
+# A sensor without a mind of its own.
+QUIET = {"noise_hz": 0.0, "leak_hz": 0.0, "hot_pixels": 0.0}
+
+
 @pytest.fixture(scope="module")
-def scene() -> Scene:
-    return room(0)
+def room() -> SceneWorld:
+    return create_world(SimulatorParameters(height=HEIGHT, width=WIDTH))
 
 
-def simulate(scene: Scene, path: Trajectory | None = None, **changes: object) -> Simulation:
+def simulate(room: SceneWorld, path: Sway | None = None, **changes: object) -> Simulation:
     values = {"height": HEIGHT, "width": WIDTH, "duration_s": 0.3, **changes}
     parameters = SimulatorParameters.from_mapping(values)
-    return Simulation(parameters, (scene, room_trajectory(0) if path is None else path))
+    world = room if path is None else SceneWorld(room.scene, path, room.camera)
+    return Simulation(parameters, world)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
-def test_packets_decode_to_the_events(scene: Scene, encoding: str) -> None:
+def test_packets_decode_to_the_events(room: SceneWorld, encoding: str) -> None:
     """What a decoder makes of the packets equals, column for column, the unencoded events."""
-    simulation = simulate(scene, encoding=encoding)
+    simulation = simulate(room, encoding=encoding)
     packets = [item for item in simulation.run() if isinstance(item, EventPacket)]
     decoder = create_decoder(packets[0].encoding, WIDTH, HEIGHT)
     for packet, expected in zip(packets, simulation.events(), strict=True):
@@ -62,9 +68,11 @@ def test_packets_decode_to_the_events(scene: Scene, encoding: str) -> None:
         assert [packet.seq for packet in packets] == list(range(len(packets)))
 
 
-def test_stamps_rise_and_rates_hold(scene: Scene) -> None:
+def test_stamps_rise_and_rates_hold(room: SceneWorld) -> None:
     """Items come in the order of their stamps; frames, depths and packets at their rates."""
-    items = list(simulate(scene, frame_hz=25.0, depth_hz=30.0, duration_s=0.4).run())
+    items = list(
+        simulate(room, frame_hz=25.0, depth_hz=30.0, duration_s=0.4, auto_exposure=False).run()
+    )
     stamps = [item.stamp_ns - START_NS for item in items]
     assert stamps == sorted(stamps)
     frames = [item for item in items if isinstance(item, Frame)]
@@ -79,10 +87,10 @@ def test_stamps_rise_and_rates_hold(scene: Scene) -> None:
     assert 20 < len(packets) <= 80
 
 
-def test_events_are_sorted_and_inside_the_sensor(scene: Scene) -> None:
+def test_events_are_sorted_and_inside_the_sensor(room: SceneWorld) -> None:
     """Over packets, too, event time never falls, and no event lies outside."""
     # So much noise that some event falls on the very border of two packets.
-    packets = list(simulate(scene, noise_hz=100.0).events())
+    packets = list(simulate(room, noise_hz=100.0).events())
     for packet in packets:
         assert packet.t[-1] // 5_000_000 == packet.t[0] // 5_000_000
     events = Events.concatenate(packets)
@@ -93,47 +101,54 @@ def test_events_are_sorted_and_inside_the_sensor(scene: Scene) -> None:
     assert set(np.unique(events.p)) == {0, 1}
 
 
-def test_depth_is_that_of_the_pose_at_its_stamp(scene: Scene) -> None:
+def test_depth_is_that_of_the_pose_at_its_stamp(room: SceneWorld) -> None:
     """Each depth truth equals a rendering from where the path is at that stamp."""
-    simulation = simulate(scene, depth_hz=10.0)
-    renderer = Renderer(scene, simulation.camera)
+    simulation = simulate(room, depth_hz=10.0)
+    renderer = Renderer(room.scene, simulation.camera)
     truths = [item for item in simulation.run() if isinstance(item, DepthTruth)]
     assert len(truths) == 4
     for truth in truths:
-        renderer.look(room_trajectory(0).pose(truth.stamp_ns - START_NS))
+        renderer.look(room.trajectory.pose(truth.stamp_ns - START_NS))
         np.testing.assert_array_equal(truth.depth, renderer.depth())
 
 
-def test_a_still_camera_sees_only_noise(scene: Scene) -> None:
-    """Without motion all events are noise; frames repeat."""
-    still = Trajectory.still((0.0, 0.0, 1.3), 0.4)
-    events = Events.concatenate(list(simulate(scene, still, duration_s=1.0, noise_hz=2.0).events()))
-    expected = 2.0 * HEIGHT * WIDTH
+def test_a_still_camera_sees_only_noise(room: SceneWorld) -> None:
+    """A still camera sees as much noise as the light asks for; a quiet sensor is mute."""
+    still = Sway.still((0.0, 0.0, 1.3), 0.4)
+    noisy = simulate(
+        room, still, duration_s=1.0, threshold_spread=0.0, **{**QUIET, "noise_hz": 4.0}
+    )
+    events = Events.concatenate(list(noisy.events()))
+    view = SceneWorld(room.scene, still, room.camera).view()
+    view.look(0)
+    expected = float((4.0 * (1.0 - 0.75 * np.minimum(view.radiance(), 1.0))).sum())
     assert abs(len(events) - expected) < 6 * np.sqrt(expected)
-    quiet = list(simulate(scene, still, noise_hz=0.0).run())
+    quiet = list(simulate(room, still, **QUIET).run())
     assert not any(isinstance(item, EventPacket) for item in quiet)
-    frames = [item.image for item in quiet if isinstance(item, Frame)]
-    assert len(frames) == 5
-    for image in frames[1:]:
-        np.testing.assert_array_equal(image, frames[0])
+    assert sum(isinstance(item, Frame) for item in quiet) == 5
 
 
-def test_a_still_frame_shows_the_radiance(scene: Scene) -> None:
-    """A frame is the radiance times the gain, cut at a full well, with or without exposure."""
-    still = Trajectory.still((0.0, 0.0, 1.3), 0.4)
-    renderer = Renderer(scene, simulate(scene).camera)
-    renderer.look(still.pose(0))
-    expected = np.minimum(renderer.radiance() * FRAME_GAIN, 255.0)
-    for exposure_s in (0.0, 0.02):
-        items = simulate(scene, still, exposure_s=exposure_s, duration_s=0.1).run()
+def test_a_still_frame_shows_the_radiance(room: SceneWorld) -> None:
+    """A frame is the radiance times exposure and sensitivity, cut at a full well, with noise."""
+    still = Sway.still((0.0, 0.0, 1.3), 0.4)
+    view = SceneWorld(room.scene, still, room.camera).view()
+    view.look(0)
+    for exposure_s in (0.001, 0.004):
+        items = simulate(
+            room, still, exposure_s=exposure_s, duration_s=0.1, auto_exposure=False
+        ).run()
         frame = next(item for item in items if isinstance(item, Frame))
-        assert np.abs(frame.image - expected).max() <= 1.0
+        gain = exposure_s * ELECTRONS_PER_S * 255.0 / FULL_WELL_E
+        expected = np.minimum(view.radiance() * gain, 255.0)
+        error = frame.image - expected
+        assert abs(error.mean()) < 0.5
+        assert np.abs(error).max() < 8.0
 
 
-def digest_of_seed(seed: int) -> str:
-    """Return a digest of everything that a small room yields."""
+def digest_of_seed(name: str, seed: int) -> str:
+    """Return a digest of everything that a small run of a preset yields."""
     digest = hashlib.sha256()
-    parameters = SimulatorParameters(height=HEIGHT, width=WIDTH, duration_s=0.1, seed=seed)
+    parameters = preset(name, height=HEIGHT, width=WIDTH, duration_s=0.06, seed=seed)
     for item in Simulation(parameters).run():
         for name in ("payload", "image", "depth"):
             digest.update(np.asarray(memoryview(getattr(item, name, b""))).tobytes())
@@ -143,7 +158,11 @@ def digest_of_seed(seed: int) -> str:
 
 def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
     """A process with other thread settings gives the same bytes; another seed gives others."""
-    program = f"import runpy; print(runpy.run_path({str(Path(__file__))!r})['digest_of_seed'](1))"
+    names = ("room", "domain_b", "domain_c")
+    program = (
+        f"import runpy; f = runpy.run_path({str(Path(__file__))!r})['digest_of_seed']; "
+        f"print(*[f(name, 1) for name in {names!r}])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program],
         check=True,
@@ -157,13 +176,21 @@ def test_equal_seeds_give_equal_bytes_and_others_do_not() -> None:
             "OMP_NUM_THREADS": "2",
         },
     )
-    assert done.stdout.split() == [digest_of_seed(1)]
-    assert done.stdout.split() != [digest_of_seed(2)]
+    assert done.stdout.split() == [digest_of_seed(name, 1) for name in names]
+    assert digest_of_seed("domain_b", 2) != done.stdout.split()[1]
 
 
-def test_without_a_duration_it_goes_on(scene: Scene) -> None:
+def test_every_preset_is_allowed_and_no_other_name() -> None:
+    """All presets make valid parameters, with changes; an unknown one is refused by name."""
+    for name in PRESETS:
+        assert preset(name, seed=5).seed == 5
+    with pytest.raises(ConfigurationError, match="no preset 'moon'; choose one of room,"):
+        preset("moon")
+
+
+def test_without_a_duration_it_goes_on(room: SceneWorld) -> None:
     """duration_s 0 gives as many items as one takes; every run begins anew."""
-    simulation = simulate(scene, duration_s=0.0)
+    simulation = simulate(room, duration_s=0.0)
     stamps = [item.stamp_ns for item in itertools.islice(simulation.run(), 100)]
     assert len(stamps) == 100
     assert stamps == [item.stamp_ns for item in itertools.islice(simulation.run(), 100)]
