@@ -18,7 +18,6 @@ _TIME_BASE = Fraction(1, 1000)
 # More pictures per second than this are left out: no screen shows them.
 _SHORTEST_PICTURE_NS = 16_000_000
 _BACKGROUND = 32
-_WIDEST_TILE_PX = 800
 # The AVX-512 code of x264 lets memory outside the picture decide now and then, so that the same
 # pictures give two different files (seen with PyAV 18.1; never with narrower instructions).
 _X264 = "asm=sse4.2" if platform.machine() == "x86_64" else ""
@@ -115,15 +114,18 @@ class VideoWriter:
 
 
 class ContactSheet:
-    """Up to twelve pictures, evenly spread over a sequence of unknown length.
+    """Pictures evenly spread over a sequence of unknown length.
 
     Every k-th picture is kept; whenever too many are, every other one goes and k doubles.
+
+    Args:
+        columns: of the sheet.
+        most: pictures to keep, even.
+        widest_px: wider pictures are reduced to it.
     """
 
-    columns = 2
-    most = 12
-
-    def __init__(self) -> None:
+    def __init__(self, columns: int = 2, most: int = 12, widest_px: int = 800) -> None:
+        self.columns, self.most, self._widest_px = columns, most, widest_px
         self._pictures: list[NDArray[np.uint8]] = []
         self._every = 1
         self._seen = 0
@@ -135,7 +137,7 @@ class ContactSheet:
                 del self._pictures[1::2]
                 self._every *= 2
             if self._seen % self._every == 0:
-                self._pictures.append(_reduced(picture))
+                self._pictures.append(_reduced(picture, self._widest_px))
         self._seen += 1
 
     def save(self, path: Path) -> None:
@@ -162,10 +164,10 @@ class ContactSheet:
             raise RecordingError(f"{path} cannot be written", path=str(path))
 
 
-def _reduced(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _reduced(picture: NDArray[np.uint8], widest_px: int) -> NDArray[np.uint8]:
     """Return a picture that is no wider than a tile of the sheet."""
     height, width = picture.shape[:2]
-    if width <= _WIDEST_TILE_PX:
+    if width <= widest_px:
         return picture
-    size = (_WIDEST_TILE_PX, round(height * _WIDEST_TILE_PX / width))
+    size = (widest_px, round(height * widest_px / width))
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

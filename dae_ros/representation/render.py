@@ -27,6 +27,7 @@ _OFF: Final = np.array([70, 150, 255], np.float32)
 # The oldest events keep this share of their colour, so that they still show.
 _OLDEST_STRENGTH: Final = 0.3
 _LEGEND_WIDTH_PX: Final = 84
+_TITLE_ROWS: Final = 20
 _TEXT: Final = (235, 235, 235)
 
 
@@ -141,6 +142,13 @@ def side_by_side(panels: Sequence[Picture], gap_px: int = 4) -> Picture:
     gap = np.full((panels[0].shape[0], gap_px, 3), ground)
     joined = [piece for panel in panels for piece in (panel, gap)][:-1]
     return np.concatenate(joined, axis=1)
+
+
+def titled(panel: Picture, title: str) -> Picture:
+    """Put a line of text above a panel, uint8[H, W, 3]; it becomes 20 px higher."""
+    strip = np.full((_TITLE_ROWS, panel.shape[1], 3), 24, np.uint8)
+    _write(strip, title, 4, 14)
+    return np.concatenate([strip, panel])
 
 
 def grey_panel(image: NDArray[np.uint8]) -> Picture:

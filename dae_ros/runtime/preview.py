@@ -28,13 +28,13 @@ from dae_ros.representation.render import (
     grey_panel,
     legend,
     side_by_side,
+    titled,
 )
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.estimator import FloatImage
 
 # Small sensors are enlarged and large ones reduced to between so many rows.
 _FEWEST_ROWS, _MOST_ROWS = 192, 480
-_TITLE_ROWS = 20
 # Share of the newest map in the colour range of relative depth: calm, and there within a second.
 _RANGE_SHARE = 0.1
 
@@ -95,13 +95,13 @@ class PreviewWriter:
             )
         if self._first_ns is None:
             self._first_ns = time_ns
-        rows = _panel_rows(depth.shape[0])
-        panels = [_titled(_fit(events, rows), f"events {(time_ns - self._first_ns) / 1e9:.2f} s")]
+        rows = panel_rows(depth.shape[0])
+        panels = [titled(fit(events, rows), f"events {(time_ns - self._first_ns) / 1e9:.2f} s")]
         if self._with_frames:
             panels.append(self._frame_panel(panels[0].shape[1], rows))
-        coloured = _fit(depth_color(depth, near, far, orientation), rows)
+        coloured = fit(depth_color(depth, near, far, orientation), rows)
         panels.append(
-            _titled(side_by_side([coloured, legend(rows, near, far, label, orientation)]), title)
+            titled(side_by_side([coloured, legend(rows, near, far, label, orientation)]), title)
         )
         picture = side_by_side(panels)
         if self._video is None:
@@ -112,9 +112,9 @@ class PreviewWriter:
     def _frame_panel(self, width: int, rows: int) -> Picture:
         """Show the frame in the size of the events panel, or an empty panel before the first."""
         if self._frame is None:
-            return _titled(np.zeros((rows, width, 3), np.uint8), "frame")
+            return titled(np.zeros((rows, width, 3), np.uint8), "frame")
         shown = cv2.resize(self._frame, (width, rows), interpolation=cv2.INTER_AREA)
-        return _titled(grey_panel(np.asarray(shown, np.uint8)), "frame")
+        return titled(grey_panel(np.asarray(shown, np.uint8)), "frame")
 
     def _follow(self, found: tuple[float, float]) -> tuple[float, float]:
         """Let the colour range follow slowly, so that the video does not flicker."""
@@ -218,13 +218,14 @@ def _ending(recording: Recording, suffix: str) -> str | None:
     )
 
 
-def _panel_rows(height: int) -> int:
+def panel_rows(height: int) -> int:
+    """Return the rows in px with which a sensor of `height` rows is shown."""
     if height < _FEWEST_ROWS:
         return height * -(-_FEWEST_ROWS // height)
     return min(height, _MOST_ROWS)
 
 
-def _fit(picture: Picture, rows: int) -> Picture:
+def fit(picture: Picture, rows: int) -> Picture:
     """Scale to so many rows: whole pixels when enlarging, means when reducing."""
     height, width = picture.shape[:2]
     if height == rows:
@@ -232,11 +233,3 @@ def _fit(picture: Picture, rows: int) -> Picture:
     how = cv2.INTER_NEAREST if rows > height else cv2.INTER_AREA
     size = (round(width * rows / height), rows)
     return np.asarray(cv2.resize(picture, size, interpolation=how), np.uint8)
-
-
-def _titled(panel: Picture, title: str) -> Picture:
-    strip = np.full((_TITLE_ROWS, panel.shape[1], 3), 24, np.uint8)
-    cv2.putText(
-        strip, title, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (235, 235, 235), 1, cv2.LINE_AA
-    )
-    return np.concatenate([strip, panel])
