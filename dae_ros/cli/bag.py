@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -99,10 +100,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="FILE",
         help="YAML as for the node (config/depth.yaml); options given here win over it",
     )
+    add_parameter_options(settings, _OPTIONS)
+    parser.set_defaults(run=run)
+
+
+def add_parameter_options(group: argparse._ArgumentGroup, names: Sequence[str]) -> None:
+    """Add an option for each of these parameters of the pipeline; None where it is not given."""
     known = declarations(DepthParameters)
-    for name in _OPTIONS:
+    for name in names:
         default, declared = known[name]
-        settings.add_argument(
+        group.add_argument(
             f"--{name.replace('_', '-')}",
             dest=name,
             type=type(default),
@@ -110,7 +117,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
             metavar=None if declared.choices else "VALUE",
             help=f"{declared.description} (default: {default!r})".replace("%", "%%"),
         )
-    parser.set_defaults(run=run)
 
 
 def parse_size(text: str) -> tuple[int, int]:

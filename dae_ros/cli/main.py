@@ -16,7 +16,8 @@ EXIT_INTERRUPTED = 130
 VERBS = ("bag", "evaluate", "convert", "simulate", "models", "demo", "clips")
 
 DESCRIPTION = """\
-Depth from event cameras: run it on recordings, compare it with ground truth, convert and simulate recordings, manage weights.
+Depth from event cameras: run it on recordings, compare it with ground truth, convert and simulate
+recordings, manage weights.
 The live node is started with `ros2 launch dae_ros depth.launch.py`; the verbs here need no ROS."""
 
 

@@ -17,7 +17,7 @@ COLUMNS = (
     ("abs_rel", "Abs Rel"), ("sq_rel", "Sq Rel"), ("rmse", "RMSE m"), ("rmse_log", "RMSE log"),
     ("si_log", "SI log"), ("delta_1", "δ1"), ("delta_2", "δ2"), ("delta_3", "δ3"),
     ("mean_error_10m", "error < 10 m"), ("mean_error_20m", "error < 20 m"),
-    ("mean_error_30m", "error < 30 m"),
+    ("mean_error_30m", "error < 30 m"), ("best_constant_abs_rel", "Abs Rel of best constant"),
 )  # fmt: skip
 
 
@@ -37,6 +37,19 @@ class ScoreTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Picture:
+    """An image file beside the report.
+
+    Attributes:
+        title: what it shows.
+        path: relative to the report.
+    """
+
+    title: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class EvaluationReport:
     """One network on one data set.
 
@@ -45,12 +58,14 @@ class EvaluationReport:
         network: name and digest of the weights.
         tables: one per scoring and choice of pixels.
         facts: further lines for the head: command, seed, machine, time.
+        pictures: shown at the end of the Markdown.
     """
 
     dataset: str
     network: str
     tables: tuple[ScoreTable, ...]
     facts: Mapping[str, str] = field(default_factory=dict)
+    pictures: tuple[Picture, ...] = ()
 
 
 def to_json(report: EvaluationReport) -> str:
@@ -72,6 +87,7 @@ def to_json(report: EvaluationReport) -> str:
             }
             for table in report.tables
         ],
+        "pictures": [asdict(picture) for picture in report.pictures],
     }
     return json.dumps(_null_for_nan(document), indent=2, allow_nan=False) + "\n"
 
@@ -90,6 +106,8 @@ def to_markdown(report: EvaluationReport) -> str:
             "",
             *_published_rows(report.dataset, table),
         ]
+    for picture in report.pictures:
+        lines += ["", f"## {picture.title}", "", f"![{picture.title}]({picture.path})"]
     return "\n".join(lines) + "\n"
 
 
@@ -106,7 +124,7 @@ def write_report(report: EvaluationReport, folder: Path) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "evaluation.json", folder / "evaluation.md"
     for path, text in zip(paths, (to_json(report), to_markdown(report)), strict=True):
-        _replace(path, text)
+        replace_file(path, text)
     return paths
 
 
@@ -208,7 +226,8 @@ def _null_for_nan(value: object) -> object:
     return value
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

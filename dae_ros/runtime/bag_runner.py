@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,19 +94,20 @@ class BagResult:
     damage: RecordingError | None
 
 
-def prepare_folder(out: Path, overwrite: bool) -> None:
+def prepare_folder(out: Path, overwrite: bool, outputs: Collection[str] = OUTPUTS) -> None:
     """Make room for the outputs of a run.
 
     Args:
         out: made if it is not there.
         overwrite: whether outputs of an earlier run may be removed; nothing else ever is.
+        outputs: names of what such a run leaves.
 
     Raises:
         ConfigurationError: something is there that may not be removed.
     """
     present = sorted(item.name for item in out.iterdir()) if out.is_dir() else []
-    leftovers = {f"{name}.partial" for name in OUTPUTS}
-    foreign = [name for name in present if name not in OUTPUTS and name not in leftovers]
+    leftovers = {f"{name}.partial" for name in outputs}
+    foreign = [name for name in present if name not in outputs and name not in leftovers]
     if out.exists() and (not out.is_dir() or foreign or (present and not overwrite)):
         what = f"holds {', '.join(foreign)}" if overwrite and foreign else "is there already"
         raise ConfigurationError(
