@@ -46,9 +46,9 @@ class LabelledRecording:
     """The windows of a recording; see `LabelledSequence`.
 
     `skipped` counts labels `before_events` (the window begins before the first event),
-    `in_silence` (no event for a second), `after_events`, `not_newer` than the one before,
-    `too_late` (recorded when the events had left memory) and `unreadable`, and event messages
-    that were `unreadable_events`.
+    `in_silence` (no event for a second), `after_events` (which ended, or went on at another time),
+    `not_newer` than the one before, `too_late` (recorded when the events had left memory) and
+    `unreadable`, and event messages that were `unreadable_events`.
 
     Args:
         recording: opened; closed with this.
@@ -128,6 +128,8 @@ class _Pass:
                 yield from self._take_packet(message)
             else:
                 self._take_stamped(message)
+                # Its events may all be here already; a break in time must not find it waiting.
+                yield from self._closed(self._stream.newest_time_ns)
         if self._stream.newest_time_ns is not None:
             yield from self._closed(self._stream.newest_time_ns + AFTER_LAST_EVENT_NS)
         if self._pending:
@@ -139,7 +141,8 @@ class _Pass:
         try:
             item = (stamp_of(self._recording.to_cdr(message)), message)
         except (RecordingError, PacketError):
-            self._owner.skipped["unreadable"] += message.topic == self._owner.label
+            if message.topic == self._owner.label:
+                self._owner.skipped["unreadable"] += 1
             return
         if message.topic == self._owner.label:
             self._pending.append(item)
@@ -183,6 +186,9 @@ class _Pass:
         gap = part.gap
         if gap is not None and gap.breaks_time:
             self._stream.ring.clear()
+            if self._pending:
+                self._owner.skipped["after_events"] += len(self._pending)
+                self._pending.clear()
             self._first_ns = self._last_event_ns = self._resumed_ns = self._last_end_ns = None
             self._restarts = True
         elif gap is not None and (gap.duration_ns or 0) > GAP_RESET_NS:
@@ -195,8 +201,10 @@ class _Pass:
                 self._resumed_ns = first_ns
             self._last_event_ns = int(part.events.t[-1])
 
-    def _closed(self, newest_ns: int) -> Iterator[LabelledWindow]:
-        """Yield the windows that end at or before `newest_ns`."""
+    def _closed(self, newest_ns: int | None) -> Iterator[LabelledWindow]:
+        """Yield the windows that end at or before `newest_ns`; none while no time is known."""
+        if newest_ns is None:
+            return
         while self._pending and self._end_of(self._pending[0][0]) <= newest_ns:
             stamp_ns, message = self._pending.popleft()
             end_ns = self._end_of(stamp_ns)

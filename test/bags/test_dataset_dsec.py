@@ -78,12 +78,12 @@ def test_both_calibrations_belong_to_their_pixels(sequence):
     assert raw.p == rectified.p == (50.0, 0, 30.0, 0, 0, 51.0, 20.0, 0, 0, 0, 1, 0)
 
 
-@pytest.mark.parametrize("after_ms", [0, 77, 400])
-def test_a_start_time_gives_the_same_messages_from_there_on(sequence, monkeypatch, after_ms):
-    """Starting later yields exactly the messages of the whole sequence from there on."""
+@pytest.mark.parametrize("row", [0, 777, 2500, 5999])
+def test_a_start_time_gives_the_same_messages_from_there_on(sequence, monkeypatch, row):
+    """Starting at any event, the first of a chunk too, yields those messages of the whole."""
     monkeypatch.setattr("dae_ros.bags.datasets.dsec.CHUNK", 500)
+    start_ns = sequence.events[row][0]
     with open_recording(sequence.path, SIZE) as recording:
-        start_ns = recording.start_ns + after_ms * 1_000_000
         whole = [(m.topic, m.time_ns) for m in recording.messages() if m.time_ns >= start_ns]
         assert [(m.topic, m.time_ns) for m in recording.messages(None, start_ns)] == whole
         assert recording.start_ns == sequence.depths[0][0]
@@ -165,3 +165,14 @@ def test_events_outside_the_sensor_are_an_error(sequence):
         pytest.raises(RecordingError, match=r"event 77 of .*events.h5 .* outside the sensor"),
     ):
         list(recording.event_packets(f"{RAW}/events"))
+
+
+def test_time_that_runs_back_between_chunks_is_found(sequence, monkeypatch):
+    """The first event of a chunk may not be older than the last one before."""
+    monkeypatch.setattr("dae_ros.bags.datasets.dsec.CHUNK", 500)
+    with h5py.File(sequence.path / "events" / "left" / "events.h5", "r+") as file:
+        file["events/t"][1000] = file["events/t"][999] - 5
+    with open_recording(sequence.path, SIZE) as recording:
+        packets, error = until_error(recording.event_packets(f"{RAW}/events"))
+    assert mono_rows(packets) == sequence.events[:1000]
+    assert "time runs back at" in str(error) and "row 1000" in str(error)

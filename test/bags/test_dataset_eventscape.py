@@ -137,3 +137,16 @@ def test_an_array_that_is_no_depth_map_is_refused(sequence, values, problem):
         read, error = until_error(recording.messages(["/carla/depth_truth"]))
     assert read == []
     assert problem in str(error)
+
+
+def test_events_just_after_their_stamp_are_found_from_there_on(sequence):
+    """A start between a stamp and the last event of its file still gives that event."""
+    path = sequence.path / "events" / "data" / FILE
+    arrays = dict(np.load(path))
+    stamp_us = 8_160_000
+    arrays["t"][-1] = stamp_us + 300
+    np.savez(path, **arrays)
+    with open_recording(sequence.path, SIZE) as recording:
+        start_ns = (stamp_us + 200) * 1000
+        first = next(recording.event_packets(start_ns=start_ns))
+    assert mono_rows([first])[-1][0] == (stamp_us + 300) * 1000

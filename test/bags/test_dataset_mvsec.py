@@ -57,13 +57,13 @@ def test_frames_and_depth_are_those_of_the_bags(files):
         np.testing.assert_array_equal(depth.depth, expected)
 
 
-@pytest.mark.parametrize("after_ms", [0, 123, 499, 600])
-def test_a_start_time_gives_the_same_messages_from_there_on(files, monkeypatch, after_ms):
-    """Starting later yields exactly those messages of the whole recording, bytes included."""
+@pytest.mark.parametrize("row", [0, 700, 767, 768, 2999])
+def test_a_start_time_gives_the_same_messages_from_there_on(files, monkeypatch, row):
+    """Starting at any event, the first of a chunk too, yields those messages of the whole."""
     monkeypatch.setattr("dae_ros.bags.datasets.mvsec_hdf5.CHUNK", 256)
-    paths, _ = files
+    paths, written = files
+    start_ns = written.events[row][0]
     with open_recording(paths) as recording:
-        start_ns = recording.start_ns + after_ms * 1_000_000
         whole = [(m.topic, m.time_ns) for m in recording.messages() if m.time_ns >= start_ns]
         later = [(m.topic, m.time_ns) for m in recording.messages(None, start_ns)]
     assert later == whole
@@ -143,3 +143,16 @@ def test_a_missing_package_is_named(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'dae_ros\[datasets\]'"):
         MvsecHdf5File(data)
+
+
+def test_time_that_runs_back_between_chunks_is_found(files, monkeypatch):
+    """The first event of a chunk may not be older than the last one before."""
+    monkeypatch.setattr("dae_ros.bags.datasets.mvsec_hdf5.CHUNK", 500)
+    (data, _), written = files
+    with h5py.File(data, "r+") as file:
+        file["davis/left/events"][1000, 2] = (written.events[999][0] - 5000) / 1e9
+    with open_recording(data) as recording:
+        packets, error = until_error(recording.event_packets(EVENTS))
+    assert mono_rows(packets) == written.events[:1000]
+    assert isinstance(error, RecordingError)
+    assert "time runs back at" in str(error) and "row 1000" in str(error)

@@ -71,7 +71,6 @@ def test_mvsec_files_give_the_windows_before_each_depth(tmp_path, length_ms):
         assert [w.end_ns for w in sequence] == [w.end_ns for w in windows]
     for window in windows:
         earlier = [(t, image) for t, image in written.frames if t <= window.stamp_ns]
-        # The frame may only be in a later packet; it is never a later one.
         assert window.frame.stamp_ns == earlier[-1][0]
         np.testing.assert_array_equal(window.frame.image, earlier[-1][1])
 
@@ -106,6 +105,7 @@ def test_bags_give_the_windows_of_their_event_arrays(tmp_path):
     assert len(windows) == 5
     for window, (stamp_ns, depth) in zip(windows, truth.depths[1:], strict=True):
         end_ns = stamp_ns // 1000 * 1000
+        assert (window.start_ns, window.end_ns) == (end_ns - 20 * MS, end_ns) and end_ns < stamp_ns
         assert rows(window) == events_between(written.all_events, end_ns - 20 * MS, end_ns)
         np.testing.assert_array_equal(window.depth, depth)
 
@@ -283,7 +283,7 @@ def test_a_damaged_file_gives_everything_before_it(tmp_path, monkeypatch):
     [
         ("events/voxels/event_tensor_0000000002.npy", b"", "missing or damaged"),
         ("depth/data/depth_0000000002.npy", b"\x93NUMPY", "missing or damaged"),
-        ("rgb/davis_left_sync/frame_0000000011.png", b"no", "missing or damaged"),
+        ("rgb/davis_left_sync/frame_0000000010.png", b"no", "missing or damaged"),
     ],
 )
 def test_a_damaged_file_of_a_voxel_folder_is_named(tmp_path, name, data, problem):
@@ -351,3 +351,62 @@ def test_depth_stamps_are_moved_onto_the_sensor_clock(tmp_path):
     for window in windows:
         assert window.end_ns == window.stamp_ns - offset_ns
         assert rows(window) == events_between(written, window.end_ns - 20 * MS, window.end_ns)
+
+
+def test_breaks_restart_the_state_and_repeated_labels_are_skipped(tmp_path):
+    """After lost packets and after time ran back a window restarts; a stamp counts once."""
+    encoder = create_encoder("mono", 64, 48)
+    seq = 0
+    with BagWriter(tmp_path / "breaks") as bag:
+        bag.add_topic("/events", EVENT_PACKET)
+        bag.add_topic("/depth_truth", IMAGE)
+        record_ns = 0
+        # A healthy stretch, one after a loss of 300 ms, one that begins again at the start.
+        for begin_ms, lost in ((1000, 0), (1600, 7), (1000, 0)):
+            seq += lost
+            for ms in range(begin_ms, begin_ms + 300, 10):
+                t = np.arange(10, dtype=np.int64) * MS + ms * MS
+                x = np.zeros(10, np.uint16)
+                payload, base_ns = encoder.encode(Events(t, x, x.copy(), np.ones(10, np.uint8)))
+                packet = EventPacket("mono", 48, 64, payload, base_ns, int(t[-1]), seq)
+                bag.write("/events", EVENT_PACKET, record_ns, write_packet(packet))
+                seq, record_ns = seq + 1, record_ns + 10 * MS
+                if ms % 100 == 80:
+                    image = write_image(np.ones((48, 64), np.float32), ms * MS, "")
+                    bag.write("/depth_truth", IMAGE, record_ns, image)
+                    bag.write("/depth_truth", IMAGE, record_ns + 1, image)
+            if lost:
+                # Its events never come; those of the next stretch must not wait behind it.
+                image = write_image(np.ones((48, 64), np.float32), 1950 * MS, "")
+                bag.write("/depth_truth", IMAGE, record_ns - 1, image)
+    with open_labelled(tmp_path / "breaks") as sequence:
+        restarts = [(window.end_ns // MS, window.restarts) for window in sequence]
+        assert sequence.skipped == {"not_newer": 9, "after_events": 1}
+    first = [(1080, True), (1180, False), (1280, False)]
+    assert restarts == [*first, (1680, True), (1780, False), (1880, False), *first]
+
+
+def test_damaged_messages_are_counted_and_passed_over(tmp_path):
+    """A damaged event array and an image that is no depth cost themselves alone."""
+    with Writer(tmp_path / "damaged.bag") as writer:
+        store = mvsec_bag.ROS1
+        events = writer.add_connection(
+            "/davis/left/events", "dvs_msgs/msg/EventArray", typestore=store
+        )
+        depth = writer.add_connection(
+            "/davis/left/depth_image_raw", "sensor_msgs/msg/Image", typestore=store
+        )
+        metres = np.ones((mvsec_bag.HEIGHT, mvsec_bag.WIDTH), np.float32)
+        for k in range(0, 500, 50):
+            t = mvsec_bag.START_NS // 1000 * 1000 + k * MS
+            data = mvsec_bag.event_array_bytes([(t + 1, 1, 1, 1), (t + 49 * MS, 2, 2, 0)], k, t)
+            writer.write(events, t + 49 * MS, data[:-5] if k == 200 else data)
+            picture = metres.astype(np.uint8) if k == 300 else metres
+            encoding = "mono8" if k == 300 else "32FC1"
+            writer.write(depth, t, mvsec_bag.image_bytes(picture, t, encoding))
+    with open_labelled(tmp_path / "damaged.bag") as sequence:
+        counts = [len(rows(window)) for window in sequence]
+        skipped = dict(sequence.skipped)
+    # Windows end at 100, 150, 200, 250 (without the array of 200), 350, 400 and 450 ms.
+    assert counts == [2, 2, 2, 0, 2, 2, 2]
+    assert skipped == {"before_events": 2, "unreadable_events": 1, "unreadable": 1}

@@ -55,13 +55,13 @@ def random_events(seed: int, count: int, start_us: int, stop_us: int, height: in
 
 
 def write_mvsec(folder: Path, name: str = "outdoor_day1", events: int = 3000) -> Sequence:
-    """Write `<name>_data.hdf5` and `<name>_gt.hdf5`: 0.5 s, frames at 45 Hz, depth at 20 Hz."""
+    """Write `<name>_data.hdf5` and `<name>_gt.hdf5`: 0.5 s, frames at 50 Hz, depth at 20 Hz."""
     height, width, begin_us = 26, 34, 1_504_645_177_424_563
     written = Sequence(folder, height, width)
     written.events = random_events(1, events, begin_us, begin_us + 500_000, height, width)
     random = np.random.default_rng(2)
-    for k in range(20):
-        stamp_us = begin_us + 3_000 + k * 22_222
+    for k in range(24):
+        stamp_us = begin_us + 1 + k * 20_000
         picture = random.integers(0, 256, (height, width)).astype(np.uint8)
         written.frames.append((stamp_us * 1000, picture))
     for k in range(9):
@@ -244,7 +244,7 @@ def write_voxel_folder(path: Path, grids: int = 6, depths: int | None = None) ->
         written.depths.append((stamp_us * 1000, depth))
     for k in range(4 * grids):
         picture = random.integers(0, 256, (height, width)).astype(np.uint8)
-        stamp_us = begin_us + 12_345 * (k + 1)
+        stamp_us = begin_us + 13_250 * (k + 1)
         written.frames.append((stamp_us * 1000, picture))
         file = path / "rgb" / "davis_left_sync" / f"frame_{k:010d}.png"
         file.write_bytes(png_bytes(picture))

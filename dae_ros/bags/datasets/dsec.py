@@ -27,7 +27,6 @@ from dae_ros.bags.datasets.hdf5 import first_row_at, open_hdf5, read_rows, requi
 from dae_ros.bags.datasets.images import from_stamp, numbered_files, read_grey
 from dae_ros.bags.datasets.messages import (
     CHUNK,
-    PACKET_NS,
     camera_info_message,
     event_messages,
     events_of,
@@ -183,10 +182,10 @@ class DsecSequence:
         return int(read_rows(self._columns["t"], row, row + 1)[0]) * 1000 + self._offset_ns
 
     def _chunks(self, start_ns: int | None) -> Iterator[Events]:
-        """Yield the events as recorded, from the chunk with the first packet wanted."""
+        """Yield the events as recorded, from the chunk with the first one wanted."""
         first = 0
         if start_ns is not None:
-            start_us = (start_ns - PACKET_NS - self._offset_ns) / 1000
+            start_us = (start_ns - self._offset_ns) / 1000
             first = first_row_at(self._columns["t"], None, start_us, self._count)
         newest_ns = -1
         for row in range(first // CHUNK * CHUNK, self._count, CHUNK):

@@ -18,7 +18,6 @@ from dae_ros.bags.datasets.hdf5 import first_row_at, open_hdf5, read_rows, requi
 from dae_ros.bags.datasets.images import from_stamp, valid_depth
 from dae_ros.bags.datasets.messages import (
     CHUNK,
-    PACKET_NS,
     event_messages,
     events_of,
     image_message,
@@ -116,11 +115,12 @@ class MvsecHdf5File:
         return seconds_to_ns(rows[:, 2], f"{self.path}:{topic[1:]} from row {start}")
 
     def _chunks(self, topic: str, start_ns: int | None) -> Iterator[Events]:
-        """Yield the events from the chunk on that may hold the first packet wanted."""
+        """Yield the events from the chunk on that holds the first one wanted."""
         table = self._events[topic]
         first = 0
         if start_ns is not None:
-            first = first_row_at(table, 2, (start_ns - PACKET_NS) / 1e9, len(table))
+            # Before the stamp by what rounding to microseconds may have added.
+            first = first_row_at(table, 2, (start_ns - 1000) / 1e9, len(table))
         newest_ns = -1
         # Chunks begin at the same rows whatever the start, so that packets are the same.
         for row in range(first // CHUNK * CHUNK, len(table), CHUNK):
