@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dae_ros.errors import PacketError
+from dae_ros.errors import ConfigurationError, MalformedPacket, PacketError
 from dae_ros.events.codecs import Decoder, create_decoder
 from dae_ros.events.continuity import Continuity, Gap
 from dae_ros.events.packet import DecodedPacket, EventPacket, Events, Triggers
@@ -140,7 +140,10 @@ class EventStream:
         decoder = self._decoder
         wanted = (packet.encoding, packet.width, packet.height)
         if decoder is None or (decoder.encoding, decoder.width, decoder.height) != wanted:
-            return create_decoder(*wanted)
+            try:
+                return create_decoder(*wanted)
+            except ConfigurationError as error:  # a size that no sensor has
+                raise MalformedPacket(error.message, **error.data) from error
         if gap is not None and gap.breaks_time:
             decoder.reset()
         elif gap is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -297,6 +300,43 @@ def test_refused_packets_are_counted_and_count_as_lost() -> None:
     _same(part, _events(EPOCH + 8 * MS))
     assert stream.counts()["unsupported_encoding"] == 1
     assert issubclass(UnsupportedEncoding, PacketError)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"encoding": "evt9", "payload": b"1234"}, "unsupported_encoding"),
+        ({"encoding": "evt9", "height": 8, "width": 8}, "unsupported_encoding"),
+        ({"height": 0}, "malformed_packet"),
+        ({"width": 70_000}, "malformed_packet"),
+    ],
+)
+@pytest.mark.parametrize("seq", [9, None])
+def test_a_refused_packet_leaves_no_trace_in_a_good_stream(
+    changes: dict[str, Any], code: str, seq: int | None
+) -> None:
+    """Neither encoding nor size changed: decoder, clock and history go on over the hole."""
+    stream = EventStream()
+    good = [_events(3 * S + k * 4 * MS) for k in range(4)]
+    for number, events in enumerate(good):
+        # an encoder of its own, so that every packet begins with its row
+        encoder = create_encoder("evt3", WIDTH, HEIGHT)
+        packet = _packet(encoder, events, number + 7 + (seq == 9 and number > 1), EPOCH)
+        if number == 2:
+            clock, ros_ns = stream.clock, stream.clock.to_ros(3 * S)
+            with pytest.raises(PacketError) as caught:
+                stream.feed(replace(packet, **changes, seq=seq))
+            assert caught.value.code == code
+        (part,) = stream.feed(packet)
+        missing = number == 2 and seq == 9
+        assert (part.gap and part.gap.cause) == ("lost" if missing else None)
+        _same(part, events)
+    assert stream.clock is clock
+    assert clock.to_ros(3 * S) == ros_ns
+    assert (stream.encoding, stream.height, stream.width) == ("evt3", HEIGHT, WIDTH)
+    counts = {reason: number for reason, number in stream.counts().items() if number}
+    lost = {"lost_packets": 1, "gap_lost": 1} if seq == 9 else {}
+    assert counts == {code: 1} | lost
 
 
 def test_gap_of_an_undated_packet_waits_for_the_next() -> None:

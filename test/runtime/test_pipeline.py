@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -352,4 +353,25 @@ def test_frame_windows_do_not_depend_on_the_order_of_topics(
     assert len(moved) == len(expected)
     for a, b in zip(moved, expected, strict=True):
         assert (a.end_ns, a.stamp_ns, a.event_count) == (b.end_ns, b.stamp_ns, b.event_count)
+        np.testing.assert_array_equal(a.depth, b.depth)
+
+
+@pytest.mark.parametrize("changes", [{"encoding": "evt9"}, {"height": 0}])
+def test_a_refused_packet_in_a_good_stream_resets_nothing(changes: dict[str, Any]) -> None:
+    """Its place is one lost packet; state, windows and stamps go on as if it had been lost."""
+    packets = evt3_stream(400, 0)
+    seen: list[str] = []
+    pipeline = DepthPipeline(
+        parameters(), LeakyEstimator(), on_packet_error=lambda error: seen.append(error.code)
+    )
+    damaged = [*packets[:40], dataclasses.replace(packets[40], **changes), *packets[41:]]
+    frames = run(pipeline, damaged)
+    clean = run(DepthPipeline(parameters(), LeakyEstimator()), packets[:40] + packets[41:])
+    assert len(seen) == 1
+    assert pipeline.statistics().errors == {seen[0]: 1}
+    assert pipeline.statistics().resets == {}
+    assert pipeline.statistics().gaps == {"lost": 1}
+    assert [f.state_age for f in frames] == list(range(1, len(clean) + 1))
+    for a, b in zip(frames, clean, strict=True):
+        assert (a.end_ns, a.stamp_ns) == (b.end_ns, b.stamp_ns)
         np.testing.assert_array_equal(a.depth, b.depth)
