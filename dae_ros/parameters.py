@@ -133,8 +133,8 @@ class DepthParameters(NodeParameters):
 
     weights: str = _parameter(
         "",
-        "Checkpoint file, a name from models/manifest.yaml, or untrained:vits to try the "
-        "plumbing without weights.",
+        "Checkpoint file, a name from models/manifest.yaml, or untrained:NAME to try the plumbing "
+        "without weights (vits, vitb, vitl, vitt, micro, micro_memoryless, e2depth, ereformer).",
     )
     device: str = _parameter("auto", "Where the network runs: auto, cpu, cuda or cuda:N.")
     precision: str = _parameter(
@@ -156,7 +156,7 @@ class DepthParameters(NodeParameters):
     orientation: str = _parameter(
         "checkpoint",
         "Whether the network's number grows with depth or with inverse depth; "
-        "checkpoint uses what the weights name.",
+        "checkpoint uses what the weights say, the others are for weights that do not say it.",
         choices=("checkpoint", "depth", "inverse_depth"),
     )
     scale: float = _parameter(
@@ -309,6 +309,14 @@ class ReplayParameters(NodeParameters):
     topics: str = _parameter(
         "", "Comma-separated topics to play; empty plays every topic whose type is known."
     )
+    events: str = _parameter(
+        "", "Events topic of the camera that is meant; empty takes a well-known or the first name."
+    )
+    calibration: str = _parameter(
+        "",
+        "Kalibr camera chain (YAML) to publish as camera_info beside the events, in place of a "
+        "recorded one.",
+    )
     clock_hz: float = _parameter(
         100.0,
         "How often /clock is published in Hz; 0 publishes none.",
@@ -317,9 +325,12 @@ class ReplayParameters(NodeParameters):
     )
     wait_subscribers: int = _parameter(
         1,
-        "Wait until the events topic has this many subscribers before the first message.",
+        "Wait until each of wait_topics has this many subscribers before the first message.",
         minimum=0,
         maximum=100,
+    )
+    wait_topics: str = _parameter(
+        "", "Comma-separated topics that somebody must receive whole; empty is the events topic."
     )
     wait_timeout_s: float = _parameter(
         30.0, "Give up waiting for subscribers after this many seconds.", minimum=0.0
@@ -355,9 +366,7 @@ class SimulatorParameters(NodeParameters):
     stop_every_s: float = _parameter(
         0.0, "Seconds from one stop of the camera to the next; 0 is no stops.", minimum=0.0
     )
-    stop_s: float = _parameter(
-        2.0, "Length of a stop in seconds.", minimum=0.1, maximum=60.0
-    )
+    stop_s: float = _parameter(2.0, "Length of a stop in seconds.", minimum=0.1, maximum=60.0)
     seed: int = _parameter(0, "Seed of textures, things, path and noise.", minimum=0)
     height: int = _parameter(260, "Sensor rows in px.", minimum=32, maximum=1080)
     width: int = _parameter(346, "Sensor columns in px.", minimum=32, maximum=1920)
@@ -453,9 +462,12 @@ class SimulatorParameters(NodeParameters):
     publish_clock: bool = _parameter(False, "Publish simulated time on /clock.")
     wait_subscribers: int = _parameter(
         1,
-        "Wait until the events topic has this many subscribers before the first packet.",
+        "Wait until each of wait_topics has this many subscribers before the first packet.",
         minimum=0,
         maximum=100,
+    )
+    wait_topics: str = _parameter(
+        "events", "Comma-separated topics that somebody must receive whole."
     )
     wait_timeout_s: float = _parameter(
         30.0, "Start without subscribers after this many seconds.", minimum=0.0

@@ -174,6 +174,21 @@ def stamp_of(cdr: bytes | memoryview) -> int:
     return int(seconds) * _NS_PER_S + int(nanoseconds)
 
 
+def read_header(cdr: bytes | memoryview) -> tuple[int, str]:
+    """Return `header.stamp` in ns and `header.frame_id` of a little-endian message with a header.
+
+    Raises:
+        RecordingError: the message ends before its header does.
+    """
+    stamp_ns = stamp_of(cdr)
+    size = int.from_bytes(cdr[12:16], "little")
+    if size < 1 or len(cdr) < 16 + size:
+        raise RecordingError(
+            f"a message of {len(cdr)} bytes ends before its header does", size_bytes=len(cdr)
+        )
+    return stamp_ns, bytes(cdr[16 : 15 + size]).decode("utf-8", "replace")
+
+
 def read_camera_info(cdr: bytes | memoryview) -> CameraInfo:
     """Read a sensor_msgs/msg/CameraInfo.
 

@@ -97,13 +97,18 @@ def choose_depth_topic(topics: Mapping[str, TopicInfo], events: str) -> str | No
 
 def choose_camera_info_topic(topics: Mapping[str, TopicInfo], events: str) -> str | None:
     """Return the calibration beside the events (`<namespace>/camera_info`), None without it."""
-    preferred = f"{_namespace(events)}/camera_info"
+    preferred = camera_info_beside(events)
     if preferred in topics and topics[preferred].type == CAMERA_INFO:
         return preferred
     infos = [
         name for name, info in topics.items() if info.type == CAMERA_INFO and "depth" not in name
     ]
     return infos[0] if len(infos) == 1 else None
+
+
+def camera_info_beside(events: str) -> str:
+    """Return the name that the calibration of an events topic has: `<namespace>/camera_info`."""
+    return f"{_namespace(events)}/camera_info"
 
 
 def _is_derived(topic: str) -> bool:

@@ -7,11 +7,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.errors import ConfigurationError
+from dae_ros.nodes.parameter_file import read_node_parameters
 from dae_ros.parameters import DepthParameters, Value, declarations
 
 EXIT_INTERRUPTED = 130
@@ -54,8 +53,6 @@ _OPTIONS = (
     "window_events",
     "hop_events",
 )
-# Keys of ROS parameter files that are no parameters of the pipeline.
-_ROS_KEYS = ("use_sim_time", "qos_overrides")
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -146,25 +143,14 @@ def read_parameter_file(path: Path) -> dict[str, Value]:
     Raises:
         ConfigurationError: no such file, no YAML, or without such a section.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}", path=str(path)) from error
-    sections = content.items() if isinstance(content, dict) else ()
-    values: dict[str, Value] = {}
-    found = False
-    for name, section in sections:
-        node = str(name).rsplit("/", 1)[-1]
-        if node in {"**", "depth"} and isinstance(section, dict) and "ros__parameters" in section:
-            found = True
-            values.update(section["ros__parameters"] or {})
-    if not found:
+    values = read_node_parameters(path, "depth")
+    if values is None:
         raise ConfigurationError(
             f"{path} has no parameters of the depth node; it needs a section '/**/depth:' with "
             f"'ros__parameters:', as config/depth.yaml has",
             path=str(path),
         )
-    return {name: value for name, value in values.items() if name not in _ROS_KEYS}
+    return values
 
 
 def parameters_of(args: argparse.Namespace) -> DepthParameters:

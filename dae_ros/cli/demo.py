@@ -179,10 +179,11 @@ def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     }
     if args.bag is not None:
         arguments |= {"source": "bag", "bag": str(args.bag)}
-    plan = [_for_demo(process, args) for process in launch_plan(arguments, DEMO_DEFAULTS)]
+    plan = launch_plan(arguments, DEMO_DEFAULTS)
+    frames = dict(plan[0].remappings).get("image", "")
+    plan = [_for_demo(process, args, frames) for process in plan]
     source, depth = plan[1], plan[0]
-    frames = dict(depth.remappings).get("image", "image_raw")
-    topics = (*OUTPUTS, frames)
+    topics = (*OUTPUTS, frames) if frames else OUTPUTS
     keep = recorder(str(folder / "topics"), topics)
     keep = dataclasses.replace(keep, parameters={**keep.parameters, "idle_s": IDLE_S})
     print(f"ROS 2: {source.name} -> {depth.name} ({args.weights}) -> {keep.name}", flush=True)
@@ -223,14 +224,19 @@ def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     }
 
 
-def _for_demo(process: Process, args: argparse.Namespace) -> Process:
-    """Make the source end, and the depth node step every window."""
+def _for_demo(process: Process, args: argparse.Namespace, frames: str) -> Process:
+    """Make the source end and wait for the recorder too; the depth node steps every window."""
     extra: Mapping[str, bool | int | float | str] = {}
     if process.executable == "depth_node":
         extra = {"overload": "queue"}
     elif process.executable in ("simulator_node", "replay_node"):
         # The depth node subscribes once its network is loaded, which takes a slow machine long.
-        extra = {"duration_s": args.duration, "wait_timeout_s": START_S}
+        awaited = process.implied_parameters["wait_topics"]
+        extra = {
+            "duration_s": args.duration,
+            "wait_timeout_s": START_S,
+            "wait_topics": f"{awaited},{frames}" if frames else awaited,
+        }
     return dataclasses.replace(process, parameters={**process.parameters, **extra})
 
 

@@ -38,6 +38,7 @@ ARGUMENTS: tuple[Argument, ...] = (
         "events",
         "",
         "Event topic; empty takes 'events', and for a bag the topic that the recording has.",
+        parameter=(("replay_node", "events"),),
     ),
     Argument(
         "image",
@@ -51,9 +52,16 @@ ARGUMENTS: tuple[Argument, ...] = (
         "that the recording has.",
     ),
     Argument(
+        "calibration",
+        "",
+        "Kalibr camera chain (YAML) to publish as camera_info, with source:=bag.",
+        parameter=(("replay_node", "calibration"),),
+    ),
+    Argument(
         "weights",
         "",
-        "Checkpoint file or a name from models/manifest.yaml; untrained:vits runs without weights.",
+        "Checkpoint file, a name from models/manifest.yaml, or untrained:NAME to run without "
+        "weights (vits, vitb, vitl, vitt, micro, micro_memoryless, e2depth, ereformer).",
         parameter=(("depth_node", "weights"),),
     ),
     Argument(

@@ -10,12 +10,14 @@ Plain Python: importing it needs neither ROS nor `launch`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.installation import share_folder
 from dae_ros.nodes.launch_arguments import ARGUMENTS
+from dae_ros.nodes.parameter_file import read_node_parameters
 from dae_ros.parameters import NODES, NodeParameters, Value, declarations
 
 DEMO_DEFAULTS: Mapping[str, str] = {"source": "simulator", "weights": "untrained:vits"}
@@ -27,6 +29,9 @@ SOURCE_WAIT_S = 300.0
 It subscribes when it is active; loading a large network, and compiling the decoders when they run
 for the first time, take longer than the sources' own patience on a small machine.
 """
+
+SIMULATED = frozenset({"events", "image_raw", "camera_info"})
+"""What the simulator publishes that a depth node can take."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,9 @@ def launch_plan(
 
     Raises:
         ConfigurationError: with one sentence per problem: an unknown argument, a value that is
-            not allowed, arguments that contradict each other, a recording without events.
+            not allowed, arguments that contradict each other, a parameter file that cannot be
+            read.
+        RecordingError: the recording cannot be read or has no events.
     """
     known = {argument.name: argument for argument in ARGUMENTS}
     values = {name: argument.default for name, argument in known.items()}
@@ -112,7 +119,7 @@ def launch_plan(
     if problems:
         raise ConfigurationError("; ".join(problems), problems=problems)
 
-    topics = _topics(values)
+    topics, published = _topics(values)
     environment = transport_environment()
     from_bag = values["source"] == "bag"
     sim_time = values["use_sim_time"] == "true" if values["use_sim_time"] else from_bag
@@ -142,11 +149,15 @@ def launch_plan(
             required=True,
         )
     ]
-    patience: Mapping[str, Value] = {"wait_timeout_s": SOURCE_WAIT_S}
+    # What the depth node subscribes, of what the source publishes, so that it loses nothing.
+    awaited = [topics[name] for name in ("events", "camera_info") if topics[name] in published]
+    if topics["image"] in published and _needs_frames(values["params_file"]):
+        awaited.append(topics["image"])
+    implied = {"wait_timeout_s": SOURCE_WAIT_S, "wait_topics": ",".join(awaited)}
     if from_bag:
-        processes.append(node("replay_node", implied_parameters=patience))
+        processes.append(node("replay_node", implied_parameters=implied))
     elif values["source"] == "simulator":
-        processes.append(node("simulator_node", implied_parameters=patience))
+        processes.append(node("simulator_node", implied_parameters=implied))
     if values["rviz"] == "true":
         processes.append(_rviz(values, topics, sim_time))
     return processes
@@ -182,7 +193,7 @@ def _contradictions(values: Mapping[str, str]) -> list[str]:
         problems.append("source:=bag needs a recording: add bag:=PATH")
     if source != "bag" and values["bag"]:
         problems.append(f"bag is given, but source is '{source}': add source:=bag")
-    for name in ("loop", "start"):
+    for name in ("loop", "start", "calibration"):
         if values[name] not in ("", "false") and source != "bag":
             problems.append(f"'{name}' belongs to source:=bag, but source is '{source}'")
     if values["rate"] and source == "topic":
@@ -210,16 +221,24 @@ def _node_parameters(
     return result
 
 
-def _topics(values: Mapping[str, str]) -> dict[str, str]:
-    """Return the depth node's input topics by their names inside of the node."""
+def _topics(values: Mapping[str, str]) -> tuple[dict[str, str], Set[str]]:
+    """Return the depth node's inputs (name in the node -> topic) and what the source publishes."""
     names = ("events", "image", "camera_info")
+    found: dict[str, str] = {}
+    published: Set[str] = frozenset()
     if values["source"] == "bag":
-        found = _recorded_topics(values["bag"], values["events"])
+        found, published = _recorded_topics(values)
     elif values["source"] == "simulator":
-        found = {"image": "image_raw"}
-    else:
-        found = {}
-    return {name: values[name] or found.get(name, name) for name in names}
+        found, published = {"image": "image_raw"}, SIMULATED
+    return {name: values[name] or found.get(name, name) for name in names}, published
+
+
+def _needs_frames(parameter_file: str) -> bool:
+    """Whether the user's file makes the depth node wait for camera frames."""
+    if not parameter_file:
+        return False
+    given = read_node_parameters(Path(parameter_file), "depth") or {}
+    return given.get("window") == "frame"
 
 
 def _rviz(values: Mapping[str, str], topics: Mapping[str, str], sim_time: bool) -> Process:
@@ -242,25 +261,28 @@ def _rviz(values: Mapping[str, str], topics: Mapping[str, str], sim_time: bool) 
     )
 
 
-def _recorded_topics(bag: str, events: str) -> dict[str, str]:
-    """Return the topics of a recording that the depth node listens to, by input name.
+def _recorded_topics(values: Mapping[str, str]) -> tuple[dict[str, str], Set[str]]:
+    """Return the topics that the depth node listens to by input name, and all that is replayed.
 
     Raises:
         RecordingError: it cannot be read, or has no events topic where none is given.
     """
     from dae_ros.bags.recording import open_recording
     from dae_ros.bags.topics import (
+        camera_info_beside,
         choose_camera_info_topic,
         choose_events_topic,
         choose_image_topic,
     )
 
-    with open_recording(bag) as recording:
+    with open_recording(values["bag"]) as recording:
         topics = recording.topics
-    chosen = choose_events_topic(topics, events or None)
+    events = choose_events_topic(topics, values["events"] or None)
+    calibrated = camera_info_beside(events) if values["calibration"] else None
     found = {
-        "events": chosen,
-        "image": choose_image_topic(topics, chosen),
-        "camera_info": choose_camera_info_topic(topics, chosen),
+        "events": events,
+        "image": choose_image_topic(topics, events),
+        "camera_info": calibrated or choose_camera_info_topic(topics, events),
     }
-    return {name: topic for name, topic in found.items() if topic is not None}
+    chosen = {name: topic for name, topic in found.items() if topic is not None}
+    return chosen, {*topics, *chosen.values()}

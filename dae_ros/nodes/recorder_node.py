@@ -16,6 +16,7 @@ from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.nodes.entry import run
 from dae_ros.nodes.parameter_binding import declare
 from dae_ros.nodes.qos import MatchedSubscription
+from dae_ros.nodes.subscribers import split_names
 from dae_ros.parameters import RecorderParameters
 
 GRAPH_PERIOD_S = 0.1
@@ -34,7 +35,7 @@ class RecorderNode(Node):
         super().__init__("recorder", **arguments)
         self.exit_code: int | None = None
         parameters = declare(self, RecorderParameters)
-        topics = [name.strip() for name in parameters.topics.split(",") if name.strip()]
+        topics = split_names(parameters.topics)
         if not parameters.output or not topics:
             raise ConfigurationError(
                 "nothing to record: set 'output' to a folder that does not exist yet and "

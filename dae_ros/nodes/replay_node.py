@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 from rclpy.duration import Duration
@@ -21,18 +22,18 @@ from std_srvs.srv import Trigger
 
 from dae_ros.bags.container import RecordedMessage
 from dae_ros.bags.recording import open_recording
-from dae_ros.bags.topics import choose_events_topic, require_topic
+from dae_ros.bags.topics import camera_info_beside, choose_events_topic, require_topic
 from dae_ros.errors import ConfigurationError, DaeError, RecordingError
 from dae_ros.events.cdr import event_types
+from dae_ros.nodes.calibration_output import CalibrationOutput
 from dae_ros.nodes.conversions import ns_to_stamp
 from dae_ros.nodes.entry import EXIT_FAILURE, run
 from dae_ros.nodes.parameter_binding import declare
 from dae_ros.nodes.qos import Unacknowledged, message_class
+from dae_ros.nodes.subscribers import split_names, wait_for_subscribers
 from dae_ros.parameters import ReplayParameters
 from dae_ros.runtime.worker import Worker
 
-# Other subscribers of the same process are matched shortly after the one that was waited for.
-SETTLE_S = 0.3
 # The longest sleep of the playing thread, which bounds how fast it stops.
 SLEEP_S = 0.02
 ACKNOWLEDGE_POLL_S = 0.002
@@ -51,27 +52,30 @@ class ReplayNode(Node):
     def __init__(self, **arguments: Any) -> None:
         super().__init__("replay", **arguments)
         self.exit_code: int | None = None
-        self._parameters = declare(self, ReplayParameters)
-        if not self._parameters.bag:
+        self._settings = declare(self, ReplayParameters)
+        if not self._settings.bag:
             raise ConfigurationError(
                 "no recording: set 'bag' to a .bag, a rosbag2 folder or its storage file, "
                 ".aedat4 or .raw",
                 parameter="bag",
             )
-        self._recording = open_recording(self._parameters.bag)
+        self._recording = open_recording(self._settings.bag)
         self._outputs: dict[str, Any] = {}
+        self._calibration: CalibrationOutput | None = None
         try:
             self._advertise()
+            self._events = self._events_topic()
+            self._advertise_calibration()
+            self._to_wait_for = self._awaited()
         except DaeError:
             self._recording.close()
             raise
-        self._awaited = self._outputs[self._awaited_topic()]
         self._clock_publisher = (
-            self.create_publisher(Clock, "/clock", 1) if self._parameters.clock_hz > 0.0 else None
+            self.create_publisher(Clock, "/clock", 1) if self._settings.clock_hz > 0.0 else None
         )
         self._play_requested = threading.Event()
         self.create_service(Trigger, "~/play", self._play)
-        if self._parameters.autostart:
+        if self._settings.autostart:
             self._play_requested.set()
         self._start_ns = 0
         self._stopping = threading.Event()
@@ -87,7 +91,7 @@ class ReplayNode(Node):
 
     def _advertise(self) -> None:
         topics = self._recording.topics
-        wanted = [name.strip() for name in self._parameters.topics.split(",") if name.strip()]
+        wanted = split_names(self._settings.topics)
         for name in wanted:
             require_topic(topics, name)
         missing: dict[str, list[str]] = {}
@@ -110,11 +114,48 @@ class ReplayNode(Node):
                 f"nothing of {self._recording.name} can be played: " + "; ".join(missing)
             )
 
-    def _awaited_topic(self) -> str:
+    def _advertise_calibration(self) -> None:
+        path = self._settings.calibration
+        if not path:
+            return
+        if self._events is None:
+            raise ConfigurationError(
+                f"a calibration is that of an event camera, and {self._recording.name} has no "
+                "events topic that is played; leave 'calibration' out",
+                parameter="calibration",
+            )
+        recorded = self._outputs.pop(camera_info_beside(self._events), None)
+        if recorded is not None:
+            self.get_logger().info(f"'{recorded.topic_name}' is that of {path}, not the recorded")
+            self.destroy_publisher(recorded)
+        self._calibration = CalibrationOutput(
+            self, Path(path), self._recording.topics, self._events
+        )
+
+    def _events_topic(self) -> str | None:
         played = {name: self._recording.topics[name] for name in self._outputs}
+        wanted = self._settings.events
+        if wanted:
+            return choose_events_topic(played, wanted)
         if any(info.type in event_types() for info in played.values()):
             return choose_events_topic(played, None)
-        return next(iter(played))
+        return None
+
+    def _sent(self) -> dict[str, Any]:
+        """Return everything that is published but the clock, by topic of the recording."""
+        if self._calibration is None:
+            return self._outputs
+        return {**self._outputs, self._calibration.topic: self._calibration.publisher}
+
+    def _awaited(self) -> list[Any]:
+        """Return the publishers whose subscribers are waited for."""
+        publishers = self._sent()
+        wanted = split_names(self._settings.wait_topics)
+        for name in wanted:
+            if name not in publishers:
+                require_topic(self._recording.topics, name)
+        names = wanted or [self._events or next(iter(publishers))]
+        return [publishers[name] for name in names if name in publishers]
 
     def _play(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = not self._play_requested.is_set()
@@ -145,42 +186,34 @@ class ReplayNode(Node):
             time.sleep(SLEEP_S)
             yield
         # Before anybody is waited for: there may be nothing to play.
-        self._start_ns = self._recording.record_time_at(
-            self._parameters.start_s, list(self._outputs)
-        )
+        self._start_ns = self._recording.record_time_at(self._settings.start_s, list(self._outputs))
         yield from self._wait_for_subscribers()
+        if self._calibration is not None:
+            self._calibration.publish(self._start_ns)
+            yield from self._wait_acknowledged()
         while True:
             count = yield from self._play_once()
             yield from self._wait_acknowledged()
             self.get_logger().info(f"played {count} messages of {self._recording.name}")
-            if not self._parameters.loop:
+            if not self._settings.loop:
                 break
         self.exit_code = 0
 
     def _wait_for_subscribers(self) -> Iterator[None]:
-        wanted = self._parameters.wait_subscribers
-        deadline_s = time.monotonic() + self._parameters.wait_timeout_s
-        while self._awaited.get_subscription_count() < wanted:
-            if time.monotonic() >= deadline_s:
-                raise ConfigurationError(
-                    f"'{self._awaited.topic_name}' has {self._awaited.get_subscription_count()} "
-                    f"subscribers after {self._parameters.wait_timeout_s:g} s, not {wanted}; start "
-                    "the subscriber, remap the topic, or set 'wait_subscribers' to 0"
-                )
-            time.sleep(SLEEP_S)
-            yield
-        if wanted:
-            settled_s = time.monotonic() + SETTLE_S
-            while time.monotonic() < settled_s:
-                time.sleep(SLEEP_S)
-                yield
+        problem = yield from wait_for_subscribers(
+            self._to_wait_for, self._settings.wait_subscribers, self._settings.wait_timeout_s
+        )
+        if problem:
+            raise ConfigurationError(
+                f"{problem}; start the subscriber, remap the topic, or set 'wait_subscribers' to 0"
+            )
 
     def _play_once(self) -> Generator[None, None, int]:
-        rate = self._parameters.rate
+        rate = self._settings.rate
         count, batch = 0, Unacknowledged()
         first_ns: int | None = None
         start_s = 0.0
-        clock = ClockOutput(self._clock_publisher, self._parameters.clock_hz, wall=rate > 0.0)
+        clock = ClockOutput(self._clock_publisher, self._settings.clock_hz, wall=rate > 0.0)
         damage: RecordingError | None = None
         messages = self._messages()
         while True:
@@ -214,7 +247,7 @@ class ReplayNode(Node):
         return count
 
     def _messages(self) -> Iterator[RecordedMessage]:
-        length_ns = round(self._parameters.duration_s * 1e9)
+        length_ns = round(self._settings.duration_s * 1e9)
         for message in self._recording.messages(list(self._outputs), self._start_ns):
             if length_ns and message.time_ns >= self._start_ns + length_ns:
                 return
@@ -231,11 +264,13 @@ class ReplayNode(Node):
             return 0
         if not self._stopping.is_set():
             self._outputs[message.topic].publish(data)
+            if self._calibration is not None and message.topic == self._calibration.image_topic:
+                self._calibration.accompany(data)
         return len(data)
 
     def _wait_acknowledged(self) -> Iterator[None]:
         notice_s = time.monotonic() + NOTICE_PERIOD_S
-        for publisher in self._outputs.values():
+        for publisher in self._sent().values():
             # Polled: rclpy keeps the GIL for as long as it waits.
             while not publisher.wait_for_all_acked(Duration()):
                 if time.monotonic() > notice_s:

@@ -17,11 +17,13 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
-from dae_ros.bags.simulated import EVENTS_TOPIC, simulated_messages, simulated_topics
+from dae_ros.bags.simulated import simulated_messages, simulated_topics
+from dae_ros.errors import ConfigurationError
 from dae_ros.nodes.conversions import ns_to_stamp
 from dae_ros.nodes.entry import EXIT_FAILURE, run
 from dae_ros.nodes.parameter_binding import declare
 from dae_ros.nodes.qos import message_class
+from dae_ros.nodes.subscribers import split_names, wait_for_subscribers
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.runtime.worker import Worker
 from dae_ros.simulation.simulation import Simulation
@@ -30,8 +32,6 @@ PUBLISHER_DEPTH = 1000
 # A batch must fit the publishers' history, or unacknowledged messages would be overwritten.
 BATCH_MESSAGES = 400
 BATCH_BYTES = 16_000_000
-# Other subscribers of the same process are matched shortly after the one that was waited for.
-SETTLE_S = 0.3
 # The longest sleep of the simulating thread, which bounds how fast it stops.
 SLEEP_S = 0.02
 ACKNOWLEDGE_POLL_S = 0.002
@@ -47,20 +47,28 @@ class SimulatorNode(Node):
     `depth_truth/camera_info`, and `/clock` where `publish_clock` is set.
 
     Raises:
-        ConfigurationError: a parameter is out of range, or the event messages are not installed.
+        ConfigurationError: a parameter is out of range, the event messages are not installed, or
+            `wait_topics` names a topic that is none of these.
     """
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__("simulator", **arguments)
         self.exit_code: int | None = None
-        self._parameters = declare(self, SimulatorParameters)
+        self._settings = declare(self, SimulatorParameters)
         qos = QoSProfile(depth=PUBLISHER_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
         self._outputs: dict[str, Any] = {
             topic: self.create_publisher(message_class(type_name), topic, qos)
-            for topic, type_name in simulated_topics(self._parameters.encoding).items()
+            for topic, type_name in simulated_topics(self._settings.encoding).items()
         }
+        for name in split_names(self._settings.wait_topics):
+            if name not in self._outputs:
+                raise ConfigurationError(
+                    f"'wait_topics' names {name}; the simulator publishes "
+                    f"{', '.join(self._outputs)}",
+                    parameter="wait_topics",
+                )
         self._clock_publisher = (
-            self.create_publisher(Clock, "/clock", 1) if self._parameters.publish_clock else None
+            self.create_publisher(Clock, "/clock", 1) if self._settings.publish_clock else None
         )
         self._steps = self._run()
         self._thread = Worker("simulator", self._turn, self._failed)
@@ -86,7 +94,7 @@ class SimulatorNode(Node):
 
     def _run(self) -> Iterator[None]:
         """Simulate and publish everything; yields wherever it would otherwise wait."""
-        parameters = self._parameters
+        parameters = self._settings
         self.get_logger().info(
             f"simulating the {parameters.scene} at {parameters.width}x{parameters.height} px, "
             f"seed {parameters.seed}, events as {parameters.encoding}"
@@ -123,24 +131,13 @@ class SimulatorNode(Node):
         self.exit_code = 0
 
     def _wait_for_subscribers(self) -> Iterator[None]:
-        wanted = self._parameters.wait_subscribers
-        output = self._outputs[EVENTS_TOPIC]
-        deadline_s = time.monotonic() + self._parameters.wait_timeout_s
-        while output.get_subscription_count() < wanted:
-            if time.monotonic() >= deadline_s:
-                self.get_logger().warning(
-                    f"'{output.topic_name}' has {output.get_subscription_count()} subscribers "
-                    f"after {self._parameters.wait_timeout_s:g} s, not {wanted}; starting all "
-                    "the same"
-                )
-                return
-            time.sleep(SLEEP_S)
-            yield
-        if wanted:
-            settled_s = time.monotonic() + SETTLE_S
-            while time.monotonic() < settled_s:
-                time.sleep(SLEEP_S)
-                yield
+        problem = yield from wait_for_subscribers(
+            [self._outputs[name] for name in split_names(self._settings.wait_topics)],
+            self._settings.wait_subscribers,
+            self._settings.wait_timeout_s,
+        )
+        if problem:
+            self.get_logger().warning(f"{problem}; starting all the same")
 
     def _wait_acknowledged(self) -> Iterator[None]:
         notice_s = time.monotonic() + NOTICE_PERIOD_S

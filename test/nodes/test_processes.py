@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dae_ros.bags.message_types import EVENT_PACKET, IMAGE
+from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError
 from dae_ros.installation import share_folder
 from dae_ros.nodes.launch_arguments import ARGUMENTS
@@ -80,7 +82,34 @@ def test_the_simulator_feeds_the_depth_node() -> None:
     assert (depth.name, simulator.executable) == ("depth", "simulator_node")
     assert simulator.parameters == {"rate": 0.25}
     assert simulator.implied_parameters["wait_timeout_s"] >= 60.0, "compiling takes a while"
+    assert simulator.implied_parameters["wait_topics"] == "events,camera_info"
     assert depth.remappings == (("image", "image_raw"),)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "window", "topics"),
+    [
+        ({}, "time", "/dvs/events"),
+        ({}, "frame", "/dvs/events,/dvs/image_raw"),
+        ({"calibration": "chain.yaml"}, "time", "/dvs/events,/dvs/camera_info"),
+        ({"image": "/elsewhere"}, "frame", "/dvs/events"),
+    ],
+)
+def test_a_replay_waits_for_all_that_the_depth_node_takes(
+    tmp_path: Path, arguments: dict[str, str], window: str, topics: str
+) -> None:
+    """Events and calibration always, frames where the parameter file asks for their windows."""
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.add_topic("/dvs/events", EVENT_PACKET)
+        bag.add_topic("/dvs/image_raw", IMAGE)
+    file = tmp_path / "depth.yaml"
+    file.write_text(f"/**/depth:\n  ros__parameters:\n    window: {window}\n", encoding="utf-8")
+    given = {"source": "bag", "bag": str(tmp_path / "bag"), "params_file": str(file), **arguments}
+    depth, replay = launch_plan(given)
+    assert replay.implied_parameters["wait_topics"] == topics
+    if "calibration" in arguments:
+        assert replay.parameters["calibration"] == "chain.yaml"
+        assert dict(depth.remappings)["camera_info"] == "/dvs/camera_info"
 
 
 def test_rviz_follows_the_namespace() -> None:
@@ -106,6 +135,7 @@ def test_rviz_follows_the_namespace() -> None:
         ({"source": "bag"}, "source:=bag needs a recording: add bag:=PATH"),
         ({"bag": "x.bag"}, "bag is given, but source is 'topic': add source:=bag"),
         ({"source": "simulator", "loop": "true"}, "'loop' belongs to source:=bag"),
+        ({"calibration": "chain.yaml"}, "'calibration' belongs to source:=bag"),
         ({"rate": "2"}, "'rate' belongs to source:=bag or source:=simulator"),
         ({"scale": "two"}, "'scale' must be a number, not 'two'"),
         ({"rviz": "yes"}, "'rviz' must be one of true, false, not 'yes'"),

@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 from event_camera_msgs.msg import EventPacket
 from rclpy.parameter import Parameter
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo as CameraInfoMessage
+from sensor_msgs.msg import Image
 from std_srvs.srv import Trigger
 
-from dae_ros.bags.message_types import EVENT_ARRAY, EVENT_PACKET
+from dae_ros.bags.message_types import CAMERA_INFO, EVENT_ARRAY, EVENT_PACKET, IMAGE
+from dae_ros.bags.messages import CameraInfo, write_camera_info, write_image
 from dae_ros.bags.recording import open_recording
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError, RecordingError
@@ -237,6 +241,78 @@ def test_nobody_listening_ends_with_a_sentence(graph, process, camera, tmp_path)
     assert "'/events' has 0 subscribers after 0.2 s" in output_of(child)
 
 
+def test_every_topic_that_is_waited_for_arrives_whole(graph, process, camera, tmp_path):
+    """With wait_topics nothing is sent before each of them is subscribed, however late that is."""
+    with BagWriter(tmp_path / "bag") as bag:
+        for index in range(20):
+            time_ns = START_NS + index * 1_000_000
+            bag.write("/events", EVENT_PACKET, time_ns, write_packet(camera.packet()))
+            image = write_image(np.full((48, 64), index, np.uint8), time_ns, "camera")
+            bag.write("/image_raw", IMAGE, time_ns, image)
+    events = graph.listen(EventPacket, "/events")
+    child = process("replay_node", bag=tmp_path / "bag", rate=0.0, wait_topics="/events,/image_raw")
+    graph.until(lambda: graph.peer.count_publishers("/image_raw") == 1)
+    graph.spin(1.0)
+    assert events == []
+    images = graph.listen(Image, "/image_raw")
+    assert finish(graph, child) == 0, output_of(child)
+    graph.until(lambda: len(images) >= 20 and len(events) >= 20)
+    assert [image.data[0] for image in images] == list(range(20))
+
+
+KALIBR = """
+cam0:
+  distortion_coeffs: [-0.05, 0.01, -0.02, 0.005]
+  distortion_model: equidistant
+  intrinsics: [45.0, 46.0, 31.0, 24.0]
+  resolution: [64, 48]
+  rostopic: /davis/left/image_raw
+"""
+
+
+def test_a_calibration_is_kept_for_late_subscribers_and_goes_with_each_image(
+    graph, process, camera, tmp_path
+):
+    """The file's calibration replaces the recorded one: once latched, then with image headers."""
+    (tmp_path / "chain.yaml").write_text(KALIBR, encoding="utf-8")
+    recorded = CameraInfo(48, 64)
+    with BagWriter(tmp_path / "bag") as bag:
+        for index in range(3):
+            time_ns = START_NS + index * 1_000_000
+            packet = write_packet(camera.packet())
+            image = write_image(np.zeros((48, 64), np.uint8), time_ns + 5, "optical")
+            bag.write("/davis/left/events", EVENT_PACKET, time_ns, packet)
+            bag.write("/davis/left/image_raw", IMAGE, time_ns, image)
+            info = write_camera_info(recorded, time_ns, "")
+            bag.write("/davis/left/camera_info", CAMERA_INFO, time_ns, info)
+    infos = []
+    graph.peer.create_subscription(
+        CameraInfoMessage,
+        "/davis/left/camera_info",
+        infos.append,
+        QoSProfile(
+            depth=10,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        ),
+    )
+    graph.listen(EventPacket, "/davis/left/events")
+    child = process(
+        "replay_node", bag=tmp_path / "bag", rate=0.0, calibration=tmp_path / "chain.yaml"
+    )
+    assert finish(graph, child) == 0, output_of(child)
+    graph.until(lambda: len(infos) >= 4)
+    graph.spin(0.2)
+    stamps = [info.header.stamp.sec * 10**9 + info.header.stamp.nanosec for info in infos]
+    assert stamps == [START_NS, *(START_NS + index * 1_000_000 + 5 for index in range(3))]
+    assert [info.header.frame_id for info in infos] == ["", "optical", "optical", "optical"]
+    for info in infos:
+        assert (info.height, info.width, info.distortion_model) == (48, 64, "equidistant")
+        assert list(info.k) == [45.0, 0.0, 31.0, 0.0, 46.0, 24.0, 0.0, 0.0, 1.0]
+        assert list(info.d) == [-0.05, 0.01, -0.02, 0.005]
+    assert "not the recorded" in output_of(child)
+
+
 def test_a_start_past_the_end_ends_with_a_sentence(graph, process, camera, tmp_path):
     """start_s past the end of the recording is exit code 1 and its length, for nobody to wait."""
     write_bag(tmp_path / "bag", camera, 5)
@@ -349,3 +425,16 @@ def test_the_clock_keeps_its_rate_in_wall_or_recorded_time():
     by_wall.advance(0, 99.0)
     assert wall.times == [step * 1_000_000 for step in range(0, 50, 2)]
     assert recorded.times == [0, 10_000_000, 20_000_000, 30_000_000, 40_000_000]
+
+
+def test_parameters_of_a_running_replay_can_be_read(graph, process, camera, tmp_path):
+    """What `ros2 param get` asks is answered, and the replay goes on."""
+    write_bag(tmp_path / "bag", camera, 5)
+    child = process("replay_node", bag=tmp_path / "bag", rate=0.5, autostart=False)
+    client = AsyncParameterClient(graph.peer, "/replay")
+    graph.until(client.services_are_ready)
+    answer = client.get_parameters(["rate", "bag"])
+    graph.until(lambda: answer.done() or child.poll() is not None)
+    assert child.poll() is None, output_of(child)
+    assert answer.result().values[0].double_value == 0.5
+    assert answer.result().values[1].string_value == str(tmp_path / "bag")
