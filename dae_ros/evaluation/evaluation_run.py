@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -208,24 +210,24 @@ class _Run:
         self._scorers.append(scorer)
         next_report_s, total, numbers = 0.0, 0.0, 0
         interrupted = False
-        for observation in source.observations(self._plan.parameters, self._estimator, rules):
-            abs_rel = scorer.add(observation).metrics["abs_rel"]
-            if abs_rel == abs_rel:
-                total, numbers = total + abs_rel, numbers + 1
-            if time.perf_counter() >= next_report_s:
-                next_report_s = time.perf_counter() + _REPORT_S
-                part = source.fraction
-                self._report(
-                    EvaluationProgress(
-                        source.name,
-                        None if part is None else (index + part) / len(self._sources),
-                        len(scorer.records),
-                        total / numbers if numbers else float("nan"),
+        observations = source.observations(self._plan.parameters, self._estimator, rules)
+        # Closed also when it is left early, so that no recording stays open.
+        with contextlib.closing(observations):
+            for observation in observations:
+                abs_rel = scorer.add(observation).metrics["abs_rel"]
+                if not math.isnan(abs_rel):
+                    total, numbers = total + abs_rel, numbers + 1
+                if time.perf_counter() >= next_report_s:
+                    next_report_s = time.perf_counter() + _REPORT_S
+                    part = source.fraction
+                    fraction = None if part is None else (index + part) / len(self._sources)
+                    mean = total / numbers if numbers else math.nan
+                    self._report(
+                        EvaluationProgress(source.name, fraction, len(scorer.records), mean)
                     )
-                )
-            if stopped():
-                interrupted = True
-                break
+                if stopped():
+                    interrupted = True
+                    break
         if source.damage is not None:
             self._note(f"{source.name}: {source.damage}")
             self._damage = self._damage or source.damage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -115,7 +115,7 @@ def observe(
     estimator: DepthEstimator,
     rules: ObservationRules,
     skipped: Counter[str],
-) -> Iterator[Observation]:
+) -> Generator[Observation, None, None]:
     """Run one sequence through the depth pipeline, a window ending at every ground truth.
 
     Args:
@@ -151,7 +151,7 @@ class _Pass:
         self._frames: deque[Frame] = deque(maxlen=_MOST_FRAMES)
         self._truths = 0
 
-    def run(self, inputs: Iterable[Input]) -> Iterator[Observation]:
+    def run(self, inputs: Iterable[Input]) -> Generator[Observation, None, None]:
         most = self._rules.most
         for count, observation in enumerate(self._observations(inputs), 1):
             yield observation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -51,7 +51,7 @@ class EvaluationSource(Protocol):
 
     def observations(
         self, parameters: DepthParameters, estimator: DepthEstimator, rules: ObservationRules
-    ) -> Iterator[Observation]:
+    ) -> Generator[Observation, None, None]:
         """Run the sequence from its beginning.
 
         Raises:
@@ -82,7 +82,7 @@ class RecordedSource:
 
     def observations(
         self, parameters: DepthParameters, estimator: DepthEstimator, rules: ObservationRules
-    ) -> Iterator[Observation]:
+    ) -> Generator[Observation, None, None]:
         """See `EvaluationSource`."""
         self.skipped, self.damage = Counter(), None
         window_ns = round(parameters.window_s * 1e6) * 1000
@@ -132,7 +132,7 @@ class SimulatedSource:
 
     def observations(
         self, parameters: DepthParameters, estimator: DepthEstimator, rules: ObservationRules
-    ) -> Iterator[Observation]:
+    ) -> Generator[Observation, None, None]:
         """See `EvaluationSource`."""
         self.skipped = Counter()
         return observe(self._inputs(), parameters, estimator, rules, self.skipped)
@@ -158,7 +158,7 @@ class VoxelSource:
 
     def observations(
         self, parameters: DepthParameters, estimator: DepthEstimator, rules: ObservationRules
-    ) -> Iterator[Observation]:
+    ) -> Generator[Observation, None, None]:
         """See `EvaluationSource`."""
         self.skipped = Counter()
         estimator = cropped(estimator, rules.protocol)
