@@ -49,6 +49,8 @@ class _Line:
 class SensorClock:
     """Converts one camera's event times; monotone, and fixed for times already converted.
 
+    It belongs to one run of the sensor's clock: where event time does not continue, make another.
+
     Args:
         absolute: event times count from the epoch; `to_ros` is then the identity, and the offset
             and jitter are measured for diagnostics alone.
@@ -56,10 +58,6 @@ class SensorClock:
 
     def __init__(self, absolute: bool) -> None:
         self.absolute = absolute
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything; event time does not continue."""
         self._newest_ns = 0
         self._minima: deque[tuple[int, int]] = deque(maxlen=_HISTORY_BUCKETS)
         self._target: _Line | None = None
@@ -78,6 +76,11 @@ class SensorClock:
         return None if self._target is None else self._target.at(self._newest_ns)
 
     @property
+    def final_ns(self) -> int | None:
+        """Newest event time whose conversion no update will change; None before the first."""
+        return None if self._target is None else self._newest_ns
+
+    @property
     def drift_ppm(self) -> float:
         """How much faster the host's clock runs than the sensor's; 0 while unknown."""
         return 0.0 if self._target is None else self._target.slope * 1e6
@@ -91,7 +94,7 @@ class SensorClock:
         """Take in one packet: its first event and its `header.stamp`.
 
         The first event, because a driver that merges reads into one message stamps the first.
-        Event times must not decrease between calls; `reset` where they do.
+        Event times must not decrease between calls.
         """
         delay_ns = stamp_ns - event_time_ns
         self._newest_ns = event_time_ns

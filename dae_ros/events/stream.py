@@ -30,6 +30,8 @@ class StreamPart:
         newest_time_ns: newest sensor time seen, from events or from time words without events.
             Windows that end at or before it are complete.
         stamp_ns: `header.stamp` of the packet.
+        clock: converts this part's times, and those of all before back to the last gap that
+            breaks time. Where a packet holds such a break, its parts have different clocks.
     """
 
     gap: Gap | None
@@ -37,6 +39,7 @@ class StreamPart:
     triggers: Triggers
     newest_time_ns: int
     stamp_ns: int
+    clock: SensorClock
 
 
 class EventStream:
@@ -49,7 +52,7 @@ class EventStream:
 
     Attributes:
         ring: filled by the owner, part by part.
-        clock: follows what `feed` has decoded.
+        clock: that of the newest part; another one since time last broke.
     """
 
     def __init__(
@@ -183,7 +186,8 @@ class EventStream:
             if gap is not None:
                 self._continuity.count(gap)
             triggers = decoded.triggers if last else Triggers.empty()
-            parts.append(StreamPart(gap, events, triggers, self._newest_time_ns, packet.stamp_ns))
+            newest_ns = self._newest_time_ns
+            parts.append(StreamPart(gap, events, triggers, newest_ns, packet.stamp_ns, self.clock))
             gap = None
         return parts
 
@@ -207,7 +211,7 @@ class EventStream:
     def _forget_time(self) -> None:
         self._newest_time_ns = None
         self._continuity.forget_time()
-        self.clock.reset()
+        self.clock = SensorClock(self.clock.absolute)
 
 
 def _backward(by_ns: int) -> Gap:

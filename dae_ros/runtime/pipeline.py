@@ -69,6 +69,7 @@ class DepthPipeline:
         self._dropped: Counter[str] = Counter()
         self._fed_ns = 0
         self._newest_ns: int | None = None
+        self._clock = self._stream.clock  # of the newest part that was taken in
         # First event of the newest packet: times up to it have their final place on the ROS clock.
         self._clock_ns_final: int | None = None
         # Middles of exposure in ROS time that no event has passed yet.
@@ -195,9 +196,6 @@ class DepthPipeline:
             return True
         self._tally.time("decode", self._clock_ns() - begin_ns)
         self._parts.extend(piece for part in parts for piece in self._split(part))
-        for part in parts:
-            if len(part.events):
-                self._clock_ns_final = int(part.events.t[0])
         return True
 
     def _split(self, part: StreamPart) -> Iterator[StreamPart]:
@@ -213,12 +211,12 @@ class DepthPipeline:
             )
             if stop == len(events):
                 break
-            yield StreamPart(
+            yield dataclasses.replace(
+                part,
                 gap=part.gap if start == 0 else None,
                 events=events.slice(start, stop),
                 triggers=Triggers.empty(),
                 newest_time_ns=int(events.t[stop - 1]),
-                stamp_ns=part.stamp_ns,
             )
             start = stop
         if start == 0:
@@ -244,7 +242,7 @@ class DepthPipeline:
         estimator may still change it. Frames and events come on two topics, whose order DDS does
         not keep; the windows must not depend on it.
         """
-        clock = self._stream.clock
+        clock = self._clock
         newest_ns = self._newest_ns if clock.absolute else self._clock_ns_final
         if newest_ns is None or not isinstance(self._windows, StampWindows):
             return
@@ -261,6 +259,7 @@ class DepthPipeline:
                 self._begin_again(part.gap.cause)
             elif (part.gap.duration_ns or 0) > self._parameters.gap_reset_ms * 1_000_000:
                 self._begin_again("gap")
+        self._clock, self._clock_ns_final = part.clock, part.clock.final_ns
         events = part.events
         if len(events):
             self._tally.events += len(events)
@@ -354,7 +353,7 @@ class DepthPipeline:
         self._tally.time("latency", done_ns - fed_ns)
         stamp_ns = window.end_ns
         if self._parameters.stamp_clock == "ros":
-            stamp_ns = self._stream.clock.to_ros(window.end_ns)
+            stamp_ns = self._clock.to_ros(window.end_ns)
         return DepthFrame(
             index=window.index,
             start_ns=window.start_ns,

@@ -240,6 +240,26 @@ def test_time_running_back_inside_a_packet_cuts_it() -> None:
     assert stream.counts()["gap_time_backward"] == 1
 
 
+def test_each_part_brings_the_clock_of_its_own_time() -> None:
+    """Where time breaks inside a packet, what lies before is still converted as before."""
+    stream = EventStream()
+    packets = _evt3_run(3)
+    for packet in packets[:2]:
+        (part,) = stream.feed(packet)
+    assert part.clock is stream.clock
+    encoder = create_encoder("evt3", WIDTH, HEIGHT)
+    later, _ = encoder.encode(_events(S))
+    broken = replace(packets[2], payload=bytes(packets[2].payload) + bytes(later))
+    before, after = stream.feed(broken)
+    start_ns = 3 * S + 8 * MS
+    assert before.clock is part.clock
+    assert before.clock.to_ros(start_ns) == EPOCH + 8 * MS
+    assert before.clock.final_ns == start_ns
+    assert after.clock is stream.clock
+    assert after.clock.to_ros(S) == EPOCH + 8 * MS
+    assert after.clock.final_ns == S
+
+
 def test_time_running_back_between_packets() -> None:
     """A packet that begins earlier by more than disorder allows starts with a gap."""
     stream = EventStream()

@@ -375,3 +375,30 @@ def test_a_refused_packet_in_a_good_stream_resets_nothing(changes: dict[str, Any
     for a, b in zip(frames, clean, strict=True):
         assert (a.end_ns, a.stamp_ns) == (b.end_ns, b.stamp_ns)
         np.testing.assert_array_equal(a.depth, b.depth)
+
+
+@pytest.mark.parametrize("window", ["time", "frame"])
+def test_a_break_inside_a_packet_leaves_the_stamps_before_it(window: str) -> None:
+    """A window that the events before the break close is stamped by the clock of before."""
+    packets = evt3_stream(250, 0)
+    last = packets[40]  # its first event ends the window at 2.2 s
+    later = create_encoder("evt3", WIDTH, HEIGHT).encode(
+        Events(
+            np.array([MS, 90 * MS], np.int64),
+            np.zeros(2, np.uint16),
+            np.zeros(2, np.uint16),
+            np.zeros(2, np.uint8),
+        )
+    )[0]
+    broken = dataclasses.replace(last, payload=bytes(last.payload) + bytes(later))
+    image = np.zeros((HEIGHT, WIDTH), np.uint8)
+
+    def frames_of(packets: list[EventPacket]) -> list[tuple[int, int, int]]:
+        pipeline = DepthPipeline(parameters(window=window), LeakyEstimator())
+        pipeline.add_frame(Frame(BASE_NS + 2_200 * MS, image))
+        frames = run(pipeline, packets)
+        return [(f.end_ns, f.stamp_ns, f.event_count) for f in frames if f.end_ns > 2_000 * MS]
+
+    whole = frames_of([*packets[:40], last])
+    assert len(whole) == (4 if window == "time" else 1)
+    assert frames_of([*packets[:40], broken]) == whole
