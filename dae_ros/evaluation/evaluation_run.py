@@ -186,6 +186,9 @@ class _Run:
             tables=self._tables(scored),
             facts=self._facts(interrupted),
             pictures=self._draw(scored),
+            deviation=""
+            if self._plan.rules.reset == "carry"
+            else "the paper carries the recurrent state, and here it was cleared",
         )
         self._write_lists(scored)
         write_report(document, self._out)

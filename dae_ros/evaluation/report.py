@@ -21,12 +21,15 @@ COLUMNS = (
 )  # fmt: skip
 
 
+ALL_PIXELS = "with ground truth"
+
+
 @dataclass(frozen=True, slots=True)
 class ScoreTable:
     """The scores of one run under one scoring; scorings are never mixed within a table.
 
     Attributes:
-        pixels: which were scored, in words: `all with ground truth`, `with events`, ...
+        pixels: which were scored, in words: `ALL_PIXELS`, or a choice of them.
         scoring: how.
         sequences: their means, at least one.
     """
@@ -59,6 +62,7 @@ class EvaluationReport:
         tables: one per scoring and choice of pixels.
         facts: further lines for the head: command, seed, machine, time.
         pictures: shown at the end of the Markdown.
+        deviation: from the published protocol, in words; nothing is compared with it then.
     """
 
     dataset: str
@@ -66,6 +70,7 @@ class EvaluationReport:
     tables: tuple[ScoreTable, ...]
     facts: Mapping[str, str] = field(default_factory=dict)
     pictures: tuple[Picture, ...] = ()
+    deviation: str = ""
 
 
 def to_json(report: EvaluationReport) -> str:
@@ -83,7 +88,7 @@ def to_json(report: EvaluationReport) -> str:
                     for sequence in table.sequences
                 ],
                 "mean": mean_of_sequences(table.sequences),
-                "not_comparable_because": not_comparable(report.dataset, table),
+                "not_comparable_because": not_comparable(report, table),
             }
             for table in report.tables
         ],
@@ -104,7 +109,7 @@ def to_markdown(report: EvaluationReport) -> str:
             "",
             *_sequence_rows(table),
             "",
-            *_published_rows(report.dataset, table),
+            *_published_rows(report, table),
         ]
     for picture in report.pictures:
         lines += ["", f"## {picture.title}", "", f"![{picture.title}]({picture.path})"]
@@ -128,11 +133,16 @@ def write_report(report: EvaluationReport, folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def not_comparable(dataset: str, table: ScoreTable) -> str | None:
+def not_comparable(report: EvaluationReport, table: ScoreTable) -> str | None:
     """Say why the paper's numbers must not stand beside a table; None where they may."""
+    dataset = report.dataset
     protocol = PROTOCOLS.get(dataset)
     if protocol is None:
         return f"the paper has no numbers on {dataset}"
+    if report.deviation:
+        return report.deviation
+    if table.pixels != ALL_PIXELS:
+        return f"the paper's are of all pixels with ground truth, these of pixels {table.pixels}"
     if table.scoring != PUBLISHED:
         return "the paper's numbers are published metrics after its own least squares"
     frames = {sequence.name: sequence.frames for sequence in table.sequences}
@@ -178,8 +188,8 @@ def _sequence_rows(table: ScoreTable) -> list[str]:
     return lines
 
 
-def _published_rows(dataset: str, table: ScoreTable) -> list[str]:
-    reason = not_comparable(dataset, table)
+def _published_rows(report: EvaluationReport, table: ScoreTable) -> list[str]:
+    reason = not_comparable(report, table)
     if reason is not None:
         return [f"No published numbers beside these: {reason}."]
     mean = mean_of_sequences(table.sequences)
@@ -199,7 +209,7 @@ def _published_rows(dataset: str, table: ScoreTable) -> list[str]:
             ]
         )
         for row in PUBLISHED_ROWS
-        if row.dataset == dataset
+        if row.dataset == report.dataset
     ]
     return [*lines, "", "Published: arXiv 2509.15224 as quoted by second sources."]
 

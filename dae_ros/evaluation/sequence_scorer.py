@@ -15,6 +15,7 @@ from dae_ros.evaluation.alignment import Mask, best_constant
 from dae_ros.evaluation.error_statistics import DepthBin, ErrorOverDepth, ErrorOverImage
 from dae_ros.evaluation.metrics import mean
 from dae_ros.evaluation.observation import Observation
+from dae_ros.evaluation.report import ALL_PIXELS
 from dae_ros.evaluation.scoring import (
     PUBLISHED,
     STANDARD,
@@ -32,7 +33,7 @@ from dae_ros.representation.render import FloatImage
 
 Pixels: TypeAlias = Literal["all", "events"]
 PIXELS: tuple[Pixels, ...] = get_args(Pixels)
-PIXELS_IN_WORDS = {"all": "with ground truth", "events": "with ground truth and events"}
+PIXELS_IN_WORDS = {"all": ALL_PIXELS, "events": f"{ALL_PIXELS} and events"}
 
 
 @dataclass(frozen=True, slots=True)

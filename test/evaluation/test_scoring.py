@@ -14,6 +14,7 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.evaluation.protocols import DSEC, MVSEC, PROTOCOLS, TEST_SPLIT
 from dae_ros.evaluation.published_results import PUBLISHED_ROWS
 from dae_ros.evaluation.report import (
+    ALL_PIXELS,
     EvaluationReport,
     ScoreTable,
     not_comparable,
@@ -131,7 +132,7 @@ def test_protocols() -> None:
 
 def _full_table(scoring: Scoring) -> ScoreTable:
     metrics = score_frame(*_frame(5), scoring).metrics
-    return ScoreTable("all with ground truth", scoring, tuple(
+    return ScoreTable(ALL_PIXELS, scoring, tuple(
         SequenceScore(name, frames, 0, 1.0, 1.0, metrics)
         for name, frames in MVSEC.scored_frames("test").items()
     ))  # fmt: skip
@@ -146,10 +147,16 @@ def test_published_rows_stand_beside_the_published_protocol_alone() -> None:
     assert text.count("0.365") == 1
     assert "* seed: 7" in text
     assert "after its own least squares" in text
-    assert not_comparable("mvsec", table) is None
+    assert not_comparable(report, table) is None
     fewer = dataclasses.replace(table, sequences=table.sequences[:2])
-    assert "all frames" in not_comparable("mvsec", fewer)
-    assert "no numbers on lab" in not_comparable("lab", table)
+    assert "all frames" in not_comparable(report, fewer)
+    events = dataclasses.replace(table, pixels="with ground truth and events")
+    assert "of all pixels" in not_comparable(report, events)
+    lab = dataclasses.replace(report, dataset="lab")
+    assert "no numbers on lab" in not_comparable(lab, table)
+    other = dataclasses.replace(report, deviation="the state was cleared")
+    assert not_comparable(other, table) == "the state was cleared"
+    assert "DepthAnyEvent-R" not in to_markdown(other)
     assert "DepthAnyEvent-R" not in to_markdown(EvaluationReport("lab", "micro", (table,)))
 
 
