@@ -10,8 +10,8 @@ from pathlib import Path
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.errors import ConfigurationError
-from dae_ros.nodes.parameter_file import read_node_parameters
 from dae_ros.parameters import DepthParameters, Value, declarations
+from dae_ros.runtime.parameter_file import read_node_parameters
 
 EXIT_INTERRUPTED = 130
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from dae_ros.errors import ConfigurationError
 from dae_ros.installation import share_folder
 from dae_ros.nodes.launch_arguments import ARGUMENTS
-from dae_ros.nodes.parameter_file import read_node_parameters
 from dae_ros.parameters import NODES, NodeParameters, Value, declarations
+from dae_ros.runtime.parameter_file import read_node_parameters
 
 DEMO_DEFAULTS: Mapping[str, str] = {"source": "simulator", "weights": "untrained:vits"}
 """What `demo.launch.py` changes: a simulated camera, and a network that needs no file."""
