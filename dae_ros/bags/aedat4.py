@@ -71,14 +71,18 @@ class Aedat4File:
             ) from error
 
     def messages(self, topics: Set[str], start_ns: int | None) -> Iterator[RecordedMessage]:
-        """See `Container.messages`; in the order of the file."""
+        """See `Container.messages`; in the order of the file.
+
+        A frame stands behind the events that were written while it was exposed and read out, so
+        that its end of exposure may lie before theirs; its record time is then theirs.
+        """
         chosen = {n: stream for n, stream in self._streams.items() if stream[0] in topics}
         encoders = {
             number: create_encoder("libcaer", width, height)
             for number, (_, height, width) in chosen.items()
         }
         sequence = dict.fromkeys(chosen, 0)
-        delivered = 0
+        delivered = newest_ns = 0
         packets = iter(self._open())
         while True:
             try:
@@ -93,6 +97,8 @@ class Aedat4File:
             if packet is None:
                 return
             number = packet["stream_id"]
+            # Of every stream, so that record times do not depend on the topics that are read.
+            newest_ns = max(newest_ns, _end_ns(packet))
             if number not in chosen:
                 continue
             topic, height, width = chosen[number]
@@ -106,12 +112,10 @@ class Aedat4File:
                         path=str(self.path),
                         messages=delivered,
                     ) from error
-                # Both clocks are the camera's; a packet is complete with its last event.
-                time_ns = int(events.t[-1])
                 message = RecordedMessage(
                     topic,
                     EVENT_PACKET,
-                    time_ns,
+                    newest_ns,
                     write_packet(
                         EventPacket(
                             "libcaer",
@@ -119,7 +123,7 @@ class Aedat4File:
                             width,
                             payload,
                             base_ns,
-                            time_ns,
+                            int(events.t[-1]),
                             sequence[number],
                             FRAME_ID,
                         )
@@ -127,7 +131,7 @@ class Aedat4File:
                 )
                 sequence[number] += 1
             elif "frame" in packet:
-                message = _frame(topic, packet["frame"])
+                message = _frame(topic, packet["frame"], newest_ns)
             else:
                 continue
             if start_ns is None or message.time_ns >= start_ns:
@@ -148,7 +152,14 @@ def _events(columns: NDArray[np.void]) -> Events:
     )
 
 
-def _frame(topic: str, frame: dict[str, Any]) -> RecordedMessage:
+def _end_ns(packet: dict[str, Any]) -> int:
+    """Return when a packet was complete on the camera's clock: its last event or exposure."""
+    if "events" in packet and len(packet["events"]):
+        return int(packet["events"]["t"][-1]) * 1000
+    return int(packet["frame"]["exposure_end_t"]) * 1000 if "frame" in packet else 0
+
+
+def _frame(topic: str, frame: dict[str, Any], time_ns: int) -> RecordedMessage:
     begin_us, end_us = frame["exposure_begin_t"], frame["exposure_end_t"]
     grey = frame["pixels"]
     if frame["format"] in _GREY:
@@ -156,4 +167,4 @@ def _frame(topic: str, frame: dict[str, Any]) -> RecordedMessage:
     elif frame["format"] == "I;16":
         grey = (grey >> 8).astype(np.uint8)
     cdr = write_image(np.asarray(grey, np.uint8), (begin_us + end_us) * 500, FRAME_ID)
-    return RecordedMessage(topic, IMAGE, end_us * 1000, cdr, exposure_ns=(end_us - begin_us) * 1000)
+    return RecordedMessage(topic, IMAGE, time_ns, cdr, exposure_ns=(end_us - begin_us) * 1000)

@@ -121,3 +121,18 @@ def test_a_cut_aedat4_recording_delivers_what_lies_before_the_cut(tmp_path):
     ):
         found.extend(recording.messages())
     assert 3 < len(found) < 18
+
+
+def test_record_times_of_the_aedat4_recording_never_fall():
+    """A frame is not recorded before the events in front of it, so a start at 0 loses none."""
+    pytest.importorskip("aedat")
+    with open_recording(FOLDER / "davis346_lab" / "davis.aedat4") as recording:
+        messages = list(recording.messages())
+        times_ns = [message.time_ns for message in messages]
+        assert times_ns == sorted(times_ns)
+        start_ns = recording.record_time_at(0.0, list(recording.topics))
+        from_start = list(recording.messages(None, start_ns))
+        assert [m.topic for m in from_start] == [m.topic for m in messages]
+        frames = [message.time_ns for message in recording.messages(["/image_raw"])]
+    assert frames == [m.time_ns for m in messages if m.topic == "/image_raw"]
+    assert len(frames) == 3

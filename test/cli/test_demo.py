@@ -10,6 +10,7 @@ import pytest
 
 from dae_ros.bags.recording import open_recording
 from dae_ros.cli.main import main
+from test.reference.recordings import recording as recording_folder
 
 
 def test_a_folder_that_is_not_a_demo_is_left_alone(
@@ -56,3 +57,19 @@ def test_demo_on_ros_records_every_window(
     for topic in ("/depth/relative", "/depth/color", "/depth/status", "/events/image"):
         assert counts[topic] == facts["windows"], counts
     assert (out / "contact_sheet.png").stat().st_size > 1000
+
+
+@pytest.mark.ros
+@pytest.mark.recordings
+def test_demo_of_a_recording_keeps_every_frame(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recording of three camera frames, the first ahead of its events, ends up with three."""
+    pytest.importorskip("rclpy", reason="this machine has no ROS; the demo runs in process")
+    pytest.importorskip("aedat", reason="aedat is not installed")
+    path = recording_folder("davis346_lab") / "davis.aedat4"
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    out = tmp_path / "demo"
+    code = main(["demo", "--bag", str(path), "--weights", "untrained:tiny", "--out", str(out)])
+    assert code == 0, capsys.readouterr()
+    assert json.loads((out / "demo.json").read_text())["messages"]["/image_raw"] == 3
