@@ -326,19 +326,17 @@ def decode(
                 elif step >= SEAM and now_known == 1:
                     loops -= 1
                 high = value
-                earliest_us = (loops * 4096 + high) * 4096
-                # A break for certain leaves events without a time until its TIME_LOW. What may be
-                # disorder must not lose any: they keep the newest time.
+                # What may be disorder must not lose events: they keep the newest time. A break for
+                # certain leaves them without a time until its TIME_LOW.
                 if now_known == 1:
-                    if earliest_us >= now_us:
-                        sync = SYNCED
+                    time_us = (loops * 4096 + high) * 4096
+                    sync = SYNCED
+                    if time_us >= now_us:
                         timed = True
-                        time_us = earliest_us
-                    elif now_us - earliest_us <= tolerance_us + 4095:
-                        sync = SYNCED
-                        raised = 1
                     else:
-                        sync = HIGH_SEEN
+                        raised = 1
+                        if now_us - time_us > tolerance_us + 4095:
+                            sync = HIGH_SEEN
         elif code == 0xA:
             if sync == SYNCED:
                 trigger_t[triggers] = now_us * 1000
