@@ -6,12 +6,16 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters, Value, declarations
 from dae_ros.runtime.parameter_file import read_node_parameters
+
+if TYPE_CHECKING:
+    from dae_ros.bags.recording import Recording
 
 EXIT_INTERRUPTED = 130
 
@@ -27,7 +31,8 @@ what is written below --out:
                      have no scale, and /depth/camera_info
   preview.mp4        events | camera frame | depth with its legend, for a browser
   contact_sheet.png  twelve moments of it
-  summary.json       windows, drops by reason, resets, gaps, weights, parameters
+  summary.json       windows, drops by reason, resets, gaps, weights, parameters; metrics where
+                     the recording has depth images beside the events
   timing.json        Mev/s and latencies; all other files are the same, bit for bit, every time
 
 examples:
@@ -77,6 +82,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     source = parser.add_argument_group("what is read")
     source.add_argument("--events", metavar="TOPIC", help="events topic (chosen by name if absent)")
     source.add_argument("--image", metavar="TOPIC", help="camera frames, for windows and preview")
+    source.add_argument(
+        "--truth", metavar="TOPIC", help="depth images to compare with (chosen by name if absent)"
+    )
     source.add_argument("--camera-info", metavar="TOPIC", help="calibration")
     source.add_argument(
         "--calibration", type=Path, metavar="FILE", help="calibration as a Kalibr camera chain"
@@ -168,6 +176,38 @@ def parameters_of(args: argparse.Namespace) -> DepthParameters:
     return DepthParameters.from_mapping(values)
 
 
+def truth_topic(recording: Recording, events: str | None, truth: str | None) -> str | None:
+    """Return the topic of the true depth: the wanted one or that beside the events, or None.
+
+    Raises:
+        RecordingError: a topic that is not there.
+    """
+    from dae_ros.bags.topics import choose_depth_topic, choose_events_topic, require_topic
+
+    if truth is None:
+        return choose_depth_topic(recording.topics, choose_events_topic(recording.topics, events))
+    require_topic(recording.topics, truth)
+    return truth
+
+
+def metrics_line(metrics: dict[str, Any]) -> str:
+    """Return the means of `summary.json` in one line."""
+    if metrics["not_scored_because"] is not None:
+        return f"Not compared with {metrics['truth']}: {metrics['not_scored_because']}"
+    if not metrics.get("windows"):
+        return (
+            f"No window ends within {metrics['tolerance_s']:g} s of an image of {metrics['truth']}."
+        )
+    # Every scoring has two tables, the first of all pixels.
+    scores = "; ".join(
+        f"{table['scoring']['alignment']}: Abs Rel {table['metrics']['abs_rel']:.3f}, "
+        f"delta_1 {table['metrics']['delta_1']:.3f}"
+        for table in metrics["tables"][::2]
+        if table["metrics"]["abs_rel"] is not None
+    )
+    return f"{metrics['windows']} windows against {metrics['truth']}; alignment {scores}"
+
+
 def run(args: argparse.Namespace) -> int:
     """Run the recording.
 
@@ -179,7 +219,9 @@ def run(args: argparse.Namespace) -> int:
     """
     # numba and the network take seconds to import, which --help does not need.
     from dae_ros.bags.recording import open_recording
-    from dae_ros.runtime.bag_runner import BagSelection, Progress, prepare_folder, run_bag
+    from dae_ros.evaluation.recorded_truth import RecordedTruth
+    from dae_ros.runtime.bag_runner import OUTPUTS, BagSelection, Progress, run_bag
+    from dae_ros.runtime.output_folder import prepare_folder
 
     parameters = parameters_of(args)
     selection = BagSelection(
@@ -198,7 +240,8 @@ def run(args: argparse.Namespace) -> int:
         )
 
     with open_recording(args.recording, args.size) as recording, InterruptFlag() as stopped:
-        prepare_folder(args.out, args.overwrite)
+        prepare_folder(args.out, args.overwrite, OUTPUTS)
+        truth = truth_topic(recording, args.events, args.truth)
         result = run_bag(
             recording,
             parameters,
@@ -207,6 +250,7 @@ def run(args: argparse.Namespace) -> int:
             report=report,
             note=bar.note,
             stopped=stopped,
+            observer=None if truth is None else RecordedTruth(truth),
         )
     bar.close()
     windows = result.summary["windows"]
@@ -216,6 +260,8 @@ def run(args: argparse.Namespace) -> int:
         f"{timing['wall_s']:.1f} s ({timing['mev_per_s']:.2f} Mev/s), "
         f"{result.summary['depth']['kind']} depth -> {args.out}"
     )
+    if result.summary["metrics"] is not None:
+        print(metrics_line(result.summary["metrics"]))
     if str(result.summary["weights"]["name"]).startswith("untrained:"):
         print("The network is untrained: its output has the form of depth and no meaning.")
     if result.damage is not None:

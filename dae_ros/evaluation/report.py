@@ -94,7 +94,7 @@ def to_json(report: EvaluationReport) -> str:
         ],
         "pictures": [asdict(picture) for picture in report.pictures],
     }
-    return json.dumps(_null_for_nan(document), indent=2, allow_nan=False) + "\n"
+    return json.dumps(null_for_nan(document), indent=2, allow_nan=False) + "\n"
 
 
 def to_markdown(report: EvaluationReport) -> str:
@@ -226,11 +226,12 @@ def _percent(value: float) -> str:
     return "-" if math.isnan(value) else f"{100 * value:.1f} %"
 
 
-def _null_for_nan(value: object) -> object:
+def null_for_nan(value: object) -> object:
+    """Return JSON content in which numbers that are none are null."""
     if isinstance(value, dict):
-        return {key: _null_for_nan(item) for key, item in value.items()}
+        return {key: null_for_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_null_for_nan(item) for item in value]
+        return [null_for_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -196,24 +196,69 @@ def score_maps(maps: ScoredMaps, scoring: Scoring) -> FrameScore:
     return FrameScore(found, maps.alignment, maps.coverage)
 
 
+class SequenceAverage:
+    """The means of one sequence, frame by frame, without keeping the frames."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._frames = self._counted = self._positive = 0
+        self._coverage = _Mean()
+        self._metrics: dict[str, _Mean] = {}
+
+    def add(self, score: FrameScore) -> None:
+        """Take a frame; all frames have the same metrics."""
+        self._frames += 1
+        if score.metrics["valid_pixels"] > 0:
+            self._counted += 1
+            self._positive += score.alignment.scale > 0
+        self._coverage.add(score.coverage)
+        for name, value in score.metrics.items():
+            self._metrics.setdefault(name, _Mean()).add(value)
+
+    def score(self) -> SequenceScore:
+        """Return the means so far; each metric over the frames where it is a number."""
+        return SequenceScore(
+            name=self._name,
+            frames=self._frames,
+            frames_without_pixels=self._frames - self._counted,
+            positive_scale=self._positive / self._counted if self._counted else math.nan,
+            coverage=self._coverage.value,
+            metrics={name: mean.value for name, mean in self._metrics.items()},
+        )
+
+
 def mean_of_frames(name: str, frames: Iterable[FrameScore]) -> SequenceScore:
     """Return the mean of each metric over the frames where it is a number."""
-    scores = list(frames)
-    counted = [score for score in scores if score.metrics["valid_pixels"] > 0]
-    positive = [score.alignment.scale > 0 for score in counted]
-    return SequenceScore(
-        name=name,
-        frames=len(scores),
-        frames_without_pixels=len(scores) - len(counted),
-        positive_scale=float(np.mean(positive)) if positive else np.nan,
-        coverage=_nan_mean([score.coverage for score in scores]),
-        metrics=_mean_metrics([score.metrics for score in scores]),
-    )
+    average = SequenceAverage(name)
+    for frame in frames:
+        average.add(frame)
+    return average.score()
 
 
 def mean_of_sequences(sequences: Sequence[SequenceScore]) -> dict[str, float]:
     """Return the published mean: every sequence weighs the same, however long it is."""
-    return _mean_metrics([sequence.metrics for sequence in sequences])
+    means: dict[str, _Mean] = {}
+    for sequence in sequences:
+        for name, value in sequence.metrics.items():
+            means.setdefault(name, _Mean()).add(value)
+    return {name: mean.value for name, mean in means.items()}
+
+
+class _Mean:
+    """The mean of the numbers among what it is given; NaN of none."""
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._count = 0
+
+    def add(self, value: float) -> None:
+        if not math.isnan(value):
+            self._sum += value
+            self._count += 1
+
+    @property
+    def value(self) -> float:
+        return self._sum / self._count if self._count else math.nan
 
 
 def _published_alignment(
@@ -229,13 +274,3 @@ def _published_alignment(
             finite, scoring.clip_distance_m, scoring.log_depth_alpha
         )
     return alignment, np.clip(alignment.apply(finite), 0, np.float32(scoring.clip_distance_m))
-
-
-def _mean_metrics(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    names = metrics[0] if metrics else ()
-    return {name: _nan_mean([values[name] for values in metrics]) for name in names}
-
-
-def _nan_mean(values: Sequence[float]) -> float:
-    numbers = [value for value in values if not math.isnan(value)]
-    return math.fsum(numbers) / len(numbers) if numbers else math.nan

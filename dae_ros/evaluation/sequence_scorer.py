@@ -23,9 +23,9 @@ from dae_ros.evaluation.scoring import (
     FrameScore,
     ScoredMaps,
     Scoring,
+    SequenceAverage,
     SequenceScore,
     align_frame,
-    mean_of_frames,
     score_maps,
 )
 from dae_ros.evaluation.strips import StripSheet
@@ -150,7 +150,7 @@ class SequenceScorer:
         self.records: list[FrameRecord] = []
         self._choices = tuple(choices)
         self._rows = rows
-        self._scores: list[list[FrameScore]] = [[] for _ in choices]
+        self._averages = [SequenceAverage(name) for _ in choices]
         self._over_depth = ErrorOverDepth()
         self._over_image = ErrorOverImage()
         self._strips = StripSheet()
@@ -159,20 +159,21 @@ class SequenceScorer:
         """Score a window under every table; return the score of the first."""
         for index, choice in enumerate(self._choices):
             score, maps = score_observation(observation, choice, self._rows)
-            self._scores[index].append(score)
+            self._averages[index].add(score)
             if index == 0:
                 self._over_depth.add(maps)
                 self._over_image.add(maps)
                 self._add_strip(observation, maps)
-        first = self._scores[0][-1]
-        self.records.append(
-            FrameRecord(observation.stamp_ns, observation.offset_ns, observation.event_count, first)
-        )
-        return first
+                self.records.append(
+                    FrameRecord(
+                        observation.stamp_ns, observation.offset_ns, observation.event_count, score
+                    )
+                )
+        return self.records[-1].score
 
     def tables(self) -> tuple[SequenceScore, ...]:
         """Return the means of the sequence, one for each table."""
-        return tuple(mean_of_frames(self.name, scores) for scores in self._scores)
+        return tuple(average.score() for average in self._averages)
 
     def error_over_depth(self) -> tuple[DepthBin, ...]:
         """Return the errors by depth."""

@@ -17,10 +17,11 @@ LIMIT = 64
 
 @dataclass(frozen=True, slots=True)
 class Match(Generic[P, T]):
-    """A pair; `offset_ns` is the stamp of the prediction minus that of the truth."""
+    """A pair; `truth_ns` is the truth's stamp, `offset_ns` the prediction's minus it."""
 
     prediction: P
     truth: T
+    truth_ns: int
     offset_ns: int
 
 
@@ -120,7 +121,7 @@ class StampMatcher(Generic[P, T]):
                 self._truths.popleft()
             self.unmatched_truths += truth
             self._truths.popleft()
-            found.append(Match(prediction, value, stamp_ns - truth_ns))
+            found.append(Match(prediction, value, truth_ns, stamp_ns - truth_ns))
         return found
 
     def _drop_prediction(self) -> None:

@@ -11,10 +11,10 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dae_ros.bags.calibration import read_kalibr
 from dae_ros.bags.container import RecordedMessage
@@ -94,39 +94,27 @@ class BagResult:
     damage: RecordingError | None
 
 
-def prepare_folder(out: Path, overwrite: bool, outputs: Collection[str] = OUTPUTS) -> None:
-    """Make room for the outputs of a run.
+class Observer(Protocol):
+    """Somebody who looks at other topics beside the results, such as at ground truth.
 
-    Args:
-        out: made if it is not there.
-        overwrite: whether outputs of an earlier run may be removed; nothing else ever is.
-        outputs: names of what such a run leaves.
-
-    Raises:
-        ConfigurationError: something is there that may not be removed.
+    Attributes:
+        topics: what it wants to see of the recording.
     """
-    present = sorted(item.name for item in out.iterdir()) if out.is_dir() else []
-    leftovers = {f"{name}.partial" for name in outputs}
-    foreign = [name for name in present if name not in outputs and name not in leftovers]
-    if out.exists() and (not out.is_dir() or foreign or (present and not overwrite)):
-        what = f"holds {', '.join(foreign)}" if overwrite and foreign else "is there already"
-        raise ConfigurationError(
-            f"{out} {what}; give another --out"
-            + ("" if foreign or overwrite else ", or --overwrite to replace an earlier run"),
-            path=str(out),
-        )
-    out.mkdir(parents=True, exist_ok=True)
-    for name in present:
-        _remove(out / name)
 
+    topics: tuple[str, ...]
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        for item in path.iterdir():
-            _remove(item)
-        path.rmdir()
-    else:
-        path.unlink()
+    def add_message(self, recording: Recording, message: RecordedMessage) -> None:
+        """Take a message of its topics.
+
+        Raises:
+            RecordingError: it is damaged; it is counted and the next one follows.
+        """
+
+    def add_window(self, frame: DepthFrame) -> None:
+        """Take a window's result."""
+
+    def summary(self) -> dict[str, object]:
+        """Return what it found, for `summary.json`; equal for equal runs."""
 
 
 def run_bag(
@@ -138,6 +126,7 @@ def run_bag(
     report: Callable[[Progress], None],
     note: Callable[[str], None],
     stopped: Callable[[], bool],
+    observer: Observer | None = None,
 ) -> BagResult:
     """Run a recording and write depth, previews, summary and timing below `out`.
 
@@ -149,6 +138,7 @@ def run_bag(
         report: called often, with how far the run is.
         note: called with sentences that the user should read.
         stopped: asked between messages; True ends the run with everything written so far whole.
+        observer: sees every result; what it found is `metrics` in the summary.
 
     Raises:
         RecordingError: a topic is missing, nothing was recorded from the start on, or the
@@ -156,7 +146,7 @@ def run_bag(
         InferenceError: the backend failed; what was written before is whole.
         ConfigurationError, WeightsError: see `create_estimator`.
     """
-    return _BagRun(recording, parameters, out, selection, note).run(report, stopped)
+    return _BagRun(recording, parameters, out, selection, note, observer).run(report, stopped)
 
 
 class _BagRun:
@@ -167,6 +157,7 @@ class _BagRun:
         out: Path,
         selection: BagSelection,
         note: Callable[[str], None],
+        observer: Observer | None,
     ) -> None:
         if parameters.overload != "queue":
             raise ConfigurationError(
@@ -178,6 +169,8 @@ class _BagRun:
         self._out = out
         self._selection = selection
         self._note = note
+        self._observer = observer
+        self._observed = () if observer is None else observer.topics
         topics = recording.topics
         self._events = choose_events_topic(topics, selection.events)
         if selection.image is not None:
@@ -271,6 +264,8 @@ class _BagRun:
                 while (frame := self._step()) is not None:
                     self._write(frame, bag)
                     preview.add_window(frame)
+                    if self._observer is not None:
+                        self._observer.add_window(frame)
                 if time.perf_counter() >= next_report_s:
                     next_report_s = time.perf_counter() + _REPORT_S
                     report(self._progress(message.time_ns))
@@ -284,7 +279,7 @@ class _BagRun:
 
     def _messages(self) -> Iterator[RecordedMessage]:
         """Yield the messages of the selected part."""
-        topics = [self._events] + ([self._image] if self._image else [])
+        topics = {self._events, *self._observed} | ({self._image} if self._image else set())
         for message in self._recording.messages(topics, self._start_ns):
             if self._stop_ns is not None and message.time_ns >= self._stop_ns:
                 return
@@ -295,6 +290,8 @@ class _BagRun:
         try:
             if message.topic == self._events:
                 self._pipeline.feed(self._recording.read_packet(message))
+            elif self._observer is not None and message.topic in self._observed:
+                self._observer.add_message(self._recording, message)
             else:
                 frame = self._recording.read_frame(message)
                 preview.add_frame(frame)
@@ -358,6 +355,7 @@ class _BagRun:
             "depth": {"kind": self._pipeline.kind, "orientation": self._pipeline.orientation},
             "weights": {"name": estimator.name, "sha256": estimator.digest},
             "calibrated": any(self._camera.k) if self._camera else False,
+            "metrics": None if self._observer is None else self._observer.summary(),
             "interrupted": interrupted,
             "damage": None if damage is None else damage.message,
             "parameters": dataclasses.asdict(self._parameters),

@@ -48,7 +48,7 @@ def oracle(predictions, truths, tolerance):
 def test_the_closest_truth_within_tolerance_is_taken() -> None:
     """Hand-made stamps: exact, late, early, too far; offsets are prediction minus truth."""
     found, matcher = run([100, 205, 290, 400, 480], [100, 200, 300, 440], [True] * 9, 10)
-    assert found == [Match(100, 100, 0), Match(205, 200, 5), Match(290, 300, -10)]
+    assert found == [Match(100, 100, 100, 0), Match(205, 200, 200, 5), Match(290, 300, 300, -10)]
     assert (matcher.unmatched_predictions, matcher.unmatched_truths) == (2, 1)
 
 
@@ -63,9 +63,9 @@ def test_an_exact_pair_comes_out_at_once() -> None:
     """Live, a prediction and a truth of one stamp are scored when the second of them arrives."""
     matcher: StampMatcher[str, str] = StampMatcher(50)
     assert matcher.add_truth(1000, "t") == []
-    assert matcher.add_prediction(1000, "p") == [Match("p", "t", 0)]
+    assert matcher.add_prediction(1000, "p") == [Match("p", "t", 1000, 0)]
     assert matcher.add_prediction(1100, "q") == []
-    assert matcher.add_truth(1100, "u") == [Match("q", "u", 0)]
+    assert matcher.add_truth(1100, "u") == [Match("q", "u", 1100, 0)]
 
 
 @given(stamps, stamps, st.lists(st.booleans(), max_size=50), st.integers(0, 40))
@@ -83,7 +83,7 @@ def test_a_stream_that_stays_alone_is_bounded() -> None:
     for stamp in range(0, 1000, 10):
         assert matcher.add_truth(stamp, stamp) == []
     assert matcher.unmatched_truths == 97
-    assert matcher.add_prediction(980, 980) == [Match(980, 980, 0)]
+    assert matcher.add_prediction(980, 980) == [Match(980, 980, 980, 0)]
 
 
 def test_time_that_runs_back_begins_again() -> None:
@@ -91,7 +91,7 @@ def test_time_that_runs_back_begins_again() -> None:
     matcher: StampMatcher[int, int] = StampMatcher(5)
     matcher.add_truth(900, 900)
     assert matcher.add_truth(100, 100) == []
-    assert matcher.add_prediction(100, 100) == [Match(100, 100, 0)]
+    assert matcher.add_prediction(100, 100) == [Match(100, 100, 100, 0)]
     assert matcher.unmatched_truths == 1
 
 
