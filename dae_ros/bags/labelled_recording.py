@@ -104,6 +104,7 @@ class _Pass:
         self._window_ns = window_ns
         self._ends = ends
         self._stream = EventStream(ring_length_ns=3 * PATIENCE_NS + window_ns)
+        self._clock = self._stream.clock
         self._pending: deque[tuple[int, RecordedMessage]] = deque()
         self._frames: deque[tuple[int, RecordedMessage]] = deque()
         self._first_ns: int | None = None
@@ -165,7 +166,7 @@ class _Pass:
             self._owner.skipped["in_silence"] += 1
 
     def _end_of(self, stamp_ns: int) -> int:
-        return self._stream.clock.to_event(stamp_ns) // 1000 * 1000
+        return self._clock.to_event(stamp_ns) // 1000 * 1000
 
     def _take_packet(self, message: RecordedMessage) -> Iterator[LabelledWindow]:
         try:
@@ -184,6 +185,7 @@ class _Pass:
     def _begin(self, part: StreamPart) -> None:
         """Take in a part's gap and first event before its events."""
         gap = part.gap
+        self._clock = part.clock
         if gap is not None and gap.breaks_time:
             self._stream.ring.clear()
             if self._pending:
