@@ -22,9 +22,9 @@ from dae_ros.bags.messages import read_camera_info
 from dae_ros.errors import DaeError, RecordingError
 from dae_ros.events.cdr import event_types
 from dae_ros.nodes.depth_outputs import DepthOutputs
-from dae_ros.nodes.depth_worker import DepthWorker, Fault, ResetState
+from dae_ros.nodes.depth_worker import THREAD_NAME, DepthWorker, Fault, ResetState
 from dae_ros.nodes.diagnostics import DepthDiagnostics, NetworkIdentity, Reception
-from dae_ros.nodes.entry import run
+from dae_ros.nodes.entry import leave_despite, run
 from dae_ros.nodes.lifecycle import autostart, transition
 from dae_ros.nodes.parameter_binding import ParameterBinding
 from dae_ros.nodes.qos import MatchedSubscription
@@ -34,6 +34,8 @@ from dae_ros.runtime.depth_frame import scale_of
 GRAPH_PERIOD_S = 0.1
 DIAGNOSTICS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 10.0
+# After a signal: `ros2 launch` sends the next one 5 s after the first.
+INTERRUPTED_STOP_TIMEOUT_S = 3.0
 IMAGE_DEPTH = 5
 WARNING_PERIOD_S = 5.0
 
@@ -62,6 +64,7 @@ class DepthNode(LifecycleNode):
         self._events: MatchedSubscription | None = None
         self._others: list[MatchedSubscription] = []
         self._fault: Fault | None = None
+        self._interrupted = False
         self._messages = self._bytes = self._largest_bytes = 0
         self._binding = ParameterBinding(
             self,
@@ -94,12 +97,15 @@ class DepthNode(LifecycleNode):
         worker = DepthWorker(
             parameters, publish=self._publish, warn=self._warn, failed=self._failed
         )
+        # Known before it has started: a signal may come while it loads.
+        self._worker = worker
         try:
+            if self._interrupted:
+                worker.interrupt()
             worker.start()
             self._outputs = DepthOutputs(self, parameters, worker.kind)
-            self._worker = worker
         except BaseException:
-            worker.stop(STOP_TIMEOUT_S)
+            self._stop_worker()
             raise
         estimator = worker.estimator
         if estimator is not None:
@@ -176,6 +182,12 @@ class DepthNode(LifecycleNode):
         """Free everything; success leads back to unconfigured."""
         self._release()
 
+    def interrupt(self) -> None:
+        """Make whatever waits for the worker give up; called by the signal handler."""
+        self._interrupted = True
+        if self._worker is not None:
+            self._worker.interrupt()
+
     def close(self) -> None:
         """Stop the worker; called before the node is destroyed, in whatever state it is."""
         self._release()
@@ -200,14 +212,19 @@ class DepthNode(LifecycleNode):
     def _release(self) -> None:
         """Subscriptions, then the thread, then the publishers that it used."""
         self._unsubscribe()
-        if self._worker is not None and not self._worker.stop(STOP_TIMEOUT_S):
-            self.get_logger().error(
-                f"the worker thread did not end within {STOP_TIMEOUT_S:g} s; it is abandoned"
-            )
-        self._worker = None
+        self._stop_worker()
         if self._outputs is not None:
             self._outputs.destroy()
         self._outputs = None
+
+    def _stop_worker(self) -> None:
+        timeout_s = INTERRUPTED_STOP_TIMEOUT_S if self._interrupted else STOP_TIMEOUT_S
+        if self._worker is not None and not self._worker.stop(timeout_s):
+            self.get_logger().error(
+                f"the worker thread loads, compiles or steps for more than {timeout_s:g} s and "
+                "cannot be stopped in that; it is abandoned"
+            )
+        self._worker = None
 
     def _events_received(self, data: bytes, type_name: str) -> None:
         self._messages += 1
@@ -337,7 +354,9 @@ class DepthNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit code."""
-    return run(DepthNode, args)
+    code = run(DepthNode, args, interrupt=DepthNode.interrupt)
+    leave_despite(THREAD_NAME, code)
+    return code
 
 
 if __name__ == "__main__":

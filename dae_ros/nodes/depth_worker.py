@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from dae_ros.bags.messages import read_frame
-from dae_ros.errors import InferenceError, NonFiniteState, PacketError, RecordingError
+from dae_ros.errors import (
+    ConfigurationError,
+    InferenceError,
+    NonFiniteState,
+    PacketError,
+    RecordingError,
+)
 from dae_ros.events.cdr import read_packet
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame
@@ -27,6 +33,8 @@ from dae_ros.runtime.worker import Inbox, Worker
 # How long the thread sleeps at most with nothing to do; bounds the time to stop it.
 TURN_S = 0.1
 SNAPSHOT_PERIOD_S = 0.5
+THREAD_NAME = "depth_worker"
+INTERRUPTED = "interrupted while the network was being loaded"
 # A backend that fails this often in a row will not get better by itself.
 FAILURES_IN_A_ROW = 10
 # A reset or new parameters must never push packets out of the inbox.
@@ -130,9 +138,10 @@ class DepthWorker:
         self._faulty = False
         self._next_snapshot_s = 0.0
         self._started = threading.Event()
+        self._leaving = threading.Event()
         self._start_error: BaseException | None = None
         self._thread = Worker(
-            "depth_worker", self._turn, self._ended, opened=self._open, closed=self._started.set
+            THREAD_NAME, self._turn, self._ended, opened=self._open, closed=self._started.set
         )
 
     def start(self) -> None:
@@ -141,14 +150,22 @@ class DepthWorker:
         Raises:
             WeightsError, ConfigurationError: the weights or the device; whatever else the
                 loading raised.
+            ConfigurationError: `interrupt` was called meanwhile.
         """
         self._thread.start()
-        self._started.wait()
+        while not self._started.wait(TURN_S):
+            if self._leaving.is_set():
+                raise ConfigurationError(INTERRUPTED)
         if self._start_error is not None:
             raise self._start_error
 
+    def interrupt(self) -> None:
+        """Make every wait end soon; sets a flag only, so that a signal handler may call it."""
+        self._leaving.set()
+
     def stop(self, timeout_s: float) -> bool:
-        """End the thread; return whether it ended in time."""
+        """End the thread, after the window that it steps; return whether it ended in time."""
+        self._leaving.set()
         self.inbox.close()
         return self._thread.stop(timeout_s)
 
@@ -175,7 +192,11 @@ class DepthWorker:
         """
         arrival_ns = time.perf_counter_ns()
         if self._parameters.overload == "queue":
-            while self.inbox.byte_count > self.inbox.capacity_bytes // 2 and self.alive:
+            while (
+                self.inbox.byte_count > self.inbox.capacity_bytes // 2
+                and self.alive
+                and not self._leaving.is_set()
+            ):
                 time.sleep(0.001)
         self.inbox.put(SerializedEvents(data, type_name, arrival_ns), len(data))
 
@@ -189,6 +210,8 @@ class DepthWorker:
 
     def _open(self) -> None:
         estimator = self._load(self._parameters)
+        if self._leaving.is_set():
+            raise ConfigurationError(INTERRUPTED)
         warm_up(estimator)
         self._pipeline = DepthPipeline(
             self._parameters, estimator, on_packet_error=self._packet_error
@@ -252,7 +275,7 @@ class DepthWorker:
             pipeline.apply(item)
 
     def _step_all(self, pipeline: DepthPipeline) -> None:
-        while not self._faulty:
+        while not (self._faulty or self._leaving.is_set()):
             try:
                 frame = pipeline.step()
             except InferenceError as error:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -33,8 +36,15 @@ class RunnableNode(Protocol):
         """Stop threads and finish files, in order and with timeouts; callable more than once."""
 
 
+Created = TypeVar("Created", bound=RunnableNode)
+
+
 class Signals:
     """Notes SIGINT and SIGTERM; the second one interrupts whatever runs.
+
+    Attributes:
+        received: whether one has come.
+        first: called when the first one comes, in the middle of whatever the main thread does.
 
     rclpy's own handlers shut the context down at once, so that nothing could be published, or
     acknowledged, or logged while a node closes in order.
@@ -42,6 +52,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received = False
+        self.first: Callable[[], None] = lambda: None
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._note)
 
@@ -49,14 +60,21 @@ class Signals:
         if self.received:
             raise KeyboardInterrupt
         self.received = True
+        self.first()
 
 
-def run(create: Callable[[], RunnableNode], args: list[str] | None = None) -> int:
+def run(
+    create: Callable[[], Created],
+    args: list[str] | None = None,
+    interrupt: Callable[[Created], None] | None = None,
+) -> int:
     """Create a node and spin it until it ends or a signal comes.
 
     Args:
         create: makes the node; called after rclpy is initialised.
         args: command line, None for the process's own.
+        interrupt: called with the node on the first signal, in the middle of whatever callback
+            runs, so that one which waits can give up; it must only set flags.
 
     Returns:
         0 after SIGINT, SIGTERM or a finished job, the node's own exit code if it has one,
@@ -70,6 +88,10 @@ def run(create: Callable[[], RunnableNode], args: list[str] | None = None) -> in
         get_logger("dae_ros").fatal(f"{error} [{error.code}]")
         rclpy.try_shutdown()
         return EXIT_FAILURE
+    if interrupt is not None:
+        signals.first = lambda: interrupt(node)
+        if signals.received:
+            interrupt(node)
     try:
         executor = SingleThreadedExecutor()
         executor.add_node(node)  # type: ignore[arg-type]
@@ -83,3 +105,15 @@ def run(create: Callable[[], RunnableNode], args: list[str] | None = None) -> in
     finally:
         rclpy.try_shutdown()
     return node.exit_code or 0
+
+
+def leave_despite(thread_name: str, code: int) -> None:
+    """End the process at once where a thread of this name still runs; return where none does.
+
+    A thread that could not be stopped is in native code, which has no place to stop at. The
+    interpreter would tear it down in the middle of it when it finalizes, and crash.
+    """
+    if any(thread.name == thread_name for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 from rclpy.lifecycle import TransitionCallbackReturn
 
@@ -30,3 +32,16 @@ def test_an_orientation_against_the_weights_is_refused(graph, refused, tmp_path)
     save_checkpoint(path, untrained("tiny").network, Meaning(orientation="depth", scale="metric"))
     logged = refused(weights=str(path), orientation="inverse_depth")
     assert "'orientation' is inverse_depth, but these weights say" in logged
+
+
+def test_without_pytorch_the_sentence_says_what_to_install(graph, refused, monkeypatch):
+    """Where torch is not installed the node says so, and how to get it."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *rest: None if name == "torch" else find_spec(name, *rest),
+    )
+    logged = refused()
+    assert "PyTorch, which is not installed here" in logged
+    assert "pip install" in logged

@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from event_camera_msgs.msg import EventPacket
 from sensor_msgs.msg import Image
 
 from dae_ros.events.cdr import write_packet
+from dae_ros.nodes.depth_worker import DepthWorker
+from dae_ros.parameters import DepthParameters
 
 TINY = ("-p", "weights:=untrained:tiny", "-p", "device:=cpu", "-p", "threads:=1")
 
@@ -57,6 +60,55 @@ def test_the_depth_node_starts_itself_works_and_ends_with_zero(
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert "Traceback" not in log
     assert "untrained:tiny" in log
+
+
+def test_a_signal_while_the_network_loads_ends_the_node_soon(graph, node, tmp_path, monkeypatch):
+    """`ros2 launch` gives a process 5 s; compiling for the first time takes longer than that."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "empty"))
+    child = node("depth_node", *TINY, "-r", "__ns:=/loading")
+    name = ("depth", "/loading")
+    graph.until(lambda: name in graph.peer.get_node_names_and_namespaces(), 60.0)
+    graph.spin(0.3)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(5.0) == 0
+    log = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "interrupted while the network was being loaded" in log
+    assert "Traceback" not in log
+
+
+def test_an_interrupt_frees_who_waits_and_leaves_out_waiting_windows(ros, camera):
+    """A receiver that is held back goes on at once, and the worker ends after its window."""
+    entered, release, published = threading.Event(), threading.Event(), []
+
+    def publish(frame):
+        published.append(frame)
+        entered.set()
+        release.wait(30.0)
+
+    worker = DepthWorker(
+        DepthParameters(weights="untrained:tiny", threads=1, overload="queue", inbox_mb=1),
+        publish=publish,
+        warn=print,
+        failed=print,
+    )
+    worker.start()
+    camera.count = 2000
+
+    def feed():
+        for _ in range(400):
+            worker.put_events(write_packet(camera.packet()), "event_camera_msgs/msg/EventPacket")
+
+    feeder = threading.Thread(target=feed, daemon=True)
+    feeder.start()
+    assert entered.wait(30.0)
+    feeder.join(2.0)
+    assert feeder.is_alive(), "nothing holds the receiver back"
+    worker.interrupt()
+    feeder.join(5.0)
+    assert not feeder.is_alive()
+    release.set()
+    assert worker.stop(5.0)
+    assert len(published) == 1
 
 
 def test_a_bad_parameter_ends_the_process_with_one_and_the_sentence(graph, node, tmp_path):
