@@ -86,7 +86,14 @@ def test_an_interrupt_frees_who_waits_and_leaves_out_waiting_windows(ros, camera
         release.wait(30.0)
 
     worker = DepthWorker(
-        DepthParameters(weights="untrained:tiny", threads=1, overload="queue", inbox_mb=1),
+        DepthParameters(
+            weights="untrained:tiny",
+            threads=1,
+            overload="queue",
+            inbox_mb=1,
+            window_s=0.001,
+            hop_s=0.001,
+        ),
         publish=publish,
         warn=print,
         failed=print,

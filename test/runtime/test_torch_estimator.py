@@ -15,8 +15,9 @@ from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.dae_r import DepthAnyEventR
 from dae_ros.model.dav2 import METRIC, RELATIVE, metric_config
 from dae_ros.model.networks import build_network
-from dae_ros.model.untrained import untrained
-from dae_ros.parameters import DepthParameters
+from dae_ros.model.untrained import NAMES, untrained
+from dae_ros.nodes.launch_arguments import ARGUMENTS
+from dae_ros.parameters import DepthParameters, declarations
 from dae_ros.runtime.torch_estimator import TorchEstimator, create_torch_estimator, output_meaning
 
 
@@ -232,3 +233,14 @@ def test_cuda_agrees_with_cpu(tiny: LoadedModel) -> None:
     np.testing.assert_allclose(actual, expected, atol=1e-4)
     again = TorchEstimator(untrained("tiny"), device="cuda").estimate(event_image())
     np.testing.assert_array_equal(again, actual)
+
+
+def test_the_untrained_networks_that_are_offered_are_those_that_take_events() -> None:
+    """The list in the description of `weights` is every untrained network but that of frames."""
+    description = declarations(DepthParameters)["weights"][1].description
+    offered = description[description.rindex("(") + 1 : description.rindex(")")].split(", ")
+    assert offered == [name for name in NAMES if name != "micro_frames"]
+    with pytest.raises(ConfigurationError, match="camera frames"):
+        create_torch_estimator(DepthParameters(weights="untrained:micro_frames", device="cpu"))
+    texts = [argument.description for argument in ARGUMENTS if argument.name == "weights"]
+    assert all(f"({', '.join(offered)})" in text for text in texts)
