@@ -90,7 +90,7 @@ class Renderer:
 
     def radiance(self) -> NDArray[np.float32]:
         """Return the linear radiance of the last look, float32[H, W]; white paper by day has 1."""
-        pose = self._looked_from()
+        pose = self.pose()
         camera, scene = self._camera, self._scene
         plan = np.empty((2, 4))
         plan[:, 0] = pose.rotation[:2, 0] / camera.fx
@@ -109,7 +109,7 @@ class Renderer:
 
         NaN where a ray meets the sky, or nothing.
         """
-        self._looked_from()
+        self.pose()
         inverse_depth, faces = self._inverse_depth, self._faces
         if self._lens is not None:
             inverse_depth = np.empty(self._lens.column.shape)
@@ -138,7 +138,7 @@ class Renderer:
 
     def greatest_flow(self) -> float:
         """Return the fastest image motion of the last look in px/s, over every 4th pixel."""
-        pose, camera = self._looked_from(), self._camera
+        pose, camera = self.pose(), self._camera
         count = len(self._positions)
         linear, angular = np.tile(pose.linear, (count, 1)), np.tile(pose.angular, (count, 1))
         for index, body in enumerate(self._body_poses, start=1):
@@ -154,7 +154,8 @@ class Renderer:
             camera.cy, linear, angular, _FLOW_STRIDE_PX,
         )  # fmt: skip
 
-    def _looked_from(self) -> Pose:
+    def pose(self) -> Pose:
+        """Return where the last look was from."""
         if self._pose is None:
             raise RuntimeError("look() from somewhere before asking for what is seen")
         return self._pose

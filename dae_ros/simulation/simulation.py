@@ -21,6 +21,7 @@ from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket, Events
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.simulation.aps import FrameSensor
+from dae_ros.simulation.camera import Pose
 from dae_ros.simulation.encoders import create_encoder
 from dae_ros.simulation.sensor import EventSensor
 from dae_ros.simulation.worlds import World, create_world
@@ -44,11 +45,13 @@ class DepthTruth:
         stamp_ns: the instant, on the clock of the stamps.
         depth: float32[H, W], m along the optical axis; NaN where a ray meets nothing.
         frame_id: the optical frame.
+        pose: where it is in the world.
     """
 
     stamp_ns: int
     depth: NDArray[np.float32]
     frame_id: str
+    pose: Pose
 
 
 Item: TypeAlias = "Events | Frame | DepthTruth"
@@ -83,27 +86,13 @@ class Simulation:
         Packets cover `packet_s` each and carry the time of their first event as their stamp;
         one without events is not sent. Frames carry the middle of their exposure.
         """
-        parameters = self._parameters
-        array = parameters.encoding == "dvs_msgs"
-        encoding = EVENT_ARRAY_CDR if array else parameters.encoding
-        encoder = create_encoder(encoding, parameters.width, parameters.height)
-        seq = 0
+        encoder = self.encoder()
         for item in self.items():
-            if not isinstance(item, Events):
-                yield item
-                continue
-            payload, time_base_ns = encoder.encode(item)
-            yield EventPacket(
-                encoding,
-                parameters.height,
-                parameters.width,
-                payload,
-                time_base_ns,
-                START_NS + int(item.t[0]) - self.event_start_ns,
-                None if array else seq,
-                FRAME_ID,
-            )
-            seq += 1
+            yield encoder.packet(item) if isinstance(item, Events) else item
+
+    def encoder(self) -> PacketEncoder:
+        """Return what turns the events of one run into packets."""
+        return PacketEncoder(self._parameters, self.event_start_ns)
 
     def events(self) -> Iterator[Events]:
         """Yield the events of one packet after another, as a decoder of the packets gives them."""
@@ -162,7 +151,7 @@ class Simulation:
 
             if depth_us == now_us:
                 depth_count += 1
-                truth = DepthTruth(START_NS + now_us * 1000, view.depth(), FRAME_ID)
+                truth = DepthTruth(START_NS + now_us * 1000, view.depth(), FRAME_ID, view.pose())
                 yield now_us * 1000, truth, 0
                 continue
             if now_us == end_us:
@@ -188,6 +177,27 @@ class Simulation:
             yield 0, None, earliest_ns()
         for events in packets.rest():
             yield int(events.t[0]) - self.event_start_ns, events, 0
+
+
+class PacketEncoder:
+    """Encodes the events of one run as the packets of a camera; see `Simulation.run`."""
+
+    def __init__(self, parameters: SimulatorParameters, event_start_ns: int) -> None:
+        self._is_array = parameters.encoding == "dvs_msgs"
+        self._event_start_ns = event_start_ns
+        self._encoding = EVENT_ARRAY_CDR if self._is_array else parameters.encoding
+        self._encoder = create_encoder(self._encoding, parameters.width, parameters.height)
+        self._count = 0
+
+    def packet(self, events: Events) -> EventPacket:
+        """Return the next packet; at least one event, later than those before."""
+        payload, time_base_ns = self._encoder.encode(events)
+        self._count += 1
+        return EventPacket(
+            self._encoding, self._encoder.height, self._encoder.width, payload, time_base_ns,
+            START_NS + int(events.t[0]) - self._event_start_ns,
+            None if self._is_array else self._count - 1, FRAME_ID,
+        )  # fmt: skip
 
 
 class _PacketCutter:

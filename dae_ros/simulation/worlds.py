@@ -45,6 +45,9 @@ class View(Protocol):
     def greatest_flow(self) -> float:
         """Return the fastest image motion in px/s."""
 
+    def pose(self) -> Pose:
+        """Return where the optical frame is in the world."""
+
 
 class World(Protocol):
     """Something to simulate a camera in.
@@ -98,14 +101,11 @@ class SceneView:
         self.radiance = self._renderer.radiance
         self.depth = self._renderer.depth
         self.greatest_flow = self._renderer.greatest_flow
+        self.pose = self._renderer.pose
 
     def look(self, time_us: int) -> None:
         """See `View`."""
         self._renderer.look(self._trajectory.pose(time_us * 1000), time_us * 1e-6)
-
-    def pose(self, time_us: int) -> Pose:
-        """Return where the optical frame is at a time since the start."""
-        return self._trajectory.pose(time_us * 1000)
 
 
 def create_world(parameters: SimulatorParameters) -> SceneWorld:

@@ -1,0 +1,144 @@
+"""Events from RGB-D frames: what lies between two frames, against the world that was filmed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dae_ros.errors import RecordingError
+from dae_ros.events.packet import Events
+from dae_ros.parameters import SimulatorParameters
+from dae_ros.simulation.rgbd import RgbdSequence
+from dae_ros.simulation.simulation import Simulation
+from dae_ros.simulation.worlds import SceneWorld, create_world
+from test.reference import rgbd_folder
+
+HEIGHT, WIDTH = 96, 128
+HZ = 30.0
+COUNT = 5
+PARAMETERS = SimulatorParameters(
+    height=HEIGHT,
+    width=WIDTH,
+    seed=2,
+    noise_hz=0.0,
+    leak_hz=0.0,
+    hot_pixels=0.0,
+    bandwidth_hz=0.0,
+    threshold_spread=0.0,
+    duration_s=(COUNT - 1) / 40.0,
+)
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> tuple[SceneWorld, Path]:
+    """A room, and a film of it with a patch of unknown depth."""
+    world = create_world(PARAMETERS)
+    view = world.view()
+    frames = []
+    for number in range(COUNT):
+        view.look(round(number * 1e6 / HZ))
+        depth = view.depth().copy()
+        depth[10:20, 30:50] = np.nan
+        pose = view.pose()
+        frames.append((view.radiance(), depth, pose.rotation, pose.position))
+    folder = tmp_path_factory.mktemp("film") / "seq-01"
+    rgbd_folder.write(folder, frames, world.camera.matrix(), folder.parent)
+    return world, folder
+
+
+def test_a_frame_is_itself(filmed: tuple[SceneWorld, Path]) -> None:
+    """At the time of a frame its own pose, depth and colour are seen, to a mm and a grey level."""
+    world, folder = filmed
+    sequence = RgbdSequence(folder, HZ)
+    view, truth = sequence.view(), world.view()
+    time_us = round(2e6 / HZ)
+    view.look(time_us)
+    truth.look(time_us)
+    np.testing.assert_allclose(view.pose().position, truth.pose().position, atol=1e-5)
+    np.testing.assert_allclose(view.pose().rotation, truth.pose().rotation, atol=1e-5)
+    depth = view.depth()
+    assert np.isnan(depth[11:19, 31:49]).all()
+    assert np.isnan(depth).mean() < 0.04
+    known = np.isfinite(depth)
+    assert (np.abs(depth - truth.depth())[known] < 2e-3).mean() > 0.97
+    assert (np.abs(view.radiance() - truth.radiance()) < 0.01).mean() > 0.97
+
+
+def test_between_frames_depth_and_radiance_are_those_of_the_world(
+    filmed: tuple[SceneWorld, Path],
+) -> None:
+    """Half way between two frames depth is within 1 % and radiance within 0.02 nearly anywhere."""
+    world, folder = filmed
+    view, truth = RgbdSequence(folder, HZ).view(), world.view()
+    for time_us in (16_667, 60_000, 110_000):
+        view.look(time_us)
+        truth.look(time_us)
+        np.testing.assert_allclose(view.pose().position, truth.pose().position, atol=2e-4)
+        np.testing.assert_allclose(view.pose().linear, truth.pose().linear, atol=0.05)
+        error = np.abs(view.depth() / truth.depth() - 1.0)
+        known = np.isfinite(error)
+        assert known.mean() > 0.9
+        assert (error[known] < 0.01).mean() > 0.95
+        assert (np.abs(view.radiance() - truth.radiance()) < 0.02).mean() > 0.95
+        assert view.greatest_flow() == pytest.approx(truth.greatest_flow(), rel=0.1)
+
+
+def test_its_events_are_those_of_the_world(filmed: tuple[SceneWorld, Path]) -> None:
+    """As many events as in the world that was filmed, within a fifth, and in the same places."""
+    world, folder = filmed
+    counts = []
+    for source in (world, RgbdSequence(folder, HZ)):
+        events = Events.concatenate(list(Simulation(PARAMETERS, source).events()))
+        signs = np.zeros((HEIGHT, WIDTH))
+        np.add.at(signs, (events.y, events.x), np.where(events.p == 1, 1.0, -1.0))
+        counts.append((len(events), cv2.GaussianBlur(signs, (0, 0), 1.5)))
+    (expected, there), (found, here) = counts
+    assert expected > 2000
+    assert found == pytest.approx(expected, rel=0.2)
+    assert np.corrcoef(there.ravel(), here.ravel())[0, 1] > 0.8
+
+
+def test_it_ends_with_its_last_frame_and_can_be_smaller(filmed: tuple[SceneWorld, Path]) -> None:
+    """A film of 4 / 30 s gives no more; at half the size the camera's matrix is halved."""
+    world, folder = filmed
+    sequence = RgbdSequence(folder, HZ, (HEIGHT // 2, WIDTH // 2))
+    assert sequence.end_us == 133_333
+    assert sequence.camera.fx == pytest.approx(world.camera.fx / 2)
+    assert sequence.camera.cx + 0.5 == pytest.approx((world.camera.cx + 0.5) / 2)
+    parameters = SimulatorParameters(height=HEIGHT // 2, width=WIDTH // 2)
+    last_ns = list(Simulation(parameters, sequence).items())[-1]
+    assert getattr(last_ns, "stamp_ns", 0) <= 1_700_000_000_133_333_000
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("frame-000001.pose.txt", "-inf -inf -inf -inf\n" * 4, "is no rigid motion"),
+        ("frame-000001.pose.txt", "1 0 0\n", "not 4 x 4"),
+        ("frame-000001.depth.png", "", "expected a 16-bit picture of 128x96 px in mm"),
+        ("../camera-intrinsics.txt", "fx fy", "cannot be read"),
+    ],
+)
+def test_damaged_folders_name_the_file(
+    filmed: tuple[SceneWorld, Path], tmp_path: Path, name: str, content: str, sentence: str
+) -> None:
+    """A pose that is none, depth of another kind, a text without numbers: refused by name."""
+    _, folder = filmed
+    copy = tmp_path / "scene" / "seq-01"
+    copy.mkdir(parents=True)
+    for path in (*folder.iterdir(), *folder.parent.glob("*.txt")):
+        (copy / path.name).write_bytes(path.read_bytes())
+    (copy / "camera-intrinsics.txt").rename(copy.parent / "camera-intrinsics.txt")
+    (copy / name).write_text(content)
+    with pytest.raises(RecordingError, match=sentence) as caught:
+        RgbdSequence(copy, HZ).view().look(20_000)
+    assert Path(name).name.partition(".")[0] in str(caught.value)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    """Without frames there is no sequence."""
+    with pytest.raises(RecordingError, match="a sequence needs two at least"):
+        RgbdSequence(tmp_path, HZ)
