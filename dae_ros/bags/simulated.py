@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from dae_ros.bags.message_types import CAMERA_INFO, EVENT_ARRAY, EVENT_PACKET, IMAGE
 from dae_ros.bags.messages import CameraInfo, write_camera_info, write_image
+from dae_ros.bags.writer import BagWriter
 from dae_ros.events import cdr
 from dae_ros.events.codecs import create_decoder
 from dae_ros.events.frame import Frame
-from dae_ros.events.packet import EventPacket
+from dae_ros.events.packet import EventPacket, Events
 from dae_ros.simulation.camera import Camera
-from dae_ros.simulation.simulation import EVENT_ARRAY_CDR, Simulation
+from dae_ros.simulation.simulation import EVENT_ARRAY_CDR, DepthTruth, Item, Simulation
 
 EVENTS_TOPIC = "events"
+
+
+class SimulationWriter(Protocol):
+    """Writes one run of a simulation; nothing has the final name before `close`."""
+
+    def write(self, item: Item) -> None:
+        """Append what `Simulation.items` yields, in its order."""
+
+    def close(self) -> None:
+        """Finish, and give everything its final name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,17 +60,55 @@ def simulated_messages(simulation: Simulation) -> Iterator[SimulatedMessage]:
     """Yield every message in order of its stamp; an image is followed by its camera_info."""
     camera = calibration(simulation.camera)
     for item in simulation.run():
-        stamp_ns = item.stamp_ns
-        if isinstance(item, EventPacket):
-            yield SimulatedMessage(EVENTS_TOPIC, stamp_ns, serialize_packet(item))
-            continue
-        image, topic, info = (
-            (item.image, "image_raw", "camera_info")
-            if isinstance(item, Frame)
-            else (item.depth, "depth_truth", "depth_truth/camera_info")
-        )
-        yield SimulatedMessage(topic, stamp_ns, write_image(image, stamp_ns, item.frame_id))
-        yield SimulatedMessage(info, stamp_ns, write_camera_info(camera, stamp_ns, item.frame_id))
+        yield from messages_of(item, camera)
+
+
+def messages_of(
+    item: EventPacket | Frame | DepthTruth, camera: CameraInfo
+) -> Iterator[SimulatedMessage]:
+    """Yield the messages of one item."""
+    stamp_ns = item.stamp_ns
+    if isinstance(item, EventPacket):
+        yield SimulatedMessage(EVENTS_TOPIC, stamp_ns, serialize_packet(item))
+        return
+    image, topic, info = (
+        (item.image, "image_raw", "camera_info")
+        if isinstance(item, Frame)
+        else (item.depth, "depth_truth", "depth_truth/camera_info")
+    )
+    yield SimulatedMessage(topic, stamp_ns, write_image(image, stamp_ns, item.frame_id))
+    yield SimulatedMessage(info, stamp_ns, write_camera_info(camera, stamp_ns, item.frame_id))
+
+
+class SimulatedBag:
+    """A rosbag2 (mcap) of one run; see `SimulationWriter`.
+
+    Args:
+        path: the folder; it must not exist.
+        simulation: whose items will be written.
+        encoding: its parameter of that name.
+
+    Raises:
+        RecordingError: the folder exists, or cannot be written.
+    """
+
+    def __init__(self, path: Path, simulation: Simulation, encoding: str) -> None:
+        self._bag = BagWriter(path)
+        self._encoder = simulation.encoder()
+        self._camera = calibration(simulation.camera)
+        self._topics = simulated_topics(encoding)
+
+    def write(self, item: Item) -> None:
+        """See `SimulationWriter`."""
+        packed = self._encoder.packet(item) if isinstance(item, Events) else item
+        for message in messages_of(packed, self._camera):
+            self._bag.write(
+                f"/{message.topic}", self._topics[message.topic], message.stamp_ns, message.data
+            )
+
+    def close(self) -> None:
+        """See `SimulationWriter`."""
+        self._bag.close()
 
 
 def serialize_packet(packet: EventPacket) -> bytes:
@@ -76,7 +127,7 @@ def calibration(camera: Camera) -> CameraInfo:
         camera.height,
         camera.width,
         "plumb_bob",
-        (0.0,) * 5,
+        camera.distortion or (0.0,) * 5,
         tuple(camera.matrix().ravel().tolist()),
         (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
         (camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0),
