@@ -1,36 +1,59 @@
-"""`dae-ros simulate`: record a simulated event camera into a rosbag2."""
+"""`dae-ros simulate`: record a simulated event camera in one of several formats."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import dataclasses
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.errors import ConfigurationError, RecordingError
-from dae_ros.parameters import SimulatorParameters, declarations
+from dae_ros.parameters import DepthParameters, SimulatorParameters, Value, declarations
+
+if TYPE_CHECKING:
+    from dae_ros.bags.simulated import SimulationWriter
+    from dae_ros.runtime.preview import PreviewWriter
+    from dae_ros.simulation.rgbd import RgbdSequence
+    from dae_ros.simulation.simulation import DepthTruth, Item, Simulation
 
 EXIT_INTERRUPTED = 130
 DEFAULT_DURATION_S = 5.0
+DEFAULT_RGBD_HZ = 30.0
 # What only a live node needs.
-_LIVE = ("rate", "publish_clock", "wait_subscribers", "wait_timeout_s")
+_LIVE = ("rate", "publish_clock", "wait_subscribers", "wait_topics", "wait_timeout_s")
 _SHORT = {"duration_s": "duration"}
+# Format -> the encoding whose clock it needs; None takes the one that is asked for.
+_FORMATS = {"rosbag2": None, "mvsec": "dvs_msgs", "dsec": "dvs_msgs", "raw": "evt3"}
+# The farthest depth of the preview's colours, m.
+_FAR_M = {"room": 8.0, "corridor": 20.0, "warehouse": 25.0, "street": 50.0}
 
 DESCRIPTION = """\
-Move an event camera through a textured room or corridor and record what it sees into a rosbag2
-(mcap), with exact depth. Equal options give equal bytes."""
+Move an event camera through a world and record what it sees, with exact depth. Worlds are made
+from a seed, or filmed (--rgbd). Equal options give equal bytes."""
 
 EPILOG = """\
-what is recorded:
-  /events                    EventPacket, or dvs_msgs/EventArray with --encoding dvs_msgs
-  /image_raw, /camera_info   mono8 frames, stamped in the middle of their exposure
-  /depth_truth, /depth_truth/camera_info    32FC1, metres along the optical axis
+what is recorded (--format):
+  rosbag2  mcap: /events (EventPacket, or dvs_msgs/EventArray with --encoding dvs_msgs),
+           /image_raw, /camera_info  mono8, stamped in the middle of the exposure,
+           /depth_truth, /depth_truth/camera_info  32FC1, metres along the optical axis
+  mvsec    OUT_data.bag and OUT_gt.bag (ROS 1): /davis/left/events, image_raw, camera_info;
+           depth_image_raw, pose
+  dsec     a sequence folder: events.h5, disparity, images, calibration (dae-ros[datasets])
+  raw      a Prophesee EVT 3.0 file: events only
+
+--rgbd DIR makes events from frames of colour and depth with poses, in the layout of 7-Scenes
+(docs/simulator.md); the sensor's options apply, those of world, motion and lens do not.
 
 examples:
   dae-ros simulate --out walk
-  dae-ros simulate --out hall --scene corridor --seed 3 --duration 20
-  dae-ros simulate --out old_format --encoding dvs_msgs
+  dae-ros simulate --out drive --preset street_night --seed 3 --duration 20 --preview pictures
+  dae-ros simulate --out office --rgbd scenes/office/seq-01
+  dae-ros simulate --out drive.raw --format raw --preset domain_a
   dae-ros bag walk --out result --weights untrained:vits    run it through the pipeline"""
 
 
@@ -43,23 +66,48 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="rosbag2 to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing rosbag2")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="PATH", help="recording to write"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing recording")
+    parser.add_argument(
+        "--format", default="rosbag2", choices=_FORMATS, help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--preset", metavar="NAME", help="named settings, which other options change; see the list "
+        "in docs/simulator.md",
+    )  # fmt: skip
+    parser.add_argument(
+        "--preview", type=Path, metavar="DIR",
+        help="also write preview.mp4 and contact_sheet.png: events | frame | depth",
+    )  # fmt: skip
+    parser.add_argument("--rgbd", type=Path, metavar="DIR", help="folder of a filmed sequence")
+    parser.add_argument(
+        "--rgbd-hz", type=float, default=DEFAULT_RGBD_HZ, metavar="HZ",
+        help="rate at which it was filmed (default: %(default)s)",
+    )  # fmt: skip
     for name, (default, declared) in declarations(SimulatorParameters).items():
         if name in _LIVE:
             continue
-        shown = DEFAULT_DURATION_S if name == "duration_s" else default
+        shown: Value = DEFAULT_DURATION_S if name == "duration_s" else default
         text = "Simulated seconds." if name == "duration_s" else declared.description
         parser.add_argument(
             f"--{_SHORT.get(name, name).replace('_', '-')}",
             dest=name,
-            type=type(default),
-            default=shown,
+            type=_switch if isinstance(default, bool) else type(default),
+            # What is not given is left to the preset.
+            default=argparse.SUPPRESS,
             choices=declared.choices or None,
             metavar=None if declared.choices else "VALUE",
             help=f"{text} (default: {shown!r})".replace("%", "%%"),
         )
     parser.set_defaults(run=run)
+
+
+def _switch(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"say true or false, not {text!r}")
+    return text == "true"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -69,50 +117,198 @@ def run(args: argparse.Namespace) -> int:
         0, or 130 when Ctrl-C ended it; the recording is whole up to there.
 
     Raises:
-        ConfigurationError: an option out of range.
-        RecordingError: the folder exists, or cannot be written.
+        ConfigurationError: an option out of range, or options that exclude each other.
+        RecordingError: the recording exists, or cannot be written.
     """
     # numba takes seconds to import, which --help does not need.
-    from dae_ros.bags.simulated import simulated_messages, simulated_topics
-    from dae_ros.bags.writer import BagWriter
     from dae_ros.simulation.simulation import START_NS, Simulation
 
-    parameters = SimulatorParameters.from_mapping(
-        {
-            name: getattr(args, name)
-            for name in declarations(SimulatorParameters)
-            if name not in _LIVE
-        }
-    )
+    parameters, sequence = _parameters(args)
     if parameters.duration_s <= 0.0:
         raise ConfigurationError("a recording needs an end; give --duration more than 0 s")
-    _make_room(args.out, args.overwrite)
-    topics = simulated_topics(parameters.encoding)
+    _make_room(args.out, args.format, args.overwrite)
+    simulation = Simulation(parameters, sequence)
+    duration_s = parameters.duration_s
+    if sequence is not None:
+        duration_s = min(duration_s, sequence.end_us / 1e6)
     bar = ProgressBar()
     count = 0
-    with InterruptFlag() as stopped, BagWriter(args.out) as bag:
-        for message in simulated_messages(Simulation(parameters)):
-            if stopped():
-                break
-            bag.write(f"/{message.topic}", topics[message.topic], message.stamp_ns, message.data)
-            count += 1
-            elapsed_s = (message.stamp_ns - START_NS) / 1e9
-            bar.update(elapsed_s / parameters.duration_s, f"{elapsed_s:.2f} s simulated")
+    try:
+        with (
+            InterruptFlag() as stopped,
+            contextlib.closing(_writer(args.out, args.format, simulation, parameters)) as writer,
+            _preview(args.preview, parameters, simulation) as show,
+        ):
+            for item in simulation.items():
+                if stopped():
+                    break
+                writer.write(item)
+                show(item)
+                count += 1
+                if hasattr(item, "stamp_ns"):
+                    elapsed_s = (item.stamp_ns - START_NS) / 1e9
+                    bar.update(elapsed_s / duration_s, f"{elapsed_s:.2f} s simulated")
+    except OSError as error:
+        raise RecordingError(
+            f"{args.out} cannot be written: {error.strerror or error}", path=str(args.out)
+        ) from error
     bar.close()
-    print(f"{count} messages -> {args.out}")
+    names = " and ".join(str(path) for path in _targets(args.out, args.format))
+    print(f"{count} packets, frames and depth maps -> {names}")
     return EXIT_INTERRUPTED if stopped() else 0
 
 
-def _make_room(path: Path, overwrite: bool) -> None:
-    """Remove an old recording, and nothing that is not one."""
-    if not path.exists():
+def _parameters(args: argparse.Namespace) -> tuple[SimulatorParameters, RgbdSequence | None]:
+    """Put preset and options together; open the filmed sequence, if there is one."""
+    from dae_ros.simulation.presets import preset
+    from dae_ros.simulation.rgbd import RgbdSequence
+
+    given = vars(args)
+    known = declarations(SimulatorParameters)
+    values = {name: given[name] for name in known if name in given and name not in _LIVE}
+    needed = _FORMATS[args.format]
+    if needed is not None and values.setdefault("encoding", needed) != needed:
+        raise ConfigurationError(
+            f"the format {args.format} has an encoding of its own; leave --encoding out",
+            format=args.format,
+        )
+    values.setdefault("duration_s", DEFAULT_DURATION_S)
+    if args.preset is not None:
+        parameters = preset(args.preset, **values)
+    else:
+        parameters = SimulatorParameters.from_mapping(values)
+    if args.rgbd is None:
+        return parameters, None
+    size = None
+    if "height" in given or "width" in given:
+        size = (parameters.height, parameters.width)
+    sequence = RgbdSequence(args.rgbd, args.rgbd_hz, size)
+    camera = sequence.camera
+    return dataclasses.replace(parameters, height=camera.height, width=camera.width), sequence
+
+
+def _writer(
+    path: Path, name: str, simulation: Simulation, parameters: SimulatorParameters
+) -> SimulationWriter:
+    """Return the writer of a format."""
+    if name == "mvsec":
+        from dae_ros.bags.mvsec_writer import MvsecWriter
+
+        return MvsecWriter(path, simulation)
+    if name == "dsec":
+        from dae_ros.bags.dsec_writer import DsecWriter
+
+        return DsecWriter(path, simulation)
+    if name == "raw":
+        from dae_ros.bags.raw_writer import RawWriter
+
+        return RawWriter(path, simulation)
+    from dae_ros.bags.simulated import SimulatedBag
+
+    return SimulatedBag(path, simulation, parameters.encoding)
+
+
+@contextlib.contextmanager
+def _preview(
+    folder: Path | None, parameters: SimulatorParameters, simulation: Simulation
+) -> Iterator[_Preview]:
+    """Yield what is shown every item; it makes pictures where a folder is given."""
+    if folder is None:
+        yield _Preview(None, simulation)
         return
-    if not overwrite:
-        raise RecordingError(
-            f"{path} exists already; choose another --out, or add --overwrite", path=str(path)
-        )
-    if not (path / "metadata.yaml").is_file():
-        raise RecordingError(
-            f"{path} is not a rosbag2 and is left alone; choose another --out", path=str(path)
-        )
-    shutil.rmtree(path)
+    from dae_ros.runtime.preview import PreviewWriter
+
+    folder.mkdir(parents=True, exist_ok=True)
+    colours = DepthParameters(color_far_m=_FAR_M[parameters.scene])
+    with PreviewWriter(folder, colours, with_frames=True) as writer:
+        show = _Preview(writer, simulation)
+        yield show
+        show.flush()
+
+
+class _Preview:
+    """Makes a picture of every depth map, with the events of the 50 ms before it."""
+
+    def __init__(self, writer: PreviewWriter | None, simulation: Simulation) -> None:
+        from dae_ros.events.packet import Events
+
+        self._writer, self._simulation = writer, simulation
+        self._events = Events.empty()
+        self._truth: DepthTruth | None = None
+
+    def __call__(self, item: Item) -> None:
+        from dae_ros.events.frame import Frame
+        from dae_ros.events.packet import Events
+
+        if self._writer is None:
+            return
+        if isinstance(item, Events):
+            self.flush()
+            self._events = Events.concatenate([self._events, item])
+        elif isinstance(item, Frame):
+            # The frame of the same instant belongs to the picture, and comes after the depth.
+            if self._truth is not None and self._truth.stamp_ns < item.stamp_ns:
+                self.flush()
+            self._writer.add_frame(item)
+        else:
+            self.flush()
+            self._truth = item
+
+    def flush(self) -> None:
+        """Make the picture that waits."""
+        from dae_ros.representation.render import events_image
+        from dae_ros.representation.tencode import tencode
+        from dae_ros.simulation.clips import WINDOW_S
+        from dae_ros.simulation.simulation import START_NS
+
+        item, self._truth = self._truth, None
+        if item is None or self._writer is None or item.stamp_ns == START_NS:
+            return
+        end_ns = item.stamp_ns - START_NS + self._simulation.event_start_ns
+        first, last = self._events.t.searchsorted([end_ns - round(WINDOW_S * 1e9), end_ns])
+        window = self._events.slice(int(first), int(last))
+        self._events = self._events.slice(int(first), len(self._events))
+        height, width = item.depth.shape
+        self._writer.add(
+            item.stamp_ns, events_image(tencode(window, height, width)), item.depth,
+            kind="metric", orientation="depth",
+        )  # fmt: skip
+
+
+def _targets(path: Path, name: str) -> tuple[Path, ...]:
+    """Return what a format writes."""
+    if name == "mvsec":
+        return tuple(path.with_name(f"{path.name}_{part}.bag") for part in ("data", "gt"))
+    return (path,)
+
+
+def _make_room(path: Path, name: str, overwrite: bool) -> None:
+    """Remove an old recording of the format, and nothing that is not one."""
+    for target in _targets(path, name):
+        if not target.exists():
+            continue
+        if not overwrite:
+            raise RecordingError(
+                f"{target} exists already; choose another --out, or add --overwrite",
+                path=str(target),
+            )
+        if not _is_recording(target, name):
+            raise RecordingError(
+                f"{target} is not a recording of the format {name} and is left alone; choose "
+                "another --out",
+                path=str(target),
+            )
+        shutil.rmtree(target) if target.is_dir() else target.unlink()
+
+
+def _is_recording(path: Path, name: str) -> bool:
+    """Whether something is what this verb writes as a format."""
+    if name == "rosbag2":
+        return (path / "metadata.yaml").is_file()
+    if name == "dsec":
+        return (path / "events" / "left" / "events.h5").is_file()
+    start = b"#ROSBAG V2.0" if name == "mvsec" else b"% "
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(start)) == start

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dae_ros.bags.recording import open_recording
 from dae_ros.cli.main import main
+from test.reference import rgbd_folder
 
 SMALL = ["--height", "48", "--width", "64", "--duration", "0.2"]
 
@@ -23,7 +25,7 @@ def test_it_records_every_topic_and_repeats_itself(
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         assert simulate(tmp_path / name / "walk") == 0
-    assert "messages ->" in capsys.readouterr().out
+    assert "packets, frames and depth maps ->" in capsys.readouterr().out
     with open_recording([tmp_path / "first" / "walk"]) as recording:
         found = {name: (info.type, info.count) for name, info in recording.topics.items()}
     assert found.pop("/events")[0] == "event_camera_msgs/msg/EventPacket"
@@ -64,6 +66,9 @@ def test_an_existing_folder_is_kept(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("option", "sentence"),
     [
+        (("--preset", "moon"), "no preset 'moon'"),
+        (("--format", "raw", "--encoding", "mono"), "has an encoding of its own"),
+        (("--scene", "room", "--motion", "car"), "does not fit into the room"),
         (("--contrast-threshold", "9"), "'contrast_threshold' must be at most 2"),
         (("--duration", "0"), "a recording needs an end"),
     ],
@@ -75,3 +80,72 @@ def test_bad_options_are_refused_before_anything_is_written(
     assert simulate(tmp_path / "walk", *option) == 1
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "walk").exists()
+
+
+def test_options_change_a_preset(tmp_path: Path) -> None:
+    """A preset with its own seed said again gives equal bytes, with another one it does not."""
+    for name, options in (("a", ()), ("b", ("--seed", "0")), ("c", ("--seed", "1"))):
+        (tmp_path / name).mkdir()
+        assert simulate(tmp_path / name / "walk", "--preset", "warehouse", *options) == 0
+    first, same, other = ((tmp_path / name / "walk" / "walk.mcap").read_bytes() for name in "abc")
+    assert first == same != other
+
+
+@pytest.mark.parametrize(
+    ("form", "names"),
+    [
+        ("mvsec", ["drive_data.bag", "drive_gt.bag"]),
+        ("dsec", ["drive"]),
+        ("raw", ["drive"]),
+    ],
+)
+def test_every_format_is_written_and_replaced_on_demand(
+    tmp_path: Path, form: str, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A format gives its files, which open as recordings and are replaced with --overwrite."""
+    assert simulate(tmp_path / "drive", "--format", form) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    with open_recording([tmp_path / name for name in names], size=(48, 64)) as recording:
+        assert any("events" in topic for topic in recording.topics)
+    assert simulate(tmp_path / "drive", "--format", form) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert simulate(tmp_path / "drive", "--format", form, "--overwrite") == 0
+
+
+def test_a_preview_is_written(tmp_path: Path) -> None:
+    """--preview gives a video and a sheet of events, frame and depth."""
+    assert simulate(tmp_path / "walk", "--preview", str(tmp_path / "pictures")) == 0
+    assert sorted(path.name for path in (tmp_path / "pictures").iterdir()) == [
+        "contact_sheet.png",
+        "preview.mp4",
+    ]
+
+
+def test_a_filmed_sequence_is_simulated(tmp_path: Path) -> None:
+    """--rgbd takes size and end from the folder, and the sensor from the options."""
+    film = tmp_path / "film"
+    frames = []
+    for number in range(4):
+        radiance = np.tile(np.linspace(0.1, 0.9, 40), (36, 1))
+        radiance[:, 12 + number : 20 + number] = 0.02
+        frames.append((radiance, np.full((36, 40), 2.0), np.eye(3), np.zeros(3)))
+    rgbd_folder.write(film, frames, [[30.0, 0.0, 19.5], [0.0, 30.0, 17.5], [0.0, 0.0, 1.0]])
+    code = main(
+        [
+            "simulate",
+            "--out",
+            str(tmp_path / "walk"),
+            "--rgbd",
+            str(film),
+            "--rgbd-hz",
+            "25",
+            "--noise-hz",
+            "0",
+        ]
+    )
+    assert code == 0
+    with open_recording([tmp_path / "walk"]) as recording:
+        packets = list(recording.event_packets())
+        # 3 / 25 s, at 20 Hz from the beginning on.
+        assert recording.topics["/depth_truth"].count == 3
+    assert {(packet.height, packet.width) for packet in packets} == {(36, 40)}
