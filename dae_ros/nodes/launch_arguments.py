@@ -123,6 +123,11 @@ ARGUMENTS: tuple[Argument, ...] = (
     ),
     Argument("rviz", "false", "Show the topics in RViz.", TRUE_FALSE),
     Argument(
+        "ground_truth",
+        "",
+        "Topic of true depth images; gt_node compares depth with them and publishes 'metrics'.",
+    ),
+    Argument(
         "autostart",
         "",
         "Configure and activate the depth node by itself; false waits for lifecycle calls.",

@@ -30,8 +30,8 @@ It subscribes when it is active; loading a large network, and compiling the deco
 for the first time, take longer than the sources' own patience on a small machine.
 """
 
-SIMULATED = frozenset({"events", "image_raw", "camera_info"})
-"""What the simulator publishes that a depth node can take."""
+SIMULATED = frozenset({"events", "image_raw", "camera_info", "depth_truth"})
+"""What the simulator publishes that the nodes here can take."""
 
 
 @dataclass(frozen=True)
@@ -149,10 +149,15 @@ def launch_plan(
             required=True,
         )
     ]
-    # What the depth node subscribes, of what the source publishes, so that it loses nothing.
+    truth = values["ground_truth"]
+    if truth:
+        processes.append(node("gt_node", remappings=(("ground_truth", truth),)))
+    # What the nodes subscribe, of what the source publishes, so that they lose nothing.
     awaited = [topics[name] for name in ("events", "camera_info") if topics[name] in published]
     if topics["image"] in published and _needs_frames(values["params_file"]):
         awaited.append(topics["image"])
+    if truth in published:
+        awaited.append(truth)
     implied = {"wait_timeout_s": SOURCE_WAIT_S, "wait_topics": ",".join(awaited)}
     if from_bag:
         processes.append(node("replay_node", implied_parameters=implied))

@@ -1,0 +1,260 @@
+"""Compares depth with ground truth while both are published.
+
+Everything happens on the executor's thread: scoring a map of 346x260 px takes a few ms.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from dae_ros.bags.datasets.images import valid_depth
+from dae_ros.bags.message_types import IMAGE
+from dae_ros.bags.messages import DepthTruthImage, read_depth
+from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.evaluation.report import EvaluationReport, write_report
+from dae_ros.evaluation.scoring import Scoring
+from dae_ros.evaluation.sequence_scorer import TableChoice, require_scorable
+from dae_ros.evaluation.stamp_matcher import LIMIT
+from dae_ros.evaluation.truth_comparison import ComparedFrame, Prediction, TruthComparison
+from dae_ros.nodes.conversions import header
+from dae_ros.nodes.diagnostics import OK, WARN, status
+from dae_ros.nodes.entry import run
+from dae_ros.nodes.parameter_binding import declare
+from dae_ros.nodes.qos import MatchedSubscription, output_qos
+from dae_ros.parameters import GroundTruthParameters
+
+STATUS = "diagnostic_msgs/msg/DiagnosticArray"
+GRAPH_PERIOD_S = 0.1
+NOTICE_PERIOD_S = 10.0
+QUEUE_DEPTH = 200
+SHOWN = ("abs_rel", "rmse", "delta_1")
+
+
+class GroundTruthNode(Node):
+    """Node `gt`: `depth/image` or `depth/relative`, and `depth/status`, against `ground_truth`.
+
+    Each pair gives a `metrics` message (diagnostic_msgs/DiagnosticArray) with the stamp of the
+    truth: a status `frame` of this pair, and a status `running` of all since the start. When the
+    node ends it logs the means, and writes a report where one is wanted.
+
+    Raises:
+        ConfigurationError: a parameter is out of range.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__("gt", **arguments)
+        self.exit_code: int | None = None
+        self._parameters = declare(self, GroundTruthParameters)
+        self._kind: str | None = None
+        self._comparison: TruthComparison | None = None
+        # Truths that came before the first depth image said what is scored.
+        self._early: deque[DepthTruthImage] = deque(maxlen=LIMIT)
+        self._status: dict[str, str] = {}
+        self._unreadable = 0
+        self._frame_id = ""
+        self._metrics = self.create_publisher(DiagnosticArray, "metrics", output_qos(100))
+        inputs: tuple[tuple[str, str, Callable[[Any, str], None], bool], ...] = (
+            ("ground_truth", IMAGE, self._truth, True),
+            ("depth/image", IMAGE, lambda data, _: self._depth("metric", data), True),
+            ("depth/relative", IMAGE, lambda data, _: self._depth("relative", data), True),
+            ("depth/status", STATUS, self._take_status, False),
+        )
+        self._inputs = {
+            name: MatchedSubscription(self, name, (kind,), received, raw=raw, depth=QUEUE_DEPTH)
+            for name, kind, received, raw in inputs
+        }
+        self.create_timer(GRAPH_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def close(self) -> None:
+        """Unsubscribe, score what waits, log the means and write the report."""
+        if not self._inputs:
+            return
+        for subscription in self._inputs.values():
+            subscription.destroy()
+        self._inputs = {}
+        comparison = self._comparison
+        if comparison is None:
+            self.get_logger().warning("nothing was compared: depth or ground truth never came")
+            return
+        self._publish(comparison, comparison.flush())
+        self.get_logger().info(f"depth against ground truth: {self._in_words(comparison)}")
+        if self._parameters.report and comparison.counts["matched"]:
+            self._write_report(comparison)
+
+    def _look(self) -> None:
+        for subscription in self._inputs.values():
+            subscription.refresh()
+        truth = self._inputs["ground_truth"]
+        depths = [self._inputs[name] for name in ("depth/image", "depth/relative")]
+        if truth.problem is not None:
+            self._notice(truth.problem)
+        elif all(subscription.type_name is None for subscription in depths):
+            self._notice(depths[0].problem or "")
+
+    def _notice(self, text: str) -> None:
+        self.get_logger().warning(text, throttle_duration_sec=NOTICE_PERIOD_S)
+
+    def _take_status(self, message: DiagnosticArray, _type_name: str) -> None:
+        if message.status:
+            self._status = {item.key: item.value for item in message.status[0].values}
+
+    def _read(self, data: bytes) -> DepthTruthImage | None:
+        try:
+            return read_depth(data)
+        except RecordingError as error:
+            self._unreadable += 1
+            self._notice(f"an image is left out: {error}")
+            return None
+
+    def _truth(self, data: bytes, _type_name: str) -> None:
+        image = self._read(data)
+        if image is None:
+            return
+        image = DepthTruthImage(image.stamp_ns, valid_depth(image.depth), image.frame_id)
+        if self._comparison is None:
+            self._early.append(image)
+        else:
+            found = self._comparison.add_truth(image.stamp_ns, image.depth)
+            self._publish(self._comparison, found)
+
+    def _depth(self, kind: str, data: bytes) -> None:
+        image = self._read(data)
+        if image is None:
+            return
+        if self._comparison is None or kind != self._kind:
+            self._begin(kind)
+        if self._comparison is None:
+            return
+        self._frame_id = image.frame_id
+        found = self._comparison.add_prediction(image.stamp_ns, Prediction(image.depth))
+        self._publish(self._comparison, found)
+
+    def _begin(self, kind: str) -> None:
+        """Start to compare, as soon as it is known what the number means."""
+        parameters = self._parameters
+        orientation = parameters.orientation
+        if orientation == "status":
+            if kind == "relative" and "orientation" not in self._status:
+                self._notice("waiting for depth/status to say what depth/relative grows with")
+                return
+            orientation = self._status.get("orientation", "unknown")
+        scoring = self._scoring(kind)
+        try:
+            require_scorable(kind, orientation, (scoring,))
+        except ConfigurationError as error:
+            self._notice(error.message)
+            return
+        if self._comparison is not None:
+            self.get_logger().info(
+                f"depth is {kind} from here on; until now {self._in_words(self._comparison)}"
+            )
+        self._kind = kind
+        self._comparison = TruthComparison(
+            "live", (TableChoice("all", scoring),), round(parameters.tolerance_s * 1e9)
+        )
+        for truth in self._early:
+            self._comparison.add_truth(truth.stamp_ns, truth.depth)
+        self._early.clear()
+
+    def _scoring(self, kind: str) -> Scoring:
+        parameters = self._parameters
+        alignment: Any = parameters.alignment
+        if alignment == "auto":
+            alignment = "none" if kind == "metric" else "lstsq"
+        return Scoring(
+            alignment=alignment,
+            clip_distance_m=parameters.clip_distance_m,
+            minimum_depth_m=parameters.minimum_depth_m,
+        )
+
+    def _publish(self, comparison: TruthComparison, frames: list[ComparedFrame]) -> None:
+        for frame in frames:
+            message = DiagnosticArray(
+                header=header(frame.stamp_ns, self._frame_id),
+                status=[self._frame_status(frame), self._running_status(comparison)],
+            )
+            self._metrics.publish(message)
+        if comparison.counts["wrong_size"]:
+            self._notice(
+                f"{comparison.counts['wrong_size']} pairs were left out: depth and ground truth "
+                "have different sizes; compare with the depth of the event camera's pixels"
+            )
+
+    def _frame_status(self, frame: ComparedFrame) -> DiagnosticStatus:
+        fit = frame.score.alignment
+        values: dict[str, object] = {
+            "alignment": fit.method,
+            "scale": fit.scale,
+            "shift": fit.shift,
+            "coverage": frame.score.coverage,
+            "offset_ms": frame.offset_ns / 1e6,
+            "weight_version": self._status.get("weight_version", ""),
+            **frame.score.metrics,
+        }
+        scored = frame.score.metrics["valid_pixels"] > 0
+        text = f"Abs Rel {frame.score.metrics['abs_rel']:.3f}" if scored else "no pixel counts"
+        return status("frame", OK if scored else WARN, text, values, self._frame_id)
+
+    def _running_status(self, comparison: TruthComparison) -> DiagnosticStatus:
+        score = comparison.tables()[0].sequences[0]
+        values: dict[str, object] = {
+            "frames": score.frames,
+            "frames_without_pixels": score.frames_without_pixels,
+            "positive_scale": score.positive_scale,
+            "coverage": score.coverage,
+            "largest_offset_ms": comparison.largest_offset_ns / 1e6,
+            "depth_without_truth": comparison.unmatched_predictions,
+            "truth_without_depth": comparison.unmatched_truths,
+            "wrong_size": comparison.counts["wrong_size"],
+            "unreadable": self._unreadable,
+            **score.metrics,
+        }
+        return status("running", OK, self._in_words(comparison), values, self._frame_id)
+
+    def _in_words(self, comparison: TruthComparison) -> str:
+        table = comparison.tables()[0]
+        score = table.sequences[0]
+        if not score.frames:
+            return (
+                f"no depth image lies within {self._parameters.tolerance_s:g} s of a truth "
+                f"({comparison.unmatched_truths} truths)"
+            )
+        shown = ", ".join(f"{name} {score.metrics[name]:.3f}" for name in SHOWN)
+        return f"{score.frames} frames, alignment {table.scoring.alignment}: {shown}"
+
+    def _write_report(self, comparison: TruthComparison) -> None:
+        digest = self._status.get("sha256", "")
+        report = EvaluationReport(
+            dataset="live ground truth",
+            network=f"sha256 {digest[:12]}" if digest else "depth",
+            tables=comparison.tables(),
+            facts={
+                "output": str(self._kind),
+                "largest offset": f"{comparison.largest_offset_ns / 1e6:g} ms",
+                "truths without depth": str(comparison.unmatched_truths),
+                "depth without truth": str(comparison.unmatched_predictions),
+            },
+        )
+        try:
+            written = write_report(report, Path(self._parameters.report))
+        except OSError as error:
+            self.get_logger().error(f"the report cannot be written: {error}")
+            return
+        self.get_logger().info(f"report in {written[1]}")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Compare until it is interrupted; returns the exit code."""
+    return run(GroundTruthNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""Live metrics over real DDS: pairs by stamp, alignment, running means, the report at the end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import Image
+
+from dae_ros.nodes.conversions import header, image_message
+from dae_ros.nodes.diagnostics import OK, WARN, status
+from dae_ros.nodes.gt_node import GroundTruthNode
+from dae_ros.nodes.processes import launch_plan
+
+pytestmark = pytest.mark.ros
+ROOT = Path(__file__).resolve().parents[2]
+HEIGHT, WIDTH = 12, 16
+S = 1_000_000_000
+MS = 1_000_000
+
+
+class Bench:
+    """A gt node with publishers of depth, truth and status, and what it publishes."""
+
+    def __init__(self, graph, topic="depth/image", **parameters):
+        self.graph = graph
+        self.node = graph.add(
+            GroundTruthNode(
+                cli_args=["--ros-args", "-r", "ground_truth:=/lidar/depth"],
+                parameter_overrides=[Parameter(k, value=v) for k, v in parameters.items()],
+            )
+        )
+        self.depth = graph.publisher(Image, topic)
+        self.truth = graph.publisher(Image, "/lidar/depth")
+        self.status = graph.publisher(DiagnosticArray, "depth/status")
+        self.metrics = graph.listen(DiagnosticArray, "metrics")
+        graph.until(
+            lambda: (
+                self.depth.get_subscription_count()
+                and self.truth.get_subscription_count()
+                and self.status.get_subscription_count()
+                and self.graph.peer.count_publishers("metrics")
+            )
+        )
+        graph.spin(0.1)
+
+    def say(self, orientation, stamp_ns=S):
+        values = {"orientation": orientation, "weight_version": 3, "sha256": "ab" * 32}
+        message = status("depth", OK, "relative", values)
+        self.status.publish(DiagnosticArray(header=header(stamp_ns, "cam"), status=[message]))
+
+    def send(self, stamp_ns, prediction, depth, offset_ns=0):
+        self.depth.publish(image_message(prediction, stamp_ns + offset_ns, "cam"))
+        self.truth.publish(image_message(depth, stamp_ns, "lidar"))
+
+    def values(self, index, name):
+        """Return the values of a status of one message by key."""
+        found = next(item for item in self.metrics[index].status if item.name == name)
+        return {item.key: item.value for item in found.values}
+
+
+def frame(seed):
+    """Return prediction and truth below the clip distance of 80 m."""
+    random = np.random.default_rng(seed)
+    depth = random.uniform(2, 60, (HEIGHT, WIDTH)).astype(np.float32)
+    return (depth * random.uniform(0.8, 1.3, depth.shape)).astype(np.float32), depth
+
+
+def abs_rel(prediction, depth):
+    return float(np.mean(np.abs(prediction - depth) / depth, dtype=np.float64))
+
+
+def test_metric_depth_is_compared_as_it_is(graph):
+    """Each pair gives its own Abs Rel and the mean so far, with the stamp of the truth."""
+    bench = Bench(graph)
+    pairs = [frame(seed) for seed in range(3)]
+    for index, (prediction, depth) in enumerate(pairs):
+        bench.send(S + index * 50 * MS, prediction, depth)
+    graph.until(lambda: len(bench.metrics) == 3)
+    errors = [abs_rel(*pair) for pair in pairs]
+    for index, message in enumerate(bench.metrics):
+        stamp = message.header.stamp
+        assert stamp.sec * S + stamp.nanosec == S + index * 50 * MS
+        assert message.header.frame_id == "cam"
+        found = bench.values(index, "frame")
+        assert float(found["abs_rel"]) == pytest.approx(errors[index], rel=1e-5)
+        assert (found["alignment"], float(found["offset_ms"])) == ("none", 0.0)
+        running = bench.values(index, "running")
+        assert float(running["abs_rel"]) == pytest.approx(np.mean(errors[: index + 1]), rel=1e-5)
+        assert running["frames"] == str(index + 1)
+
+
+def test_pairs_are_found_within_the_tolerance(graph):
+    """A truth 10 ms away is used and its distance told; one 40 ms away is counted, not used."""
+    bench = Bench(graph)
+    prediction, depth = frame(1)
+    bench.send(S, prediction, depth, offset_ns=10 * MS)
+    bench.send(2 * S, prediction, depth, offset_ns=-40 * MS)
+    bench.send(3 * S, prediction, depth)
+    graph.until(lambda: len(bench.metrics) == 2)
+    assert float(bench.values(0, "frame")["offset_ms"]) == 10.0
+    running = bench.values(1, "running")
+    assert (running["frames"], running["largest_offset_ms"]) == ("2", "10.0")
+    assert (running["depth_without_truth"], running["truth_without_depth"]) == ("1", "1")
+
+
+def test_relative_depth_waits_for_its_direction_and_is_aligned(graph):
+    """Nothing is guessed before depth/status; then scale and shift are fitted and published."""
+    bench = Bench(graph, "depth/relative")
+    _, depth = frame(2)
+    bench.send(S, (depth - 5) / 10, depth)
+    graph.spin(0.5)
+    assert not bench.metrics
+    bench.say("depth")
+    graph.spin(0.3)
+    bench.send(2 * S, (depth - 5) / 10, depth)
+    graph.until(lambda: bench.metrics)
+    found = bench.values(0, "frame")
+    assert (found["alignment"], found["weight_version"]) == ("lstsq", "3")
+    assert float(found["scale"]) == pytest.approx(10, rel=1e-4)
+    assert float(found["shift"]) == pytest.approx(5, rel=1e-4)
+    assert float(found["abs_rel"]) < 1e-5
+
+
+@pytest.mark.parametrize("orientation", ["inverse_depth", "unknown"])
+def test_what_does_not_grow_with_depth_is_not_scored(graph, orientation):
+    """Relative depth of another or an unknown direction gives no metrics."""
+    bench = Bench(graph, "depth/relative")
+    bench.say(orientation)
+    graph.spin(0.3)
+    bench.send(S, *frame(3))
+    graph.spin(0.5)
+    assert not bench.metrics
+
+
+def test_alignment_and_range_are_parameters(graph):
+    """`median` makes a factor vanish; truth beyond the clip distance does not count."""
+    bench = Bench(graph, alignment="median", clip_distance_m=30.0)
+    _, depth = frame(4)
+    bench.send(S, 3 * depth, depth)
+    graph.until(lambda: bench.metrics)
+    found = bench.values(0, "frame")
+    assert float(found["abs_rel"]) < 1e-5
+    assert float(found["scale"]) == pytest.approx(1 / 3)
+    assert float(found["valid_pixels"]) == (depth < 30).sum() > 0
+
+
+def test_bad_images_are_left_out(graph):
+    """Another size and colours are counted; a frame without truth warns; the next one is scored."""
+    bench = Bench(graph)
+    prediction, depth = frame(5)
+    bench.send(S, prediction, depth[:6])
+    bench.truth.publish(image_message(np.zeros((4, 4, 3), np.uint8), 2 * S, "lidar"))
+    bench.send(3 * S, prediction, np.full_like(depth, np.nan))
+    bench.send(4 * S, prediction, depth)
+    graph.until(lambda: len(bench.metrics) == 2)
+    assert [message.status[0].level for message in bench.metrics] == [WARN, OK]
+    running = bench.values(1, "running")
+    assert (running["wrong_size"], running["unreadable"]) == ("1", "1")
+    assert (running["frames"], running["frames_without_pixels"]) == ("2", "1")
+    assert float(running["abs_rel"]) == pytest.approx(abs_rel(prediction, depth), rel=1e-5)
+
+
+def test_a_loop_of_the_recording_goes_on(graph):
+    """When stamps run back, pairs of the second pass are found."""
+    bench = Bench(graph)
+    for start_ns in (5 * S, S):
+        for index in range(3):
+            bench.send(start_ns + index * 50 * MS, *frame(index))
+    graph.until(lambda: len(bench.metrics) == 6)
+    stamps = [message.header.stamp.sec for message in bench.metrics]
+    assert stamps == [5, 5, 5, 1, 1, 1]
+
+
+def test_the_report_is_written_at_the_end(graph, tmp_path):
+    """Closing scores what waits and leaves the means as JSON and Markdown."""
+    bench = Bench(graph, report=str(tmp_path / "live"))
+    bench.say("depth")
+    pairs = [frame(seed) for seed in range(2)]
+    # The second prediction might still have a closer one behind it.
+    for index, pair in enumerate(pairs):
+        bench.send(S + index * 50 * MS, *pair, offset_ns=5 * MS)
+    graph.until(lambda: bench.metrics)
+    graph.spin(0.3)
+    bench.node.close()
+    bench.node.close()
+    document = json.loads((tmp_path / "live" / "evaluation.json").read_text())
+    (sequence,) = document["tables"][0]["sequences"]
+    assert sequence["frames"] == 2
+    assert sequence["metrics"]["abs_rel"] == pytest.approx(
+        np.mean([abs_rel(*pair) for pair in pairs]), rel=1e-5
+    )
+    assert document["network"] == "sha256 abababababab"
+    assert (tmp_path / "live" / "evaluation.md").is_file()
+
+
+def test_the_process_ends_with_its_summary(graph):
+    """SIGINT ends it with 0 and the means in the log; a bad parameter ends it with a sentence."""
+    command = [sys.executable, "-u", "-m", "dae_ros.nodes.gt_node", "--ros-args"]
+    bad = subprocess.run(
+        [*command, "-p", "clip_distance_m:=0.001", "-p", "minimum_depth_m:=1.0"],
+        cwd=ROOT, capture_output=True, text=True, timeout=60.0, check=False,
+    )  # fmt: skip
+    assert bad.returncode == 1
+    assert "must be below 'clip_distance_m'" in bad.stderr
+    child = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        depth = graph.publisher(Image, "depth/image")
+        truth = graph.publisher(Image, "ground_truth")
+        metrics = graph.listen(DiagnosticArray, "metrics")
+        graph.until(lambda: depth.get_subscription_count() and truth.get_subscription_count(), 60.0)
+        graph.spin(0.3)
+        prediction, target = frame(6)
+        depth.publish(image_message(prediction, S, "cam"))
+        truth.publish(image_message(target, S, "cam"))
+        graph.until(lambda: metrics)
+        child.send_signal(signal.SIGINT)
+        output, _ = child.communicate(timeout=20.0)
+    finally:
+        child.kill()
+    assert child.returncode == 0, output
+    assert f"1 frames, alignment none: abs_rel {abs_rel(prediction, target):.3f}" in output
+
+
+def test_a_launch_starts_it_where_a_truth_is_named():
+    """`ground_truth:=` adds the node, remapped, and the source waits for it."""
+    names = [process.name for process in launch_plan({"source": "simulator"})]
+    assert names == ["depth", "simulator"]
+    plan = launch_plan({"source": "simulator", "ground_truth": "depth_truth", "namespace": "cam0"})
+    assert [process.name for process in plan] == ["depth", "gt", "simulator"]
+    assert (plan[1].executable, plan[1].namespace) == ("gt_node", "cam0")
+    assert plan[1].remappings == (("ground_truth", "depth_truth"),)
+    assert plan[2].implied_parameters["wait_topics"].split(",")[-1] == "depth_truth"
