@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from std_srvs.srv import Trigger
 
 from dae_ros.bags.container import RecordedMessage
 from dae_ros.bags.recording import open_recording
-from dae_ros.bags.topics import camera_info_beside, choose_events_topic, require_topic
+from dae_ros.bags.topics import choose_events_topic, require_topic
 from dae_ros.errors import ConfigurationError, DaeError, RecordingError
 from dae_ros.events.cdr import event_types
 from dae_ros.nodes.calibration_output import CalibrationOutput
@@ -39,6 +39,7 @@ SLEEP_S = 0.02
 ACKNOWLEDGE_POLL_S = 0.002
 NOTICE_PERIOD_S = 5.0
 STOP_TIMEOUT_S = 5.0
+LOSSLESS = QoSProfile(depth=Unacknowledged.DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 
 
 class ReplayNode(Node):
@@ -63,9 +64,11 @@ class ReplayNode(Node):
         self._outputs: dict[str, Any] = {}
         self._calibration: CalibrationOutput | None = None
         try:
-            self._advertise()
-            self._events = self._events_topic()
-            self._advertise_calibration()
+            classes = self._message_classes()
+            self._events = self._events_topic(classes)
+            self._advertise_calibration(classes)
+            for name, kind in classes.items():
+                self._outputs[name] = self.create_publisher(kind, name, LOSSLESS)
             self._to_wait_for = self._awaited()
         except DaeError:
             self._recording.close()
@@ -89,32 +92,38 @@ class ReplayNode(Node):
         self._thread.stop(STOP_TIMEOUT_S)
         self._recording.close()
 
-    def _advertise(self) -> None:
+    def _message_classes(self) -> dict[str, type]:
+        """Return the message classes of the topics that are played, saying which cannot be."""
         topics = self._recording.topics
         wanted = split_names(self._settings.topics)
         for name in wanted:
             require_topic(topics, name)
+        classes: dict[str, type] = {}
         missing: dict[str, list[str]] = {}
         for name in wanted or topics:
-            type_name = topics[name].type
             try:
-                kind = message_class(type_name)
+                classes[name] = message_class(topics[name].type)
             except ConfigurationError as error:
                 missing.setdefault(error.message, []).append(name)
-                continue
-            self._outputs[name] = self.create_publisher(
-                kind,
-                name,
-                QoSProfile(depth=Unacknowledged.DEPTH, reliability=ReliabilityPolicy.RELIABLE),
-            )
         for reason, names in missing.items():
             self.get_logger().warning(f"not played: {', '.join(names)}: {reason}")
-        if not self._outputs:
+        if not classes:
             raise ConfigurationError(
                 f"nothing of {self._recording.name} can be played: " + "; ".join(missing)
             )
+        return classes
 
-    def _advertise_calibration(self) -> None:
+    def _events_topic(self, names: Collection[str]) -> str | None:
+        played = {name: self._recording.topics[name] for name in names}
+        wanted = self._settings.events
+        if wanted:
+            return choose_events_topic(played, wanted)
+        if any(info.type in event_types() for info in played.values()):
+            return choose_events_topic(played, None)
+        return None
+
+    def _advertise_calibration(self, classes: dict[str, type]) -> None:
+        """Publish the file's calibration, and take a recorded one out of what is played."""
         path = self._settings.calibration
         if not path:
             return
@@ -124,22 +133,13 @@ class ReplayNode(Node):
                 "events topic that is played; leave 'calibration' out",
                 parameter="calibration",
             )
-        recorded = self._outputs.pop(camera_info_beside(self._events), None)
-        if recorded is not None:
-            self.get_logger().info(f"'{recorded.topic_name}' is that of {path}, not the recorded")
-            self.destroy_publisher(recorded)
         self._calibration = CalibrationOutput(
             self, Path(path), self._recording.topics, self._events
         )
-
-    def _events_topic(self) -> str | None:
-        played = {name: self._recording.topics[name] for name in self._outputs}
-        wanted = self._settings.events
-        if wanted:
-            return choose_events_topic(played, wanted)
-        if any(info.type in event_types() for info in played.values()):
-            return choose_events_topic(played, None)
-        return None
+        if classes.pop(self._calibration.topic, None) is not None:
+            self.get_logger().info(
+                f"'{self._calibration.topic}' is that of {path}, not the recorded"
+            )
 
     def _sent(self) -> dict[str, Any]:
         """Return everything that is published but the clock, by topic of the recording."""
