@@ -201,6 +201,19 @@ def test_dsec_files_are_those_of_the_layout(run: Run, tmp_path: Path) -> None:
         assert (start + end) // 2 * 1000 == pytest.approx(frame.stamp_ns, abs=1000)
 
 
+def test_what_is_too_near_for_sixteen_bits_has_no_disparity(run: Run, tmp_path: Path) -> None:
+    """Disparity above 65535 / 256 px is unknown instead of wrapped around."""
+    nearest = CAMERA.fx * 0.6 / 256
+    truth = run.of(DepthTruth)[0]
+    depth = np.full((HEIGHT, WIDTH), np.nan, np.float32)
+    depth[0, :3] = (0.9 * nearest, 1.1 * nearest, 1e-6)
+    writer = DsecWriter(tmp_path / "near", run.simulation)
+    writer.write(dataclasses.replace(truth, depth=depth))
+    writer.close()
+    image = cv2.imread(str(tmp_path / "near/disparity/event/000000.png"), cv2.IMREAD_ANYDEPTH)
+    assert image[0, :4].tolist() == [0, round(65536 / 1.1), 0, 0]
+
+
 def test_dsec_folders_are_read_back(run: Run, tmp_path: Path) -> None:
     """This package reads the folder as a recording with events, frames, depth, calibration."""
     path = tmp_path / "drive"

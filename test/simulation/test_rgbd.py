@@ -11,8 +11,10 @@ import pytest
 from dae_ros.errors import RecordingError
 from dae_ros.events.packet import Events
 from dae_ros.parameters import SimulatorParameters
+from dae_ros.simulation.camera import Camera
 from dae_ros.simulation.rgbd import RgbdSequence
 from dae_ros.simulation.simulation import Simulation
+from dae_ros.simulation.warp import warp
 from dae_ros.simulation.worlds import SceneWorld, create_world
 from test.reference import rgbd_folder
 
@@ -136,6 +138,30 @@ def test_damaged_folders_name_the_file(
     with pytest.raises(RecordingError, match=sentence) as caught:
         RgbdSequence(copy, HZ).view().look(20_000)
     assert Path(name).name.partition(".")[0] in str(caught.value)
+
+
+def test_a_warp_tears_at_jumps_and_keeps_the_nearest() -> None:
+    """A square 1 m before a wall at 2 m, seen from 0.2 m to the right: it moves twice as far as
+    the wall, hides what it moves over and uncovers what it leaves.
+    """
+    camera = Camera(32, 48, 40.0, 40.0, 23.5, 15.5)
+    depth = np.full((32, 48), 2.0, np.float32)
+    depth[8:24, 16:32] = 1.0
+    radiance = np.where(depth == 1.0, 0.8, 0.2).astype(np.float32)
+    known = np.ones((32, 48), np.bool_)
+    motion = np.eye(4)
+    motion[0, 3] = -0.2  # a point is 0.2 m further left as seen from there
+    found, inverse, sure = warp(radiance, 1.0 / depth, known, motion, camera)
+    # The wall moves by 4 px, the square by 8 px to columns 8 to 23.
+    rows = slice(8, 24)
+    np.testing.assert_allclose(1.0 / inverse[rows, 8:24], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(found[rows, 8:24], 0.8, rtol=1e-6)
+    # Behind the square began at column 32; that edge is now at 28: what lies between is new.
+    assert (inverse[rows, 24:28] == 0.0).all()
+    assert not sure[rows, 24:28].any()
+    np.testing.assert_allclose(1.0 / inverse[rows, 28:44], 2.0, rtol=1e-6)
+    np.testing.assert_allclose(1.0 / inverse[:7, :44], 2.0, rtol=1e-6)
+    assert (inverse[:, 45:] == 0.0).all()
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

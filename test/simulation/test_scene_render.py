@@ -229,6 +229,20 @@ def test_a_lens_sees_the_exact_depth_of_its_own_rays() -> None:
     np.testing.assert_allclose(renderer.depth(), expected, rtol=1e-6)
 
 
+def test_a_lens_sees_the_nearer_of_two_things() -> None:
+    """Of a panel before a wall every ray through a pixel's centre has the exact depth."""
+    ahead = np.array([-1.0, 0.0, 0.0])
+    back = rectangle(np.array([4.0, 0.0, 0.0]), ahead, -UP, 40.0, 40.0, "plaster", 1.0)
+    front = rectangle(np.array([2.0, 0.0, 0.0]), ahead, -UP, 1.1, 0.7, "crate", 0.0)
+    row, column = np.mgrid[0:40, 0:56]
+    x, y = undistort((column - LENS.cx) / LENS.fx, (row - LENS.cy) / LENS.fy, LENS.distortion)
+    expected = np.where((np.abs(x) * 2.0 <= 0.55) & (np.abs(y) * 2.0 <= 0.35), 2.0, 4.0)
+    for order in ([back, front], [front, back]):
+        renderer = Renderer(Scene.build(order, 0), LENS)
+        renderer.look(Sway.still((0.0, 0.0, 0.0)).pose(0))
+        np.testing.assert_allclose(renderer.depth(), expected, rtol=1e-6)
+
+
 def test_a_lens_shows_what_a_pinhole_sees_there() -> None:
     """A smooth picture resampled by the lens is that picture at the undistorted places."""
     lens = Lens(LENS)

@@ -10,7 +10,9 @@ import pytest
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.simulation.camera import Camera, Pose
 from dae_ros.simulation.render import Renderer
-from dae_ros.simulation.scene import Scene
+from dae_ros.simulation.scene import Scene, rectangle
+from dae_ros.simulation.simulation import Simulation
+from dae_ros.simulation.trajectory import Sway
 from dae_ros.simulation.worlds import SceneWorld, create_trajectory, create_world
 from test.reference.ray_cast import cast
 
@@ -127,3 +129,84 @@ def test_moving_things_come_into_sight(scene: str, motion: str) -> None:
         renderer.look(world.trajectory.pose(round(time_s * 1e9)), time_s)
         seen |= set(world.scene.body[renderer.faces].ravel().tolist())
     assert len(seen - {0}) >= 2
+
+
+def test_a_moving_body_makes_the_flow_of_a_still_camera() -> None:
+    """A wall that turns and slides past makes the flow that its points have, by differences."""
+    panel = rectangle(
+        np.array([0.0, 0.0, 0.0]),
+        np.array([-1.0, 0.0, 0.0]),
+        np.array([0.0, 0.0, -1.0]),
+        6.0,
+        6.0,
+        "bricks",
+        1.0,
+        body=1,
+    )
+    motion = _Slide()
+    renderer = Renderer(Scene.build([panel], 0, bodies=[motion]), SMALL)
+    camera = Sway.still((0.0, 0.0, 0.0)).pose(0)
+    renderer.look(camera, 1.0)
+    now, later = motion.pose(1.0), motion.pose(1.0 + 1e-6)
+    greatest = 0.0
+    for row in range(0, 9, 4):
+        for column in range(0, 12, 4):
+            ray = np.array([(column - SMALL.cx) / SMALL.fx, (row - SMALL.cy) / SMALL.fy, 1.0])
+            point = camera.rotation @ ray * renderer.depth()[row, column].astype(float)
+            moved = later.rotation @ now.rotation.T @ (point - now.position) + later.position
+            x, y, z = camera.rotation.T @ moved
+            there = np.array([SMALL.fx * x / z + SMALL.cx, SMALL.fy * y / z + SMALL.cy])
+            greatest = max(greatest, np.linalg.norm(there - [column, row]) / 1e-6)
+    assert renderer.greatest_flow() == pytest.approx(greatest, rel=1e-3)
+
+
+class _Slide:
+    """A body 4 m ahead that moves aside at 2 m/s and turns at 1 rad/s."""
+
+    def pose(self, time_s: float) -> Pose:
+        turn = time_s - 1.0
+        c, s = np.cos(turn), np.sin(turn)
+        rotation = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+        return Pose(
+            rotation,
+            np.array([4.0, 2.0 * turn, 0.0]),
+            rotation.T @ np.array([0.0, 2.0, 0.0]),
+            np.array([0.0, 0.0, 1.0]),
+        )
+
+
+@pytest.mark.parametrize("scene", ["room", "street"])
+def test_between_two_renderings_nothing_moves_further_than_half_a_pixel(scene: str) -> None:
+    """Flow times step is at most 0.5 px all along, and steps are no shorter than they have to."""
+    world = _Watched(usual_world(scene))
+    parameters = SimulatorParameters(height=40, width=56, duration_s=0.3)
+    for _ in Simulation(parameters, world).items():
+        pass
+    times, flows = np.array(world.looks).T
+    moved = np.diff(times) * 1e-6 * flows[:-1]
+    assert moved.max() <= 0.5 + 1e-6
+    assert np.diff(times).max() <= 5000
+    if scene == "street":
+        assert np.median(moved) > 0.25
+
+
+class _Watched:
+    """A world that notes when it is looked at, and how fast things then move."""
+
+    def __init__(self, world: SceneWorld) -> None:
+        self._world = world
+        self.camera, self.longest_step_us, self.end_us = world.camera, world.longest_step_us, None
+        self.looks: list[tuple[int, float]] = []
+
+    def view(self) -> object:
+        view, looks = self._world.view(), self.looks
+
+        class Watching:
+            radiance, depth, greatest_flow = view.radiance, view.depth, view.greatest_flow
+            pose = view.pose
+
+            def look(self, time_us: int) -> None:
+                view.look(time_us)
+                looks.append((time_us, view.greatest_flow()))
+
+        return Watching()
