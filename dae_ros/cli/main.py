@@ -13,7 +13,17 @@ EXIT_INTERRUPTED = 130
 
 # Verb -> module; a module is imported only when the parser is built, and imports what is slow
 # (torch, numba) only inside its `run`.
-VERBS = ("bag", "evaluate", "convert", "simulate", "models", "demo", "clips")
+VERBS = (
+    "bag",
+    "evaluate",
+    "convert",
+    "simulate",
+    "models",
+    "demo",
+    "clips",
+    "train",
+    "distill",
+)
 
 DESCRIPTION = """\
 Depth from event cameras: run it on recordings, compare it with ground truth, convert and simulate

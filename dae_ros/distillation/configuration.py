@@ -1,0 +1,338 @@
+"""Every setting of training and distillation: one typed table each, read from flat YAML.
+
+Written like `dae_ros/parameters.py`, whose validation it uses: a configuration is checked whole,
+unknown keys are refused, and nothing is clamped. `config/train/*.yaml` are the presets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.installation import share_folder
+from dae_ros.parameters import Declaration, NodeParameters, Value, declarations
+
+Settings = TypeVar("Settings", bound="TrainingParameters")
+
+METRIC_LOSSES = ("log_depth", "silog")
+# What may differ when a run is taken up again: it changes no weight that comes out.
+_FREE = ("device", "threads", "save_every", "tensorboard")
+
+
+def _setting(
+    default: Value,
+    description: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    declaration = Declaration(description, minimum, maximum, choices)
+    return field(default=default, metadata={"declaration": declaration})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingParameters(NodeParameters):
+    """Settings of `dae-ros train`: supervised by depth."""
+
+    weights: str = _setting(
+        "untrained:micro", "Where training begins: untrained:NAME, a manifest name, or a file."
+    )
+    clips: str = _setting("", "Folders of clips (dae-ros clips), separated by commas.")
+    steps: int = _setting(10_000, "Updates of the weights.", minimum=1)
+    batch: int = _setting(8, "Clips per update, over all processes.", minimum=1, maximum=4096)
+    unroll: int = _setting(
+        8, "Windows of a clip that are learned from; gradients reach no further back.", minimum=1
+    )
+    burn_in: int = _setting(
+        6, "Windows before them that only bring the recurrent state up, without gradient.",
+        minimum=0,
+    )  # fmt: skip
+    cold_start: float = _setting(
+        0.25, "Share of updates without burn-in, so that a zero state stays good.",
+        minimum=0.0, maximum=1.0,
+    )  # fmt: skip
+    flip: float = _setting(
+        0.5, "Share of clips that are mirrored left to right.", minimum=0.0, maximum=1.0
+    )
+    crop_height: int = _setting(
+        0, "Rows of a random crop of the network's input in px, the same through a clip; 0: none.",
+        minimum=0,
+    )  # fmt: skip
+    crop_width: int = _setting(0, "Columns of that crop in px.", minimum=0)
+    crop_share: float = _setting(1.0, "Share of updates that crop.", minimum=0.0, maximum=1.0)
+    loss: str = _setting(
+        "log_depth",
+        "log_depth: mean |ln p - ln d|, silog: sqrt(var + 0.15 mean^2) of it (both metres); "
+        "published: L_si after least squares, up to scale and shift.",
+        choices=("log_depth", "silog", "published"),
+    )
+    alpha: float = _setting(
+        0.25, "Weight of the multi-scale gradient term L_reg; the paper's lambda.", minimum=0.0
+    )
+    reduction: str = _setting(
+        "image",
+        "image: mean of per-image means; batch: one mean over all pixels, as published (per "
+        "process, where there are several).",
+        choices=("image", "batch"),
+    )
+    maximum_depth_m: float = _setting(
+        80.0, "Labels beyond are not used; published: labels are divided by it.", minimum=0.1
+    )
+    learning_rate: float = _setting(1e-3, "Peak of the learning rate.", minimum=0.0, maximum=1.0)
+    final_rate: float = _setting(
+        0.01, "Learning rate at the end, relative to the peak; 1 keeps it constant.",
+        minimum=0.0, maximum=1.0,
+    )  # fmt: skip
+    warm_up: int = _setting(200, "Updates over which the rate grows from 0.", minimum=0)
+    weight_decay: float = _setting(0.01, "AdamW's, of matrices and kernels only.", minimum=0.0)
+    beta_2: float = _setting(
+        0.999, "AdamW's decay of squared gradients.", minimum=0.5, maximum=0.9999
+    )
+    clip_norm: float = _setting(
+        10.0, "Largest norm of the gradient; larger is scaled; 0: any.", minimum=0.0
+    )
+    ema: float = _setting(
+        0.999, "Decay of the weights' running average, which is scored and kept; 0: none.",
+        minimum=0.0, maximum=0.99999,
+    )  # fmt: skip
+    precision: str = _setting(
+        "float32", "Arithmetic of the network.", choices=("float32", "bfloat16", "float16")
+    )
+    device: str = _setting("auto", "auto, cpu, cuda or cuda:N; a process of torchrun has its own.")
+    threads: int = _setting(0, "CPU threads; 0 takes all.", minimum=0, maximum=256)
+    seed: int = _setting(0, "Of data order, augmentation and the choice of teachers.", minimum=0)
+    save_every: int = _setting(200, "Updates between two saved states.", minimum=1)
+    evaluate_every: int = _setting(1000, "Updates between two scores on held-out clips.", minimum=1)
+    heldout_windows: int = _setting(
+        100, "Windows of each held-out sequence that are scored; 0: all.", minimum=0
+    )
+    tensorboard: bool = _setting(False, "Write TensorBoard files as well (extra `tensorboard`).")
+
+    @property
+    def metric(self) -> bool:
+        """Whether the loss teaches metres."""
+        return self.loss in METRIC_LOSSES
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders of `clips`."""
+        return tuple(Path(part.strip()) for part in self.clips.split(",") if part.strip())
+
+    def rules(self) -> list[str]:
+        """Crops have two sides; warm-up ends before the run; there is data."""
+        problems = []
+        if not self.folders:
+            problems.append("'clips' names no folder; make one with dae-ros clips")
+        if (self.crop_height == 0) != (self.crop_width == 0):
+            problems.append("'crop_height' and 'crop_width' belong together")
+        if self.warm_up >= self.steps:
+            problems.append(f"'warm_up' ({self.warm_up}) must be below 'steps' ({self.steps})")
+        if not self.learning_rate > 0:
+            problems.append("'learning_rate' must be above 0")
+        return problems
+
+    def identity(self) -> dict[str, Value]:
+        """Return what two runs must share for one to go on where the other was stopped."""
+        return {name: getattr(self, name) for name in declarations(type(self)) if name not in _FREE}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationParameters(TrainingParameters):
+    """Settings of `dae-ros distill`: taught by what a network says about camera frames."""
+
+    teachers: str = _setting(
+        "",
+        "Weights of frame networks, or .yaml manifests of ONNX files, separated by commas; "
+        "NAME:SHARE where there are several, of which each update takes one.",
+    )
+    loss: str = _setting(
+        "published",
+        "published: L_si, up to scale and shift; log_depth, silog: metres of a metric teacher; "
+        "none: the normalised term alone.",
+        choices=("published", "log_depth", "silog", "none"),
+    )
+    near_m: float = _setting(0.3, "Nearest depth of the place, of relative teachers.", minimum=0.01)
+    far_m: float = _setting(15.0, "Farthest depth of the place; labels beyond it are invalid.")
+    trim: float = _setting(
+        0.1, "Share of a label's pixels with the largest residual that is left out.",
+        minimum=0.0, maximum=0.5,
+    )  # fmt: skip
+    refuse_after: int = _setting(
+        500,
+        "Updates after which a label is refused whose fit to the student is implausible "
+        "(negative scale, no correlation); 0 for a student that knows depth already.",
+        minimum=0,
+    )
+    normalisation: str = _setting(
+        "hybrid",
+        "Contexts of the normalised term and of local-global.",
+        choices=("hybrid", "local", "global", "none"),
+    )
+    normalised_weight: float = _setting(0.5, "Weight of the normalised term.", minimum=0.0)
+    local_global_share: float = _setting(
+        0.0, "Share of updates in which the teacher also sees crops of the frame.",
+        minimum=0.0, maximum=1.0,
+    )  # fmt: skip
+    local_global_weight: float = _setting(0.5, "Weight of that term.", minimum=0.0)
+    local_global_crops: int = _setting(2, "Crops per frame in it.", minimum=1, maximum=16)
+    local_global_size: float = _setting(
+        0.5, "Sides of these crops, relative to the frame's.", minimum=0.2, maximum=0.9
+    )
+    flip_consistency: bool = _setting(
+        False, "Weigh label pixels by how well the teacher agrees on the mirrored frame."
+    )
+    agreement_tolerance: float = _setting(
+        0.0,
+        "Use only pixels on which another teacher agrees, in parts of the label's spread; 0: all.",
+        minimum=0.0,
+    )
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Teacher -> its share.
+
+        Raises:
+            ConfigurationError: a share that is no number.
+        """
+        result: dict[str, float] = {}
+        for part in self.teachers.split(","):
+            name, colon, share = part.strip().rpartition(":")
+            if not colon or name in ("", "untrained"):
+                name, share = part.strip(), "1"
+            try:
+                result[name] = float(share)
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"'{part.strip()}' in 'teachers' is not NAME or NAME:SHARE"
+                ) from error
+        return {name: share for name, share in result.items() if name}
+
+    def rules(self) -> list[str]:
+        """Teachers exist; what has no unit is not compared in metres."""
+        problems = super().rules()
+        try:
+            shares = self.shares
+        except ConfigurationError as error:
+            return [*problems, error.message]
+        if not shares or not all(0 < share < math.inf for share in shares.values()):
+            problems.append("'teachers' needs at least one name, and shares above 0")
+        if self.near_m >= self.far_m:
+            problems.append(f"'near_m' ({self.near_m:g}) must be below 'far_m' ({self.far_m:g})")
+        if self.loss == "none" and self.normalised_weight == 0 and self.local_global_share == 0:
+            problems.append("nothing is learned: 'loss' is none and the other terms are off")
+        if self.crop_height and self.crop_share > 0 and self.metric:
+            problems.append(
+                "a teacher does not see metres on a crop; with 'crop_height' use 'loss' published"
+            )
+        if self.normalisation == "none" and (
+            self.local_global_share > 0 or (not self.metric and self.normalised_weight > 0)
+        ):
+            problems.append(
+                "'normalisation' none compares metres, which crops and relative losses have not"
+            )
+        if self.agreement_tolerance > 0 and len(shares) < 2:
+            problems.append("'agreement_tolerance' needs two teachers")
+        return problems
+
+
+def load_settings(
+    kind: type[Settings], source: str | Path, overrides: Sequence[str] = ()
+) -> Settings:
+    """Read a configuration.
+
+    Args:
+        kind: `TrainingParameters` or `DistillationParameters`.
+        source: a YAML file, or the name of a preset in `config/train`.
+        overrides: `name=value`, which go before the file.
+
+    Raises:
+        ConfigurationError: one sentence per problem, all of them at once.
+    """
+    path = _find(source)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for override in overrides:
+            name, equals, value = override.partition("=")
+            if not equals:
+                raise ConfigurationError(f"'{override}' is not name=value")
+            values[name.strip()] = yaml.safe_load(value)
+    except (OSError, yaml.YAMLError, TypeError) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", path=str(path)) from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path} must be a mapping of names to values", path=str(path))
+    # YAML reads 1e-4, without a point, as a text.
+    defaults = {name: default for name, (default, _) in declarations(kind).items()}
+    values = {
+        name: _number(value) if isinstance(defaults.get(name), float) else value
+        for name, value in values.items()
+    }
+    try:
+        return kind.from_mapping(values)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error.message}", path=str(path)) from error
+
+
+def presets() -> list[str]:
+    """Return the names in `config/train` that are configurations, not recipes of clips."""
+    folder = share_folder() / "config" / "train"
+    return sorted(p.stem for p in folder.glob("*.yaml") if not p.stem.startswith("clips_"))
+
+
+def to_yaml(settings: TrainingParameters) -> str:
+    """Return a file that `load_settings` reads back, each value under its description."""
+    lines = []
+    for name, (_, declared) in declarations(type(settings)).items():
+        value = getattr(settings, name)
+        text = yaml.safe_dump(value, width=1000).splitlines()[0]
+        lines += [f"# {declared.description}", f"{name}: {text}"]
+    return "\n".join(lines) + "\n"
+
+
+def describe(kind: type[TrainingParameters]) -> str:
+    """Return every setting with its default, for --help."""
+    rows = []
+    for name, (default, declared) in declarations(kind).items():
+        choices = f" ({', '.join(declared.choices)})" if declared.choices else ""
+        rows.append(f"  {name} = {default!r}{choices}\n      {declared.description}")
+    return "\n".join(rows)
+
+
+def changed(settings: Settings, **values: Value) -> Settings:
+    """Return a copy with other values, validated.
+
+    Raises:
+        ConfigurationError: as `load_settings`.
+    """
+    names = {item.name for item in dataclasses.fields(settings)}
+    known: dict[str, object] = {name: getattr(settings, name) for name in names}
+    return type(settings).from_mapping({**known, **values})
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.is_file():
+        return path
+    preset = share_folder() / "config" / "train" / f"{source}.yaml"
+    if preset.is_file():
+        return preset
+    raise ConfigurationError(
+        f"there is no configuration {source}; give a YAML file or one of {', '.join(presets())}",
+        source=str(source),
+    )
+
+
+def _number(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value

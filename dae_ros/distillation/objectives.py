@@ -1,0 +1,219 @@
+"""What an update minimises: true depth, or what a teacher says about frames.
+
+Maps are (N, h, w), N = clips times windows; an image without label counts as 0 in a mean over
+images, so that the parts of several processes add up to the whole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dae_ros.distillation.configuration import DistillationParameters, TrainingParameters
+from dae_ros.distillation.cross_context import local_global_loss
+from dae_ros.distillation.labels import agreement_mask, select_teacher
+from dae_ros.distillation.losses import (
+    LOG_EPSILON,
+    Reduction,
+    ScaleAndShiftInvariantLoss,
+    gradient_matching,
+    si_log_loss,
+)
+from dae_ros.distillation.normalisation import Mode, normalised_depth_loss
+from dae_ros.distillation.preparation import Prepared, at_size, cut_out
+from dae_ros.distillation.scale_and_shift import (
+    AlignmentRule,
+    judge_alignment,
+    label_weight,
+    only_valid,
+    solve_scale_and_shift,
+)
+from dae_ros.distillation.teacher import FrameTeacher
+from dae_ros.errors import ConfigurationError
+
+# Of the squared mean in `silog`: the usual 1 - 0.85.
+SILOG_MEAN = 0.15
+# A stream of random numbers beside (seed, step), apart from those of `batches.py`.
+_LOCAL_GLOBAL = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """The loss of a batch.
+
+    Attributes:
+        total: scalar with gradient.
+        parts: name -> value, for the log.
+        verdicts: labels judged, by what came of them; empty where none was judged.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+    verdicts: Counter[str]
+
+
+class TrueDepthObjective:
+    """Compares with depth in metres.
+
+    Args:
+        settings: loss, alpha, reduction, maximum_depth_m.
+    """
+
+    def __init__(self, settings: TrainingParameters) -> None:
+        self._settings = settings
+
+    def __call__(self, predictions: Tensor, batch: Prepared, step: int) -> Objective:
+        """Return the loss of predictions (B, U, h, w)."""
+        del step  # the same from the first update to the last
+        settings = self._settings
+        depth = batch.depth.flatten(0, 1)
+        mask = torch.isfinite(depth) & (depth > 0) & (depth <= settings.maximum_depth_m)
+        return _compare(settings, predictions.flatten(0, 1), depth, mask, rule=None, trim=0.0)
+
+
+class TeacherObjective:
+    """Compares with labels that one teacher, drawn anew for each update, gives the frames.
+
+    Args:
+        settings: of the distillation.
+        teachers: by the names of `settings.shares`.
+
+    Raises:
+        ConfigurationError: a loss in metres and a teacher without.
+    """
+
+    def __init__(
+        self, settings: DistillationParameters, teachers: Mapping[str, FrameTeacher]
+    ) -> None:
+        vague = [name for name, teacher in teachers.items() if not teacher.metric]
+        if vague and (settings.metric or settings.normalisation == "none"):
+            raise ConfigurationError(
+                f"{', '.join(vague)} gives depth up to scale and shift, and 'loss' "
+                f"{settings.loss} compares metres; use 'loss' published",
+                teachers=vague,
+            )
+        self._settings = settings
+        self._teachers = teachers
+
+    def __call__(self, predictions: Tensor, batch: Prepared, step: int) -> Objective:
+        """Return the loss of predictions (B, U, h, w)."""
+        settings = self._settings
+        name = select_teacher(settings.shares, settings.seed, step)
+        p = predictions.flatten(0, 1)
+        frames, has_frame = batch.frames.flatten(0, 1), batch.has_frame.flatten()
+        label, weight = self._label(name, frames, batch, (p.shape[1], p.shape[2]))
+        weight = weight * has_frame[:, None, None]
+        rule = AlignmentRule() if step >= settings.refuse_after else None
+        objective = _compare(settings, p, label, weight, rule, settings.trim)
+        total, parts = objective.total, dict(objective.parts)
+        if settings.normalised_weight > 0:
+            mode: Mode = settings.normalisation  # type: ignore[assignment]
+            normalised = normalised_depth_loss(p, label, weight, mode).total
+            parts["normalised"] = normalised
+            total = total + settings.normalised_weight * normalised
+        # A number of the step alone, as everything that is drawn.
+        if _share(settings.seed, step) < settings.local_global_share and batch.boxes is None:
+            local = local_global_loss(
+                p, frames, has_frame, self._teachers[name], settings, batch.has_frame.shape, step
+            )
+            parts["local_global"] = local
+            total = total + settings.local_global_weight * local
+        return Objective(total, parts, objective.verdicts)
+
+    def _label(
+        self, name: str, frames: Tensor, batch: Prepared, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """Return depth and weight at the student's size."""
+        if batch.boxes is not None:
+            frames = crop_frames(frames, batch.boxes, batch.has_frame.shape[1])
+        settings = self._settings
+        label = self._teachers[name].label(frames, consistency=settings.flip_consistency)
+        weight = label.weight
+        if settings.agreement_tolerance > 0:
+            others = sorted(set(self._teachers) - {name})
+            for other in others:
+                second = self._teachers[other].label(frames, consistency=False)
+                agreed = agreement_mask(
+                    label.depth, second.depth, label.mask & second.mask,
+                    settings.agreement_tolerance,
+                )  # fmt: skip
+                weight = weight * agreed
+        # Weights and depth from the same pixels.
+        return at_size(label.depth, size), at_size(weight, size)
+
+
+def crop_frames(frames: Tensor, boxes: Tensor, windows: int) -> Tensor:
+    """Cut each clip's box out of its frames, at the frames' own resolution.
+
+    Args:
+        frames: uint8 (N, H, W), clip after clip.
+        boxes: (B, 4) in parts of the image.
+        windows: of a clip, N / B.
+
+    Returns:
+        uint8 (N, height of a box, width of a box).
+    """
+    height, width = frames.shape[1:]
+    rows = round(float(boxes[0, 2] - boxes[0, 0]) * height)
+    columns = round(float(boxes[0, 3] - boxes[0, 1]) * width)
+    every = boxes.repeat_interleave(windows, dim=0)
+    cut = cut_out(frames.float(), every, (rows, columns))
+    return cut.round().to(torch.uint8)
+
+
+def _compare(
+    settings: TrainingParameters,
+    p: Tensor,
+    depth: Tensor,
+    mask: Tensor,
+    rule: AlignmentRule | None,
+    trim: float,
+) -> Objective:
+    reduction: Reduction = settings.reduction  # type: ignore[assignment]
+    if settings.loss == "published":
+        loss = ScaleAndShiftInvariantLoss(
+            alpha=settings.alpha,
+            reduction=reduction,
+            # Labels that were measured need neither.
+            ridge=1e-6 if rule or trim else 0.0,
+            trim=trim,
+            rule=rule,
+        )
+        value = loss(p, depth / settings.maximum_depth_m, mask)
+        verdicts = Counter(value.verdict.reasons) if rule else Counter[str]()
+        return Objective(value.total, {"data": value.data, "gradient": value.gradient}, verdicts)
+    weight = label_weight(depth, mask)
+    verdicts = Counter[str]()
+    if rule is not None:
+        verdict = judge_alignment(solve_scale_and_shift(p, depth, weight), rule)
+        verdicts.update(verdict.reasons)
+        weight = weight * verdict.accepted[:, None, None]
+    if settings.loss == "none":
+        return Objective(p.sum() * 0.0, {}, verdicts)
+    valid_p = torch.where(weight > 0, only_valid(p, weight), 1.0)
+    valid_d = torch.where(weight > 0, only_valid(depth, weight), 1.0)
+    residual = torch.log(valid_p + LOG_EPSILON) - torch.log(valid_d + LOG_EPSILON)
+    if settings.loss == "silog":
+        data = si_log_loss(valid_p, valid_d, weight > 0, SILOG_MEAN)
+    else:
+        data = _mean(residual.abs(), weight, reduction)
+    gradient = gradient_matching(residual, weight, reduction=reduction)
+    total = data + settings.alpha * gradient
+    return Objective(total, {"data": data, "gradient": gradient}, verdicts)
+
+
+def _mean(values: Tensor, weight: Tensor, reduction: Literal["batch", "image"]) -> Tensor:
+    sums, weights = (weight * values).sum((1, 2)), weight.sum((1, 2))
+    if reduction == "batch":
+        sums, weights = sums.sum()[None], weights.sum()[None]
+    return (sums / torch.where(weights > 0, weights, 1.0)).mean()
+
+
+def _share(seed: int, step: int) -> float:
+    return float(np.random.default_rng([seed, step, _LOCAL_GLOBAL]).random())

@@ -1,0 +1,98 @@
+"""Data-parallel training: one process per GPU or machine, started by torchrun, or one alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+from dae_ros.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The processes that train one network together.
+
+    Attributes:
+        index, count: of this process.
+        device: of this process.
+    """
+
+    index: int
+    count: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and reports."""
+        return self.index == 0
+
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Sum each tensor over all processes, in place, with one message.
+
+        Tensors are laid one behind the other, so every process must bring the same shapes.
+        """
+        if self.count == 1:
+            return
+        flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors])
+        distributed.all_reduce(flat)
+        begin = 0
+        for tensor in tensors:
+            part = flat[begin : begin + tensor.numel()]
+            tensor.detach().copy_(part.reshape(tensor.shape))
+            begin += tensor.numel()
+
+    def wait(self) -> None:
+        """Return once every process has come here."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+@contextlib.contextmanager
+def join_workers(device: str) -> Iterator[Workers]:
+    """Join the processes that torchrun started, or be the only one.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N. Under torchrun `auto` and `cuda` are the GPU of the
+            process' local rank; gradients go through NCCL then, through gloo on CPUs.
+
+    Raises:
+        ConfigurationError: a device that is not there.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")) if count > 1 else None)
+    if count == 1:
+        yield Workers(0, 1, chosen)
+        return
+    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Workers(distributed.get_rank(), distributed.get_world_size(), chosen)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _device(name: str, local_rank: int | None) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"there is no device '{name}'; use auto, cpu, cuda or cuda:N", device=name
+        ) from error
+    if device.type == "cpu":
+        return device
+    if device.type == "cuda" and device.index is None and local_rank is not None:
+        device = torch.device("cuda", local_rank)
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type != "cuda" or (device.index or 0) >= available:
+        raise ConfigurationError(
+            f"device '{name}' is not there: PyTorch sees {available} CUDA devices; use cpu",
+            device=name,
+        )
+    torch.cuda.set_device(device)
+    return device

@@ -1,0 +1,191 @@
+"""From settings to a run: opens clips, weights and teachers, checks that they fit, and trains."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from dae_ros.distillation.batches import ClipSampler
+from dae_ros.distillation.clip_store import ClipStore, open_clip_store
+from dae_ros.distillation.clip_writer import write_durably
+from dae_ros.distillation.configuration import (
+    DistillationParameters,
+    TrainingParameters,
+    to_yaml,
+)
+from dae_ros.distillation.objectives import TeacherObjective, TrueDepthObjective
+from dae_ros.distillation.parallel import Workers, join_workers
+from dae_ros.distillation.preparation import FRAME_ENCODERS, Preparation
+from dae_ros.distillation.teacher import FrameTeacher, load_teachers
+from dae_ros.distillation.trainer import Compare, Report, Trainer, TrainingResult
+from dae_ros.distillation.validation import Validation
+from dae_ros.errors import ConfigurationError
+from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.model.configuration import Meaning
+from dae_ros.model.weights import load_weights
+from dae_ros.runtime.torch_estimator import Fitting
+
+SETTINGS_FILE, REPORT_FILE = "settings.yaml", "report.json"
+
+
+def train(
+    settings: TrainingParameters,
+    folder: Path,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    report: Report | None = None,
+) -> TrainingResult:
+    """Train by depth, or distil where the settings are a distillation's; go on where it stopped.
+
+    Args:
+        settings: validated.
+        folder: of the run; made if it is not there.
+        stopped: asked after every update.
+        report: told how far it is.
+
+    Raises:
+        ConfigurationError: settings, clips, weights and teachers do not fit each other.
+        RecordingError, WeightsError: clips or weights cannot be read.
+        DistillationError: see `Trainer.run`.
+    """
+    with join_workers(settings.device) as workers, _deterministic(settings, workers.device):
+        trainer = _trainer(settings, folder, workers)
+        result = trainer.run(stopped, report if report and workers.first else _ignore)
+        if workers.first:
+            facts = {
+                "updates": result.step,
+                "interrupted": result.interrupted,
+                "best": result.best,
+                "best_step": result.best_step,
+                "updates_per_s": round(result.updates_per_s, 3),
+                **result.counters,
+            }
+            write_durably(folder / REPORT_FILE, json.dumps(facts, indent=1))
+        return result
+
+
+def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Trainer:
+    loaded = load_weights(settings.weights)
+    stores = tuple(open_clip_store(path) for path in settings.folders)
+    _check(settings, loaded, stores)
+    meaning = Meaning(
+        event_encoder=loaded.meaning.event_encoder,
+        orientation="depth",
+        scale="metric" if settings.metric else "relative",
+    )
+    teachers: dict[str, FrameTeacher] = {}
+    compare: Compare = TrueDepthObjective(settings)
+    deciding = None
+    if isinstance(settings, DistillationParameters):
+        teachers = dict(load_teachers(settings, workers.device))
+        compare = TeacherObjective(settings, teachers)
+        deciding = teachers[max(settings.shares, key=lambda name: settings.shares[name])]
+    network = loaded.network.to(workers.device)
+    fitting = Fitting(loaded.config, network.multiple, workers.device)
+    crop = (settings.crop_height, settings.crop_width) if settings.crop_height else None
+    data = [store.digest for store in stores]
+    if workers.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_durably(folder / SETTINGS_FILE, to_yaml(settings).rstrip())
+    workers.wait()
+    return Trainer(
+        settings,
+        folder,
+        network,
+        meaning,
+        sampler=ClipSampler(
+            stores,
+            settings,
+            (workers.index, workers.count),
+            memory=bool(network.initial_state(1, *fitting.network_size(*_size(stores)))),
+        ),
+        preparation=Preparation(fitting, loaded.meaning.event_encoder, crop, network.multiple),
+        compare=compare,
+        validation=Validation(
+            stores,
+            fitting,
+            loaded.meaning.event_encoder,
+            metric=settings.metric,
+            windows=settings.heldout_windows,
+            maximum_depth_m=settings.maximum_depth_m,
+            teacher=deciding,
+        ),
+        workers=workers,
+        provenance={
+            "origin": "dae_ros " + ("distillation" if teachers else "training"),
+            "settings": json.dumps(settings.identity(), sort_keys=True),
+            "started_from": loaded.digest,
+            "clips": json.dumps(data),
+            "teachers": json.dumps({name: item.digest for name, item in teachers.items()}),
+        },
+        data=[*data, loaded.digest, *(item.digest for item in teachers.values())],
+    )
+
+
+def _check(
+    settings: TrainingParameters, loaded: LoadedModel, stores: tuple[ClipStore, ...]
+) -> None:
+    encoder = loaded.meaning.event_encoder
+    frames_in = encoder in FRAME_ENCODERS
+    distils = isinstance(settings, DistillationParameters)
+    if loaded.meaning.orientation == "inverse_depth":
+        raise ConfigurationError(
+            f"{settings.weights} gives inverse depth, and labels here are depth: aligned to them "
+            "its scale is negative. Begin with weights that give depth, or untrained ones",
+            weights=settings.weights,
+        )
+    if distils and frames_in:
+        raise ConfigurationError(
+            f"{settings.weights} takes camera frames; a student of distillation takes events",
+            weights=settings.weights,
+        )
+    for store in stores:
+        if not frames_in and store.event_encoder != encoder:
+            raise ConfigurationError(
+                f"{settings.weights} takes {encoder} and {store.folder} holds "
+                f"{store.event_encoder}; make clips with event_encoder: {encoder}",
+                folder=str(store.folder),
+            )
+        train_set = store.split("train")
+        if not distils and all(item.depth is None for item in train_set):
+            raise ConfigurationError(
+                f"{store.folder} has no depth to train on; learn from frames with dae-ros distill",
+                folder=str(store.folder),
+            )
+        if (distils or frames_in) and all(item.frames is None for item in train_set):
+            raise ConfigurationError(
+                f"{store.folder} has no camera frames; make clips of recordings that have",
+                folder=str(store.folder),
+            )
+
+
+def _size(stores: tuple[ClipStore, ...]) -> tuple[int, int]:
+    return (stores[0].height, stores[0].width)
+
+
+@contextlib.contextmanager
+def _deterministic(settings: TrainingParameters, device: torch.device) -> Iterator[None]:
+    """Set threads, and on a GPU every deterministic switch, for the time of a run."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings.threads or available)
+    if device.type == "cuda":
+        # What cuBLAS asks for; PyTorch warns of operations that it cannot make deterministic.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        if device.type == "cuda":
+            torch.use_deterministic_algorithms(False)
+
+
+def _ignore(_fraction: float, _detail: str) -> None:
+    """Tell nobody."""

@@ -1,0 +1,402 @@
+"""The loop: truncated back-propagation through clips, resumable at any instant.
+
+One update: draw clips by (seed, step), bring the state up without gradient, predict the windows to
+learn from, compare in float32, add up gradients over processes, check, step, average. Equal
+settings, data and number of threads give equal weights, however often the run was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dae_ros.distillation.batches import ClipBatch, ClipSampler
+from dae_ros.distillation.checkpointing import RunState, load_state, save_state
+from dae_ros.distillation.configuration import TrainingParameters
+from dae_ros.distillation.journal import Journal
+from dae_ros.distillation.objectives import Objective
+from dae_ros.distillation.parallel import Workers
+from dae_ros.distillation.preparation import Preparation, Prepared
+from dae_ros.distillation.rollout import roll_clips
+from dae_ros.distillation.schedule import average_decay, learning_rate, update_average
+from dae_ros.distillation.validation import Validation
+from dae_ros.errors import DistillationError
+from dae_ros.model.checkpoint import save_checkpoint
+from dae_ros.model.configuration import Meaning
+from dae_ros.model.networks import Network
+
+Report = Callable[[float, str], None]
+# So many updates in a row without a finite gradient are no accident.
+REFUSED_IN_A_ROW = 50
+# Once so many labels were judged, more than half of them upside down mean a wrong label space.
+JUDGED_AT_LEAST = 500
+# Dynamic loss scale of float16: halved by a gradient that is not finite, doubled after so many.
+FIRST_LOSS_SCALE, GOOD_STEPS = 2.0**14, 2000
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_COUNTERS = ("updates_refused", "refused_in_a_row", "judged", "refused", "negative_scale")
+
+
+class Compare(Protocol):
+    """What is minimised; see `objectives.py`."""
+
+    def __call__(self, predictions: Tensor, batch: Prepared, step: int) -> Objective:
+        """Return the loss of predictions (B, U, h, w)."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        step: updates done.
+        interrupted: whether it was stopped before the end; it can go on.
+        best, best_step: lowest deciding score and when; None where nothing was scored.
+        counters: since the start of the run.
+        updates_per_s: of this process' part of the run.
+    """
+
+    step: int
+    interrupted: bool
+    best: float | None
+    best_step: int | None
+    counters: dict[str, int]
+    updates_per_s: float
+
+
+class Trainer:
+    """Trains one network; `run` begins or goes on.
+
+    Args:
+        settings: all of them.
+        folder: of the run; exists. Shared by all processes.
+        network: on the device of `workers`, with the weights that the run begins with.
+        meaning: what its number will mean.
+        sampler, preparation, compare, validation: the parts.
+        workers: the processes.
+        provenance: text -> text, written into every checkpoint.
+        data: digests of the clips and teachers, which a continuation must share.
+    """
+
+    def __init__(
+        self,
+        settings: TrainingParameters,
+        folder: Path,
+        network: Network,
+        meaning: Meaning,
+        *,
+        sampler: ClipSampler,
+        preparation: Preparation,
+        compare: Compare,
+        validation: Validation,
+        workers: Workers,
+        provenance: dict[str, str],
+        data: list[str],
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._network = network.train().requires_grad_(True)
+        self._average = copy.deepcopy(network).eval().requires_grad_(False)
+        self._meaning = meaning
+        self._sampler = sampler
+        self._preparation = preparation
+        self._compare = compare
+        self._validation = validation
+        self._workers = workers
+        self._provenance = provenance
+        self._identity: dict[str, Any] = {**settings.identity(), "data": data}
+        self._optimizer = _optimizer(network, settings)
+        self._counters = dict.fromkeys(_COUNTERS, 0)
+        self._step = 0
+        self._loss_scale = FIRST_LOSS_SCALE if settings.precision == "float16" else 1.0
+        self._good_steps = 0
+        self._best: float | None = None
+        self._best_step: int | None = None
+
+    def run(self, stopped: Callable[[], bool], report: Report) -> TrainingResult:
+        """Train up to the last update, or until stopped; the state is saved either way.
+
+        Args:
+            stopped: asked after every update, in every process; one that says yes stops all.
+            report: told the fraction that is done and a detail, by the first process.
+
+        Raises:
+            ConfigurationError: the folder holds another run.
+            DistillationError: gradients stay infinite, labels are upside down, or the disk is
+                full; the saved state is whole.
+        """
+        state = load_state(self._folder, self._identity)
+        if state is not None:
+            self._take_up(state)
+        begin_s, begin_step = time.perf_counter(), self._step
+        interrupted = False
+        with self._journal() as journal, _Ahead(self._sampler, self._settings.steps) as ahead:
+            while self._step < self._settings.steps and not interrupted:
+                interrupted = self._advance(ahead.batch(self._step), journal, stopped)
+                spent_s = time.perf_counter() - begin_s
+                rate = (self._step - begin_step) / spent_s
+                left_min = (self._settings.steps - self._step) / rate / 60
+                report(
+                    self._step / self._settings.steps,
+                    f"update {self._step} of {self._settings.steps}, loss {self._loss:.4f}, "
+                    f"{rate:.2f}/s, {left_min:.0f} min left",
+                )
+        if interrupted or self._step > begin_step:
+            self._save()
+        return TrainingResult(
+            step=self._step,
+            interrupted=interrupted and self._step < self._settings.steps,
+            best=self._best,
+            best_step=self._best_step,
+            counters=dict(self._counters),
+            updates_per_s=(self._step - begin_step) / (time.perf_counter() - begin_s),
+        )
+
+    def _advance(
+        self, batch: ClipBatch, journal: Journal | None, stopped: Callable[[], bool]
+    ) -> bool:
+        """Do one update and what is due after it; return whether to stop."""
+        settings = self._settings
+        begin_s = time.perf_counter()
+        values, interrupted = self._update(batch, stopped)
+        values["seconds"] = time.perf_counter() - begin_s
+        if journal is not None:
+            journal.update(self._step, values)
+        self._step += 1
+        last = self._step == settings.steps
+        if self._workers.first:
+            if self._validation.possible and (self._step % settings.evaluate_every == 0 or last):
+                self._score(journal)
+            if self._step % settings.save_every == 0 and not last:
+                self._save()
+        self._workers.wait()
+        return interrupted
+
+    def _update(
+        self, batch: ClipBatch, stopped: Callable[[], bool]
+    ) -> tuple[dict[str, float], bool]:
+        settings = self._settings
+        # For networks with dropout; nothing else draws from PyTorch.
+        torch.manual_seed(settings.seed * 1_000_003 + self._step)
+        prepared = self._preparation(batch, self._workers.device)
+        with self._arithmetic():
+            predictions = roll_clips(self._network, prepared.images, batch.unroll)
+        size = (prepared.depth.shape[2], prepared.depth.shape[3])
+        predictions = self._preparation.compared(predictions.float(), size)
+        objective = self._compare(predictions, prepared, self._step)
+        self._optimizer.zero_grad(set_to_none=True)
+        (objective.total * self._loss_scale).backward()  # type: ignore[no-untyped-call]
+        verdicts = objective.verdicts
+        judged = verdicts.total()
+        numbers = torch.tensor(
+            [
+                float(objective.total.detach()),
+                float(stopped()),
+                judged,
+                judged - verdicts["accepted"],
+                verdicts["negative_scale"],
+            ]
+        ).to(self._workers.device)
+        norm, rate = self._step_weights(numbers)
+        loss, stop, judged_all, refused, negative = numbers.tolist()
+        self._loss = loss / self._workers.count
+        self._count_labels(round(judged_all), round(refused), round(negative))
+        values = {
+            "learning_rate": rate,
+            "loss": self._loss,
+            "gradient_norm": norm,
+            "labels_judged": round(judged_all),
+            "labels_refused": round(refused),
+            "labels_negative_scale": round(negative),
+            "updates_refused": self._counters["updates_refused"],
+            **{name: float(part.detach()) for name, part in objective.parts.items()},
+        }
+        return values, stop > 0
+
+    def _step_weights(self, numbers: Tensor) -> tuple[float, float]:
+        """Add up gradients and numbers, check, and step; return norm and learning rate."""
+        settings, count = self._settings, self._workers.count
+        gradients = [p.grad for p in self._network.parameters() if p.grad is not None]
+        self._workers.add_up([*gradients, numbers])
+        for gradient in gradients:
+            gradient /= count * self._loss_scale
+        norm = float(nn.utils.get_total_norm(gradients))
+        rate = learning_rate(
+            self._step,
+            peak=settings.learning_rate,
+            final=settings.final_rate,
+            warm_up=settings.warm_up,
+            steps=settings.steps,
+        )
+        if not norm < float("inf"):  # NaN as well
+            self._refuse(norm)
+            return norm, rate
+        self._counters["refused_in_a_row"] = 0
+        if settings.clip_norm > 0 and norm > settings.clip_norm:
+            for gradient in gradients:
+                gradient *= settings.clip_norm / norm
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        self._optimizer.step()
+        update_average(
+            self._average.state_dict(),
+            self._network.state_dict(),
+            average_decay(self._step, settings.ema),
+        )
+        self._good_steps += 1
+        if settings.precision == "float16" and self._good_steps == GOOD_STEPS:
+            self._loss_scale *= 2
+            self._good_steps = 0
+        return norm, rate
+
+    def _refuse(self, norm: float) -> None:
+        """Leave the weights as they are; give up where that does not help."""
+        self._counters["updates_refused"] += 1
+        self._counters["refused_in_a_row"] += 1
+        self._good_steps = 0
+        if self._settings.precision == "float16":
+            self._loss_scale /= 2
+        if self._counters["refused_in_a_row"] >= REFUSED_IN_A_ROW:
+            raise DistillationError(
+                f"{REFUSED_IN_A_ROW} updates in a row had a gradient that is not finite ({norm}); "
+                "the weights before them are kept. Lower 'learning_rate', use 'precision' "
+                "float32, or check the clips with dae-ros clips --verify",
+                step=self._step,
+            )
+
+    def _count_labels(self, judged: int, refused: int, negative: int) -> None:
+        counters = self._counters
+        counters["judged"] += judged
+        counters["refused"] += refused
+        counters["negative_scale"] += negative
+        if (
+            counters["judged"] >= JUDGED_AT_LEAST
+            and 2 * counters["negative_scale"] > counters["judged"]
+        ):
+            raise DistillationError(
+                f"{counters['negative_scale']} of {counters['judged']} labels fit the student only "
+                "upside down (negative scale): the teacher's orientation in its manifest is "
+                "probably wrong, or the student's. Nothing was learned from them",
+                step=self._step,
+                **counters,
+            )
+
+    def _score(self, journal: Journal | None) -> None:
+        scores = self._validation(self._average)
+        if journal is not None:
+            journal.score(self._step, scores)
+        deciding = scores.get(self._validation.deciding, float("nan"))
+        if deciding == deciding and (self._best is None or deciding < self._best):
+            self._best, self._best_step = deciding, self._step
+            self._write("best.safetensors", {"heldout": json.dumps(scores, sort_keys=True)})
+
+    def _write(self, name: str, extra: dict[str, str]) -> None:
+        try:
+            save_checkpoint(
+                self._folder / name,
+                self._average,
+                self._meaning,
+                extra={**self._provenance, **extra, "step": str(self._step)},
+            )
+        except OSError as error:
+            raise DistillationError(
+                f"{self._folder / name} cannot be written ({error}); the state saved before is "
+                "whole. Make room and run the same command again",
+                path=str(self._folder / name),
+            ) from error
+
+    def _save(self) -> None:
+        if not self._workers.first:
+            return
+        self._write("last.safetensors", {})
+        save_state(
+            self._folder,
+            RunState(
+                identity=self._identity,
+                step=self._step,
+                network=self._network.state_dict(),
+                average=self._average.state_dict(),
+                optimizer=self._optimizer.state_dict(),
+                loss_scale=self._loss_scale,
+                good_steps=self._good_steps,
+                counters=dict(self._counters),
+                best=self._best,
+                best_step=self._best_step,
+            ),
+        )
+
+    def _take_up(self, state: RunState) -> None:
+        self._network.load_state_dict(state.network)
+        self._average.load_state_dict(state.average)
+        self._optimizer.load_state_dict(state.optimizer)
+        self._step = state.step
+        self._loss_scale = state.loss_scale
+        self._good_steps = state.good_steps
+        self._counters = dict(state.counters)
+        self._best, self._best_step = state.best, state.best_step
+
+    @contextlib.contextmanager
+    def _journal(self) -> Iterator[Journal | None]:
+        if not self._workers.first:
+            yield None
+            return
+        with Journal(self._folder, self._step, self._settings.tensorboard) as journal:
+            yield journal
+
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        if self._settings.precision == "float32":
+            yield
+            return
+        with torch.autocast(self._workers.device.type, dtype=_AUTOCAST[self._settings.precision]):
+            yield
+
+
+class _Ahead:
+    """Reads the next batch from disk while the present one is learned from."""
+
+    def __init__(self, sampler: ClipSampler, steps: int) -> None:
+        self._sampler = sampler
+        self._steps = steps
+        self._pool = ThreadPoolExecutor(1)
+        self._next: tuple[int, Future[ClipBatch]] | None = None
+
+    def batch(self, step: int) -> ClipBatch:
+        if self._next is not None and self._next[0] == step:
+            batch = self._next[1].result()
+        else:
+            batch = self._sampler.batch(step)
+        self._next = None
+        if step + 1 < self._steps:
+            self._next = (step + 1, self._pool.submit(self._sampler.batch, step + 1))
+        return batch
+
+    def __enter__(self) -> _Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _optimizer(network: Network, settings: TrainingParameters) -> torch.optim.AdamW:
+    """Return AdamW with decay on matrices and kernels, none on biases, norms and scales."""
+    parameters = list(network.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=settings.learning_rate,
+        betas=(0.9, settings.beta_2),
+        weight_decay=settings.weight_decay,
+    )

@@ -1,0 +1,175 @@
+"""Scores on held-out clips: the state carried through each sequence, maps at the sensor's size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dae_ros.distillation.clip_codes import tencode_of_code
+from dae_ros.distillation.clip_store import ClipSequence, ClipStore
+from dae_ros.distillation.preparation import FRAME_ENCODERS, frames_as_images
+from dae_ros.distillation.rollout import roll
+from dae_ros.distillation.teacher import FrameTeacher
+from dae_ros.evaluation.scoring import (
+    FrameScore,
+    Scoring,
+    mean_of_frames,
+    score_frame,
+)
+from dae_ros.model.networks import Network
+from dae_ros.runtime.torch_estimator import Fitting
+
+CHUNK = 16
+METRICS = ("abs_rel", "delta_1", "rmse")
+
+
+class Validation:
+    """Scores weights on the held-out sequences.
+
+    Aligned scores use the corrected least squares; metric ones nothing. `events_...` counts only
+    pixels with an event in the window. A mean over sequences weighs each the same.
+
+    Args:
+        stores: whose `heldout` is scored.
+        fitting: of the network.
+        event_encoder: of the network.
+        metric: whether its number is metres.
+        windows: of each sequence at most; 0 for all.
+        maximum_depth_m: true depth beyond is not scored.
+        teacher: whose labels are scored against as well, as `label_...`; None for no such.
+    """
+
+    def __init__(
+        self,
+        stores: tuple[ClipStore, ...],
+        fitting: Fitting,
+        event_encoder: str,
+        *,
+        metric: bool,
+        windows: int,
+        maximum_depth_m: float,
+        teacher: FrameTeacher | None = None,
+    ) -> None:
+        self._sequences = [item for store in stores for item in store.split("heldout")]
+        self._fitting = fitting
+        self._encoder = event_encoder
+        self._windows = windows
+        self._teacher = teacher
+        self._scorings = {"aligned": Scoring(clip_distance_m=maximum_depth_m)}
+        if metric:
+            self._scorings["metric"] = Scoring(alignment="none", clip_distance_m=maximum_depth_m)
+        # Whether a run is better is judged by what it may see: labels where it learns from those.
+        if teacher is None:
+            self.deciding = "metric_abs_rel" if metric else "aligned_abs_rel"
+        else:
+            both = metric and teacher.metric
+            self.deciding = f"label_{'metric' if both else 'aligned'}_abs_rel"
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is anything to score."""
+        return bool(self._sequences)
+
+    def __call__(self, network: Network) -> dict[str, float]:
+        """Return name -> score; NaN where nothing could be scored."""
+        means: dict[str, list[Mapping[str, float]]] = {}
+        for sequence in self._sequences:
+            scores: dict[str, list[FrameScore]] = {}
+            for index, prediction, label in self._predictions(network, sequence):
+                for name, score in self._score(sequence, index, prediction, label):
+                    scores.setdefault(name, []).append(score)
+            for name, frames in scores.items():
+                mean = mean_of_frames(sequence.name, frames)
+                means.setdefault(name, []).append(
+                    {**mean.metrics, "positive_scale": mean.positive_scale}
+                )
+        result: dict[str, float] = {}
+        for name in sorted(means):
+            values = _mean(means[name])
+            result |= {f"{name}_{metric}": values[metric] for metric in METRICS}
+            if name.endswith("aligned"):
+                result[f"{name}_positive_scale"] = values["positive_scale"]
+        return result
+
+    def _score(
+        self,
+        sequence: ClipSequence,
+        index: int,
+        prediction: NDArray[np.float32],
+        label: NDArray[np.float32] | None,
+    ) -> Iterator[tuple[str, FrameScore]]:
+        if sequence.depth is not None:
+            depth = sequence.depth[index].astype(np.float32)
+            window = sequence.windows[index]
+            events = window != 0 if window.ndim == 2 else (window != 0).any(axis=0)
+            for name, scoring in self._scorings.items():
+                yield name, score_frame(prediction, depth, scoring)
+                yield f"events_{name}", score_frame(prediction, depth, scoring, events)
+        if label is not None:
+            for name, scoring in self._scorings.items():
+                yield f"label_{name}", score_frame(prediction, label, scoring)
+
+    def _predictions(
+        self, network: Network, sequence: ClipSequence
+    ) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32] | None]]:
+        """Yield index, prediction and label of every window that has something to compare with."""
+        device = next(network.parameters()).device
+        limit = min(len(sequence), self._windows or len(sequence))
+        height, width = sequence.windows.shape[-2:]
+        size = self._fitting.network_size(height, width)
+        for first, last in sequence.runs():
+            state = network.initial_state(1, *size)
+            for begin in range(first, min(last, limit), CHUNK):
+                end = min(begin + CHUNK, last, limit)
+                usable = sequence.has_frame(begin, end)
+                with torch.inference_mode():
+                    images = self._fitting.prepare(self._images(sequence, begin, end, device))
+                    predictions, state = roll(network, images[None], state)
+                    maps = self._fitting.restore(predictions[0][:, None], height, width)[:, 0]
+                    labels = self._labels(sequence, begin, end, device)
+                for offset in range(end - begin):
+                    if self._encoder in FRAME_ENCODERS and not usable[offset]:
+                        continue
+                    label = None
+                    if labels is not None and usable[offset]:
+                        label = labels[offset].cpu().numpy()
+                    yield begin + offset, maps[offset].cpu().numpy(), label
+
+    def _images(self, sequence: ClipSequence, begin: int, end: int, device: torch.device) -> Tensor:
+        if self._encoder in FRAME_ENCODERS:
+            return frames_as_images(
+                _frames(sequence, begin, end, device), self._fitting.format.channels
+            )
+        windows = torch.from_numpy(np.array(sequence.windows[begin:end])).to(device)
+        return windows.float() if self._encoder == "voxel_grid" else tencode_of_code(windows)
+
+    def _labels(
+        self, sequence: ClipSequence, begin: int, end: int, device: torch.device
+    ) -> Tensor | None:
+        if self._teacher is None or sequence.frames is None:
+            return None
+        label = self._teacher.label(_frames(sequence, begin, end, device), consistency=False)
+        return torch.where(label.mask, label.depth, torch.nan)
+
+
+def _frames(sequence: ClipSequence, begin: int, end: int, device: torch.device) -> Tensor:
+    if sequence.frames is None:
+        height, width = sequence.windows.shape[-2:]
+        return torch.zeros(end - begin, height, width, dtype=torch.uint8, device=device)
+    return torch.from_numpy(np.array(sequence.frames[begin:end])).to(device)
+
+
+def _mean(sequences: list[Mapping[str, float]]) -> dict[str, float]:
+    names = (*METRICS, "positive_scale")
+    table = np.array([[values[name] for name in names] for values in sequences])
+    finite = np.isfinite(table)
+    counts = finite.sum(axis=0)
+    sums = np.where(finite, table, 0.0).sum(axis=0)
+    return {
+        name: float(sums[i] / counts[i]) if counts[i] else float("nan")
+        for i, name in enumerate(names)
+    }
