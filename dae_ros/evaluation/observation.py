@@ -39,7 +39,7 @@ class Observation:
         stamp_ns: of the ground truth.
         offset_ns: end of the window minus that stamp.
         prediction: float32[H, W], what the pipeline put out: metres, or the network's number.
-        depth: float32[H, W], metres, NaN unknown.
+        depth: float32[H, W], metres; 0, negative and not finite is unknown.
         image: float32[3, H, W], Tencode in 0..1, for people and for masks of pixels with events.
         frame: uint8[H', W'], the newest camera frame, None without one.
         event_count: events of the window.

@@ -6,7 +6,6 @@ import dataclasses
 from collections import deque
 
 from dae_ros.bags.container import RecordedMessage
-from dae_ros.bags.datasets.images import valid_depth
 from dae_ros.bags.messages import read_depth
 from dae_ros.bags.recording import Recording
 from dae_ros.errors import ConfigurationError
@@ -47,11 +46,10 @@ class RecordedTruth:
     def add_message(self, recording: Recording, message: RecordedMessage) -> None:
         """Take a depth image; see `bag_runner.Observer`."""
         truth = read_depth(recording.to_cdr(message))
-        depth = valid_depth(truth.depth)
         if self._comparison is None:
-            self._early.append((truth.stamp_ns, depth))
+            self._early.append((truth.stamp_ns, truth.depth))
         else:
-            self._comparison.add_truth(truth.stamp_ns, depth)
+            self._comparison.add_truth(truth.stamp_ns, truth.depth)
 
     def add_window(self, frame: DepthFrame) -> None:
         """Take a result; the first one says how results can be scored."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from dae_ros.bags.datasets.images import valid_depth
 from dae_ros.bags.datasets.voxel_folder import VoxelFolder, is_voxel_folder
 from dae_ros.bags.labelled import LabelledVoxels
 from dae_ros.bags.labelled_recording import LabelledRecording
@@ -110,8 +109,7 @@ class RecordedSource:
                 if message.topic == topics.events:
                     item: Input = recording.read_packet(message)
                 elif message.topic == topics.label:
-                    truth = read_depth(recording.to_cdr(message))
-                    item = DepthTruthImage(truth.stamp_ns, valid_depth(truth.depth), truth.frame_id)
+                    item = read_depth(recording.to_cdr(message))
                 else:
                     item = recording.read_frame(message)
             except (PacketError, RecordingError):
@@ -143,7 +141,7 @@ class SimulatedSource:
             if isinstance(item, (EventPacket, Frame)):
                 yield item
             else:
-                yield DepthTruthImage(item.stamp_ns, valid_depth(item.depth), item.frame_id)
+                yield DepthTruthImage(item.stamp_ns, item.depth, item.frame_id)
 
 
 @dataclass

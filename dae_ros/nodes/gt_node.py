@@ -6,6 +6,7 @@ Everything happens on the executor's thread: scoring a map of 346x260 px takes a
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
-from dae_ros.bags.datasets.images import valid_depth
 from dae_ros.bags.message_types import IMAGE
 from dae_ros.bags.messages import DepthTruthImage, read_depth
 from dae_ros.errors import ConfigurationError, RecordingError
@@ -59,6 +59,7 @@ class GroundTruthNode(Node):
         self._early: deque[DepthTruthImage] = deque(maxlen=LIMIT)
         self._status: dict[str, str] = {}
         self._unreadable = 0
+        self._quiet_until_s = time.monotonic() + NOTICE_PERIOD_S
         self._frame_id = ""
         self._metrics = self.create_publisher(DiagnosticArray, "metrics", output_qos(100))
         inputs: tuple[tuple[str, str, Callable[[Any, str], None], bool], ...] = (
@@ -92,6 +93,9 @@ class GroundTruthNode(Node):
     def _look(self) -> None:
         for subscription in self._inputs.values():
             subscription.refresh()
+        if time.monotonic() < self._quiet_until_s:
+            # Networks and recordings take their time to load.
+            return
         truth = self._inputs["ground_truth"]
         depths = [self._inputs[name] for name in ("depth/image", "depth/relative")]
         if truth.problem is not None:
@@ -118,7 +122,6 @@ class GroundTruthNode(Node):
         image = self._read(data)
         if image is None:
             return
-        image = DepthTruthImage(image.stamp_ns, valid_depth(image.depth), image.frame_id)
         if self._comparison is None:
             self._early.append(image)
         else:
@@ -143,7 +146,7 @@ class GroundTruthNode(Node):
         orientation = parameters.orientation
         if orientation == "status":
             if kind == "relative" and "orientation" not in self._status:
-                self._notice("waiting for depth/status to say what depth/relative grows with")
+                # It is published after the image that it belongs to.
                 return
             orientation = self._status.get("orientation", "unknown")
         scoring = self._scoring(kind)

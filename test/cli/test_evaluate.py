@@ -126,8 +126,12 @@ def test_the_published_protocol_of_dsec(tmp_path, monkeypatch):
     text = (out / "evaluation.md").read_text()
     paper = [row for row in PUBLISHED_ROWS if row.dataset == "dsec"]
     assert text.count("| DepthAnyEvent-R |") == sum(r.network == "DepthAnyEvent-R" for r in paper)
-    # With less than all frames nothing stands beside.
-    assert run(root, "--dataset", "dsec", "--out", tmp_path / "few", "--frames", "3") == 0
+    # With less than all frames nothing stands beside; the windows are always the protocol's.
+    settings = tmp_path / "robot.yaml"
+    settings.write_text("depth: {ros__parameters: {window_s: 0.1}}\n")
+    few = ("--frames", "3", "--params", settings)
+    assert run(root, "--dataset", "dsec", "--out", tmp_path / "few", *few) == 0
+    assert document_of(tmp_path / "few")["facts"]["windows"].startswith("50 ms")
     assert "not all frames" in document_of(tmp_path / "few")["tables"][0]["not_comparable_because"]
     cleared = tmp_path / "cleared"
     assert run(root, "--dataset", "dsec", "--out", cleared, "--reset", "every_window") == 0

@@ -8,16 +8,22 @@ import json
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from dae_ros.bags.labelled import open_labelled
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.evaluation.evaluation_run import OUTPUTS, EvaluationPlan, run_evaluation
-from dae_ros.evaluation.observation import ObservationRules
+from dae_ros.evaluation.observation import Observation, ObservationRules
 from dae_ros.evaluation.protocols import DSEC
 from dae_ros.evaluation.scoring import PUBLISHED, STANDARD, STANDARD_METRIC
-from dae_ros.evaluation.sequence_scorer import default_scorings, require_scorable
+from dae_ros.evaluation.sequence_scorer import (
+    SequenceScorer,
+    TableChoice,
+    default_scorings,
+    require_scorable,
+)
 from dae_ros.evaluation.sources import recorded_source
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.estimator import OutputMeaning
@@ -148,6 +154,25 @@ def test_rows_of_a_protocol_are_scored_alone(tmp_path: Path) -> None:
     assert sequence["metrics"]["valid_pixels"] == pytest.approx(np.mean(counts))
     assert "rows 8 to 39" in document["facts"]["protocol"]
     assert "best_constant_abs_rel" not in document["tables"][0]["mean"]
+
+
+def test_strips_show_the_rows_of_the_protocol(tmp_path: Path) -> None:
+    """Events, frame and truth of a picture are of the same rows; a frame of another size whole."""
+    scorer = SequenceScorer("s", (TableChoice("all", STANDARD_METRIC),), (64, 128))
+    frame = np.zeros((192, 40), np.uint8)
+    frame[64:128] = 200
+    image = np.zeros((3, 192, 40), np.float32)
+    image[2, 64:128] = 1
+    depth = np.full((192, 40), 5, np.float32)
+    for shown in (frame, np.full((10, 10), 90, np.uint8)):
+        scorer.add(Observation(0, 0, depth, depth, image, shown, 0))
+    scorer.save_strips(tmp_path / "s.png")
+    picture = cv2.imread(str(tmp_path / "s.png"))[..., ::-1]
+    # 64 rows are shown as 192: 120 columns for each panel, 4 between, 8 around, 20 of title.
+    for top, grey in ((8 + 20, 200), (8 + 20 + 192 + 8 + 20, 90)):
+        panels = picture[top : top + 192]
+        assert (panels[:, 8 : 8 + 120] == (70, 150, 255)).all()
+        assert (panels[:, 8 + 124 : 8 + 244] == grey).all()
 
 
 def test_an_interrupted_run_says_so(tmp_path: Path) -> None:

@@ -150,7 +150,10 @@ def test_voxel_folders_are_fed_as_they_are(tmp_path):
     written = write_voxel_folder(tmp_path / "outdoor")
     source = recorded_source(str(tmp_path / "outdoor"))
     parameters = dataclasses.replace(PARAMETERS, event_encoder="tencode_voxel")
-    seen = observe(source, parameters=parameters)
+    network = LeakyEstimator()
+    observe(source, estimator=network, parameters=parameters)
+    # The network has seen the folder once; its state is cleared before the second time.
+    seen = observe(source, estimator=network, parameters=parameters)
     assert len(seen) == 6
     with open_labelled(tmp_path / "outdoor") as labelled:
         images = [window.encode("tencode_voxel") for window in labelled]

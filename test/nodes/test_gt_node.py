@@ -141,15 +141,16 @@ def test_what_does_not_grow_with_depth_is_not_scored(graph, orientation):
 
 
 def test_alignment_and_range_are_parameters(graph):
-    """`median` makes a factor vanish; truth beyond the clip distance does not count."""
-    bench = Bench(graph, alignment="median", clip_distance_m=30.0)
+    """`median` makes a factor vanish; truth outside of the range of depths does not count."""
+    bench = Bench(graph, alignment="median", clip_distance_m=30.0, minimum_depth_m=5.0)
     _, depth = frame(4)
+    depth[0, :3] = 0, -1, np.inf
     bench.send(S, 3 * depth, depth)
     graph.until(lambda: bench.metrics)
     found = bench.values(0, "frame")
     assert float(found["abs_rel"]) < 1e-5
     assert float(found["scale"]) == pytest.approx(1 / 3)
-    assert float(found["valid_pixels"]) == (depth < 30).sum() > 0
+    assert float(found["valid_pixels"]) == ((depth >= 5) & (depth < 30)).sum() > 0
 
 
 def test_bad_images_are_left_out(graph):
