@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from dae_ros.cli.bag import seconds
@@ -43,8 +43,8 @@ recording becomes pictures. Without rclpy the same pipeline runs in one process,
 EPILOG = """\
 what is written below --out:
   topics/            rosbag2 (mcap) of what the nodes published
-  preview.mp4        events | camera frame | depth with its legend, for a browser
-  contact_sheet.png  twelve moments of it
+  preview.mp4        events | camera frame | exact depth (simulator) | depth, for a browser
+  contact_sheet.png  up to twelve moments of it
   demo.json          processes, windows, weights
 
 examples:
@@ -114,16 +114,31 @@ def run(args: argparse.Namespace) -> int:
         DaeError: a node failed, or no depth came out.
     """
     folder: Path = args.out
-    _prepare(folder)
+    _check(folder)
+    # An earlier demo stays as it is until this one has succeeded.
+    work = folder.with_name(f"{folder.name}.partial")
+    _check(work)
+    _clear(work)
+    work.mkdir(parents=True)
+    (work / SUMMARY).write_text("{}\n", encoding="utf-8")
     with_ros = importlib.util.find_spec("rclpy") is not None and not args.in_process
     begin_s = time.monotonic()
-    summary = _on_ros(args, folder) if with_ros else _in_process(args, folder, args.in_process)
+    try:
+        summary = _on_ros(args, work) if with_ros else _in_process(args, work, args.in_process)
+    except BaseException:
+        if any(item.name != SUMMARY for item in work.iterdir()):
+            print(f"what there is so far: {work}", file=sys.stderr)
+        else:
+            _clear(work)
+        raise
     summary |= {
         "weights": args.weights,
         "ros": with_ros,
         "seconds": round(time.monotonic() - begin_s, 1),
     }
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    (work / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    _clear(folder)
+    work.rename(folder)
     print(f"\n{summary['windows']} depth images in {summary['seconds']} s. Look at:")
     print(f"  {folder / 'contact_sheet.png'}\n  {folder / 'preview.mp4'}")
     if args.weights.startswith("untrained:"):
@@ -134,18 +149,22 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(folder: Path) -> None:
-    """Make the folder, without what an earlier demo left there.
+def _check(folder: Path) -> None:
+    """Make sure that everything in a folder is a demo's.
 
     Raises:
-        ConfigurationError: it holds something that no demo writes; nothing is removed then.
+        ConfigurationError: it holds something that no demo writes.
     """
-    present = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is a file; give a folder with --out", path=str(folder))
+    present = sorted(item.name for item in folder.iterdir())
     foreign = [name for name in present if name.removesuffix(".partial") not in FILES]
-    if foreign or (folder.exists() and not folder.is_dir()):
+    if foreign:
         raise ConfigurationError(
-            f"{folder} holds {', '.join(foreign) or 'no folder'}, which no demo writes; give "
-            "another folder with --out",
+            f"{folder} holds {', '.join(foreign)}, which no demo writes; give another folder "
+            "with --out",
             path=str(folder),
         )
     # Only a demo has this file, so that a result of `dae-ros bag` is never taken for one.
@@ -154,15 +173,12 @@ def _prepare(folder: Path) -> None:
             f"{folder} is not a demo's: {SUMMARY} is missing; give another folder with --out",
             path=str(folder),
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in present:
-        path = folder / name
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    # From here on the folder is known as a demo's, also when the demo is interrupted.
-    (folder / SUMMARY).write_text("{}\n", encoding="utf-8")
+
+
+def _clear(folder: Path) -> None:
+    """Remove a folder that `_check` has let pass."""
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
@@ -184,20 +200,32 @@ def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     plan = [_for_demo(process, args, frames) for process in plan]
     source, depth = plan[1], plan[0]
     topics = (*OUTPUTS, frames) if frames else OUTPUTS
+    if args.bag is None:
+        topics = (*topics, "depth_truth")
     keep = recorder(str(folder / "topics"), topics)
     keep = dataclasses.replace(keep, parameters={**keep.parameters, "idle_s": IDLE_S})
     print(f"ROS 2: {source.name} -> {depth.name} ({args.weights}) -> {keep.name}", flush=True)
     bar = ProgressBar()
     with ProcessHarness([keep, depth, source], echo=sys.stderr) as harness:
         sender, receiver = harness[source.name], harness[keep.name]
-        code = _wait(sender, bar, "events are sent", _limit_s(args))
+        network = harness[depth.name]
+
+        def sending() -> str:
+            subscribed = any("subscribed to" in line for line in list(network.lines))
+            return "events are sent" if subscribed else "the network is loaded and compiled"
+
+        def stepping() -> str:
+            size = sum(item.stat().st_size for item in folder.rglob("*.mcap*"))
+            return f"the last windows are stepped, {size / 1e6:.0f} MB recorded"
+
+        code = _wait(sender, bar, sending, _limit_s(args))
         if code != 0:
             raise ProcessError(
                 f"{source.name} ended with status {code}; its last lines:\n"
                 + "\n".join(sender.lines[-10:]),
                 name=source.name,
             )
-        code = _wait(receiver, bar, "the last windows are stepped", _limit_s(args))
+        code = _wait(receiver, bar, stepping, _limit_s(args))
         if code != 0:
             raise ProcessError(
                 f"{keep.name} ended with status {code}; its last lines:\n"
@@ -206,7 +234,12 @@ def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
             )
     bar.close()
     parameters = DepthParameters.from_mapping(
-        {"orientation": args.orientation, "scale": args.scale, "shift": args.shift}
+        {
+            "weights": args.weights,
+            "orientation": args.orientation,
+            "scale": args.scale,
+            "shift": args.shift,
+        }
     )
     with open_recording(folder / "topics") as recording:
         if not any(
@@ -245,14 +278,17 @@ def _limit_s(args: argparse.Namespace) -> float:
     return 300.0 + 60.0 * float(args.duration)
 
 
-def _wait(process: RunningProcess, bar: ProgressBar, purpose: str, timeout_s: float) -> int:
+def _wait(
+    process: RunningProcess, bar: ProgressBar, purpose: Callable[[], str], timeout_s: float
+) -> int:
     """Wait for a process to end, saying every few seconds what is waited for."""
     begin_s = time.monotonic()
     while process.exit_code is None:
         elapsed_s = time.monotonic() - begin_s
         if elapsed_s > timeout_s:
             return process.wait(0.0)
-        bar.note(f"{elapsed_s:4.0f} s  {purpose}") if int(elapsed_s) % 5 == 0 else None
+        if int(elapsed_s) % 5 == 0:
+            bar.note(f"{elapsed_s:4.0f} s  {purpose()}")
         time.sleep(1.0)
     return process.wait(STOP_S)
 

@@ -80,7 +80,7 @@ class RecorderNode(Node):
         written = ", ".join(f"{name}: {count}" for name, count in sorted(self._counts.items()))
         self.get_logger().info(f"recorded {written or 'nothing'} in {self._path}")
         if missing:
-            self.get_logger().warning(f"no message came on {', '.join(missing)}")
+            self.get_logger().info(f"no message came on {', '.join(missing)}")
 
     def _look(self) -> None:
         for subscription in self._subscriptions_by_topic:

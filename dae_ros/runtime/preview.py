@@ -46,14 +46,25 @@ class PreviewWriter:
         folder: of the two files.
         parameters: for the colour range of metric depth.
         with_frames: whether there is a panel for camera frames.
+        with_truth: whether there is one for exact depth.
     """
 
-    def __init__(self, folder: Path, parameters: DepthParameters, *, with_frames: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        parameters: DepthParameters,
+        *,
+        with_frames: bool,
+        with_truth: bool = False,
+    ) -> None:
         self._folder = folder
         self._metric_range = (parameters.color_near_m, parameters.color_far_m)
         self._with_frames = with_frames
+        self._with_truth = with_truth
         self._relative_range: tuple[float, float] | None = None
+        self._untrained = parameters.weights.startswith("untrained:")
         self._frame: NDArray[np.uint8] | None = None
+        self._truth: FloatImage | None = None
         self._first_ns: int | None = None
         self._video: VideoWriter | None = None
         self._sheet = ContactSheet()
@@ -61,6 +72,10 @@ class PreviewWriter:
     def add_frame(self, frame: Frame) -> None:
         """Show this camera frame from now on."""
         self._frame = frame.image
+
+    def add_truth(self, depth: FloatImage) -> None:
+        """Show this exact depth (float32[H, W], metres, NaN unknown) from now on."""
+        self._truth = depth
 
     def add_window(self, frame: DepthFrame) -> None:
         """Append one window's result."""
@@ -93,12 +108,16 @@ class PreviewWriter:
             title = {"depth": "relative depth", "inverse_depth": "relative inverse depth"}.get(
                 orientation, "network output, unknown scale and direction"
             )
+        if self._untrained:
+            title = "UNTRAINED network: no meaning"
         if self._first_ns is None:
             self._first_ns = time_ns
         rows = panel_rows(depth.shape[0])
         panels = [titled(fit(events, rows), f"events {(time_ns - self._first_ns) / 1e9:.2f} s")]
         if self._with_frames:
             panels.append(self._frame_panel(panels[0].shape[1], rows))
+        if self._with_truth:
+            panels.append(self._truth_panel(depth.shape, rows))
         coloured = fit(depth_color(depth, near, far, orientation), rows)
         panels.append(
             titled(side_by_side([coloured, legend(rows, near, far, label, orientation)]), title)
@@ -115,6 +134,15 @@ class PreviewWriter:
             return titled(np.zeros((rows, width, 3), np.uint8), "frame")
         shown = cv2.resize(self._frame, (width, rows), interpolation=cv2.INTER_AREA)
         return titled(grey_panel(np.asarray(shown, np.uint8)), "frame")
+
+    def _truth_panel(self, shape: tuple[int, ...], rows: int) -> Picture:
+        """Show exact depth in the colours of metric depth, empty before the first."""
+        truth = np.full(shape, np.nan, np.float32) if self._truth is None else self._truth
+        near, far = self._metric_range
+        coloured = fit(depth_color(truth, near, far), rows)
+        return titled(
+            side_by_side([coloured, legend(rows, near, far, "m", "depth")]), "exact depth"
+        )
 
     def _follow(self, found: tuple[float, float]) -> tuple[float, float]:
         """Let the colour range follow slowly, so that the video does not flicker."""
@@ -176,14 +204,20 @@ def preview_topics(recording: Recording, folder: Path, parameters: DepthParamete
         orientation = "unknown"
     waiting: dict[int, Picture] = {}
     shown = 0
-    topics = [topic for topic in (events, depth, frames) if topic is not None]
+    truth = _ending(recording, "/depth_truth")
+    topics = [topic for topic in (events, depth, frames, truth) if topic is not None]
     # The two images of a window share their stamp; which one was recorded first is not known.
     maps: dict[int, FloatImage] = {}
-    with PreviewWriter(folder, parameters, with_frames=frames is not None) as writer:
+    with PreviewWriter(
+        folder, parameters, with_frames=frames is not None, with_truth=truth is not None
+    ) as writer:
         for message in recording.messages(topics):
             cdr = recording.to_cdr(message)
             if message.topic == frames:
                 writer.add_frame(recording.read_frame(message))
+                continue
+            if message.topic == truth:
+                writer.add_truth(read_depth(cdr).depth)
                 continue
             stamp_ns = stamp_of(cdr)
             if message.topic == events:
