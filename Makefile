@@ -25,7 +25,7 @@ help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
 
 setup:  ## make .venv with ROS 2 from PyPI, PyTorch and the tools
-	@python=$$(scripts/find_python) && "$$python" scripts/setup_environment.py $(VENV)
+	@python=$$(scripts/find_python $(VENV)) && "$$python" scripts/setup_environment.py $(VENV)
 
 check: setup  ## style, types, layers, generated files
 	$(RUN) -m ruff check .

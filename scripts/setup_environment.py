@@ -28,7 +28,7 @@ import sysconfig
 import time
 import venv
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,14 +126,36 @@ def inputs() -> Iterator[Path]:
             yield path
 
 
-def fingerprint(base: Base) -> str:
-    """Return a digest of everything that the environment depends on."""
-    digest = hashlib.sha256()
-    digest.update(json.dumps([asdict(base), sys.executable, sys.version, str(ROOT)]).encode())
+def ingredients(base: Base) -> dict[str, str | None]:
+    """Return everything that the environment depends on: what it is -> its state."""
+    parts: dict[str, str | None] = {
+        "the interpreter": str(Path(sys.executable).resolve()),
+        "its version": sys.version,
+        "ROS": base.ros,
+        "PyTorch outside of the environment": base.torch_version,
+        "the folder of that PyTorch": base.torch_folder,
+        "the folder of the repository": str(ROOT),
+    }
     for path in inputs():
-        digest.update(str(path.relative_to(ROOT)).encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+        name = path.relative_to(ROOT).as_posix()
+        parts[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return parts
+
+
+def changes(before: dict[str, str | None], now: dict[str, str | None]) -> list[str]:
+    """Return in words what differs between two states of the ingredients."""
+    words = []
+    for name in (*before, *(name for name in now if name not in before)):
+        old, new = before.get(name), now.get(name)
+        if old == new and name in before and name in now:
+            continue
+        if name not in before or name not in now:
+            words.append(f"{name} is {'new' if name in now else 'gone'}")
+        elif "/" in name or name.endswith((".py", ".xml")):
+            words.append(f"{name} changed")  # a digest says nothing to anybody
+        else:
+            words.append(f"{name} was {old or 'none'} and is {new or 'none'}")
+    return words
 
 
 class Setup:
@@ -326,17 +348,36 @@ def check_compilers() -> None:
         )
 
 
+def read_stamp(path: Path) -> dict[str, str | None] | None:
+    """Return the ingredients of the last finished set-up, None where there is none to be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def main() -> int:
     """Set the environment up; return 0, 1 when that failed, 130 when it was interrupted."""
     parser = argparse.ArgumentParser(description="Make the virtual environment of dae_ros.")
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / ".venv")
     arguments = parser.parse_args()
     folder: Path = arguments.folder.resolve()
-    stamp = folder / "dae_ros_setup.sha256"
+    if Path(sys.prefix).resolve() == folder:
+        print(
+            f"{sys.executable} belongs to {folder}, which cannot be made with itself: name the "
+            f"interpreter that it comes from, {Path(sys.executable).resolve()}.",
+            file=sys.stderr,
+        )
+        return 1
+    stamp = folder / "dae_ros_setup.json"
     base = look_around()
-    wanted = fingerprint(base)
-    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+    wanted = ingredients(base)
+    before = read_stamp(stamp)
+    if before == wanted:
         return 0
+    if before is not None:
+        say(f"Setting {folder} up again: {'; '.join(changes(before, wanted))}")
     setup = Setup(folder, base)
     try:
         stamp.unlink(missing_ok=True)
@@ -347,7 +388,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nInterrupted: run the same make target again, it continues.", file=sys.stderr)
         return 130
-    stamp.write_text(wanted, encoding="utf-8")
+    stamp.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     setup.step(f"Ready: {folder}")
     return 0
 

@@ -1,0 +1,91 @@
+"""Which interpreter `make setup` takes, and that it says why it sets up again."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def set_up() -> ModuleType:
+    """The set-up script as a module."""
+    name = "setup_environment"
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def found(folder: Path, path: list[Path], **variables: str) -> str:
+    environment = {
+        "PATH": os.pathsep.join([*map(str, path), "/usr/bin", "/bin"]),
+        "HOME": str(folder),
+        **variables,
+    }
+    result = subprocess.run(
+        [ROOT / "scripts" / "find_python", ".venv"],
+        cwd=folder, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return result.stdout.strip()
+
+
+def interpreter(folder: Path) -> Path:
+    """Make a folder with a python3 in it."""
+    folder.mkdir(parents=True)
+    (folder / "python3").symlink_to(Path(sys.executable).resolve())
+    return folder
+
+
+def test_an_activated_environment_does_not_change_the_interpreter(tmp_path: Path) -> None:
+    """The environment's own bin is passed over, however the PATH or PYTHON names it."""
+    own = interpreter(tmp_path / ".venv" / "bin")
+    other = interpreter(tmp_path / "a b" / "bin")
+    link = tmp_path / "link"
+    link.symlink_to(own)
+    expected = str(other / "python3")
+    assert found(tmp_path, [other]) == expected
+    assert found(tmp_path, [own, other]) == expected
+    assert found(tmp_path, [link, other], PYTHON="python3") == expected
+
+
+def test_setting_up_again_says_why(set_up: ModuleType) -> None:
+    """Values are shown as they were and are, files by their name, and equal ones not at all."""
+    before = {"the interpreter": "/a/python3", "ROS": "wheels", "setup.py": "1", "interfaces/x": ""}
+    now = {"the interpreter": "/b/python3", "ROS": "wheels", "setup.py": "2", "interfaces/y": ""}
+    assert set_up.changes(before, now) == [
+        "the interpreter was /a/python3 and is /b/python3",
+        "setup.py changed",
+        "interfaces/x is gone",
+        "interfaces/y is new",
+    ]
+    base = set_up.Base("wheels", None, None)
+    assert set_up.changes(set_up.ingredients(base), set_up.ingredients(base)) == []
+    (change,) = set_up.changes(
+        set_up.ingredients(base), set_up.ingredients(set_up.Base("sourced", None, None))
+    )
+    assert change == "ROS was wheels and is sourced"
+
+
+def test_an_environment_is_not_made_with_itself(tmp_path: Path) -> None:
+    """The environment's own interpreter is refused before anything is touched."""
+    folder = tmp_path / "own"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    before = sorted(folder.rglob("*"))
+    result = subprocess.run(
+        [folder / "bin" / "python", ROOT / "scripts" / "setup_environment.py", folder],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert "cannot be made with itself" in result.stderr
+    assert sorted(folder.rglob("*")) == before
