@@ -256,6 +256,11 @@ def _shade_run(
     u_0 = u_y * y + c[face, 3, 2]
     v_0 = v_y * y + c[face, 4, 2]
     base = bases[face]
+    gain = gains[face]
+    # By day, and for what glows, light from everywhere is all there is.
+    is_plain = lighting[FOG_PER_M] == 0.0 and (
+        reflects[face] == 0.0 or (lighting[HEADLIGHT] == 0.0 and lighting[LAMP_CELLS] == 0.0)
+    )
     for x in range(first, end):
         depth = 1.0 / inverse_depth[y, x]
         u = (u_x * x + u_0) * depth
@@ -264,7 +269,10 @@ def _shade_run(
         along = (u_y - u * w_y) ** 2 + (v_y - v * w_y) ** 2
         footprint = max(across, along) * depth * depth
         texel = _sample(pyramids, base, u, v, footprint)
-        radiance[y, x] = _lit(texel, face, x, y, depth, gains, reflects, lamps, lighting, plan)
+        if is_plain:
+            radiance[y, x] = gain * texel
+        else:
+            radiance[y, x] = _lit(texel, face, x, y, depth, gains, reflects, lamps, lighting, plan)
 
 
 @kernel
