@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.parameter_options import add_parameter_options
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters, Value, declarations
@@ -105,23 +105,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="FILE",
         help="YAML as for the node (config/depth.yaml); options given here win over it",
     )
-    add_parameter_options(settings, _OPTIONS)
+    add_parameter_options(settings, declarations(DepthParameters), _OPTIONS)
     parser.set_defaults(run=run)
-
-
-def add_parameter_options(group: argparse._ArgumentGroup, names: Sequence[str]) -> None:
-    """Add an option for each of these parameters of the pipeline; None where it is not given."""
-    known = declarations(DepthParameters)
-    for name in names:
-        default, declared = known[name]
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=name,
-            type=type(default),
-            choices=declared.choices or None,
-            metavar=None if declared.choices else "VALUE",
-            help=f"{declared.description} (default: {default!r})".replace("%", "%%"),
-        )
 
 
 def parse_size(text: str) -> tuple[int, int]:

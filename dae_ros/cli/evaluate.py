@@ -7,11 +7,12 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dae_ros.cli.bag import add_parameter_options, parse_size, read_parameter_file
+from dae_ros.cli.bag import parse_size, read_parameter_file
 from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.parameter_options import add_parameter_options
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.errors import ConfigurationError
-from dae_ros.parameters import DepthParameters
+from dae_ros.parameters import DepthParameters, declarations
 
 if TYPE_CHECKING:
     from dae_ros.evaluation.evaluation_run import EvaluationProgress
@@ -137,7 +138,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="FILE",
         help="YAML as for the node (config/depth.yaml); options given here win over it",
     )
-    add_parameter_options(settings, _OPTIONS)
+    add_parameter_options(settings, declarations(DepthParameters), _OPTIONS)
     parser.set_defaults(run=run)
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.parameter_options import add_parameter_option
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.errors import ConfigurationError, RecordingError
-from dae_ros.parameters import DepthParameters, SimulatorParameters, Value, declarations
+from dae_ros.parameters import Declaration, DepthParameters, SimulatorParameters, declarations
 
 if TYPE_CHECKING:
     from dae_ros.bags.simulated import SimulationWriter
@@ -89,25 +90,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     for name, (default, declared) in declarations(SimulatorParameters).items():
         if name in _LIVE:
             continue
-        shown: Value = DEFAULT_DURATION_S if name == "duration_s" else default
-        text = "Simulated seconds." if name == "duration_s" else declared.description
-        parser.add_argument(
-            f"--{_SHORT.get(name, name).replace('_', '-')}",
-            dest=name,
-            type=_switch if isinstance(default, bool) else type(default),
-            # What is not given is left to the preset.
-            default=argparse.SUPPRESS,
-            choices=declared.choices or None,
-            metavar=None if declared.choices else "VALUE",
-            help=f"{text} (default: {shown!r})".replace("%", "%%"),
+        if name == "duration_s":
+            default, declared = DEFAULT_DURATION_S, Declaration("Simulated seconds.")
+        # What is not given is left to the preset.
+        add_parameter_option(
+            parser, name, default, declared, option=_SHORT.get(name), absent=argparse.SUPPRESS
         )
     parser.set_defaults(run=run)
-
-
-def _switch(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"say true or false, not {text!r}")
-    return text == "true"
 
 
 def run(args: argparse.Namespace) -> int:
