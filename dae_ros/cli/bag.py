@@ -206,7 +206,7 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.bags.recording import open_recording
     from dae_ros.evaluation.recorded_truth import RecordedTruth
     from dae_ros.runtime.bag_runner import OUTPUTS, BagSelection, Progress, run_bag
-    from dae_ros.runtime.output_folder import prepare_folder
+    from dae_ros.runtime.output_folder import output_folder
 
     parameters = parameters_of(args)
     selection = BagSelection(
@@ -224,8 +224,11 @@ def run(args: argparse.Namespace) -> int:
             progress.fraction, f"{progress.windows} windows, {progress.events / 1e6:.2f} M events"
         )
 
-    with open_recording(args.recording, args.size) as recording, InterruptFlag() as stopped:
-        prepare_folder(args.out, args.overwrite, OUTPUTS)
+    with (
+        open_recording(args.recording, args.size) as recording,
+        output_folder(args.out, args.overwrite, OUTPUTS),
+        InterruptFlag() as stopped,
+    ):
         truth = truth_topic(recording, args.events, args.truth)
         result = run_bag(
             recording,

@@ -240,7 +240,7 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.evaluation.sequence_scorer import default_scorings
     from dae_ros.runtime.depth_frame import scale_of
     from dae_ros.runtime.estimator import create_estimator
-    from dae_ros.runtime.output_folder import prepare_folder
+    from dae_ros.runtime.output_folder import output_folder
 
     parameters = parameters_of(args)
     sources = sources_of(args)
@@ -265,8 +265,7 @@ def run(args: argparse.Namespace) -> int:
     def report(progress: EvaluationProgress) -> None:
         bar.update(progress.fraction, _line(progress))
 
-    prepare_folder(args.out, args.overwrite, OUTPUTS)
-    with InterruptFlag() as stopped:
+    with output_folder(args.out, args.overwrite, OUTPUTS), InterruptFlag() as stopped:
         result = run_evaluation(
             sources, plan, estimator, args.out, report=report, note=bar.note, stopped=stopped
         )

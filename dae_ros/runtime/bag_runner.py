@@ -133,7 +133,7 @@ def run_bag(
     Args:
         recording: opened.
         parameters: validated; the overload policy must be `queue`.
-        out: from `prepare_folder`.
+        out: made by `output_folder`.
         selection: which topics, which part.
         report: called often, with how far the run is.
         note: called with sentences that the user should read.

@@ -156,7 +156,7 @@ def test_a_start_past_the_end_is_refused(tmp_path, recording, capsys):
     out = tmp_path / "out"
     assert run(recording, "--out", out, "--start", "100") == 1
     assert "the start at 100 s lies past the end" in capsys.readouterr().err
-    assert list(out.iterdir()) == []
+    assert not out.exists()
 
 
 def test_windows_can_end_at_camera_frames(tmp_path, recording):
@@ -221,7 +221,26 @@ def test_what_cannot_be_run_is_explained(tmp_path, recording, capsys, arguments,
     arguments = [places.get(argument, argument) for argument in arguments]
     assert command_line.main(["bag", "--weights", "untrained:tiny", *arguments]) == code
     assert text in capsys.readouterr().err
-    assert not (tmp_path / "out" / "summary.json").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_run_removes_only_folders_that_it_made(tmp_path, recording):
+    """Folders made on the way to --out go again; one that was there before stays."""
+    out = tmp_path / "a" / "b" / "out"
+    (tmp_path / "a").mkdir()
+    assert run(recording, "--out", out, "--events", "/nope") == 1
+    assert list((tmp_path / "a").iterdir()) == []
+    out.mkdir(parents=True)
+    assert run(recording, "--out", out, "--events", "/nope") == 1
+    assert out.is_dir()
+
+
+@pytest.mark.parametrize("place", ["file/out", "file/deep/out", "/proc/out"])
+def test_where_nothing_can_be_written_is_explained(tmp_path, recording, capsys, place):
+    """A file in the way, or a read-only place, is a sentence and exit code 1."""
+    (tmp_path / "file").write_text("")
+    assert run(recording, "--out", tmp_path / place) == 1
+    assert "cannot be written: " in capsys.readouterr().err
 
 
 def test_missing_weights_and_wrong_usage_are_explained(tmp_path, recording, capsys):
