@@ -184,7 +184,7 @@ class SequenceScorer:
         return self._over_image.mean()
 
     def save_strips(self, path: Path) -> None:
-        """Write the pictures of eight windows; nothing without a window."""
+        """Write the pictures of up to eight windows; nothing without a window."""
         self._strips.save(path)
 
     def _add_strip(self, observation: Observation, maps: ScoredMaps) -> None:

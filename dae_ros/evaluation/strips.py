@@ -33,7 +33,7 @@ _TEXT: Final = (235, 235, 235)
 
 
 class StripSheet:
-    """Eight windows of a sequence, evenly spread, one below the other."""
+    """Up to eight windows of a sequence, evenly spread, one below the other."""
 
     def __init__(self) -> None:
         self._sheet = ContactSheet(columns=1, most=8, widest_px=2000)
