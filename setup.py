@@ -39,6 +39,7 @@ setup(
         (f"share/{NAME}", ["package.xml"]),
         (f"share/{NAME}/launch", tree("launch", ".py")),
         (f"share/{NAME}/config", tree("config", ".yaml", ".rviz", ".xml")),
+        (f"share/{NAME}/config/train", tree("config/train", ".yaml")),
         (f"share/{NAME}/models", tree("models", ".yaml", ".safetensors")),
         (f"lib/{NAME}", tree("scripts/executables")),
     ],
@@ -63,6 +64,8 @@ setup(
         "gpu": [TORCH, "torchvision==0.28.0", "timm"],
         "timm": ["timm"],
         "datasets": DATASETS,
+        "onnx": ["onnxruntime"],
+        "tensorboard": ["tensorboard"],
         "test": [
             *DATASETS,
             "hypothesis",

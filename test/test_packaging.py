@@ -64,7 +64,13 @@ def test_the_wheel_holds_what_ros_looks_for(wheel: Path) -> None:
     }
     share = {
         f"share/dae_ros/{path.relative_to(ROOT).as_posix()}"
-        for pattern in ("launch/*.py", "config/*.*", "models/*.yaml", "models/*.safetensors")
+        for pattern in (
+            "launch/*.py",
+            "config/*.*",
+            "config/train/*.yaml",
+            "models/*.yaml",
+            "models/*.safetensors",
+        )
         for path in ROOT.glob(pattern)
     }
     assert held == share | {

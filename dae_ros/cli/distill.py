@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dae_ros.cli.train import add_options, run_with
+from dae_ros.distillation.configuration import DistillationParameters
 
 DESCRIPTION = """\
 Train a network of events by labels that a network of camera frames (the teacher) gives. No true
@@ -42,6 +43,4 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Distil; see `train.run`."""
-    from dae_ros.distillation.configuration import DistillationParameters
-
     return run_with(args, DistillationParameters)

@@ -11,6 +11,13 @@ from types import FrameType
 
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.distillation.configuration import (
+    TrainingParameters,
+    describe,
+    load_settings,
+    presets,
+)
+from dae_ros.errors import ConfigurationError
 
 EXIT_INTERRUPTED = 130
 
@@ -76,17 +83,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DaeError: what stopped it.
     """
-    from dae_ros.distillation.configuration import TrainingParameters
-
     return run_with(args, TrainingParameters)
 
 
-def run_with(args: argparse.Namespace, kind: type) -> int:
+def run_with(args: argparse.Namespace, kind: type[TrainingParameters]) -> int:
     """Train with settings of a kind; see `run`."""
     # PyTorch takes seconds to import, which --help does not need.
-    from dae_ros.distillation.configuration import describe, load_settings, presets
     from dae_ros.distillation.runs import train
-    from dae_ros.errors import ConfigurationError
 
     if args.settings:
         print(f"presets: {', '.join(presets())}\n\nsettings and defaults:\n{describe(kind)}")

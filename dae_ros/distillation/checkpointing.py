@@ -29,20 +29,14 @@ class RunState:
     Attributes:
         identity: settings and data that a continuation must share.
         step: of the next update.
-        network, average: weights, by name.
-        optimizer: its own state_dict.
-        loss_scale, good_steps: of float16; see `trainer.py`.
+        updates: of `Updates.state`: weights, their average, moments.
         counters: name -> count since the start of the run.
         best, best_step: lowest score so far, and of which update; None before the first.
     """
 
     identity: dict[str, Any]
     step: int = 0
-    network: dict[str, Any] = field(default_factory=dict)
-    average: dict[str, Any] = field(default_factory=dict)
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    loss_scale: float = 1.0
-    good_steps: int = 0
+    updates: dict[str, Any] = field(default_factory=dict)
     counters: dict[str, int] = field(default_factory=dict)
     best: float | None = None
     best_step: int | None = None

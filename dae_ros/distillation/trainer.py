@@ -8,7 +8,6 @@ settings, data and number of threads give equal weights, however often the run w
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dae_ros.distillation.batches import ClipBatch, ClipSampler
 from dae_ros.distillation.checkpointing import RunState, load_state, save_state
@@ -28,7 +27,7 @@ from dae_ros.distillation.objectives import Objective
 from dae_ros.distillation.parallel import Workers
 from dae_ros.distillation.preparation import Preparation, Prepared
 from dae_ros.distillation.rollout import roll_clips
-from dae_ros.distillation.schedule import average_decay, learning_rate, update_average
+from dae_ros.distillation.updates import Updates
 from dae_ros.distillation.validation import Validation
 from dae_ros.errors import DistillationError
 from dae_ros.model.checkpoint import save_checkpoint
@@ -36,14 +35,10 @@ from dae_ros.model.configuration import Meaning
 from dae_ros.model.networks import Network
 
 Report = Callable[[float, str], None]
-# So many updates in a row without a finite gradient are no accident.
-REFUSED_IN_A_ROW = 50
 # Once so many labels were judged, more than half of them upside down mean a wrong label space.
 JUDGED_AT_LEAST = 500
-# Dynamic loss scale of float16: halved by a gradient that is not finite, doubled after so many.
-FIRST_LOSS_SCALE, GOOD_STEPS = 2.0**14, 2000
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-_COUNTERS = ("updates_refused", "refused_in_a_row", "judged", "refused", "negative_scale")
+_COUNTERS = ("judged", "refused", "negative_scale")
 
 
 class Compare(Protocol):
@@ -104,8 +99,7 @@ class Trainer:
     ) -> None:
         self._settings = settings
         self._folder = folder
-        self._network = network.train().requires_grad_(True)
-        self._average = copy.deepcopy(network).eval().requires_grad_(False)
+        self._updates = Updates(network, settings, workers)
         self._meaning = meaning
         self._sampler = sampler
         self._preparation = preparation
@@ -114,11 +108,8 @@ class Trainer:
         self._workers = workers
         self._provenance = provenance
         self._identity: dict[str, Any] = {**settings.identity(), "data": data}
-        self._optimizer = _optimizer(network, settings)
         self._counters = dict.fromkeys(_COUNTERS, 0)
         self._step = 0
-        self._loss_scale = FIRST_LOSS_SCALE if settings.precision == "float16" else 1.0
-        self._good_steps = 0
         self._best: float | None = None
         self._best_step: int | None = None
 
@@ -157,7 +148,7 @@ class Trainer:
             interrupted=interrupted and self._step < self._settings.steps,
             best=self._best,
             best_step=self._best_step,
-            counters=dict(self._counters),
+            counters={"updates_refused": self._updates.refused, **self._counters},
             updates_per_s=(self._step - begin_step) / (time.perf_counter() - begin_s),
         )
 
@@ -189,12 +180,10 @@ class Trainer:
         torch.manual_seed(settings.seed * 1_000_003 + self._step)
         prepared = self._preparation(batch, self._workers.device)
         with self._arithmetic():
-            predictions = roll_clips(self._network, prepared.images, batch.unroll)
+            predictions = roll_clips(self._updates.network, prepared.images, batch.unroll)
         size = (prepared.depth.shape[2], prepared.depth.shape[3])
         predictions = self._preparation.compared(predictions.float(), size)
         objective = self._compare(predictions, prepared, self._step)
-        self._optimizer.zero_grad(set_to_none=True)
-        (objective.total * self._loss_scale).backward()  # type: ignore[no-untyped-call]
         verdicts = objective.verdicts
         judged = verdicts.total()
         numbers = torch.tensor(
@@ -206,7 +195,7 @@ class Trainer:
                 verdicts["negative_scale"],
             ]
         ).to(self._workers.device)
-        norm, rate = self._step_weights(numbers)
+        norm, rate = self._updates.apply(objective.total, self._step, numbers)
         loss, stop, judged_all, refused, negative = numbers.tolist()
         self._loss = loss / self._workers.count
         self._count_labels(round(judged_all), round(refused), round(negative))
@@ -217,61 +206,10 @@ class Trainer:
             "labels_judged": round(judged_all),
             "labels_refused": round(refused),
             "labels_negative_scale": round(negative),
-            "updates_refused": self._counters["updates_refused"],
+            "updates_refused": self._updates.refused,
             **{name: float(part.detach()) for name, part in objective.parts.items()},
         }
         return values, stop > 0
-
-    def _step_weights(self, numbers: Tensor) -> tuple[float, float]:
-        """Add up gradients and numbers, check, and step; return norm and learning rate."""
-        settings, count = self._settings, self._workers.count
-        gradients = [p.grad for p in self._network.parameters() if p.grad is not None]
-        self._workers.add_up([*gradients, numbers])
-        for gradient in gradients:
-            gradient /= count * self._loss_scale
-        norm = float(nn.utils.get_total_norm(gradients))
-        rate = learning_rate(
-            self._step,
-            peak=settings.learning_rate,
-            final=settings.final_rate,
-            warm_up=settings.warm_up,
-            steps=settings.steps,
-        )
-        if not norm < float("inf"):  # NaN as well
-            self._refuse(norm)
-            return norm, rate
-        self._counters["refused_in_a_row"] = 0
-        if settings.clip_norm > 0 and norm > settings.clip_norm:
-            for gradient in gradients:
-                gradient *= settings.clip_norm / norm
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.step()
-        update_average(
-            self._average.state_dict(),
-            self._network.state_dict(),
-            average_decay(self._step, settings.ema),
-        )
-        self._good_steps += 1
-        if settings.precision == "float16" and self._good_steps == GOOD_STEPS:
-            self._loss_scale *= 2
-            self._good_steps = 0
-        return norm, rate
-
-    def _refuse(self, norm: float) -> None:
-        """Leave the weights as they are; give up where that does not help."""
-        self._counters["updates_refused"] += 1
-        self._counters["refused_in_a_row"] += 1
-        self._good_steps = 0
-        if self._settings.precision == "float16":
-            self._loss_scale /= 2
-        if self._counters["refused_in_a_row"] >= REFUSED_IN_A_ROW:
-            raise DistillationError(
-                f"{REFUSED_IN_A_ROW} updates in a row had a gradient that is not finite ({norm}); "
-                "the weights before them are kept. Lower 'learning_rate', use 'precision' "
-                "float32, or check the clips with dae-ros clips --verify",
-                step=self._step,
-            )
 
     def _count_labels(self, judged: int, refused: int, negative: int) -> None:
         counters = self._counters
@@ -291,7 +229,7 @@ class Trainer:
             )
 
     def _score(self, journal: Journal | None) -> None:
-        scores = self._validation(self._average)
+        scores = self._validation(self._updates.average)
         if journal is not None:
             journal.score(self._step, scores)
         deciding = scores.get(self._validation.deciding, float("nan"))
@@ -303,7 +241,7 @@ class Trainer:
         try:
             save_checkpoint(
                 self._folder / name,
-                self._average,
+                self._updates.average,
                 self._meaning,
                 extra={**self._provenance, **extra, "step": str(self._step)},
             )
@@ -323,11 +261,7 @@ class Trainer:
             RunState(
                 identity=self._identity,
                 step=self._step,
-                network=self._network.state_dict(),
-                average=self._average.state_dict(),
-                optimizer=self._optimizer.state_dict(),
-                loss_scale=self._loss_scale,
-                good_steps=self._good_steps,
+                updates=self._updates.state(),
                 counters=dict(self._counters),
                 best=self._best,
                 best_step=self._best_step,
@@ -335,12 +269,8 @@ class Trainer:
         )
 
     def _take_up(self, state: RunState) -> None:
-        self._network.load_state_dict(state.network)
-        self._average.load_state_dict(state.average)
-        self._optimizer.load_state_dict(state.optimizer)
+        self._updates.load(state.updates)
         self._step = state.step
-        self._loss_scale = state.loss_scale
-        self._good_steps = state.good_steps
         self._counters = dict(state.counters)
         self._best, self._best_step = state.best, state.best_step
 
@@ -385,18 +315,3 @@ class _Ahead:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
-
-
-def _optimizer(network: Network, settings: TrainingParameters) -> torch.optim.AdamW:
-    """Return AdamW with decay on matrices and kernels, none on biases, norms and scales."""
-    parameters = list(network.parameters())
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in parameters if p.ndim > 1]},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        groups,
-        lr=settings.learning_rate,
-        betas=(0.9, settings.beta_2),
-        weight_decay=settings.weight_decay,
-    )

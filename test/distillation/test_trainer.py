@@ -236,7 +236,7 @@ def test_a_run_that_cannot_learn_gives_up(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When every gradient is broken the run ends with a sentence, not after days."""
-    monkeypatch.setattr("dae_ros.distillation.trainer.REFUSED_IN_A_ROW", 4)
+    monkeypatch.setattr("dae_ros.distillation.updates.REFUSED_IN_A_ROW", 4)
     store = wedge_clips(
         tmp_path / "clips", [WedgeSource(2, windows=3, broken_at=1)], [], "voxel_grid"
     )
