@@ -241,6 +241,9 @@ def run(args: argparse.Namespace) -> int:
             observer=None if truth is None else RecordedTruth(truth),
         )
     bar.close()
+    if result.interrupted:
+        of = "" if result.length_s is None else f" of {result.length_s:.2f} s"
+        print(f"interrupted after {result.done_s:.2f} s{of}; what was run until then is whole:")
     windows = result.summary["windows"]
     timing = result.timing
     print(

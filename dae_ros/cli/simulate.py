@@ -121,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     if sequence is not None:
         duration_s = min(duration_s, sequence.end_us / 1e6)
     bar = ProgressBar()
-    count = 0
+    count, elapsed_s = 0, 0.0
     try:
         with (
             InterruptFlag() as stopped,
@@ -142,6 +142,11 @@ def run(args: argparse.Namespace) -> int:
             f"{args.out} cannot be written: {error.strerror or error}", path=str(args.out)
         ) from error
     bar.close()
+    if stopped():
+        print(
+            f"interrupted after {elapsed_s:.2f} s of {duration_s:.2f} s; what was simulated until "
+            "then is whole:"
+        )
     names = " and ".join(str(path) for path in _targets(args.out, args.format))
     print(f"{count} packets, frames and depth maps -> {names}")
     return EXIT_INTERRUPTED if stopped() else 0

@@ -85,12 +85,16 @@ class BagResult:
         summary: the content of `summary.json`.
         timing: the content of `timing.json`.
         interrupted: whether it was stopped before its end.
+        done_s: record time of the selected part that was run.
+        length_s: of that part as a whole, None where the recording does not say it.
         damage: the error that ended the recording before its end, None for a whole one.
     """
 
     summary: dict[str, Any]
     timing: dict[str, Any]
     interrupted: bool
+    done_s: float
+    length_s: float | None
     damage: RecordingError | None
 
 
@@ -243,6 +247,7 @@ class _BagRun:
         interrupted = False
         damage: RecordingError | None = None
         next_report_s = 0.0
+        now_ns = self._start_ns
         preview = PreviewWriter(self._out, self._parameters, with_frames=self._image is not None)
         with BagWriter(self._out / "depth") as bag, preview:
             # Both topics are announced even where no window closes.
@@ -261,6 +266,7 @@ class _BagRun:
                 if message is None:
                     break
                 self._feed(message, preview)
+                now_ns = message.time_ns
                 while (frame := self._step()) is not None:
                     self._write(frame, bag)
                     preview.add_window(frame)
@@ -268,14 +274,17 @@ class _BagRun:
                         self._observer.add_window(frame)
                 if time.perf_counter() >= next_report_s:
                     next_report_s = time.perf_counter() + _REPORT_S
-                    report(self._progress(message.time_ns))
-            report(self._progress(None))
+                    report(self._progress(self._fraction(now_ns)))
+            if not interrupted and damage is None:
+                report(self._progress(1.0))
         wall_s = time.perf_counter() - begin_s
         summary = self._summary(interrupted, damage)
         timing = self._timing(wall_s, time.process_time() - begin_cpu_s)
         _write_json(self._out / "summary.json", summary)
         _write_json(self._out / "timing.json", timing)
-        return BagResult(summary, timing, interrupted, damage)
+        done_s, end_ns = (now_ns - self._start_ns) / 1e9, self._end_ns()
+        length_s = None if end_ns is None else (end_ns - self._start_ns) / 1e9
+        return BagResult(summary, timing, interrupted, done_s, length_s, damage)
 
     def _messages(self) -> Iterator[RecordedMessage]:
         """Yield the messages of the selected part."""
@@ -312,19 +321,20 @@ class _BagRun:
         bag.write(DEPTH_TOPICS[frame.kind], IMAGE, frame.stamp_ns, image)
         bag.write(CAMERA_INFO_TOPIC, CAMERA_INFO, frame.stamp_ns, camera)
 
-    def _progress(self, time_ns: int | None) -> Progress:
-        """Return how far the run is; None for a run that has ended."""
+    def _progress(self, fraction: float | None) -> Progress:
         done = self._pipeline.statistics()
-        fraction = 1.0 if time_ns is None else self._fraction(time_ns)
         return Progress(fraction, done.windows, done.events)
 
     def _fraction(self, time_ns: int) -> float | None:
-        end_ns = self._stop_ns
-        if self._recording.end_ns is not None:
-            end_ns = min(end_ns or self._recording.end_ns, self._recording.end_ns)
+        end_ns = self._end_ns()
         if end_ns is None or end_ns <= self._start_ns:
             return None
         return min(1.0, (time_ns - self._start_ns) / (end_ns - self._start_ns))
+
+    def _end_ns(self) -> int | None:
+        """Return the record time at which the selected part ends, None where nothing tells."""
+        ends = [end for end in (self._stop_ns, self._recording.end_ns) if end is not None]
+        return min(ends, default=None)
 
     def _summary(self, interrupted: bool, damage: RecordingError | None) -> dict[str, object]:
         """Return everything that is the same for every run of this input."""

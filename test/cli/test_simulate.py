@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from dae_ros.bags.recording import open_recording
 from dae_ros.cli.main import main
+from dae_ros.cli.progress import ProgressBar
 from test.reference import rgbd_folder
 
 SMALL = ["--height", "48", "--width", "64", "--duration", "0.2"]
@@ -149,3 +151,21 @@ def test_a_filmed_sequence_is_simulated(tmp_path: Path) -> None:
         # 3 / 25 s, at 20 Hz from the beginning on.
         assert recording.topics["/depth_truth"].count == 3
     assert {(packet.height, packet.width) for packet in packets} == {(36, 40)}
+
+
+def test_ctrl_c_says_how_far_it_came(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first Ctrl-C ends it with a readable recording, exit code 130 and the time reached."""
+    fractions = []
+
+    def interrupt(_: ProgressBar, fraction: float, __: str) -> None:
+        fractions.append(fraction)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(ProgressBar, "update", interrupt)
+    assert simulate(tmp_path / "walk") == 130
+    assert fractions == [0.0]
+    assert "interrupted after 0.00 s of 0.20 s; " in capsys.readouterr().out
+    with open_recording(tmp_path / "walk") as recording:
+        assert recording.topics["/depth_truth"].count == 1
