@@ -19,17 +19,18 @@ from std_srvs.srv import Trigger
 
 from dae_ros.bags.message_types import CAMERA_INFO, IMAGE
 from dae_ros.bags.messages import read_camera_info
-from dae_ros.errors import DaeError, RecordingError
+from dae_ros.errors import DaeError, RecordingError, WeightsError
 from dae_ros.events.cdr import event_types
 from dae_ros.nodes.depth_outputs import DepthOutputs
 from dae_ros.nodes.depth_worker import THREAD_NAME, DepthWorker, Fault, ResetState
 from dae_ros.nodes.diagnostics import DepthDiagnostics, NetworkIdentity, Reception
 from dae_ros.nodes.entry import leave_despite, run
-from dae_ros.nodes.lifecycle import autostart, transition
+from dae_ros.nodes.lifecycle import REFUSALS, autostart, transition
 from dae_ros.nodes.parameter_binding import ParameterBinding
 from dae_ros.nodes.qos import MatchedSubscription
+from dae_ros.nodes.rate_report import RateReport
 from dae_ros.parameters import DepthParameters
-from dae_ros.runtime.depth_frame import scale_of
+from dae_ros.runtime.depth_frame import DepthFrame, scale_of
 
 GRAPH_PERIOD_S = 0.1
 DIAGNOSTICS_PERIOD_S = 1.0
@@ -65,6 +66,7 @@ class DepthNode(LifecycleNode):
         self._others: list[MatchedSubscription] = []
         self._fault: Fault | None = None
         self._interrupted = False
+        self._rate = RateReport()
         self._messages = self._bytes = self._largest_bytes = 0
         self._binding = ParameterBinding(
             self,
@@ -104,8 +106,10 @@ class DepthNode(LifecycleNode):
                 worker.interrupt()
             worker.start()
             self._outputs = DepthOutputs(self, parameters, worker.kind)
-        except BaseException:
+        except BaseException as error:
             self._stop_worker()
+            if isinstance(error, REFUSALS) and not self._interrupted:
+                raise type(error)(f"{error}; {self._way_out(error)}", **error.data) from error
             raise
         estimator = worker.estimator
         if estimator is not None:
@@ -149,6 +153,7 @@ class DepthNode(LifecycleNode):
                     keep_all=parameters.overload == "queue",
                 )
             )
+        self._rate = RateReport()
         self._outputs.active = True
         self._graph_timer = self.create_timer(
             GRAPH_PERIOD_S, self._look_at_graph, clock=self._steady
@@ -217,6 +222,16 @@ class DepthNode(LifecycleNode):
             self._outputs.destroy()
         self._outputs = None
 
+    def _way_out(self, error: DaeError) -> str:
+        """Return what to do about a refusal to be configured."""
+        node = self.get_fully_qualified_name()
+        name = "weights" if isinstance(error, WeightsError) else error.data.get("parameter")
+        mend = "mend it" if name is None else f"`ros2 param set {node} {name} VALUE`"
+        return (
+            f"staying unconfigured: {mend}, then `ros2 lifecycle set {node} configure` and "
+            "`activate`; or end with Ctrl-C"
+        )
+
     def _stop_worker(self) -> None:
         timeout_s = INTERRUPTED_STOP_TIMEOUT_S if self._interrupted else STOP_TIMEOUT_S
         if self._worker is not None and not self._worker.stop(timeout_s):
@@ -253,10 +268,13 @@ class DepthNode(LifecycleNode):
         if self._events is not None and self._events.problem is not None:
             self.get_logger().warning(self._events.problem, throttle_duration_sec=10.0)
 
-    def _publish(self, frame: Any) -> None:
+    def _publish(self, frame: DepthFrame) -> None:
         outputs = self._outputs
-        if outputs is not None:
+        if outputs is not None and outputs.active:
             outputs.publish(frame)
+            sentence = self._rate.add(frame, time.monotonic())
+            if sentence is not None:
+                self.get_logger().info(sentence)
 
     def _warn(self, sentence: str) -> None:
         self.get_logger().warning(sentence, throttle_duration_sec=WARNING_PERIOD_S)

@@ -60,6 +60,7 @@ def test_the_depth_node_starts_itself_works_and_ends_with_zero(
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert "Traceback" not in log
     assert "untrained:tiny" in log
+    assert "first depth image on 'depth/relative': relative depth, not metres, 64x48 px" in log
 
 
 def test_a_signal_while_the_network_loads_ends_the_node_soon(graph, node, tmp_path, monkeypatch):
