@@ -18,19 +18,20 @@ from dae_ros.simulation.worlds import create_world
 
 PARAMETERS = SimulatorParameters(height=48, width=64, duration_s=0.3)
 MS = 1_000_000
+WORLD = create_world(PARAMETERS)
 
 
 @pytest.mark.parametrize("window_s", [0.05, 0.025, 0.15])
 def test_windows_are_those_of_the_stream(window_s: float) -> None:
     """Events, Tencode, depth and frame of every window equal those cut from the live stream."""
-    windows = list(clip_windows(PARAMETERS, window_s=window_s))
+    windows = list(clip_windows(PARAMETERS, WORLD, window_s))
     length_ns = round(window_s * 1e9)
     assert [w.end_ns for w in windows] == [
         length_ns * (k + 1) for k in range(300 * MS // length_ns)
     ]
     # Depth at the ends of windows; when it is asked for decides when the world is rendered.
     live = dataclasses.replace(PARAMETERS, depth_hz=1e9 / length_ns)
-    items = list(Simulation(live).items())
+    items = list(Simulation(live, WORLD).items())
     everything = Events.concatenate([item for item in items if isinstance(item, Events)])
     t = everything.t - SENSOR_START_NS
     frames = {f.stamp_ns - START_NS: f for f in items if isinstance(f, Frame)}
@@ -89,4 +90,4 @@ class _Later:
 def test_a_window_of_half_a_millisecond_is_refused() -> None:
     """Windows are whole milliseconds."""
     with pytest.raises(ConfigurationError, match="whole number of milliseconds"):
-        next(clip_windows(PARAMETERS, window_s=0.0505))
+        next(clip_windows(PARAMETERS, WORLD, 0.0505))

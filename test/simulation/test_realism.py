@@ -67,7 +67,7 @@ def test_faster_motion_makes_more_events() -> None:
         parameters = preset(
             "corridor",
             speed=speed,
-            duration_s=0.8 / speed,
+            duration_s=0.6 / speed,
             noise_hz=0.0,
             hot_pixels=0.0,
             leak_hz=0.0,
