@@ -21,6 +21,7 @@ from dae_ros.bags.message_types import CAMERA_INFO, IMAGE
 from dae_ros.bags.messages import read_camera_info
 from dae_ros.errors import DaeError, RecordingError, WeightsError
 from dae_ros.events.cdr import event_types
+from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.depth_outputs import DepthOutputs
 from dae_ros.nodes.depth_worker import THREAD_NAME, DepthWorker, Fault, ResetState
 from dae_ros.nodes.diagnostics import DepthDiagnostics, NetworkIdentity, Reception
@@ -39,6 +40,19 @@ STOP_TIMEOUT_S = 10.0
 INTERRUPTED_STOP_TIMEOUT_S = 3.0
 IMAGE_DEPTH = 5
 WARNING_PERIOD_S = 5.0
+
+
+USAGE = Usage(
+    "depth_node",
+    "Turns event messages into depth images, live: `events` in, `depth/image` (metres) or\n"
+    "`depth/relative` out, with `depth/camera_info`, `depth/color` and `events/image`.",
+    main="weights",
+    examples=(
+        "--ros-args -p weights:=path/to/checkpoint.pth -r events:=/event_camera/events",
+        "--ros-args -p weights:=untrained:micro -p device:=cpu    try it without weights",
+        "--ros-args --params-file config/depth.yaml",
+    ),
+)
 
 
 class WorkerFailed(DaeError):
@@ -372,7 +386,7 @@ class DepthNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit code."""
-    code = run(DepthNode, args, interrupt=DepthNode.interrupt)
+    code = run(DepthNode, USAGE, args, interrupt=DepthNode.interrupt)
     leave_despite(THREAD_NAME, code)
     return code
 

@@ -16,6 +16,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from dae_ros.errors import DaeError
+from dae_ros.nodes.command_line import Usage, answer
 
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -65,6 +66,7 @@ class Signals:
 
 def run(
     create: Callable[[], Created],
+    usage: Usage,
     args: list[str] | None = None,
     interrupt: Callable[[Created], None] | None = None,
 ) -> int:
@@ -72,14 +74,19 @@ def run(
 
     Args:
         create: makes the node; called after rclpy is initialised.
-        args: command line, None for the process's own.
+        usage: for `--help`, and for arguments that no node has.
+        args: command line without the program's name, None for the process's own.
         interrupt: called with the node on the first signal, in the middle of whatever callback
             runs, so that one which waits can give up; it must only set flags.
 
     Returns:
         0 after SIGINT, SIGTERM or a finished job, the node's own exit code if it has one,
-        1 where it cannot be created (the reason is logged), 130 after a second signal.
+        1 where it cannot be created (the reason is logged), 2 for wrong usage, 130 after a
+        second signal.
     """
+    answered = answer(usage, args)
+    if answered is not None:
+        return answered
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     signals = Signals()
     try:

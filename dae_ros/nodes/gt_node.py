@@ -24,6 +24,7 @@ from dae_ros.evaluation.scoring import Scoring
 from dae_ros.evaluation.sequence_scorer import TableChoice, require_scorable
 from dae_ros.evaluation.stamp_matcher import LIMIT
 from dae_ros.evaluation.truth_comparison import ComparedFrame, Prediction, TruthComparison
+from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.conversions import header
 from dae_ros.nodes.diagnostics import OK, WARN, status
 from dae_ros.nodes.entry import run
@@ -36,6 +37,18 @@ GRAPH_PERIOD_S = 0.1
 NOTICE_PERIOD_S = 10.0
 QUEUE_DEPTH = 200
 SHOWN = ("abs_rel", "rmse", "delta_1")
+
+
+USAGE = Usage(
+    "gt_node",
+    "Compares depth with ground truth while both are published: `depth/image` or\n"
+    "`depth/relative` against `ground_truth`, onto `metrics`.",
+    main="report",
+    examples=(
+        "--ros-args -r ground_truth:=/depth_truth",
+        "--ros-args -r ground_truth:=/davis/left/depth_image_raw -p report:=result",
+    ),
+)
 
 
 class GroundTruthNode(Node):
@@ -256,7 +269,7 @@ class GroundTruthNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Compare until it is interrupted; returns the exit code."""
-    return run(GroundTruthNode, args)
+    return run(GroundTruthNode, USAGE, args)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rclpy.node import Node
 
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.entry import run
 from dae_ros.nodes.parameter_binding import declare
 from dae_ros.nodes.qos import MatchedSubscription
@@ -21,6 +22,17 @@ from dae_ros.parameters import RecorderParameters
 
 GRAPH_PERIOD_S = 0.1
 QUEUE_DEPTH = 1000
+
+
+USAGE = Usage(
+    "recorder_node",
+    "Records topics of the graph into a rosbag2 (mcap), as they appear.",
+    main="output",
+    examples=(
+        "--ros-args -p output:=result -p topics:=/depth/image,/depth/camera_info",
+        "--ros-args -p output:=result -p topics:=/depth/relative -p duration_s:=10.0",
+    ),
+)
 
 
 class RecorderNode(Node):
@@ -105,7 +117,7 @@ class RecorderNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Record until it is interrupted or the duration is over; returns the exit code."""
-    return run(RecorderNode, args)
+    return run(RecorderNode, USAGE, args)
 
 
 if __name__ == "__main__":

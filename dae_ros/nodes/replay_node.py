@@ -26,6 +26,7 @@ from dae_ros.bags.topics import choose_events_topic, require_topic
 from dae_ros.errors import ConfigurationError, DaeError, RecordingError
 from dae_ros.events.cdr import event_types
 from dae_ros.nodes.calibration_output import CalibrationOutput
+from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.conversions import ns_to_stamp
 from dae_ros.nodes.entry import EXIT_FAILURE, run
 from dae_ros.nodes.parameter_binding import declare
@@ -40,6 +41,18 @@ ACKNOWLEDGE_POLL_S = 0.002
 NOTICE_PERIOD_S = 5.0
 STOP_TIMEOUT_S = 5.0
 LOSSLESS = QoSProfile(depth=Unacknowledged.DEPTH, reliability=ReliabilityPolicy.RELIABLE)
+
+
+USAGE = Usage(
+    "replay_node",
+    "Plays a recording of any format onto ROS 2, without loss, on the recorded topic names.",
+    main="bag",
+    examples=(
+        "--ros-args -p bag:=drive.bag",
+        "--ros-args -p bag:=drive.mcap -p rate:=0.0 -p wait_topics:=/events    as fast as it goes",
+        "--ros-args -p bag:=drive.bag -p start_s:=30.0 -p duration_s:=10.0 -p loop:=true",
+    ),
+)
 
 
 class ReplayNode(Node):
@@ -313,7 +326,7 @@ class ClockOutput:
 
 def main(args: list[str] | None = None) -> int:
     """Play until the end or until it is interrupted; returns the exit code."""
-    return run(ReplayNode, args)
+    return run(ReplayNode, USAGE, args)
 
 
 if __name__ == "__main__":

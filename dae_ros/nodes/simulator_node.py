@@ -19,6 +19,7 @@ from rosgraph_msgs.msg import Clock
 
 from dae_ros.bags.simulated import simulated_messages, simulated_topics
 from dae_ros.errors import ConfigurationError
+from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.conversions import ns_to_stamp
 from dae_ros.nodes.entry import EXIT_FAILURE, run
 from dae_ros.nodes.parameter_binding import declare
@@ -37,6 +38,18 @@ SLEEP_S = 0.02
 ACKNOWLEDGE_POLL_S = 0.002
 NOTICE_PERIOD_S = 5.0
 STOP_TIMEOUT_S = 5.0
+
+
+USAGE = Usage(
+    "simulator_node",
+    "Publishes a simulated event camera: `events`, `image_raw`, `camera_info`, and true depth on\n"
+    "`depth_truth`.",
+    main="scene",
+    examples=(
+        "--ros-args -p scene:=street -p light:=night",
+        "--ros-args -p encoding:=dvs_msgs -p duration_s:=10.0",
+    ),
+)
 
 
 class SimulatorNode(Node):
@@ -156,7 +169,7 @@ class SimulatorNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Simulate until the end or until it is interrupted; returns the exit code."""
-    return run(SimulatorNode, args)
+    return run(SimulatorNode, USAGE, args)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,91 @@
+"""The command line of a node: `--help`, and a sentence for what ROS would ignore."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dae_ros.parameters import NODES, declarations
+
+EXIT_USAGE = 2
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the help of a node says beside its parameters.
+
+    Attributes:
+        node: the executable, a key of `dae_ros.parameters.NODES`.
+        purpose: what it does.
+        main: the parameter that a bare argument is taken to mean, in the sentence that refuses it.
+        examples: arguments, one example each.
+    """
+
+    node: str
+    purpose: str
+    main: str
+    examples: tuple[str, ...]
+
+    def help(self) -> str:
+        """Return the help: purpose, examples, and every parameter with its default."""
+        options = "[-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE] ..."
+        lines = [
+            f"usage: {self.node} [--ros-args {options}]",
+            "",
+            self.purpose,
+            "",
+            "examples:",
+            *(f"  ros2 run dae_ros {self.node} {example}" for example in self.examples),
+            f"  (or python -m dae_ros.nodes.{self.node} ...)",
+            "",
+            "parameters, NAME:=DEFAULT (docs/parameters.md has their ranges):",
+        ]
+        for name, (default, declared) in declarations(NODES[self.node]).items():
+            shown = str(default).lower() if isinstance(default, bool) else default
+            choices = f" One of {', '.join(declared.choices)}." if declared.choices else ""
+            lines += [f"  {name}:={shown}", f"      {declared.description}{choices}"]
+        return "\n".join(lines)
+
+    def refusal(self, argument: str) -> str:
+        """Return why an argument outside of `--ros-args` is none, and what was probably meant."""
+        if argument == "-p" or ":=" in argument:
+            meant = "parameters and remappings stand behind --ros-args"
+        elif argument.startswith("-"):
+            meant = "--help shows what there is"
+        else:
+            meant = f"use --ros-args -p {self.main}:={argument}"
+        return f"{self.node} knows no argument '{argument}'; {meant}"
+
+
+def answer(usage: Usage, args: list[str] | None) -> int | None:
+    """Answer a command line that is not to start the node.
+
+    Args:
+        usage: of the node.
+        args: arguments without the program's name, None for the process's own.
+
+    Returns:
+        0 after the help, 2 after a refusal on stderr, None where the node is to be started.
+    """
+    given = _own_arguments(sys.argv[1:] if args is None else args)
+    if "-h" in given or "--help" in given:
+        sys.stdout.write(f"{usage.help()}\n")
+        return 0
+    if given:
+        sys.stderr.write(f"{usage.refusal(given[0])}\n")
+        return EXIT_USAGE
+    return None
+
+
+def _own_arguments(args: Sequence[str]) -> list[str]:
+    """Return what stands outside of `--ros-args ... --`; what is inside is checked by rclpy."""
+    own, for_ros = [], False
+    for argument in args:
+        if argument == "--ros-args":
+            for_ros = True
+        elif argument == "--" and for_ros:
+            for_ros = False
+        elif not for_ros:
+            own.append(argument)
+    return own

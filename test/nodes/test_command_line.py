@@ -1,0 +1,63 @@
+"""What a node answers to --help and to arguments that ROS itself would ignore."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+
+import pytest
+
+from dae_ros.nodes.command_line import answer
+from dae_ros.parameters import NODES, declarations
+
+
+@pytest.fixture(params=NODES)
+def node(request):
+    """The module of each node."""
+    return importlib.import_module(f"dae_ros.nodes.{request.param}")
+
+
+def test_help_lists_every_parameter_and_starts_nothing(node, capsys, monkeypatch):
+    """--help ends with 0 before rclpy is touched, and names all parameters with examples."""
+    monkeypatch.setattr("rclpy.init", None)
+    for arguments in (["--help"], ["-h"], ["--ros-args", "-p", "x:=1", "--", "--help"]):
+        assert node.main(arguments) == 0
+    text = capsys.readouterr().out
+    name = node.USAGE.node
+    assert node.__name__.endswith(f".{name}")
+    for parameter in declarations(NODES[name]):
+        assert f"\n  {parameter}:=" in text
+    assert text.count(f"\n  ros2 run dae_ros {name} --ros-args ") >= 2 * 3
+
+
+def test_examples_name_parameters_that_exist(node):
+    """Each -p of an example, and the parameter of the refusal, is one of the node's."""
+    known = declarations(NODES[node.USAGE.node])
+    assert node.USAGE.main in known
+    for example in node.USAGE.examples:
+        words = example.split("    ")[0].split()
+        for flag, value in itertools.pairwise(words):
+            if flag == "-p":
+                assert value.partition(":=")[0] in known
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ("x.bag", "'x.bag'; use --ros-args -p bag:=x.bag"),
+        ("bag:=x.bag", "stand behind --ros-args"),
+        ("--loop", "--help shows what there is"),
+    ],
+)
+def test_other_arguments_are_refused(capsys, argument, text):
+    """A bare argument is wrong usage, exit code 2, with what was probably meant."""
+    replay = importlib.import_module("dae_ros.nodes.replay_node")
+    assert replay.main([argument, "--ros-args", "-p", "rate:=2.0"]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_arguments_for_ros_start_the_node():
+    """What launch passes is no wrong usage."""
+    usage = importlib.import_module("dae_ros.nodes.replay_node").USAGE
+    assert answer(usage, []) is None
+    assert answer(usage, ["--ros-args", "-r", "__node:=a", "--params-file", "x.yaml"]) is None
