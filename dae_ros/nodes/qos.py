@@ -8,6 +8,7 @@ here asks for what every publisher of the topic offers, and is made anew when th
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -291,7 +292,15 @@ class MatchedSubscription:
         listed = ", ".join(f"{name} ({', '.join(found)})" for name, found in shown)
         if fitting:
             return f"nobody publishes '{self.name}' yet; topics of such a type: {listed}"
+        if not published:
+            return (
+                f"nobody publishes '{self.name}' yet, and no topic of another node is visible at "
+                "all: is its publisher running, and with the same ROS_DOMAIN_ID "
+                f"({os.environ.get('ROS_DOMAIN_ID') or '0, not set'}) and "
+                "ROS_AUTOMATIC_DISCOVERY_RANGE "
+                f"({os.environ.get('ROS_AUTOMATIC_DISCOVERY_RANGE') or 'not set'}) as here?"
+            )
         return (
             f"nobody publishes '{self.name}' yet, and no topic has a type that fits; there "
-            f"are: {listed or 'none at all'}"
+            f"are: {listed}"
         )

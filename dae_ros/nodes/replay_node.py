@@ -214,7 +214,10 @@ class ReplayNode(Node):
 
     def _wait_for_subscribers(self) -> Iterator[None]:
         problem = yield from wait_for_subscribers(
-            self._to_wait_for, self._settings.wait_subscribers, self._settings.wait_timeout_s
+            self._to_wait_for,
+            self._settings.wait_subscribers,
+            self._settings.wait_timeout_s,
+            self.get_logger().info,
         )
         if problem:
             raise ConfigurationError(

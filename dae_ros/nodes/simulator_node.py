@@ -148,6 +148,7 @@ class SimulatorNode(Node):
             [self._outputs[name] for name in split_names(self._settings.wait_topics)],
             self._settings.wait_subscribers,
             self._settings.wait_timeout_s,
+            self.get_logger().info,
         )
         if problem:
             self.get_logger().warning(f"{problem}; starting all the same")

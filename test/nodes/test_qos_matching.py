@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from event_camera_msgs.msg import EventPacket
 from rclpy.node import Node
@@ -108,6 +110,16 @@ def test_an_absent_topic_lists_the_topics_that_would_fit(graph):
     graph.until(lambda: f"/camera/left ({PACKET})" in (found.problem or ""))
     assert "'/events'" in found.problem
     assert "/chatter" not in found.problem
+
+
+def test_an_empty_graph_points_to_the_domain(graph, monkeypatch):
+    """Where no other node publishes anything, the likeliest reason is another DDS domain."""
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    found, _ = subscribe(graph)
+    found.refresh()
+    assert "no topic of another node is visible at all" in found.problem
+    assert f"ROS_DOMAIN_ID ({os.environ['ROS_DOMAIN_ID']})" in found.problem
+    assert "(LOCALHOST)" in found.problem
 
 
 def test_a_topic_of_another_type_is_named(graph):
