@@ -13,14 +13,14 @@ from rosbags.typesys.store import Typestore
 from dae_ros.bags import aedat4, rosbag1, rosbag2_mcap, rosbag2_sqlite3
 from dae_ros.bags.container import Container, RecordedMessage, TopicInfo
 from dae_ros.bags.datasets import hdf5
-from dae_ros.bags.datasets.layouts import open_sequence_folder
+from dae_ros.bags.datasets.layouts import is_sequence_folder, open_sequence_folder
 from dae_ros.bags.datasets.messages import until_damage
 from dae_ros.bags.datasets.mvsec_hdf5 import MvsecHdf5File
 from dae_ros.bags.event_arrays import event_array_to_cdr
 from dae_ros.bags.message_types import SERIALIZATION_DAMAGE, create_typestore
 from dae_ros.bags.messages import read_frame
 from dae_ros.bags.prophesee_raw import PropheseeRawFile, is_raw
-from dae_ros.bags.rosbag2 import open_folder, open_storage_file
+from dae_ros.bags.rosbag2 import is_rosbag2_folder, open_folder, open_storage_file
 from dae_ros.bags.topics import choose_events_topic, choose_image_topic, require_topic
 from dae_ros.errors import RecordingError
 from dae_ros.events.cdr import event_types, read_packet, read_ros1_packet, write_packet
@@ -34,6 +34,9 @@ _MAGIC: tuple[tuple[bytes, Callable[[Path], Container]], ...] = (
     (rosbag2_sqlite3.MAGIC, open_storage_file),
     (aedat4.MAGIC, aedat4.Aedat4File),
 )
+
+# How many recordings of a folder are named to somebody who named the folder.
+_SHOWN = 8
 
 
 def open_recording(
@@ -64,10 +67,13 @@ def open_recording(
 def _open(path: Path, size: tuple[int, int] | None) -> list[Container]:
     if path.is_dir():
         sequence = open_sequence_folder(path, size)
-        return open_folder(path) if sequence is None else [sequence]
+        if sequence is not None:
+            return [sequence]
+        if not is_rosbag2_folder(path):
+            raise _no_recording(path)
+        return open_folder(path)
     try:
-        with path.open("rb") as file:
-            start = file.read(32)
+        start = _start_of(path)
     except OSError as error:
         raise RecordingError(
             f"there is no readable recording at {path}: {error.strerror}", path=str(path)
@@ -85,6 +91,41 @@ def _open(path: Path, size: tuple[int, int] | None) -> list[Container]:
         f"files, .aedat4 and Prophesee .raw",
         path=str(path),
     )
+
+
+def _start_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(32)
+
+
+def _no_recording(folder: Path) -> RecordingError:
+    """Return what is wrong with a folder that is none itself: which recordings are in it."""
+    found = [item.name for item in sorted(folder.iterdir()) if _is_recording(item)]
+    shown = ", ".join(found[:_SHOWN]) + (f" and {len(found) - _SHOWN} more" * (len(found) > _SHOWN))
+    return RecordingError(
+        f"{folder} is no recording"
+        + (
+            f", but holds recordings: name one of them ({shown})"
+            if found
+            else ": neither a rosbag2 folder nor a sequence of DSEC or EventScape, and no "
+            "recording lies in it"
+        ),
+        path=str(folder),
+        found=found,
+    )
+
+
+def _is_recording(path: Path) -> bool:
+    """Whether something looks like a recording from its beginning."""
+    try:
+        if path.is_dir():
+            return is_rosbag2_folder(path) or is_sequence_folder(path)
+        start = _start_of(path) if path.is_file() else b""
+    except OSError:
+        return False
+    known = (hdf5.MAGIC, *(magic for magic, _ in _MAGIC))
+    # '%' begins files of many kinds.
+    return start.startswith(known) or (path.suffix == ".raw" and is_raw(start))
 
 
 class Recording:

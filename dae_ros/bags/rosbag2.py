@@ -16,6 +16,13 @@ from dae_ros.errors import RecordingError
 STORAGE_SUFFIXES = (".mcap", ".db3")
 
 
+def is_rosbag2_folder(path: Path) -> bool:
+    """Return whether a folder has the metadata or a storage file of a rosbag2."""
+    return (path / "metadata.yaml").is_file() or any(
+        item.suffix in STORAGE_SUFFIXES for item in path.iterdir()
+    )
+
+
 def open_folder(path: Path) -> list[Container]:
     """Open a rosbag2 folder by its metadata.yaml, or where that fails by its storage files.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -129,10 +131,31 @@ def test_what_is_no_recording_is_refused_with_a_reason(tmp_path):
         ("missing.bag", "No such file"),
         ("empty.bag", "is empty"),
         ("text.mcap", "no known format"),
-        ("folder", "no rosbag2 folder"),
+        ("folder", "neither a rosbag2 folder nor .* and no recording lies in it"),
     ):
         with pytest.raises(RecordingError, match=reason):
             open_recording(tmp_path / name)
+
+
+def test_a_folder_of_recordings_names_them(tmp_path):
+    """Files are listed by what they begin with and folders by what is in them; nothing else is."""
+    write_data_bag(tmp_path / "b.bag")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "metadata.yaml").touch()
+    (tmp_path / "dsec" / "events" / "left").mkdir(parents=True)
+    (tmp_path / "dsec" / "events" / "left" / "events.h5").touch()
+    (tmp_path / "c.raw").write_bytes(b"% evt 3.0\n")
+    (tmp_path / "notes.tex").write_text("% evt 3.0 is a format")
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")  # reading it would wait for ever
+    with pytest.raises(RecordingError, match="is no recording, but holds recordings") as caught:
+        open_recording(tmp_path)
+    assert caught.value.data["found"] == ["a", "b.bag", "c.raw", "dsec"]
+    assert "(a, b.bag, c.raw, dsec)" in caught.value.message
+    for number in range(6):
+        (tmp_path / f"z{number}.raw").write_bytes(b"% evt 3.0\n")
+    with pytest.raises(RecordingError, match=r"z0\.raw, .* and 2 more\)"):
+        open_recording(tmp_path)
 
 
 def test_image_encodings_become_grey():

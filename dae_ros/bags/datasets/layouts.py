@@ -11,6 +11,11 @@ from dae_ros.bags.datasets.eventscape import EventScapeSequence
 from dae_ros.errors import RecordingError
 
 
+def is_sequence_folder(path: Path) -> bool:
+    """Return whether a folder is a sequence that `open_sequence_folder` opens."""
+    return (path / dsec.EVENTS_FILE).is_file() or (path / eventscape.EVENTS).is_dir()
+
+
 def open_sequence_folder(path: Path, size: tuple[int, int] | None) -> Container | None:
     """Open the folder of a data set's sequence; None where it is none.
 
