@@ -39,6 +39,8 @@ from dae_ros.model.published import PublishedFile, read_published
 
 FORMAT = "1"
 
+# What torch.save begins a file with: a zip archive, or in old files a pickle (protocol 2 on).
+_PICKLES = (b"PK\x03\x04", b"\x80")
 # What torch.load raises for cut and foreign files depends on where the bytes end.
 _LOAD_FAILURES = (
     pickle.UnpicklingError,
@@ -222,6 +224,15 @@ def _read_safetensors(path: Path) -> PublishedFile:
 
 
 def _read_pickle(path: Path, config: NetworkConfig | None) -> PublishedFile:
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    if not start.startswith(_PICKLES):
+        what = "is empty" if not start else "is no checkpoint: it begins like none"
+        raise WeightsError(
+            f"{path} {what}. Checkpoints are .pth files of PyTorch and this project's "
+            ".safetensors; `dae-ros models list` shows the known ones",
+            path=str(path),
+        )
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except _LOAD_FAILURES as error:

@@ -238,6 +238,20 @@ def test_foreign_files_are_refused(tmp_path: Path, content: bytes) -> None:
         load_checkpoint(path)
 
 
+def test_texts_are_called_no_checkpoint_in_our_own_words(tmp_path: Path) -> None:
+    """A README given as weights is told from a damaged checkpoint, without PyTorch's terms."""
+    path = tmp_path / "README.md"
+    for content, reason in (
+        ("# dae_ros\n\nDepth from event cameras.\n" * 9, "is no checkpoint"),
+        ("", "is empty"),
+    ):
+        path.write_text(content)
+        with pytest.raises(WeightsError, match=reason) as caught:
+            load_checkpoint(path)
+        assert "Unsupported" not in caught.value.message
+        assert "dae-ros models list" in caught.value.message
+
+
 def test_wrong_keys_are_named(tmp_path: Path, tiny: LoadedModel) -> None:
     """Missing, unknown and misshapen keys are counted, the first are named, all are in the data."""
     weights = dict(weights_of(tiny))
