@@ -70,6 +70,8 @@ class SequenceWriter:
             for name, array in self._arrays.items():
                 if name not in rows:
                     array.append(_nothing(array))
+            # So that others see how far it is.
+            self._arrays["times"].file.flush()
         self._count += 1
 
     @contextlib.contextmanager
