@@ -7,6 +7,7 @@ workspace, without asking ament, which is absent where ROS is.
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 from dae_ros.errors import ConfigurationError
 
@@ -31,3 +32,16 @@ def share_folder() -> Path:
         "package with pip or colcon instead of copying its modules",
         code=str(code),
     )
+
+
+def version() -> str:
+    """Return the version of this package, as its package.xml has it.
+
+    Raises:
+        ConfigurationError: there is no package.xml, or none with a version; see `share_folder`.
+    """
+    path = share_folder() / "package.xml"
+    text = ElementTree.parse(path).findtext("version")
+    if text is None:
+        raise ConfigurationError(f"{path} has no version; install the package again", path=path)
+    return text

@@ -83,14 +83,19 @@ def run(args: argparse.Namespace) -> int:
     bar.close()
     wall_s = time.perf_counter() - begin_s
     print(
-        f"{sum(result.messages.values())} messages on {len(result.messages)} topics in "
+        f"{_counted(sum(result.messages.values()), 'message')} on "
+        f"{_counted(len(result.messages), 'topic')} in "
         f"{wall_s:.1f} s ({result.event_bytes / wall_s / 1e6:.0f} MB/s of events) -> "
         f"{args.target}"
     )
     for topic, reason in result.skipped.items():
         print(f"left out {topic}: {reason}", file=sys.stderr)
     for topic, count in result.damaged.items():
-        print(f"left out {count} damaged messages of {topic}", file=sys.stderr)
+        print(f"left out {_counted(count, 'damaged message')} of {topic}", file=sys.stderr)
     if result.damage is not None:
         raise result.damage
     return EXIT_INTERRUPTED if result.interrupted else 0
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from dae_ros.errors import DaeError
+from dae_ros.installation import version
 
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -39,10 +42,23 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="`dae-ros <verb> --help` explains a verb, with examples.",
     )
+    parser.add_argument("--version", action=_ShowVersion, help="show the version and exit")
     subparsers = parser.add_subparsers(dest="verb", metavar="<verb>", required=True)
     for verb in VERBS:
         importlib.import_module(f"dae_ros.cli.{verb}").add_parser(subparsers)
     return parser
+
+
+class _ShowVersion(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **others: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **others)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print it and end."""
+        print(f"dae-ros {version()}")
+        parser.exit()
 
 
 def main(arguments: list[str] | None = None) -> int:

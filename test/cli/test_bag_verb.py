@@ -346,6 +346,9 @@ def test_convert_reports_what_it_did(tmp_path, recording, capsys):
     assert "81 messages on 5 topics" in capsys.readouterr().out
     assert command_line.main(arguments) == 1
     assert "exists already" in capsys.readouterr().err
+    one = ["convert", str(recording), str(tmp_path / "one"), "--topics", "/davis/left/events"]
+    assert command_line.main(one) == 0
+    assert "30 messages on 1 topic in" in capsys.readouterr().out
     # What was converted runs like the source.
     assert run(tmp_path / "out", "--out", tmp_path / "depth") == 0
     assert summary_of(tmp_path / "depth")["events"] == 6000

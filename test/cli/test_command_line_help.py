@@ -1,0 +1,43 @@
+"""What the command line says about itself holds."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from dae_ros.cli.main import VERBS, build_parser, main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_examples_are_right_usage(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every example command of a help text is one that the parser takes."""
+    text = re.sub(r" *\\\n *", " ", help_of(verb, capsys).partition("examples:")[2])
+    # What follows four blanks is a remark.
+    commands = re.findall(r"^  dae-ros (.+?)(?: {4,}.*)?$", text, re.MULTILINE)
+    assert commands
+    for command in commands:
+        words = re.sub(r" +", " ", command).split(" ")
+        parsed = build_parser().parse_args(words)
+        assert isinstance(parsed, argparse.Namespace)
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version needs no verb and shows the version of package.xml."""
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    expected = ElementTree.parse(ROOT / "package.xml").findtext("version")
+    assert capsys.readouterr().out == f"dae-ros {expected}\n"
