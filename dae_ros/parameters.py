@@ -202,7 +202,10 @@ class DepthParameters(NodeParameters):
         choices=("latest", "merge", "queue"),
     )
     ring_s: float = _parameter(
-        3.0, "How much event time the ring keeps, in seconds.", minimum=0.1, maximum=60.0
+        3.0,
+        "How much event time the ring keeps, in seconds (count windows: ring_mb alone bounds it).",
+        minimum=0.1,
+        maximum=60.0,
     )
     ring_mb: int = _parameter(
         256, "How much memory the ring may take, in MB.", minimum=1, maximum=16_384
@@ -278,6 +281,13 @@ class DepthParameters(NodeParameters):
                 problems.append(
                     f"'{name}' must be a whole number of microseconds, not {getattr(self, name)!r}"
                 )
+        # 13 bytes an event; half of the ring, so that a late step still finds its window whole.
+        most_events = self.ring_mb * 1_000_000 // 13 // 2
+        if self.window == "count" and self.window_events > most_events:
+            problems.append(
+                f"'window_events' ({self.window_events}) must not exceed {most_events}, half of "
+                f"what 'ring_mb' ({self.ring_mb}) holds"
+            )
         if self.color_near_m >= self.color_far_m:
             problems.append(
                 f"'color_near_m' ({self.color_near_m:g}) must be below "

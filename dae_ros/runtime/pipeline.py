@@ -25,6 +25,7 @@ from dae_ros.runtime.statistics import PipelineStatistics, Tally
 from dae_ros.runtime.window_encoder import WindowEncoder
 from dae_ros.runtime.windows import CountWindows, StampWindows, TimeWindows, Window, create_windows
 
+UNBOUNDED_NS = 1 << 62
 # Camera frames that may wait for their events: half a minute and more at usual rates.
 MOST_WAITING_FRAMES = 1000
 # Bytes that the ring keeps per event: t 8, x 2, y 2, p 1.
@@ -59,7 +60,10 @@ class DepthPipeline:
         self._parameters = parameters
         self._windows = create_windows(parameters)
         self._stream = EventStream(
-            ring_length_ns=round(parameters.ring_s * 1e9),
+            # A count window of a quiet scene may be any time long; memory alone bounds it.
+            ring_length_ns=(
+                UNBOUNDED_NS if parameters.window == "count" else round(parameters.ring_s * 1e9)
+            ),
             ring_capacity_bytes=parameters.ring_mb * 1_000_000,
         )
         self._inbox: deque[tuple[EventPacket | Frame, int]] = deque()

@@ -54,7 +54,7 @@ class TimeWindows:
         self._index += count
         return count
 
-    def take(self, _ring: EventRing, newest_ns: int, overload: str) -> Window | None:
+    def take(self, ring: EventRing, newest_ns: int, overload: str) -> Window | None:
         """Return the next closed window, None while there is none."""
         if self._next_end_ns is None or newest_ns < self._next_end_ns:
             return None
@@ -65,6 +65,10 @@ class TimeWindows:
         end_ns = self._next_end_ns
         if overload != "merge":
             start_ns = end_ns - self.length_ns
+        elif not ring.covers(start_ns) and ring.oldest_ns is not None:
+            # As much of what was left out as the ring still holds, in whole hops.
+            missing = -(-(ring.oldest_ns - start_ns) // self.hop_ns)
+            start_ns = min(start_ns + missing * self.hop_ns, end_ns - self.length_ns)
         window = Window(self._index, start_ns, end_ns)
         self.skip_to(end_ns)
         return window
@@ -93,20 +97,29 @@ class CountWindows:
         """Return the next closed window, None while there is none."""
         if self._next is None:
             return None
+        # Windows that begin before what the ring still holds can never be whole again.
+        behind = ring.oldest_index - (self._next - self.length_events)
+        if behind > 0:
+            self._skip(-(-behind // self.hop_events))
         last = self._last_closed(ring, newest_ns)
         if last is None:
             return None
         first = self._next
         chosen = first if overload == "queue" else last
+        self._skip((chosen - first) // self.hop_events)
         start_index = (first if overload == "merge" else chosen) - self.length_events
-        self.skipped += (chosen - first) // self.hop_events
-        self._index += (chosen - first) // self.hop_events
         window = Window(
             self._index, ring.time_of(start_index) // US * US, self._end_ns(ring, chosen)
         )
         self._next = chosen + self.hop_events
         self._index += 1
         return window
+
+    def _skip(self, count: int) -> None:
+        if self._next is not None:
+            self._next += count * self.hop_events
+            self._index += count
+            self.skipped += count
 
     def _end_ns(self, ring: EventRing, stop: int) -> int:
         return ring.time_of(stop - 1) // US * US + US

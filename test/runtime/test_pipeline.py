@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dae_ros.errors import ConfigurationError
+from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
-from dae_ros.events.packet import EventPacket, Events
+from dae_ros.events.packet import EventPacket, Events, Triggers
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame, DepthScale
 from dae_ros.runtime.estimator import OutputMeaning, create_estimator
@@ -402,3 +403,75 @@ def test_a_break_inside_a_packet_leaves_the_stamps_before_it(window: str) -> Non
     whole = frames_of([*packets[:40], last])
     assert len(whole) == (4 if window == "time" else 1)
     assert frames_of([*packets[:40], broken]) == whole
+
+
+@pytest.mark.parametrize("overload", ["queue", "latest", "merge"])
+def test_count_windows_of_a_quiet_scene_may_be_longer_than_the_ring(overload: str) -> None:
+    """At 5 kev/s a window of 30,000 events lasts six seconds, twice ring_s; none is lost."""
+    pipeline = DepthPipeline(parameters(window="count", overload=overload), LeakyEstimator())
+    frames = run(pipeline, stream(dense(13_000, step_us=200), 500))
+    assert [f.event_count for f in frames] == [30_000, 30_000]
+    assert "window_evicted" not in pipeline.statistics().drops
+
+
+def test_a_count_window_must_fit_the_ring() -> None:
+    """A window that the memory bound could never hold is refused with a sentence."""
+    with pytest.raises(
+        ConfigurationError, match=r"'window_events' \(100000\) must not exceed 38461"
+    ):
+        parameters(window="count", window_events=100_000, ring_mb=1)
+
+
+@pytest.mark.parametrize("overload", ["latest", "merge"])
+def test_count_windows_that_left_the_ring_are_skipped_and_counted(overload: str) -> None:
+    """After a step that took far too long only what the ring still holds is stepped."""
+    pipeline = DepthPipeline(
+        parameters(
+            window="count", window_events=2_000, hop_events=2_000, ring_mb=1, overload=overload
+        ),
+        LeakyEstimator(),
+    )
+    for packet in stream(dense(100_000, step_us=500), 500):
+        pipeline.feed(packet)
+    frame = pipeline.step()
+    assert frame is not None and pipeline.step() is None
+    assert frame.event_count >= 2_000
+    assert pipeline.statistics().windows_skipped >= 98 - 39 * (overload == "merge")
+
+
+def test_merge_takes_what_the_ring_still_holds() -> None:
+    """A step longer than the ring merges the part that is left, in whole hops."""
+    pipeline = DepthPipeline(parameters(overload="merge", ring_s=1.0), LeakyEstimator())
+    for packet in stream(dense(5_000), 20):
+        pipeline.feed(packet)
+    frame = pipeline.step()
+    assert frame is not None
+    assert 0.85 <= (frame.end_ns - frame.start_ns) / 1e9 <= 1.0
+    assert frame.start_ns % (50 * MS) == 0
+    held = [t for t in dense(5_000) if frame.start_ns <= t < frame.end_ns]
+    assert frame.event_count == len(held)
+
+
+def test_trigger_windows_end_at_rising_edges() -> None:
+    """Each rising edge whose window begins after the first event ends one; falling edges do not."""
+    encoder = create_encoder("evt3", WIDTH, HEIGHT)
+    t = np.arange(2_000_000_000, 2_400_000_000, 200_000, dtype=np.int64)
+    rng = np.random.default_rng(3)
+    events = Events(
+        t,
+        rng.integers(0, WIDTH, len(t)).astype(np.uint16),
+        rng.integers(0, HEIGHT, len(t)).astype(np.uint16),
+        rng.integers(0, 2, len(t)).astype(np.uint8),
+    )
+    edges_ns = np.array([2_010, 2_020, 2_100, 2_110, 2_200, 2_210, 2_399], np.int64) * MS
+    triggers = Triggers(edges_ns, np.array([1, 0, 1, 0, 1, 0, 1], np.uint8), np.zeros(7, np.uint16))
+    payload, base_ns = encoder.encode(events, triggers)
+    pipeline = DepthPipeline(parameters(window="trigger", stamp_clock="sensor"), LeakyEstimator())
+    pipeline.feed(EventPacket("evt3", HEIGHT, WIDTH, payload, base_ns, BASE_NS, 1))
+    frames = []
+    while (frame := pipeline.step()) is not None:
+        frames.append(frame)
+    # The edge at 2.010 s would need events from before the first.
+    assert [f.end_ns for f in frames] == [2_100 * MS, 2_200 * MS, 2_399 * MS]
+    assert all(f.event_count == 250 for f in frames)
+    assert pipeline.statistics().windows_skipped == 1
