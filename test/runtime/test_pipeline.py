@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dae_ros.errors import ConfigurationError
-from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket, Events, Triggers
 from dae_ros.parameters import DepthParameters
