@@ -7,6 +7,7 @@ The arguments are described in `dae_ros.nodes.launch_arguments`; what is started
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 
 from dae_ros.errors import DaeError
 from dae_ros.nodes.launch_arguments import ARGUMENTS
@@ -15,13 +16,17 @@ from dae_ros.nodes.processes import Process, launch_plan
 
 def node(process: Process) -> Node:
     """Return the launch action of one process of the plan."""
-    files = [process.parameter_file] if process.parameter_file else []
+    # launch_ros reads a bare text as YAML: a file named 1.0 would become a number.
+    parameters = {
+        name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+        for name, value in process.parameters.items()
+    }
     return Node(
         package=process.package,
         executable=process.executable,
         name=process.name,
         namespace=process.namespace,
-        parameters=[dict(process.implied_parameters), *files, dict(process.parameters)],
+        parameters=[parameters] if parameters else [],
         remappings=list(process.remappings),
         arguments=list(process.arguments),
         ros_arguments=["--log-level", process.log_level],

@@ -264,7 +264,7 @@ def _for_demo(process: Process, args: argparse.Namespace, frames: str) -> Proces
         extra = {"overload": "queue"}
     elif process.executable in ("simulator_node", "replay_node"):
         # The depth node subscribes once its network is loaded, which takes a slow machine long.
-        awaited = process.implied_parameters["wait_topics"]
+        awaited = process.parameters["wait_topics"]
         extra = {
             "duration_s": args.duration,
             "wait_timeout_s": START_S,

@@ -137,7 +137,8 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "params_file",
         "",
-        "YAML with parameters (start from config/depth.yaml); launch arguments win over it.",
+        "YAML with parameters (uncomment lines in a copy of config/depth.yaml); launch arguments "
+        "win over it.",
     ),
     Argument(
         "use_sim_time",

@@ -16,14 +16,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
 from dae_ros.errors import ConfigurationError, DaeError
 from dae_ros.nodes.processes import Process
-from dae_ros.parameters import Value
 
 POLL_S = 0.05
 
@@ -37,38 +36,22 @@ class ProcessError(DaeError):
 def ros_arguments(process: Process, folder: Path) -> list[str]:
     """Return the ROS arguments that `launch_ros` would give to the same process.
 
-    Parameters travel in files, in the order of their strength: a `-p` rule loses against a file
-    that names the node, whatever their order.
-
     Args:
         process: what to start.
-        folder: where parameter files are written.
+        folder: where the parameter file is written.
     """
     result = ["--ros-args", "-r", f"__node:={process.name}"]
     if process.namespace:
         result += ["-r", f"__ns:=/{process.namespace.strip('/')}"]
-    files = [
-        _parameter_file(process, "implied", process.implied_parameters, folder),
-        process.parameter_file,
-        _parameter_file(process, "given", process.parameters, folder),
-    ]
-    for path in filter(None, files):
-        result += ["--params-file", path]
+    if process.parameters:
+        path = folder / f"{process.name}.yaml"
+        content = {"/**": {"ros__parameters": dict(process.parameters)}}
+        # JSON is a part of YAML.
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+        result += ["--params-file", str(path)]
     for inside, outside in process.remappings:
         result += ["-r", f"{inside}:={outside}"]
     return [*result, "--log-level", process.log_level]
-
-
-def _parameter_file(
-    process: Process, kind: str, parameters: Mapping[str, Value], folder: Path
-) -> str:
-    """Write parameters as YAML (of which JSON is a part); return the path, '' for none."""
-    if not parameters:
-        return ""
-    path = folder / f"{process.name}_{kind}.yaml"
-    text = json.dumps({"/**": {"ros__parameters": dict(parameters)}}, indent=1)
-    path.write_text(text, encoding="utf-8")
-    return str(path)
 
 
 class RunningProcess:

@@ -18,7 +18,7 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.installation import share_folder
 from dae_ros.nodes.launch_arguments import ARGUMENTS
 from dae_ros.parameters import NODES, NodeParameters, Value, declarations
-from dae_ros.runtime.parameter_file import read_node_parameters
+from dae_ros.runtime.parameter_file import read_parameters_of
 
 DEMO_DEFAULTS: Mapping[str, str] = {"source": "simulator", "weights": "untrained:vits"}
 """What `demo.launch.py` changes: a simulated camera, and a network that needs no file."""
@@ -42,9 +42,8 @@ class Process:
         package, executable: as for `ros2 run`.
         name: node name.
         namespace: node namespace, '' for none.
-        implied_parameters: what the kind of source asks for; weaker than the parameter file.
-        parameter_file: the user's YAML, '' for none.
-        parameters: what the launch arguments say; stronger than the parameter file.
+        parameters: one set, merged from what the kind of source asks for, over it what the
+            parameter file says to this node, over it what the launch arguments say.
         remappings: pairs of (name in the node, name outside).
         arguments: command line besides the ROS arguments.
         log_level: severity from which the node prints.
@@ -56,8 +55,6 @@ class Process:
     executable: str
     name: str
     namespace: str = ""
-    implied_parameters: Mapping[str, Value] = field(default_factory=dict)
-    parameter_file: str = ""
     parameters: Mapping[str, Value] = field(default_factory=dict)
     remappings: tuple[tuple[str, str], ...] = ()
     arguments: tuple[str, ...] = ()
@@ -122,49 +119,57 @@ def launch_plan(
     topics, published = _topics(values)
     environment = transport_environment()
     from_bag = values["source"] == "bag"
-    sim_time = values["use_sim_time"] == "true" if values["use_sim_time"] else from_bag
+    if values["use_sim_time"]:
+        typed["depth_node"]["use_sim_time"] = values["use_sim_time"] == "true"
 
-    def node(executable: str, **others: object) -> Process:
-        settings: dict[str, object] = {
-            "package": "dae_ros",
-            "executable": executable,
-            "name": executable.removesuffix("_node"),
-            "namespace": values["namespace"],
-            "parameter_file": values["params_file"],
-            "parameters": typed[executable],
-            "log_level": values["log_level"],
-            "environment": environment,
-        }
-        return Process(**{**settings, **others})  # type: ignore[arg-type]
-
-    processes = [
-        node(
-            "depth_node",
-            # A recording is worth every window; a live camera is worth the newest one.
-            implied_parameters={"overload": "queue" if from_bag else "latest"},
-            parameters={**typed["depth_node"], "use_sim_time": sim_time},
-            remappings=tuple(
-                (name, topic) for name, topic in topics.items() if topic not in ("", name)
-            ),
-            required=True,
+    def node(
+        executable: str,
+        implied: Mapping[str, Value],
+        remappings: tuple[tuple[str, str], ...] = (),
+        required: bool = False,
+    ) -> Process:
+        name = executable.removesuffix("_node")
+        return Process(
+            "dae_ros",
+            executable,
+            name,
+            values["namespace"],
+            # Merged here and not by rcl: there a section that names the node wins over `/**`,
+            # whichever file comes last, and `launch_ros` writes `/**` or a full name by itself.
+            parameters={**implied, **_from_file(values, name), **typed[executable]},
+            remappings=remappings,
+            log_level=values["log_level"],
+            environment=environment,
+            required=required,
         )
-    ]
+
+    depth = node(
+        "depth_node",
+        # A recording is worth every window; a live camera is worth the newest one.
+        {"overload": "queue" if from_bag else "latest", "use_sim_time": from_bag},
+        tuple((name, topic) for name, topic in topics.items() if topic not in ("", name)),
+        required=True,
+    )
+    processes = [depth]
     truth = values["ground_truth"]
     if truth:
-        processes.append(node("gt_node", remappings=(("ground_truth", truth),)))
+        processes.append(node("gt_node", {}, (("ground_truth", truth),)))
     # What the nodes subscribe, of what the source publishes, so that they lose nothing.
     awaited = [topics[name] for name in ("events", "camera_info") if topics[name] in published]
-    if topics["image"] in published and _needs_frames(values["params_file"]):
+    if topics["image"] in published and depth.parameters.get("window") == "frame":
         awaited.append(topics["image"])
     if truth in published:
         awaited.append(truth)
-    implied = {"wait_timeout_s": SOURCE_WAIT_S, "wait_topics": ",".join(awaited)}
+    implied: dict[str, Value] = {
+        "wait_timeout_s": SOURCE_WAIT_S,
+        "wait_topics": ",".join(awaited),
+    }
     if from_bag:
-        processes.append(node("replay_node", implied_parameters=implied))
+        processes.append(node("replay_node", implied))
     elif values["source"] == "simulator":
-        processes.append(node("simulator_node", implied_parameters=implied))
+        processes.append(node("simulator_node", implied))
     if values["rviz"] == "true":
-        processes.append(_rviz(values, topics, sim_time))
+        processes.append(_rviz(values, topics, depth.parameters["use_sim_time"]))
     return processes
 
 
@@ -238,15 +243,19 @@ def _topics(values: Mapping[str, str]) -> tuple[dict[str, str], Set[str]]:
     return {name: values[name] or found.get(name, name) for name in names}, published
 
 
-def _needs_frames(parameter_file: str) -> bool:
-    """Whether the user's file makes the depth node wait for camera frames."""
-    if not parameter_file:
-        return False
-    given = read_node_parameters(Path(parameter_file), "depth") or {}
-    return given.get("window") == "frame"
+def _full_name(values: Mapping[str, str], name: str) -> str:
+    """Return a relative name with the launch's namespace, from the root."""
+    return "/".join(["", *filter(None, values["namespace"].split("/")), name])
 
 
-def _rviz(values: Mapping[str, str], topics: Mapping[str, str], sim_time: bool) -> Process:
+def _from_file(values: Mapping[str, str], node: str) -> dict[str, Value]:
+    """Return what the user's file says to one node of this launch."""
+    if not values["params_file"]:
+        return {}
+    return read_parameters_of(Path(values["params_file"]), _full_name(values, node))
+
+
+def _rviz(values: Mapping[str, str], topics: Mapping[str, str], sim_time: Value) -> Process:
     """Return RViz with the displays of config/depth.rviz on this launch's topics."""
     prefix = f"/{values['namespace'].strip('/')}" if values["namespace"] else ""
     shown = ["depth/image", "depth/relative", "depth/color", "events/image"]

@@ -240,4 +240,4 @@ def test_a_launch_starts_it_where_a_truth_is_named():
     assert [process.name for process in plan] == ["depth", "gt", "simulator"]
     assert (plan[1].executable, plan[1].namespace) == ("gt_node", "cam0")
     assert plan[1].remappings == (("ground_truth", "depth_truth"),)
-    assert plan[2].implied_parameters["wait_topics"].split(",")[-1] == "depth_truth"
+    assert plan[2].parameters["wait_topics"].split(",")[-1] == "depth_truth"

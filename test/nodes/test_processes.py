@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -25,6 +26,7 @@ from dae_ros.nodes.processes import (
     transport_environment,
 )
 from dae_ros.parameters import NODES, declarations
+from dae_ros.runtime.parameter_file import read_node_parameters, read_parameters_of
 
 
 def names(processes: list[Process]) -> list[str]:
@@ -36,8 +38,7 @@ def test_a_live_topic_needs_one_process() -> None:
     (depth,) = launch_plan({})
     assert (depth.package, depth.executable, depth.name) == ("dae_ros", "depth_node", "depth")
     assert depth.remappings == ()
-    assert depth.parameters == {"use_sim_time": False}
-    assert depth.implied_parameters == {"overload": "latest"}
+    assert depth.parameters == {"use_sim_time": False, "overload": "latest"}
     assert depth.required
 
 
@@ -53,7 +54,6 @@ def test_arguments_become_typed_parameters_and_remappings() -> None:
             "weights": "vits.safetensors",
             "namespace": "front",
             "log_level": "debug",
-            "params_file": "robot.yaml",
             "use_sim_time": "true",
         }
     )
@@ -63,26 +63,23 @@ def test_arguments_become_typed_parameters_and_remappings() -> None:
         "shift": -0.5,
         "autostart": False,
         "use_sim_time": True,
+        "overload": "latest",
     }
     assert type(depth.parameters["scale"]) is float
     assert depth.remappings == (
         ("events", "/davis/left/events"),
         ("camera_info", "/davis/left/camera_info"),
     )
-    assert (depth.namespace, depth.log_level, depth.parameter_file) == (
-        "front",
-        "debug",
-        "robot.yaml",
-    )
+    assert (depth.namespace, depth.log_level) == ("front", "debug")
 
 
 def test_the_simulator_feeds_the_depth_node() -> None:
     """The simulator is started after the node that listens, and frames come from its topic."""
     depth, simulator = launch_plan({"source": "simulator", "rate": "0.25"})
     assert (depth.name, simulator.executable) == ("depth", "simulator_node")
-    assert simulator.parameters == {"rate": 0.25}
-    assert simulator.implied_parameters["wait_timeout_s"] >= 60.0, "compiling takes a while"
-    assert simulator.implied_parameters["wait_topics"] == "events,camera_info"
+    assert simulator.parameters["rate"] == 0.25
+    assert simulator.parameters["wait_timeout_s"] >= 60.0, "compiling takes a while"
+    assert simulator.parameters["wait_topics"] == "events,camera_info"
     assert depth.remappings == (("image", "image_raw"),)
 
 
@@ -106,7 +103,7 @@ def test_a_replay_waits_for_all_that_the_depth_node_takes(
     file.write_text(f"/**/depth:\n  ros__parameters:\n    window: {window}\n", encoding="utf-8")
     given = {"source": "bag", "bag": str(tmp_path / "bag"), "params_file": str(file), **arguments}
     depth, replay = launch_plan(given)
-    assert replay.implied_parameters["wait_topics"] == topics
+    assert replay.parameters["wait_topics"] == topics
     if "calibration" in arguments:
         assert replay.parameters["calibration"] == "chain.yaml"
         assert dict(depth.remappings)["camera_info"] == "/dvs/camera_info"
@@ -178,25 +175,185 @@ def test_settings_of_the_user_win_over_the_transport_environment(
     assert set(transport_environment()) == {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
 
 
-def test_parameter_files_come_in_the_order_of_their_strength(tmp_path: Path) -> None:
-    """What the source implies comes first, then the user's file, then the arguments."""
+SECTIONS = ["/**", "/**/depth", "/*/depth", "depth", "/depth", "/cam0/depth", "/other/depth"]
+
+
+@pytest.mark.parametrize("namespace", ["", "cam0", "/robot/cam0"])
+def test_sections_of_a_file_fit_as_in_rcl(ros: object, tmp_path: Path, namespace: str) -> None:
+    """What is read for a node is what rclpy itself gives to a node of that name."""
+    from rclpy.context import Context
+    from rclpy.node import Node
+
+    file = tmp_path / "robot.yaml"
+    text = "".join(
+        f"{section}:\n  ros__parameters:\n    p{index}: {index}e-1\n    last: {index}\n"
+        for index, section in enumerate(SECTIONS)
+    )
+    text += "cam0:\n  depth:\n    ros__parameters:\n      nested: {of: {names: 2020-01-01}}\n"
+    file.write_text(text, encoding="utf-8")
+    context = Context()
+    context.init(args=["--ros-args", "--params-file", str(file)])
+    try:
+        node = Node(
+            "depth",
+            context=context,
+            namespace=namespace,
+            automatically_declare_parameters_from_overrides=True,
+        )
+        wanted = {name: item.value for name, item in node.get_parameters_by_prefix("").items()}
+        name = node.get_fully_qualified_name()
+        node.destroy_node()
+    finally:
+        context.try_shutdown()
+    found = read_parameters_of(file, name)
+    assert {**wanted, **found} == wanted
+    assert set(wanted) - set(found) <= {"use_sim_time", "start_type_description_service"}
+    assert ("nested.of.names" in found) == (name == "/cam0/depth")
+
+
+@pytest.mark.parametrize("section", ["/**", "/**/depth", "depth", "/depth", "/cam0/depth"])
+def test_arguments_win_over_every_section_of_the_file(tmp_path: Path, section: str) -> None:
+    """Argument over file over what a bag implies, however the file names the node."""
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.add_topic("/dvs/events", EVENT_PACKET)
+    file = tmp_path / "robot.yaml"
+    file.write_text(
+        f"{section}:\n  ros__parameters:\n    weights: file\n    overload: merge\n"
+        "    qos_overrides: {/events: {subscription: {depth: 7}}}\n    use_sim_time: false\n"
+        "/elsewhere/depth:\n  ros__parameters:\n    device: cuda\n",
+        encoding="utf-8",
+    )
+    given = {
+        "source": "bag",
+        "bag": str(tmp_path / "bag"),
+        "weights": "argument",
+        "params_file": str(file),
+        "namespace": "cam0" if section == "/cam0/depth" else "",
+    }
+    assert launch_plan(given)[0].parameters == {
+        "weights": "argument",
+        "overload": "merge",
+        "qos_overrides./events.subscription.depth": 7,
+        "use_sim_time": False,
+    }
+    depth = launch_plan({**given, "use_sim_time": "true", "namespace": "nowhere"})[0]
+    assert depth.parameters["use_sim_time"] is True
+
+
+@pytest.mark.parametrize(
+    ("namespace", "device"), [("", "file by name"), ("cam0", "file by namespace")]
+)
+def test_the_process_has_the_merged_parameters(
+    graph: Any, tmp_path: Path, namespace: str, device: str
+) -> None:
+    """A real node that is asked for its parameters answers argument, file, default."""
+    from rcl_interfaces.srv import GetParameters
+
+    file = tmp_path / "robot.yaml"
+    section = "{}:\n  ros__parameters: {{weights: {}, frame_id: {}}}\n"
+    sections = [("/**", "all"), ("/**/depth", "any"), ("depth", "file by name")]
+    sections += [("/cam0/depth", "file by namespace"), ("/other/depth", "other")]
+    file.write_text("".join(section.format(key, key, value) for key, value in sections), "utf-8")
+    plan = launch_plan(
+        {
+            "weights": "untrained:micro",
+            "autostart": "false",
+            "params_file": str(file),
+            "namespace": namespace,
+        }
+    )
+    client = graph.peer.create_client(
+        GetParameters, f"/{namespace}/depth/get_parameters".replace("//", "/")
+    )
+    with ProcessHarness(plan) as processes:
+        graph.until(
+            lambda: client.service_is_ready() or processes["depth"].exit_code is not None, 60.0
+        )
+        answer = client.call_async(
+            GetParameters.Request(names=["weights", "frame_id", "overload", "use_sim_time"])
+        )
+        graph.until(answer.done, 20.0)
+    weights, frame_id, overload, sim_time = answer.result().values
+    assert weights.string_value == "untrained:micro"
+    assert frame_id.string_value == device
+    assert overload.string_value == "latest"
+    assert sim_time.bool_value is False
+
+
+@pytest.mark.parametrize("executable", NODES)
+def test_the_shipped_file_sets_nothing_until_a_line_is_uncommented(
+    ros: object, tmp_path: Path, executable: str
+) -> None:
+    """rcl loads the file as it is without a value, and whole once every line is uncommented."""
+    from rclpy.context import Context
+    from rclpy.node import Node
+
+    name = executable.removesuffix("_node")
+    defaults = {key: default for key, (default, _) in declarations(NODES[executable]).items()}
+    others = {
+        key: not value
+        if isinstance(value, bool)
+        else f"{value}x"
+        if isinstance(value, str)
+        else value + 1
+        for key, value in defaults.items()
+    }
+    shipped = share_folder() / "config" / f"{name}.yaml"
+    assert read_node_parameters(shipped, name) == {}
+    uncommented = tmp_path / "all.yaml"
+    lines = shipped.read_text(encoding="utf-8").splitlines(keepends=True)
+    keys = tuple(f"    # {key}: " for key in defaults)
+    uncommented.write_text(
+        "".join(line.replace("# ", "", 1) if line.startswith(keys) else line for line in lines),
+        encoding="utf-8",
+    )
+    assert read_node_parameters(uncommented, name) == defaults
+    for file, expected in ((shipped, others), (uncommented, defaults)):
+        context = Context()
+        context.init(args=["--ros-args", "--params-file", str(file)])
+        try:
+            node = Node(name, context=context)
+            for key, value in others.items():
+                node.declare_parameter(key, value)
+            found = {key: node.get_parameter(key).value for key in others}
+            node.destroy_node()
+        finally:
+            context.try_shutdown()
+        assert found == expected
+
+
+def test_a_copy_of_the_shipped_file_keeps_the_queue_of_a_bag(tmp_path: Path) -> None:
+    """What a bag implies and the argument says both stand, with the file as it is shipped."""
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.add_topic("/dvs/events", EVENT_PACKET)
+    given = {"source": "bag", "bag": str(tmp_path / "bag"), "weights": "untrained:micro"}
+    shipped = str(share_folder() / "config" / "depth.yaml")
+    depth = launch_plan({**given, "params_file": shipped})[0]
+    ros_default = {"start_type_description_service": True}
+    assert depth.parameters == {**launch_plan(given)[0].parameters, **ros_default}
+    assert depth.parameters["overload"] == "queue"
+
+
+def test_a_section_that_is_no_table_is_refused(tmp_path: Path) -> None:
+    """A list where names and values belong is named, not read past."""
+    file = tmp_path / "robot.yaml"
+    file.write_text("depth:\n  ros__parameters: [weights, x]\n", encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="'ros__parameters' of 'depth' is not a table"):
+        launch_plan({"params_file": str(file)})
+
+
+def test_a_process_gets_one_set_of_parameters_and_its_names(tmp_path: Path) -> None:
+    """One parameter file, which is valid for any node name; names are remapped."""
     process = replace(
         recorder("out", ("depth/image", "events/image"), namespace="cam0"),
-        implied_parameters={"duration_s": 1.5},
-        parameter_file="robot.yaml",
         remappings=(("a", "/b"),),
     )
     arguments = ros_arguments(process, tmp_path)
-    files = [after for flag, after in pairwise(arguments) if flag == "--params-file"]
-    assert files[1] == "robot.yaml"
-    read = [
-        yaml.safe_load(Path(path).read_text("utf-8"))["/**"]["ros__parameters"]
-        for path in (files[0], files[2])
-    ]
-    assert read == [
-        {"duration_s": 1.5},
-        {"output": "out", "topics": "depth/image,events/image"},
-    ]
+    (path,) = [after for flag, after in pairwise(arguments) if flag == "--params-file"]
+    assert yaml.safe_load(Path(path).read_text("utf-8"))["/**"]["ros__parameters"] == {
+        "output": "out",
+        "topics": "depth/image,events/image",
+    }
     rules = [after for flag, after in pairwise(arguments) if flag == "-r"]
     assert rules == ["__node:=recorder", "__ns:=/cam0", "a:=/b"]
 
