@@ -70,6 +70,26 @@ class Graph:
         while time.monotonic() < deadline_s:
             self.executor.spin_once(timeout_sec=0.02)
 
+    def call(self, client: Any, request: Any, ended: Callable[[], Any] = lambda: False) -> Any:
+        """Call a service until it answers; return the answer, None where `ended` came first.
+
+        A request that leaves before both directions have been matched is lost without an error,
+        and a service may be found ready by then: it is asked again.
+        """
+        futures: list[Any] = []
+        next_s = 0.0
+
+        def answered() -> Any:
+            nonlocal next_s
+            if time.monotonic() >= next_s:
+                futures.append(client.call_async(request))
+                next_s = time.monotonic() + 2.0
+            return ended() or any(future.done() for future in futures)
+
+        self.until(client.service_is_ready, 60.0)
+        self.until(answered, 40.0)
+        return next((future.result() for future in futures if future.done()), None)
+
     def listen(self, kind: type, topic: str, *, reliable: bool = True) -> list[Any]:
         """Subscribe and return the list that messages are appended to."""
         received: list[Any] = []

@@ -287,10 +287,7 @@ def test_the_state_is_reset_on_request(graph, depth, camera):
     graph.spin(0.1)
     before = len(statuses)
     client = graph.peer.create_client(Trigger, "/depth/reset_state")
-    graph.until(client.service_is_ready)
-    future = client.call_async(Trigger.Request())
-    graph.until(future.done)
-    assert future.result().success
+    assert graph.call(client, Trigger.Request()).success
     for _ in range(20):
         publisher.publish(write_packet(camera.packet()))
     graph.until(lambda: len(statuses) > before)

@@ -269,11 +269,10 @@ def test_the_process_has_the_merged_parameters(
         graph.until(
             lambda: client.service_is_ready() or processes["depth"].exit_code is not None, 60.0
         )
-        answer = client.call_async(
-            GetParameters.Request(names=["weights", "frame_id", "overload", "use_sim_time"])
+        answer = graph.call(
+            client, GetParameters.Request(names=["weights", "frame_id", "overload", "use_sim_time"])
         )
-        graph.until(answer.done, 20.0)
-    weights, frame_id, overload, sim_time = answer.result().values
+    weights, frame_id, overload, sim_time = answer.values
     assert weights.string_value == "untrained:micro"
     assert frame_id.string_value == device
     assert overload.string_value == "latest"
