@@ -325,7 +325,10 @@ class DepthNode(LifecycleNode):
 
     def _clock_jumped(self, _: Any) -> None:
         if self._worker is not None:
-            self.get_logger().info("ROS time jumped backward; the recurrent state is reset")
+            self.get_logger().info(
+                "ROS time jumped backward; the recurrent state is reset",
+                throttle_duration_sec=WARNING_PERIOD_S,
+            )
             self._worker.put_command(ResetState("clock_jump"))
 
     def _failed(self, fault: Fault) -> None:

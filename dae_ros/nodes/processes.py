@@ -10,7 +10,7 @@ Plain Python: importing it needs neither ROS nor `launch`.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,7 +116,8 @@ def launch_plan(
     if problems:
         raise ConfigurationError("; ".join(problems), problems=problems)
 
-    topics, published = _topics(values)
+    chosen, published = _topics(values)
+    topics = {name: published.get(topic, topic) for name, topic in chosen.items()}
     environment = transport_environment()
     from_bag = values["source"] == "bag"
     if values["use_sim_time"]:
@@ -147,17 +148,17 @@ def launch_plan(
         "depth_node",
         # A recording is worth every window; a live camera is worth the newest one.
         {"overload": "queue" if from_bag else "latest", "use_sim_time": from_bag},
-        tuple((name, topic) for name, topic in topics.items() if topic not in ("", name)),
+        _renamed(topics),
         required=True,
     )
     processes = [depth]
     truth = values["ground_truth"]
     if truth:
-        processes.append(node("gt_node", {}, (("ground_truth", truth),)))
+        processes.append(node("gt_node", {}, (("ground_truth", published.get(truth, truth)),)))
     # What the nodes subscribe, of what the source publishes, so that they lose nothing.
-    awaited = [topics[name] for name in ("events", "camera_info") if topics[name] in published]
-    if topics["image"] in published and depth.parameters.get("window") == "frame":
-        awaited.append(topics["image"])
+    awaited = [chosen[name] for name in ("events", "camera_info") if chosen[name] in published]
+    if chosen["image"] in published and depth.parameters.get("window") == "frame":
+        awaited.append(chosen["image"])
     if truth in published:
         awaited.append(truth)
     implied: dict[str, Value] = {
@@ -165,7 +166,7 @@ def launch_plan(
         "wait_topics": ",".join(awaited),
     }
     if from_bag:
-        processes.append(node("replay_node", implied))
+        processes.append(node("replay_node", implied, _renamed(published)))
     elif values["source"] == "simulator":
         processes.append(node("simulator_node", implied))
     if values["rviz"] == "true":
@@ -231,15 +232,27 @@ def _node_parameters(
     return result
 
 
-def _topics(values: Mapping[str, str]) -> tuple[dict[str, str], Set[str]]:
-    """Return the depth node's inputs (name in the node -> topic) and what the source publishes."""
+def _renamed(topics: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return the remappings that turn each name into the other, without those that are equal."""
+    return tuple((name, other) for name, other in topics.items() if name != other)
+
+
+def _topics(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the depth node's inputs and what the source publishes.
+
+    Returns:
+        name in the node -> topic by the source's own name;
+        the source's own name -> topic in this launch, which is below the namespace. Recorded
+        names are absolute, so that without this two replays would mix their cameras.
+    """
     names = ("events", "image", "camera_info")
     found: dict[str, str] = {}
-    published: Set[str] = frozenset()
+    published: dict[str, str] = {}
     if values["source"] == "bag":
-        found, published = _recorded_topics(values)
+        found, recorded = _recorded_topics(values)
+        published = {topic: _in_namespace(values, topic) for topic in recorded}
     elif values["source"] == "simulator":
-        found, published = {"image": "image_raw"}, SIMULATED
+        found, published = {"image": "image_raw"}, {topic: topic for topic in SIMULATED}
     return {name: values[name] or found.get(name, name) for name in names}, published
 
 
@@ -275,7 +288,14 @@ def _rviz(values: Mapping[str, str], topics: Mapping[str, str], sim_time: Value)
     )
 
 
-def _recorded_topics(values: Mapping[str, str]) -> tuple[dict[str, str], Set[str]]:
+def _in_namespace(values: Mapping[str, str], topic: str) -> str:
+    """Return where a recorded topic is replayed; the clock is that of all nodes."""
+    if topic == "/clock" or not values["namespace"]:
+        return topic
+    return _full_name(values, topic.removeprefix("/"))
+
+
+def _recorded_topics(values: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Return the topics that the depth node listens to by input name, and all that is replayed.
 
     Raises:
@@ -299,4 +319,4 @@ def _recorded_topics(values: Mapping[str, str]) -> tuple[dict[str, str], Set[str
         "camera_info": calibrated or choose_camera_info_topic(topics, events),
     }
     chosen = {name: topic for name, topic in found.items() if topic is not None}
-    return chosen, {*topics, *chosen.values()}
+    return chosen, sorted({*topics, *chosen.values()})

@@ -15,6 +15,7 @@ import yaml
 from dae_ros.bags.message_types import EVENT_PACKET, IMAGE
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError
+from dae_ros.events.cdr import write_packet
 from dae_ros.installation import share_folder
 from dae_ros.nodes.launch_arguments import ARGUMENTS
 from dae_ros.nodes.process_harness import ProcessError, ProcessHarness, ros_arguments
@@ -25,6 +26,7 @@ from dae_ros.nodes.processes import (
     recorder,
     transport_environment,
 )
+from dae_ros.nodes.qos import message_class
 from dae_ros.parameters import NODES, declarations
 from dae_ros.runtime.parameter_file import read_node_parameters, read_parameters_of
 
@@ -107,6 +109,36 @@ def test_a_replay_waits_for_all_that_the_depth_node_takes(
     if "calibration" in arguments:
         assert replay.parameters["calibration"] == "chain.yaml"
         assert dict(depth.remappings)["camera_info"] == "/dvs/camera_info"
+
+
+def test_a_namespace_separates_the_topics_of_a_bag(graph: Any, camera: Any, tmp_path: Path) -> None:
+    """A replay publishes below the namespace, where the depth node listens; /clock is for all."""
+    with BagWriter(tmp_path / "bag") as bag:
+        for name, kind in (("events", EVENT_PACKET), ("image_raw", IMAGE)):
+            bag.add_topic(f"/dvs/{name}", kind)
+        bag.add_topic("/clock", "rosgraph_msgs/msg/Clock")
+        bag.write("/dvs/events", EVENT_PACKET, 1_000_000_000, write_packet(camera.packet()))
+    given = {"source": "bag", "bag": str(tmp_path / "bag"), "ground_truth": "/dvs/image_raw"}
+    depth, truth, replay = launch_plan({**given, "namespace": "/robot/cam0"})
+    assert dict(depth.remappings) == {
+        "events": "/robot/cam0/dvs/events",
+        "image": "/robot/cam0/dvs/image_raw",
+    }
+    assert truth.remappings == (("ground_truth", "/robot/cam0/dvs/image_raw"),)
+    assert replay.remappings == (
+        ("/dvs/events", "/robot/cam0/dvs/events"),
+        ("/dvs/image_raw", "/robot/cam0/dvs/image_raw"),
+    )
+    assert replay.parameters["wait_topics"] == "/dvs/events,/dvs/image_raw"
+    assert launch_plan(given)[2].remappings == ()
+    received = graph.listen(message_class(EVENT_PACKET), "/robot/cam0/dvs/events")
+    graph.listen(message_class(IMAGE), "/robot/cam0/dvs/image_raw")
+    with ProcessHarness([replay]) as processes:
+        graph.until(lambda: received or processes["replay"].exit_code is not None, 60.0)
+        names = {name for name, _ in graph.peer.get_topic_names_and_types()}
+        assert processes["replay"].wait(20.0) == 0, processes["replay"].output
+    assert len(received) == 1
+    assert "/dvs/events" not in names
 
 
 def test_rviz_follows_the_namespace() -> None:
