@@ -28,11 +28,11 @@ def roll(
     size = (images.shape[3], images.shape[4])
     predictions: list[Tensor] = []
     if isinstance(network, (DepthAnyEvent, DepthAnyEventR)):
-        maps = network.pretrained(images.flatten(0, 1))
-        if isinstance(network, DepthAnyEvent):
-            prediction, state = network.depth_head(maps, size, state)
-            return prediction.reshape(batch, length, *size), state
-        levels = [level.unflatten(0, (batch, length)) for level in maps]
+        # Channels last is a fifth faster in the convolutions of `micro` on a CPU.
+        every = images.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        levels = [
+            level.reshape(batch, length, *level.shape[1:]) for level in network.pretrained(every)
+        ]
         for step in range(length):
             prediction, state = network.depth_head(
                 [level[:, step] for level in levels], size, state

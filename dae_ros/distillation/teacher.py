@@ -29,7 +29,7 @@ from dae_ros.representation.geometry import network_size
 from dae_ros.runtime.torch_estimator import Fitting
 
 # Frames that go through a teacher at a time, to bound its memory.
-CHUNK = 16
+CHUNK = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,11 +133,14 @@ class TorchFrames:
 
     def __init__(self, loaded: LoadedModel, device: torch.device) -> None:
         self._network = loaded.network.to(device).eval().requires_grad_(False)
+        # See `rollout.py`; the stubs of PyTorch do not know this form.
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._fitting = Fitting(loaded.config, loaded.network.multiple, device)
 
     def __call__(self, frames: Tensor) -> Tensor:
         """See `FrameBackend`."""
         images = self._fitting.prepare(frames_as_images(frames, self._fitting.format.channels))
+        images = images.contiguous(memory_format=torch.channels_last)
         height, width = frames.shape[1:]
         state = self._network.initial_state(len(frames), images.shape[2], images.shape[3])
         prediction, _ = self._network(images, state)

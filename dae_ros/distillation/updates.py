@@ -37,6 +37,8 @@ class Updates:
     """
 
     def __init__(self, network: Network, settings: TrainingParameters, workers: Workers) -> None:
+        # See `rollout.py`; the stubs of PyTorch do not know this form.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.train().requires_grad_(True)
         self.average = copy.deepcopy(network).eval().requires_grad_(False)
         self._settings = settings

@@ -72,9 +72,9 @@ def distillation(settings: Settings, **changes: Any) -> DistillationParameters:
 
 @pytest.fixture(scope="module")
 def batch(clips: str, settings: Settings, small_micro: str) -> Prepared:
-    """Two clips of two windows, whole."""
+    """Two clips of two windows, whole and mirrored."""
     fitting = Fitting(load_weights(small_micro).config, 14, CPU)
-    sampler = ClipSampler((open_clip_store(clips),), settings())
+    sampler = ClipSampler((open_clip_store(clips),), settings(flip=1.0))
     return Preparation(fitting, "tencode")(sampler.batch(0), CPU)
 
 

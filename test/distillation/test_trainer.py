@@ -23,6 +23,7 @@ from dae_ros.cli.main import main
 from dae_ros.distillation.batches import ClipSampler
 from dae_ros.distillation.checkpointing import STATE_FILE
 from dae_ros.distillation.configuration import TrainingParameters, to_yaml
+from dae_ros.distillation.journal import Journal
 from dae_ros.distillation.runs import train
 from dae_ros.distillation.schedule import average_decay, learning_rate, update_average
 from dae_ros.errors import ConfigurationError, DistillationError
@@ -116,6 +117,7 @@ DRIVER = """
 import os, signal, sys, time
 from pathlib import Path
 from dae_ros.distillation.configuration import TrainingParameters, load_settings
+from dae_ros.distillation.journal import Journal
 from dae_ros.distillation.runs import train
 path, folder, delays = sys.argv[1], Path(sys.argv[2]), map(float, sys.argv[3:])
 settings = load_settings(TrainingParameters, path)
@@ -161,6 +163,8 @@ def test_kill_9_costs_nothing_but_time(tmp_path: Path, settings: Settings) -> No
     """Killed twice at random instants, a run ends with the bytes of an undisturbed one."""
     few = settings(steps=12, save_every=1, evaluate_every=4)
     assert kill_and_finish(tmp_path, few, 2) >= 1
+    steps = [int(row["step"]) for row in rows(tmp_path / "killed" / "updates.csv")]
+    assert steps == list(range(12))
     for name in ("last.safetensors", "best.safetensors"):
         assert weights(tmp_path / "whole", name) == weights(tmp_path / "killed", name)
 
@@ -243,6 +247,21 @@ def test_a_run_that_cannot_learn_gives_up(
     broken = settings(weights="untrained:tiny_e2depth", clips=store, steps=50, loss="silog")
     with pytest.raises(DistillationError, match="Lower 'learning_rate'"):
         train(broken, tmp_path / "run")
+
+
+def test_rows_that_come_again_are_cut_off(tmp_path: Path) -> None:
+    """Rows from the next update on, and half a row at the end, leave the journal."""
+    path = tmp_path / "updates.csv"
+    path.write_text("step,loss\n0,0.5\n1,0.25\n2,0.125\n3,0.0")
+    heldout = tmp_path / "heldout.csv"
+    heldout.write_text("step,abs_rel\n2,0.5\n4,0.4\n")
+    with Journal(tmp_path, 2, tensorboard=False) as journal:
+        journal.update(2, {"learning_rate": 0.1})
+        journal.score(4, {"abs_rel": 0.3})
+    lines = path.read_text().splitlines()
+    assert lines[:3] == ["step,loss", "0,0.5", "1,0.25"]
+    assert lines[3].startswith("2,0.1,") and len(lines) == 4
+    assert heldout.read_text().splitlines() == ["step,abs_rel", "2,0.5", "4,0.3"]
 
 
 def test_a_run_does_not_go_on_as_another(tmp_path: Path, settings: Settings) -> None:

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Regenerates the training worlds from their fixed seeds and trains the first weights: the frame
+# teacher, micro, its control without memory, and micro distilled from the teacher alone.
+#
+#   scripts/train_first_weights.sh [FOLDER]     default: output/first_weights
+#
+# Run it again after a stop or a kill: finished parts are skipped, the others go on.
+# PYTHON=... chooses the interpreter, PROCESSES=... how many worlds are simulated at a time.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+folder=${1:-output/first_weights}
+python=${PYTHON:-python3}
+dae_ros() { "$python" -m dae_ros.cli "$@"; }
+
+dae_ros clips config/train/clips_first_weights.yaml --out "$folder/clips" \
+    --processes "${PROCESSES:-2}"
+for part in frames micro memoryless; do
+    dae_ros train "first_weights_$part" --out "$folder/$part" --set "clips=$folder/clips"
+done
+dae_ros distill first_weights_distilled --out "$folder/distilled" --set "clips=$folder/clips" \
+    --set "teachers=$folder/frames/best.safetensors"
