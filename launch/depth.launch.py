@@ -4,13 +4,15 @@ The arguments are described in `dae_ros.nodes.launch_arguments`; what is started
 `dae_ros.nodes.processes`.
 """
 
+import sys
+
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from dae_ros.errors import DaeError
-from dae_ros.nodes.launch_arguments import ARGUMENTS
+from dae_ros.nodes.launch_arguments import ARGUMENTS, arguments_of_command
 from dae_ros.nodes.processes import Process, launch_plan
 
 
@@ -40,7 +42,9 @@ def start(context: LaunchContext) -> list[Node]:
     """Return the actions of every process that the arguments ask for."""
     values = {argument.name: context.launch_configurations[argument.name] for argument in ARGUMENTS}
     try:
-        return [node(process) for process in launch_plan(values)]
+        # The typed ones again: an unknown name among them is refused.
+        plan = launch_plan({**arguments_of_command(sys.argv), **values})
+        return [node(process) for process in plan]
     except DaeError as error:
         raise RuntimeError(str(error)) from None
 

@@ -59,6 +59,22 @@ def test_an_activated_environment_does_not_change_the_interpreter(tmp_path: Path
     assert found(tmp_path, [link, other], PYTHON="python3") == expected
 
 
+def test_what_a_wrong_interpreter_says_is_shown(tmp_path: Path) -> None:
+    """A shim that only explains itself on stderr is quoted before the refusal."""
+    shim = tmp_path / "python3.12"
+    shim.write_text("#!/bin/sh\necho 'shim: version 3.12 is not active' >&2\nexit 127\n")
+    shim.chmod(0o755)
+    result = subprocess.run(
+        [ROOT / "scripts" / "find_python"],
+        env={"PATH": "/usr/bin:/bin", "PYTHON": str(shim)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 1
+    said, refusal = result.stderr.splitlines()
+    assert said == "shim: version 3.12 is not active"
+    assert refusal.startswith(f"PYTHON={shim} is not a Python 3.10 to 3.14 interpreter")
+
+
 def test_setting_up_again_says_why(set_up: ModuleType) -> None:
     """Values are shown as they were and are, files by their name, and equal ones not at all."""
     before = {"the interpreter": "/a/python3", "ROS": "wheels", "setup.py": "1", "interfaces/x": ""}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 
 @dataclass(frozen=True)
@@ -154,3 +156,24 @@ ARGUMENTS: tuple[Argument, ...] = (
     ),
     Argument("namespace", "", "Namespace of all nodes and their topics."),
 )
+
+_LAUNCH_FILES = frozenset({"depth.launch.py", "demo.launch.py"})
+
+
+def arguments_of_command(command_line: Sequence[str]) -> dict[str, str]:
+    """Return the launch arguments that the user typed for one of this package's launch files.
+
+    `ros2 launch` passes over a name that no launch file declares, so that a misspelt argument
+    would have no effect; the table can refuse it only where it sees it.
+
+    Args:
+        command_line: words of the process, as `sys.argv`.
+
+    Returns:
+        value by name. Empty where the command names another launch file: one that includes ours
+        has arguments of its own.
+    """
+    if not any(PurePath(word).name in _LAUNCH_FILES for word in command_line if ":=" not in word):
+        return {}
+    typed = (word.partition(":=") for word in command_line if not word.startswith("-"))
+    return {name: value for name, separator, value in typed if separator}

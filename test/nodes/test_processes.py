@@ -17,7 +17,7 @@ from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.cdr import write_packet
 from dae_ros.installation import share_folder
-from dae_ros.nodes.launch_arguments import ARGUMENTS
+from dae_ros.nodes.launch_arguments import ARGUMENTS, arguments_of_command
 from dae_ros.nodes.process_harness import ProcessError, ProcessHarness, ros_arguments
 from dae_ros.nodes.processes import (
     DEMO_DEFAULTS,
@@ -177,6 +177,17 @@ def test_bad_arguments_are_refused_with_a_sentence(
     with pytest.raises(ConfigurationError, match=sentence.split(",", maxsplit=1)[0]) as caught:
         launch_plan(arguments)
     assert sentence in str(caught.value)
+
+
+def test_arguments_typed_for_another_launch_file_are_its_own() -> None:
+    """Of our own launch files every typed name counts, of one that includes ours none."""
+    typed = ["sorce:=bag", "--debug", "bag:=/a:=b/depth.launch.py"]
+    for named in (["dae_ros", "depth.launch.py"], ["/opt/share/dae_ros/launch/demo.launch.py"]):
+        assert arguments_of_command(["/usr/bin/ros2", "launch", *named, *typed]) == {
+            "sorce": "bag",
+            "bag": "/a:=b/depth.launch.py",
+        }
+    assert arguments_of_command(["ros2", "launch", "mine", "robot.launch.py", *typed]) == {}
 
 
 def test_every_parameter_of_the_table_exists() -> None:
@@ -460,7 +471,7 @@ def test_only_processes_of_this_package_are_started() -> None:
             harness.start(rviz)
 
 
-def test_the_launch_files_start_exactly_the_table() -> None:
+def test_the_launch_files_start_exactly_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the real `launch`, both launch files yield the table's processes and nothing else."""
     launch = pytest.importorskip("launch.actions", reason="launch is not on PyPI")
     launch_ros = pytest.importorskip("launch_ros.actions", reason="launch_ros is not on PyPI")
@@ -482,6 +493,9 @@ def test_the_launch_files_start_exactly_the_table() -> None:
     plan = launch_plan(given)
     assert all(isinstance(action, launch_ros.Node) for action in actions)
     assert [action.node_executable for action in actions] == [p.executable for p in plan]
+    monkeypatch.setattr("sys.argv", ["ros2", "launch", "dae_ros", "depth.launch.py", "sorce:=bag"])
+    with pytest.raises(RuntimeError, match="there is no launch argument 'sorce'"):
+        function.execute(context)
     demo = load(str(share_folder() / "launch" / "demo.launch.py"))
     assert [a.name for a in demo.get_launch_arguments()] == [
         argument.name for argument in ARGUMENTS
