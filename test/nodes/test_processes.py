@@ -218,7 +218,16 @@ def test_settings_of_the_user_win_over_the_transport_environment(
     assert set(transport_environment()) == {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
 
 
-SECTIONS = ["/**", "/**/depth", "/*/depth", "depth", "/depth", "/cam0/depth", "/other/depth"]
+SECTIONS = [
+    "/**",
+    "/cam0",
+    "/**/depth",
+    "/*/depth",
+    "depth",
+    "/depth",
+    "/cam0/depth",
+    "/other/depth",
+]
 
 
 @pytest.mark.parametrize("namespace", ["", "cam0", "/robot/cam0"])
