@@ -1,8 +1,9 @@
 """Prophesee `.raw` files: a text header, then EVT 2.0, 2.1 or 3.0 words to the end.
 
 The words become EventPacket messages, cut anywhere between two words: the decoder carries its
-state across. There is no host clock in such a file; stamps and record times are the sensor's own
-time at the end of each packet, so that ROS time and sensor time are the same.
+state across. There is no host clock in such a file. A packet is stamped with the sensor's own time
+of its first event, as drivers stamp, so that ROS time and sensor time are the same; its record time
+is the sensor's time at its end.
 
 Source of the layout: the public file format pages of the Metavision SDK documentation.
 """
@@ -83,8 +84,9 @@ class PropheseeRawFile:
             file.seek(self._data_start)
             seq = 0
             while payload := file.read(PACKET_BYTES):
-                decoder.decode_packet(payload)
+                decoded = decoder.decode_packet(payload)
                 time_ns = decoder.latest_time_ns or 0
+                events = next((part for part in decoded.segments if len(part)), None)
                 if start_ns is None or time_ns >= start_ns:
                     packet = EventPacket(
                         self._encoding,
@@ -92,7 +94,7 @@ class PropheseeRawFile:
                         self._width,
                         payload,
                         0,
-                        time_ns,
+                        time_ns if events is None else int(events.t[0]),
                         seq,
                         FRAME_ID,
                     )

@@ -216,10 +216,14 @@ class _BagRun:
                 )
         else:
             topic = choose_camera_info_topic(topics, self._events)
-        message = None if topic is None else self._recording.first(topic)
-        if message is None:
+        if topic is None:
             return None
-        return read_camera_info(self._recording.to_cdr(message))
+        for message in self._recording.messages([topic]):
+            try:
+                return read_camera_info(self._recording.to_cdr(message))
+            except (RecordingError, PacketError) as error:
+                self._note(f"{topic}: {error}")
+        return None
 
     def _camera_of(self, frame: DepthFrame) -> CameraInfo:
         """Return the calibration, checked against the sensor; zeros where there is none."""

@@ -12,8 +12,11 @@ from dae_ros.representation.geometry import scale_camera_matrix, scale_projectio
 
 
 def fits(camera: CameraInfo, height: int, width: int) -> bool:
-    """Whether a calibration can be of the camera that made a map of this size."""
-    return camera.height * width == camera.width * height
+    """Whether a calibration can be of the camera that made a map of this size.
+
+    One without a size (0 x 0 is the message's default, and what drivers send uncalibrated) cannot.
+    """
+    return camera.height > 0 and camera.height * width == camera.width * height
 
 
 def output_camera(camera: CameraInfo | None, height: int, width: int) -> CameraInfo:

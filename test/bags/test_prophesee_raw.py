@@ -10,6 +10,7 @@ from dae_ros.bags.recording import open_recording
 from dae_ros.errors import RecordingError
 from dae_ros.events.codecs import create_decoder
 from dae_ros.events.packet import Events
+from dae_ros.events.stream import EventStream
 from dae_ros.simulation.encoders import create_encoder
 
 HEADER = "% Date 2024-01-02 03:04:05\n% integrator_name Prophesee\n"
@@ -62,8 +63,13 @@ def test_words_are_delivered_whatever_the_header_and_the_cuts(
     assert len(packets) == count == -(-len(payload) // packet_bytes)
     assert {(p.encoding, p.height, p.width) for p in packets} == {(encoding, 480, 640)}
     assert [p.seq for p in packets] == list(range(count))
-    # The stamp is the sensor's own time at the end of the packet.
-    assert times == sorted(times) == [p.stamp_ns for p in packets]
+    # Recorded at the sensor's time at the end of the packet, stamped at its first event.
+    assert times == sorted(times)
+    assert all(p.stamp_ns <= time_ns for p, time_ns in zip(packets, times, strict=True))
+    decoder = create_decoder(encoding, 640, 480)
+    for packet, time_ns in zip(packets, times, strict=True):
+        found = [part for part in decoder.decode_packet(packet.payload).segments if len(part)]
+        assert packet.stamp_ns == (int(found[0].t[0]) if found else time_ns)
     assert times[-1] >= int(events.t[-1]) - 4096_000
     decoder = create_decoder(encoding, 640, 480)
     expected = decoder.decode(payload)
@@ -114,3 +120,27 @@ def test_an_odd_last_byte_costs_nothing(tmp_path):
     path.write_bytes(b"% evt 3.0\n% geometry 640x480\n% end\n" + payload + b"\x01")
     with open_recording(path) as recording:
         assert len(columns(recording.event_packets())[0]) == 50
+
+
+def test_ros_time_is_sensor_time_at_any_event_rate(tmp_path):
+    """Packets of 1 ms and of 20 s in one file: no gap is found, and stamps equal event times."""
+    rng = np.random.default_rng(7)
+    steps_us = np.repeat(rng.integers(1, 4, 12), 12_000) * np.repeat([1, 300] * 6, 12_000)
+    t = 1_000_000_000 + np.cumsum(steps_us).astype(np.int64) * 1000
+    events = Events(
+        t,
+        rng.integers(0, 640, len(t)).astype(np.uint16),
+        rng.integers(0, 480, len(t)).astype(np.uint16),
+        rng.integers(0, 2, len(t)).astype(np.uint8),
+    )
+    payload, _ = create_encoder("evt3", 640, 480).encode(events)
+    header = "% format EVT3;height=480;width=640\n% end\n"
+    (tmp_path / "a.raw").write_bytes((HEADER + header).encode() + payload)
+    stream = EventStream()
+    with open_recording(tmp_path / "a.raw") as recording:
+        for packet in recording.event_packets():
+            for part in stream.feed(packet):
+                assert part.gap is None
+                last_ns = int(part.events.t[-1])
+                assert part.clock.to_ros(last_ns) == last_ns
+    assert stream.counts()["lost_packets"] == 0

@@ -59,6 +59,9 @@ def test_a_calibration_is_scaled_to_the_map_that_it_accompanies():
     np.testing.assert_allclose(half.k, (25.0, 0, 15.5, 0, 26.0, 11.5, 0, 0, 1))
     np.testing.assert_allclose(half.p, (25.0, 0, 15.5, 0, 0, 26.0, 11.5, 0, 0, 0, 1, 0))
     assert output_camera(camera, 48, 64) is camera
+    # 0 x 0 is the message's default: what drivers send that know no calibration.
+    for unknown in (None, CameraInfo(0, 0), CameraInfo(0, 64), CameraInfo(48, 0)):
+        assert output_camera(unknown, 48, 64) == CameraInfo(48, 64)
     message = camera_info_message(half, 7, "camera")
     assert isinstance(message, CameraInfoMessage)
     assert read_camera_info(serialize_message(message)) == half
