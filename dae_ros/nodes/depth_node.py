@@ -179,7 +179,7 @@ class DepthNode(LifecycleNode):
         """Unsubscribe; the model stays loaded, what was received is forgotten."""
         self._unsubscribe()
         if self._worker is not None:
-            self._worker.put_command(ResetState("deactivated", everything=True))
+            self._worker.forget("deactivated")
         if self._fault is not None and self._fault.internal:
             # Into error processing, and from there to unconfigured.
             raise WorkerFailed(

@@ -37,6 +37,8 @@ THREAD_NAME = "depth_worker"
 INTERRUPTED = "interrupted while the network was being loaded"
 # A backend that fails this often in a row will not get better by itself.
 FAILURES_IN_A_ROW = 10
+# The longest wait for the step in hand when everything is forgotten.
+FORGET_TIMEOUT_S = 10.0
 # A reset or new parameters must never push packets out of the inbox.
 COMMAND_BYTES = 0
 
@@ -59,10 +61,9 @@ class SerializedImage:
 
 @dataclass(frozen=True, slots=True)
 class ResetState:
-    """Forget the recurrent state; with `everything`, also what was received so far."""
+    """Forget the recurrent state."""
 
     cause: str
-    everything: bool = False
 
 
 Item: TypeAlias = "SerializedEvents | SerializedImage | ResetState | DepthParameters"
@@ -131,6 +132,8 @@ class DepthWorker:
         self.snapshot: WorkerSnapshot | None = None
         self._pipeline: DepthPipeline | None = None
         self._pending: deque[Item] = deque()
+        # Why to forget everything before the next turn; set by `forget`, taken by the thread.
+        self._forgotten: str | None = None
         self._errors: Counter[str] = Counter()
         self._failures = 0
         self._seen_windows = 0
@@ -208,6 +211,19 @@ class DepthWorker:
         """Hand over a reset or new run-time parameters; takes its turn behind what waits."""
         self.inbox.put(command, COMMAND_BYTES)
 
+    def forget(self, cause: str) -> None:
+        """Drop what was received and not stepped yet, and the recurrent state with it.
+
+        At once and not behind what waits: depth of before must not come out later. Returns when
+        the thread has done so, which is after the step in hand, so that nothing that comes
+        afterwards is dropped with it.
+        """
+        self._forgotten = cause
+        self.inbox.take_all(0.0)
+        deadline_s = time.monotonic() + FORGET_TIMEOUT_S
+        while self._forgotten is not None and self.alive and time.monotonic() < deadline_s:
+            time.sleep(0.001)
+
     def _open(self) -> None:
         estimator = self._load(self._parameters)
         if self._leaving.is_set():
@@ -230,6 +246,10 @@ class DepthWorker:
         pipeline = self._pipeline
         if pipeline is None:
             raise RuntimeError("the worker turned before it was opened")
+        if self._forgotten is not None:
+            self._pending.clear()
+            pipeline.restart(self._forgotten)
+            self._forgotten = None
         if not self._pending:
             self._pending.extend(self.inbox.take_all(TURN_S))
         if self._parameters.overload == "queue":
@@ -264,18 +284,15 @@ class DepthWorker:
             pipeline.add_frame(frame)
         elif isinstance(item, ResetState):
             # What was fed before the reset still belongs to the old state.
-            if item.everything:
-                pipeline.restart(item.cause)
-            else:
-                self._step_all(pipeline)
-                pipeline.reset_state(item.cause)
+            self._step_all(pipeline)
+            pipeline.reset_state(item.cause)
         else:
             self._step_all(pipeline)
             self._parameters = item
             pipeline.apply(item)
 
     def _step_all(self, pipeline: DepthPipeline) -> None:
-        while not (self._faulty or self._leaving.is_set()):
+        while not (self._faulty or self._leaving.is_set() or self._forgotten is not None):
             try:
                 frame = pipeline.step()
             except InferenceError as error:
@@ -287,7 +304,8 @@ class DepthWorker:
             if frame is None:
                 return
             self._failures = 0
-            self._publish(frame)
+            if self._forgotten is None:
+                self._publish(frame)
 
     def _give_up(self, message: str) -> None:
         self._faulty = True

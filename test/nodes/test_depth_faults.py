@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import os
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -197,6 +198,32 @@ def test_deactivation_forgets_what_was_received_and_keeps_the_model(graph, camer
     stamp = images[before].header.stamp
     end_us = (stamp.sec * 10**9 + stamp.nanosec - 1_700_000_000_000_000_000) // 1000
     assert end_us >= resumed_us + 50_000, "a window reached back into what was before the pause"
+
+
+def test_depth_of_before_a_pause_does_not_come_out_after_it(graph, camera, depth):
+    """A backlog of a slow network is dropped by deactivate, also with `overload: queue`."""
+    node = depth(overload="queue")
+    images = graph.listen(Image, "depth/relative")
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    estimator = node._worker.estimator
+    step = estimator.estimate
+
+    def slow(image):
+        time.sleep(0.1)
+        return step(image)
+
+    estimator.estimate = slow
+    publisher = graph.publisher(EventPacket, "events")
+    graph.until(lambda: publisher.get_subscription_count() == 1)
+    send(publisher, camera, 200)
+    graph.until(lambda: len(images) >= 1)
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    graph.spin(0.5)
+    before = len(images)
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    graph.spin(1.5)
+    assert len(images) == before
 
 
 def resident_bytes():
