@@ -1,14 +1,16 @@
-"""Camera calibrations as Kalibr writes them (`camchain-*.yaml`), MVSEC's among them."""
+"""Calibrations: of a recording, or as Kalibr writes them (`camchain-*.yaml`), MVSEC's too."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dae_ros.bags.messages import CameraInfo
-from dae_ros.errors import RecordingError
+from dae_ros.bags.messages import CameraInfo, read_camera_info
+from dae_ros.bags.recording import Recording
+from dae_ros.errors import PacketError, RecordingError
 
 # Kalibr's names of distortion models -> those of sensor_msgs.
 _MODELS = {"equidistant": "equidistant", "radtan": "plumb_bob"}
@@ -57,3 +59,21 @@ def read_kalibr(path: Path, events_topic: str) -> CameraInfo:
         r=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
         p=(fu, 0.0, cu, 0.0, 0.0, fv, cv, 0.0, 0.0, 0.0, 1.0, 0.0),
     )
+
+
+def recorded_calibration(
+    recording: Recording, topic: str, note: Callable[[str], None]
+) -> CameraInfo | None:
+    """Return the first camera_info of a topic that can be read, None where there is none.
+
+    Args:
+        recording: opened.
+        topic: of sensor_msgs/CameraInfo.
+        note: called with a sentence about each damaged one before it.
+    """
+    for message in recording.messages([topic]):
+        try:
+            return read_camera_info(recording.to_cdr(message))
+        except (RecordingError, PacketError) as error:
+            note(f"{topic}: {error}")
+    return None

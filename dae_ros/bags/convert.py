@@ -18,7 +18,7 @@ from dae_ros.bags.recording import Recording
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError, PacketError, RecordingError
 from dae_ros.events.cdr import event_types, write_packet
-from dae_ros.events.codecs import create_decoder
+from dae_ros.events.codecs import Decoder, create_decoder
 from dae_ros.events.packet import EventPacket
 from dae_ros.simulation.encoders import create_encoder
 
@@ -33,6 +33,7 @@ class Conversion:
         messages: topic -> messages written.
         skipped: topic -> why nothing of it could be written.
         damaged: topic -> messages that contradict their own layout and were left out.
+        events: topic -> reason -> events that re-encoding dropped or moved (`docs/time.md`).
         event_bytes: of the event messages written.
         interrupted: whether it was stopped before its end.
         damage: the error that ended the source before its end, None for a whole one.
@@ -41,6 +42,7 @@ class Conversion:
     messages: dict[str, int]
     skipped: dict[str, str]
     damaged: dict[str, int]
+    events: dict[str, dict[str, int]]
     event_bytes: int
     interrupted: bool
     damage: RecordingError | None
@@ -120,7 +122,10 @@ def convert(
                 bag.write(message.topic, type_name, message.time_ns, data)
                 messages[message.topic] += 1
                 event_bytes += len(data) if is_events else 0
-    return Conversion(dict(messages), skipped, dict(damaged), event_bytes, interrupted, damage)
+    events = {topic: encoder.counts() for topic, encoder in encoders.items() if encoder.counts()}
+    return Conversion(
+        dict(messages), skipped, dict(damaged), events, event_bytes, interrupted, damage
+    )
 
 
 def _announce(recording: Recording, bag: BagWriter, message: RecordedMessage) -> None:
@@ -149,14 +154,24 @@ class _ArrayEncoder:
         self._encoding = encoding
         self._shape: tuple[str, int, int] | None = None
         self._seq = 0
+        self._decoder: Decoder | None = None
+        self._earlier: Counter[str] = Counter()
+
+    def counts(self) -> dict[str, int]:
+        """Return what the decoders dropped or moved, by reason, without zeros."""
+        total = self._earlier + Counter(self._decoder.counts if self._decoder else {})
+        return dict(sorted(total.items()))
 
     def convert(self, packet: EventPacket) -> Iterator[bytes]:
         """Yield the messages for one array: one, and one more wherever time ran back in it."""
         shape = (packet.encoding, packet.width, packet.height)
         if shape != self._shape:
             self._shape = shape
+            self._earlier = Counter(self.counts())
             self._decoder = create_decoder(*shape)
             self._encoder = create_encoder(self._encoding, packet.width, packet.height)
+        if self._decoder is None:
+            raise RuntimeError("the first packet always makes a decoder")
         decoded = self._decoder.decode_packet(packet.payload)
         unbroken = len(decoded.segments) - len(decoded.breaks_ns)
         for index, events in enumerate(decoded.segments):

@@ -92,6 +92,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"left out {topic}: {reason}", file=sys.stderr)
     for topic, count in result.damaged.items():
         print(f"left out {_counted(count, 'damaged message')} of {topic}", file=sys.stderr)
+    for topic, counts in result.events.items():
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counts.items())
+        print(
+            f"events of {topic} that changed on the way (docs/time.md): {reasons}", file=sys.stderr
+        )
     if result.damage is not None:
         raise result.damage
     return EXIT_INTERRUPTED if result.interrupted else 0

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dae_ros.bags.calibration import read_kalibr
+from dae_ros.bags.calibration import read_kalibr, recorded_calibration
 from dae_ros.bags.container import RecordedMessage
 from dae_ros.bags.message_types import CAMERA_INFO, IMAGE
-from dae_ros.bags.messages import CameraInfo, read_camera_info, write_camera_info, write_image
+from dae_ros.bags.messages import CameraInfo, write_camera_info, write_image
 from dae_ros.bags.recording import Recording
 from dae_ros.bags.topics import (
     choose_camera_info_topic,
@@ -218,12 +218,7 @@ class _BagRun:
             topic = choose_camera_info_topic(topics, self._events)
         if topic is None:
             return None
-        for message in self._recording.messages([topic]):
-            try:
-                return read_camera_info(self._recording.to_cdr(message))
-            except (RecordingError, PacketError) as error:
-                self._note(f"{topic}: {error}")
-        return None
+        return recorded_calibration(self._recording, topic, self._note)
 
     def _camera_of(self, frame: DepthFrame) -> CameraInfo:
         """Return the calibration, checked against the sensor; zeros where there is none."""

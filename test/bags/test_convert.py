@@ -11,8 +11,11 @@ from rosbags.typesys import Stores, get_typestore
 
 from dae_ros.bags.convert import PACKET_ENCODINGS, convert
 from dae_ros.bags.recording import open_recording
+from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import RecordingError
+from dae_ros.events.cdr import write_event_array
 from dae_ros.events.codecs import create_decoder
+from dae_ros.events.packet import Events
 from test.reference.mvsec_bag import (
     ROS1,
     START_NS,
@@ -168,3 +171,18 @@ def test_a_cut_bag_is_converted_up_to_the_cut(tmp_path):
     result = run(tmp_path / "cut.bag", tmp_path / "out")
     assert "was cut" in result.damage.message
     assert 0 < len(read(tmp_path / "out")) == sum(result.messages.values())
+
+
+def test_events_that_change_on_the_way_are_counted(tmp_path):
+    """Re-encoding drops what lies outside of the sensor and says how much, by reason."""
+    t = START_NS + np.arange(100, dtype=np.int64) * 1000
+    t[50:60] -= 3_000_000  # ten events, 3 ms late
+    x = np.arange(100, dtype=np.uint16) % 20
+    events = Events(t, x, np.zeros(100, np.uint16), np.ones(100, np.uint8))
+    with BagWriter(tmp_path / "source") as bag:
+        data = write_event_array(events, 16, 16, START_NS, "camera")
+        bag.write("/events", "dvs_msgs/msg/EventArray", START_NS, data)
+    result = run(tmp_path / "source", tmp_path / "out", event_packets="libcaer")
+    outside = int((x >= 16).sum())
+    raised = int((x[50:60] < 16).sum())
+    assert result.events == {"/events": {"out_of_bounds": outside, "time_raised": raised}}

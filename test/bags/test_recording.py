@@ -7,15 +7,17 @@ import os
 import numpy as np
 import pytest
 
-from dae_ros.bags.calibration import read_kalibr
+from dae_ros.bags.calibration import read_kalibr, recorded_calibration
 from dae_ros.bags.images import depth_image, grey_image
-from dae_ros.bags.messages import read_camera_info, read_depth
+from dae_ros.bags.message_types import CAMERA_INFO
+from dae_ros.bags.messages import CameraInfo, read_camera_info, read_depth, write_camera_info
 from dae_ros.bags.recording import open_recording
 from dae_ros.bags.topics import (
     choose_camera_info_topic,
     choose_events_topic,
     choose_image_topic,
 )
+from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import RecordingError
 from dae_ros.events.codecs import create_decoder
 from test.reference.mvsec_bag import HEIGHT, PACKET_NS, WIDTH, write_data_bag, write_truth_bag
@@ -260,3 +262,17 @@ def test_an_offset_past_the_end_says_how_long_the_recording_is(tmp_path, known):
         length_s = (written.event_times_ns[-1] - begin_ns) / 1e9
         with pytest.raises(RecordingError, match=rf"start at 100 s.*after {length_s:.3f} s"):
             recording.record_time_at(100.0, [events])
+
+
+def test_the_first_calibration_that_can_be_read_is_taken(tmp_path):
+    """A damaged camera_info is named and passed over; the next whole one counts."""
+    whole = write_camera_info(CameraInfo(4, 6, "plumb_bob"), 5, "camera")
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.write("/camera_info", CAMERA_INFO, 1, whole[:40])
+        bag.write("/camera_info", CAMERA_INFO, 2, whole)
+    notes = []
+    with open_recording(tmp_path / "bag") as recording:
+        found = recorded_calibration(recording, "/camera_info", notes.append)
+    assert (found.height, found.width, found.distortion_model) == (4, 6, "plumb_bob")
+    assert len(notes) == 1
+    assert "/camera_info" in notes[0]
