@@ -69,6 +69,7 @@ class Continuity:
         self._first_seq: int | None = None  # where the run began
         self._event_time_ns: int | None = None
         self._stamp_ns = 0
+        self._span_ns = 0
         self._lost_packets = 0
         self._gaps: Counter[str] = Counter()
 
@@ -146,7 +147,9 @@ class Continuity:
             self._newest.append(_identity(packet, packet.seq))
         self._last = replace(packet, payload=b"")
 
-    def check_time(self, event_time_ns: int, stamp_ns: int, *, absolute: bool) -> Gap | None:
+    def check_time(
+        self, event_time_ns: int, stamp_ns: int, *, absolute: bool, span_ns: int = 0
+    ) -> Gap | None:
         """Compare how far event time and stamps moved since the packet before.
 
         Args:
@@ -156,7 +159,10 @@ class Continuity:
                 ahead of the stamps is a jump (the sensor's clock was set); a host clock that was
                 set does not matter. Otherwise stamps that run ahead are one too: after a long
                 pause a wrapping sensor time no longer says how long it was.
+            span_ns: from the first to the last event. Some drivers stamp the last event, so that
+                packets of unequal length move the stamps by as much; that is no jump.
         """
+        last_span_ns, self._span_ns = self._span_ns, span_ns
         last_event_ns, self._event_time_ns = self._event_time_ns, event_time_ns
         last_stamp_ns, self._stamp_ns = self._stamp_ns, stamp_ns
         if last_event_ns is None or last_stamp_ns == 0 or stamp_ns == 0:
@@ -164,7 +170,8 @@ class Continuity:
         if absolute and abs(last_stamp_ns - last_event_ns) > _USABLE_STAMP_NS:
             return None
         ahead_ns = (event_time_ns - last_event_ns) - (stamp_ns - last_stamp_ns)
-        if ahead_ns > TIME_JUMP_NS or (not absolute and ahead_ns < -TIME_JUMP_NS):
+        limit_ns = TIME_JUMP_NS + max(span_ns, last_span_ns)
+        if ahead_ns > limit_ns or (not absolute and ahead_ns < -limit_ns):
             return Gap(
                 "time_jump",
                 abs(ahead_ns),

@@ -169,7 +169,7 @@ class EventStream:
             if index >= unbroken:
                 gap = _worse(gap, _backward(decoded.breaks_ns[index - unbroken]))
             if len(events) > 0:
-                gap = self._follow(gap, int(events.t[0]), packet.stamp_ns, decoder)
+                gap = self._follow(gap, events, packet.stamp_ns, decoder)
             elif gap is not None and gap.breaks_time:
                 self._forget_time()
             last = index == len(segments) - 1
@@ -192,17 +192,19 @@ class EventStream:
         return parts
 
     def _follow(
-        self, gap: Gap | None, first_ns: int, stamp_ns: int, decoder: Decoder
+        self, gap: Gap | None, events: Events, stamp_ns: int, decoder: Decoder
     ) -> Gap | None:
-        """Compare a part's first time with the past, then let the clock follow."""
+        """Compare a part's times with the past, then let the clock follow."""
+        first_ns, absolute = int(events.t[0]), decoder.has_absolute_time
+        span_ns = int(events.t[-1]) - first_ns
         if gap is None or not gap.breaks_time:
             jump = self._continuity.check_time(
-                first_ns, stamp_ns, absolute=decoder.has_absolute_time
+                first_ns, stamp_ns, absolute=absolute, span_ns=span_ns
             )
             gap = _worse(gap, jump)
         if gap is not None and gap.breaks_time:
             self._forget_time()
-            self._continuity.check_time(first_ns, stamp_ns, absolute=decoder.has_absolute_time)
+            self._continuity.check_time(first_ns, stamp_ns, absolute=absolute, span_ns=span_ns)
         elif gap is not None and self._newest_time_ns is not None:
             gap = replace(gap, duration_ns=max(0, first_ns - self._newest_time_ns))
         self.clock.update(first_ns, stamp_ns)

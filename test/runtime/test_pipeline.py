@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -474,3 +475,16 @@ def test_trigger_windows_end_at_rising_edges() -> None:
     assert [f.end_ns for f in frames] == [2_100 * MS, 2_200 * MS, 2_399 * MS]
     assert all(f.event_count == 250 for f in frames)
     assert pipeline.statistics().windows_skipped == 1
+
+
+def test_arrays_stamped_at_their_last_event_are_no_jump() -> None:
+    """Packets of 3 s, 10 ms and 2.5 s in continuous time, each stamped at its end, are one run."""
+    borders_ms = [0, 3_000, 3_010, 3_020, 5_520, 5_530]
+    packets = [
+        mono_packet(dense(stop - start, start_ns=BASE_NS + start * MS), seq=number + 1)
+        for number, (start, stop) in enumerate(itertools.pairwise(borders_ms))
+    ]
+    pipeline = DepthPipeline(parameters(), LeakyEstimator())
+    frames = run(pipeline, packets)
+    assert pipeline.statistics().gaps == {}
+    assert [f.state_age for f in frames] == list(range(1, len(frames) + 1))
