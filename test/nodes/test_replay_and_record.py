@@ -12,8 +12,8 @@ import time
 import numpy as np
 import pytest
 from event_camera_msgs.msg import EventPacket
+from rcl_interfaces.srv import GetParameters
 from rclpy.parameter import Parameter
-from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo as CameraInfoMessage
@@ -433,10 +433,9 @@ def test_parameters_of_a_running_replay_can_be_read(graph, process, camera, tmp_
     """What `ros2 param get` asks is answered, and the replay goes on."""
     write_bag(tmp_path / "bag", camera, 5)
     child = process("replay_node", bag=tmp_path / "bag", rate=0.5, autostart=False)
-    client = AsyncParameterClient(graph.peer, "/replay")
-    graph.until(client.services_are_ready)
-    answer = client.get_parameters(["rate", "bag"])
-    graph.until(lambda: answer.done() or child.poll() is not None)
+    client = graph.peer.create_client(GetParameters, "/replay/get_parameters")
+    request = GetParameters.Request(names=["rate", "bag"])
+    answer = graph.call(client, request, lambda: child.poll() is not None)
     assert child.poll() is None, output_of(child)
-    assert answer.result().values[0].double_value == 0.5
-    assert answer.result().values[1].string_value == str(tmp_path / "bag")
+    assert answer.values[0].double_value == 0.5
+    assert answer.values[1].string_value == str(tmp_path / "bag")
