@@ -22,6 +22,15 @@ def help_of(verb: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("verb", VERBS)
+def test_files_that_help_names_are_in_the_repository(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every docs/ and config/ path in a help text exists."""
+    named = set(re.findall(r"\b(?:docs|config)/[\w/.-]*\w", help_of(verb, capsys)))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_examples_are_right_usage(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Every example command of a help text is one that the parser takes."""
     text = re.sub(r" *\\\n *", " ", help_of(verb, capsys).partition("examples:")[2])
