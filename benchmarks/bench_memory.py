@@ -21,7 +21,7 @@ from benchmarks.record import record
 from benchmarks.streams import moving_texture
 from dae_ros.events.packet import EventPacket, Events
 from dae_ros.parameters import DepthParameters
-from dae_ros.runtime.estimator import create_estimator
+from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.simulation.encoders import create_encoder
 

@@ -18,7 +18,8 @@ import torch
 from benchmarks.record import record
 from dae_ros.events.packet import EventPacket
 from dae_ros.parameters import DepthParameters, SimulatorParameters
-from dae_ros.runtime.estimator import FloatImage, OutputMeaning, create_estimator
+from dae_ros.runtime.backends import create_estimator
+from dae_ros.runtime.estimator import FloatImage, OutputMeaning
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.simulation.simulation import Simulation
 

@@ -242,8 +242,8 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.evaluation.observation import ObservationRules
     from dae_ros.evaluation.protocols import PROTOCOLS
     from dae_ros.evaluation.sequence_scorer import default_scorings
+    from dae_ros.runtime.backends import create_estimator
     from dae_ros.runtime.depth_frame import scale_of
-    from dae_ros.runtime.estimator import create_estimator
     from dae_ros.runtime.output_folder import output_folder
 
     parameters = parameters_of(args)

@@ -23,8 +23,9 @@ from dae_ros.errors import (
 )
 from dae_ros.events.cdr import read_packet
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.depth_frame import DepthFrame
-from dae_ros.runtime.estimator import DepthEstimator, create_estimator
+from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.statistics import PipelineStatistics
 from dae_ros.runtime.warm_up import warm_up

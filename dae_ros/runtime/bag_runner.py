@@ -30,8 +30,8 @@ from dae_ros.bags.topics import (
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError, DaeError, PacketError, RecordingError
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.depth_frame import DepthFrame
-from dae_ros.runtime.estimator import create_estimator
 from dae_ros.runtime.output_camera import fits, output_camera
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.preview import PreviewWriter

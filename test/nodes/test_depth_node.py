@@ -22,7 +22,7 @@ from dae_ros.events.packet import Events
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.render import events_image
 from dae_ros.representation.tencode import tencode
-from dae_ros.runtime.estimator import create_estimator
+from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.simulation.encoders import create_encoder
 

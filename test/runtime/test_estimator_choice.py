@@ -9,7 +9,7 @@ import pytest
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters
-from dae_ros.runtime.estimator import create_estimator
+from dae_ros.runtime.backends import create_estimator
 
 
 def test_no_weights_says_what_to_set() -> None:
@@ -34,7 +34,7 @@ importlib.util.find_spec = find
 sys.meta_path.insert(0, Hide())
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters
-from dae_ros.runtime.estimator import create_estimator
+from dae_ros.runtime.backends import create_estimator
 try:
     create_estimator(DepthParameters(weights="untrained:vits"))
 except ConfigurationError as error:

@@ -15,8 +15,9 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket, Events, Triggers
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.depth_frame import DepthFrame, DepthScale
-from dae_ros.runtime.estimator import OutputMeaning, create_estimator
+from dae_ros.runtime.estimator import OutputMeaning
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.simulation.encoders import create_encoder
 from test.reference.leaky_estimator import LeakyEstimator
