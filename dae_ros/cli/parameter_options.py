@@ -1,4 +1,4 @@
-"""Options of the command line for parameters that `dae_ros/parameters.py` declares."""
+"""Options of the command line for parameters that `dae_ros/parameters` declares."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every setting of training and distillation: one typed table each, read from flat YAML.
 
-Written like `dae_ros/parameters.py`, whose validation it uses: a configuration is checked whole,
+Written like `dae_ros/parameters`, whose validation it uses: a configuration is checked whole,
 unknown keys are refused, and nothing is clamped. `config/train/*.yaml` are the presets.
 """
 
@@ -9,15 +9,15 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import yaml
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.installation import share_folder
-from dae_ros.parameters import Declaration, NodeParameters, Value, declarations
+from dae_ros.parameters import NodeParameters, Value, declarations, declare
 
 Settings = TypeVar("Settings", bound="TrainingParameters")
 
@@ -26,95 +26,83 @@ METRIC_LOSSES = ("log_depth", "silog")
 _FREE = ("device", "threads", "save_every", "tensorboard")
 
 
-def _setting(
-    default: Value,
-    description: str,
-    *,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    declaration = Declaration(description, minimum, maximum, choices)
-    return field(default=default, metadata={"declaration": declaration})
-
-
 @dataclass(frozen=True, kw_only=True)
 class TrainingParameters(NodeParameters):
     """Settings of `dae-ros train`: supervised by depth."""
 
-    weights: str = _setting(
+    weights: str = declare(
         "untrained:micro", "Where training begins: untrained:NAME, a manifest name, or a file."
     )
-    clips: str = _setting("", "Folders of clips (dae-ros clips), separated by commas.")
-    steps: int = _setting(10_000, "Updates of the weights.", minimum=1)
-    batch: int = _setting(8, "Clips per update, over all processes.", minimum=1, maximum=4096)
-    unroll: int = _setting(
+    clips: str = declare("", "Folders of clips (dae-ros clips), separated by commas.")
+    steps: int = declare(10_000, "Updates of the weights.", minimum=1)
+    batch: int = declare(8, "Clips per update, over all processes.", minimum=1, maximum=4096)
+    unroll: int = declare(
         8, "Windows of a clip that are learned from; gradients reach no further back.", minimum=1
     )
-    burn_in: int = _setting(
+    burn_in: int = declare(
         6, "Windows before them that only bring the recurrent state up, without gradient.",
         minimum=0,
     )  # fmt: skip
-    cold_start: float = _setting(
+    cold_start: float = declare(
         0.25, "Share of updates without burn-in, so that a zero state stays good.",
         minimum=0.0, maximum=1.0,
     )  # fmt: skip
-    flip: float = _setting(
+    flip: float = declare(
         0.5, "Share of clips that are mirrored left to right.", minimum=0.0, maximum=1.0
     )
-    crop_height: int = _setting(
+    crop_height: int = declare(
         0, "Rows of a random crop of the network's input in px, the same through a clip; 0: none.",
         minimum=0,
     )  # fmt: skip
-    crop_width: int = _setting(0, "Columns of that crop in px.", minimum=0)
-    crop_share: float = _setting(1.0, "Share of updates that crop.", minimum=0.0, maximum=1.0)
-    loss: str = _setting(
+    crop_width: int = declare(0, "Columns of that crop in px.", minimum=0)
+    crop_share: float = declare(1.0, "Share of updates that crop.", minimum=0.0, maximum=1.0)
+    loss: str = declare(
         "log_depth",
         "log_depth: mean |ln p - ln d|, silog: sqrt(var + 0.15 mean^2) of it (both metres); "
         "published: L_si after least squares, up to scale and shift.",
         choices=("log_depth", "silog", "published"),
     )
-    alpha: float = _setting(
+    alpha: float = declare(
         0.25, "Weight of the multi-scale gradient term L_reg; the paper's lambda.", minimum=0.0
     )
-    reduction: str = _setting(
+    reduction: str = declare(
         "image",
         "image: mean of per-image means; batch: one mean over all pixels, as published (per "
         "process, where there are several).",
         choices=("image", "batch"),
     )
-    maximum_depth_m: float = _setting(
+    maximum_depth_m: float = declare(
         80.0, "Labels beyond are not used; published: labels are divided by it.", minimum=0.1
     )
-    learning_rate: float = _setting(1e-3, "Peak of the learning rate.", minimum=0.0, maximum=1.0)
-    final_rate: float = _setting(
+    learning_rate: float = declare(1e-3, "Peak of the learning rate.", minimum=0.0, maximum=1.0)
+    final_rate: float = declare(
         0.01, "Learning rate at the end, relative to the peak; 1 keeps it constant.",
         minimum=0.0, maximum=1.0,
     )  # fmt: skip
-    warm_up: int = _setting(200, "Updates over which the rate grows from 0.", minimum=0)
-    weight_decay: float = _setting(0.01, "AdamW's, of matrices and kernels only.", minimum=0.0)
-    beta_2: float = _setting(
+    warm_up: int = declare(200, "Updates over which the rate grows from 0.", minimum=0)
+    weight_decay: float = declare(0.01, "AdamW's, of matrices and kernels only.", minimum=0.0)
+    beta_2: float = declare(
         0.999, "AdamW's decay of squared gradients.", minimum=0.5, maximum=0.9999
     )
-    clip_norm: float = _setting(
+    clip_norm: float = declare(
         10.0, "Largest norm of the gradient; larger is scaled; 0: any.", minimum=0.0
     )
-    ema: float = _setting(
+    ema: float = declare(
         0.999, "Decay of the weights' running average, which is scored and kept; 0: none.",
         minimum=0.0, maximum=0.99999,
     )  # fmt: skip
-    precision: str = _setting(
+    precision: str = declare(
         "float32", "Arithmetic of the network.", choices=("float32", "bfloat16", "float16")
     )
-    device: str = _setting("auto", "auto, cpu, cuda or cuda:N; a process of torchrun has its own.")
-    threads: int = _setting(0, "CPU threads; 0 takes all.", minimum=0, maximum=256)
-    seed: int = _setting(0, "Of data order, augmentation and the choice of teachers.", minimum=0)
-    save_every: int = _setting(200, "Updates between two saved states.", minimum=1)
-    evaluate_every: int = _setting(1000, "Updates between two scores on held-out clips.", minimum=1)
-    heldout_windows: int = _setting(
+    device: str = declare("auto", "auto, cpu, cuda or cuda:N; a process of torchrun has its own.")
+    threads: int = declare(0, "CPU threads; 0 takes all.", minimum=0, maximum=256)
+    seed: int = declare(0, "Of data order, augmentation and the choice of teachers.", minimum=0)
+    save_every: int = declare(200, "Updates between two saved states.", minimum=1)
+    evaluate_every: int = declare(1000, "Updates between two scores on held-out clips.", minimum=1)
+    heldout_windows: int = declare(
         100, "Windows of each held-out sequence that are scored; 0: all.", minimum=0
     )
-    tensorboard: bool = _setting(False, "Write TensorBoard files as well (extra `tensorboard`).")
+    tensorboard: bool = declare(False, "Write TensorBoard files as well (extra `tensorboard`).")
 
     @property
     def metric(self) -> bool:
@@ -148,48 +136,48 @@ class TrainingParameters(NodeParameters):
 class DistillationParameters(TrainingParameters):
     """Settings of `dae-ros distill`: taught by what a network says about camera frames."""
 
-    teachers: str = _setting(
+    teachers: str = declare(
         "",
         "Weights of frame networks, or .yaml manifests of ONNX files, separated by commas; "
         "NAME:SHARE where there are several, of which each update takes one.",
     )
-    loss: str = _setting(
+    loss: str = declare(
         "published",
         "published: L_si, up to scale and shift; log_depth, silog: metres of a metric teacher; "
         "none: the normalised term alone.",
         choices=("published", "log_depth", "silog", "none"),
     )
-    near_m: float = _setting(0.3, "Nearest depth of the place, of relative teachers.", minimum=0.01)
-    far_m: float = _setting(15.0, "Farthest depth of the place; labels beyond it are invalid.")
-    trim: float = _setting(
+    near_m: float = declare(0.3, "Nearest depth of the place, of relative teachers.", minimum=0.01)
+    far_m: float = declare(15.0, "Farthest depth of the place; labels beyond it are invalid.")
+    trim: float = declare(
         0.1, "Share of a label's pixels with the largest residual that is left out.",
         minimum=0.0, maximum=0.5,
     )  # fmt: skip
-    refuse_after: int = _setting(
+    refuse_after: int = declare(
         500,
         "Updates after which a label is refused whose fit to the student is implausible "
         "(negative scale, no correlation); 0 for a student that knows depth already.",
         minimum=0,
     )
-    normalisation: str = _setting(
+    normalisation: str = declare(
         "hybrid",
         "Contexts of the normalised term and of local-global.",
         choices=("hybrid", "local", "global", "none"),
     )
-    normalised_weight: float = _setting(0.5, "Weight of the normalised term.", minimum=0.0)
-    local_global_share: float = _setting(
+    normalised_weight: float = declare(0.5, "Weight of the normalised term.", minimum=0.0)
+    local_global_share: float = declare(
         0.0, "Share of updates in which the teacher also sees crops of the frame.",
         minimum=0.0, maximum=1.0,
     )  # fmt: skip
-    local_global_weight: float = _setting(0.5, "Weight of that term.", minimum=0.0)
-    local_global_crops: int = _setting(2, "Crops per frame in it.", minimum=1, maximum=16)
-    local_global_size: float = _setting(
+    local_global_weight: float = declare(0.5, "Weight of that term.", minimum=0.0)
+    local_global_crops: int = declare(2, "Crops per frame in it.", minimum=1, maximum=16)
+    local_global_size: float = declare(
         0.5, "Sides of these crops, relative to the frame's.", minimum=0.2, maximum=0.9
     )
-    flip_consistency: bool = _setting(
+    flip_consistency: bool = declare(
         False, "Weigh label pixels by how well the teacher agrees on the mirrored frame."
     )
-    agreement_tolerance: float = _setting(
+    agreement_tolerance: float = declare(
         0.0,
         "Use only pixels on which another teacher agrees, in parts of the label's spread; 0: all.",
         minimum=0.0,

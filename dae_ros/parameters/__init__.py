@@ -1,0 +1,45 @@
+"""The one typed source of every node parameter.
+
+Each node has one frozen dataclass, in a file of its own. From it come the ROS declarations with
+descriptors and ranges (`nodes/parameter_binding.py`), `config/*.yaml` and `docs/parameters.md`
+(`scripts/generate_parameters.py`), and the objects that the ROS-free core works with. A candidate
+is validated whole; a bad value is refused with a sentence that says what is allowed, and never
+clamped.
+"""
+
+from __future__ import annotations
+
+from dae_ros.parameters.declaration import (
+    Declaration,
+    NodeParameters,
+    Value,
+    declarations,
+    declare,
+)
+from dae_ros.parameters.depth import DepthParameters
+from dae_ros.parameters.ground_truth import GroundTruthParameters
+from dae_ros.parameters.recorder import RecorderParameters
+from dae_ros.parameters.replay import ReplayParameters
+from dae_ros.parameters.simulator import SimulatorParameters
+
+__all__ = [
+    "NODES",
+    "Declaration",
+    "DepthParameters",
+    "GroundTruthParameters",
+    "NodeParameters",
+    "RecorderParameters",
+    "ReplayParameters",
+    "SimulatorParameters",
+    "Value",
+    "declarations",
+    "declare",
+]
+
+NODES: dict[str, type[NodeParameters]] = {
+    "depth_node": DepthParameters,
+    "replay_node": ReplayParameters,
+    "simulator_node": SimulatorParameters,
+    "recorder_node": RecorderParameters,
+    "gt_node": GroundTruthParameters,
+}
