@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -130,6 +131,28 @@ def test_imports_go_only_downwards() -> None:
 def test_the_layer_rule_itself(importer: str, imported: str, violation: bool) -> None:
     """The rule accepts and refuses these hand-made imports."""
     assert layer_violation(importer, imported) is violation
+
+
+def test_imports_never_go_in_a_circle() -> None:
+    """No module needs itself through others, not even by imports inside functions."""
+    names: dict[str, Path] = {}
+    for path in modules():
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        names[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    needs: dict[str, set[str]] = {name: set() for name in names}
+    for importer, path in names.items():
+        for _, imported in imports(path):
+            module = imported
+            while module and module not in names:
+                module = module.rpartition(".")[0]
+            if module:
+                needs[importer].add(module)
+    circle: list[str] = []
+    try:
+        graphlib.TopologicalSorter(needs).prepare()
+    except graphlib.CycleError as error:
+        circle = error.args[1]
+    assert circle == []
 
 
 def test_third_party_packages_stay_in_their_homes() -> None:
