@@ -144,7 +144,7 @@ def receive(stream: Stream, duration_s: float) -> dict[str, float]:
 
     def turn() -> None:
         nonlocal decoded
-        for data, type_name in inbox.take_all(0.1):
+        for data, type_name in inbox.take(0.1):
             for part in events.feed(read_packet(type_name, data)):
                 if part.gap is not None and part.gap.breaks_time:
                     events.ring.clear()

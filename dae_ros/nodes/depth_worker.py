@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -40,8 +40,11 @@ INTERRUPTED = "interrupted while the network was being loaded"
 FAILURES_IN_A_ROW = 10
 # The longest wait for the step in hand when everything is forgotten.
 FORGET_TIMEOUT_S = 10.0
-# A reset or new parameters must never push packets out of the inbox.
+# A reset or new parameters push nothing out of the inbox, and nothing pushes them out.
 COMMAND_BYTES = 0
+# How often a receiver that is held back looks whether there is room. Polled, because a signal
+# handler may set a flag but not notify a condition.
+ROOM_POLL_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,6 @@ class DepthWorker:
         self.estimator: DepthEstimator | None = None
         self.snapshot: WorkerSnapshot | None = None
         self._pipeline: DepthPipeline | None = None
-        self._pending: deque[Item] = deque()
         # Why to forget everything before the next turn; set by `forget`, taken by the thread.
         self._forgotten: str | None = None
         self._errors: Counter[str] = Counter()
@@ -189,24 +191,24 @@ class DepthWorker:
         return "unknown" if self._pipeline is None else self._pipeline.orientation
 
     def put_events(self, data: bytes, type_name: str) -> None:
-        """Hand over a message.
-
-        With `overload: queue` this waits while the inbox is half full, so that a reliable
-        publisher is held back instead of messages being lost.
-        """
-        arrival_ns = time.perf_counter_ns()
-        if self._parameters.overload == "queue":
-            while (
-                self.inbox.byte_count > self.inbox.capacity_bytes // 2
-                and self.alive
-                and not self._leaving.is_set()
-            ):
-                time.sleep(0.001)
-        self.inbox.put(SerializedEvents(data, type_name, arrival_ns), len(data))
+        """Hand over a message; with `overload: queue` this waits for room in the inbox."""
+        self._put(SerializedEvents(data, type_name, time.perf_counter_ns()), len(data))
 
     def put_image(self, data: bytes) -> None:
-        """Hand over a camera image."""
-        self.inbox.put(SerializedImage(data), len(data))
+        """Hand over a camera image; with `overload: queue` this waits for room in the inbox."""
+        self._put(SerializedImage(data), len(data))
+
+    def _put(self, item: SerializedEvents | SerializedImage, size_bytes: int) -> None:
+        """Put a message into the inbox.
+
+        With `overload: queue` only when nothing is pushed out by it, so that a reliable publisher
+        is held back instead of messages being lost. The thread takes one message at a time then,
+        so that the wait is for a message's windows and not for those of the whole inbox.
+        """
+        if self._parameters.overload == "queue":
+            while not self.inbox.has_room(size_bytes) and self.alive and not self._leaving.is_set():
+                time.sleep(ROOM_POLL_S)
+        self.inbox.put(item, size_bytes)
 
     def put_command(self, command: ResetState | DepthParameters) -> None:
         """Hand over a reset or new run-time parameters; takes its turn behind what waits."""
@@ -215,12 +217,14 @@ class DepthWorker:
     def forget(self, cause: str) -> None:
         """Drop what was received and not stepped yet, and the recurrent state with it.
 
-        At once and not behind what waits: depth of before must not come out later. Returns when
-        the thread has done so, which is after the step in hand, so that nothing that comes
-        afterwards is dropped with it.
+        At once and not behind what waits: depth of before must not come out later. New parameters
+        were accepted and stay. Returns when the thread has done so, which is after the step in
+        hand, so that nothing that comes afterwards is dropped with it.
         """
         self._forgotten = cause
-        self.inbox.take_all(0.0)
+        for item in self.inbox.take(0.0):
+            if isinstance(item, DepthParameters):
+                self.put_command(item)
         deadline_s = time.monotonic() + FORGET_TIMEOUT_S
         while self._forgotten is not None and self.alive and time.monotonic() < deadline_s:
             time.sleep(0.001)
@@ -248,18 +252,13 @@ class DepthWorker:
         if pipeline is None:
             raise RuntimeError("the worker turned before it was opened")
         if self._forgotten is not None:
-            self._pending.clear()
             pipeline.restart(self._forgotten)
             self._forgotten = None
-        if not self._pending:
-            self._pending.extend(self.inbox.take_all(TURN_S))
-        if self._parameters.overload == "queue":
-            # One at a time, so that a stop or a full inbox is noticed between messages.
-            if self._pending:
-                self._handle(pipeline, self._pending.popleft())
-        else:
-            while self._pending:
-                self._handle(pipeline, self._pending.popleft())
+        # One at a time where none is skipped, so that a stop is noticed between messages and
+        # whoever waits for room gets it soon.
+        most = 1 if self._parameters.overload == "queue" else None
+        for item in self.inbox.take(TURN_S, most):
+            self._handle(pipeline, item)
         self._step_all(pipeline)
         if time.monotonic() >= self._next_snapshot_s:
             self._take_snapshot(pipeline)

@@ -12,7 +12,10 @@ Item = TypeVar("Item")
 
 
 class Inbox(Generic[Item]):
-    """A first-in first-out of items with a bound in bytes; the oldest are dropped and counted."""
+    """A first-in first-out of items with a bound in bytes; the oldest are dropped and counted.
+
+    Items of 0 bytes take no room: they push nothing out and are never pushed out themselves.
+    """
 
     def __init__(self, capacity_bytes: int) -> None:
         self.capacity_bytes = capacity_bytes
@@ -35,27 +38,45 @@ class Inbox(Generic[Item]):
     def __len__(self) -> int:
         return len(self._items)
 
+    def has_room(self, size_bytes: int) -> bool:
+        """Whether an item pushes nothing out; one larger than the inbox needs it empty."""
+        return not size_bytes or not self._bytes or self._bytes + size_bytes <= self.capacity_bytes
+
     def put(self, item: Item, size_bytes: int) -> None:
         """Add an item; an item larger than the whole inbox still enters, alone."""
         with self._changed:
             if self._closed:
                 return
+            while not self.has_room(size_bytes):
+                self._drop_oldest()
             self._items.append((item, size_bytes))
             self._bytes += size_bytes
-            while self._bytes > self.capacity_bytes and len(self._items) > 1:
-                self._bytes -= self._items.popleft()[1]
-                self._dropped += 1
             self._changed.notify()
 
-    def take_all(self, timeout_s: float) -> list[Item]:
-        """Return all that waits, after at most `timeout_s` for the first; empty if none came."""
+    def take(self, timeout_s: float, most: int | None = None) -> list[Item]:
+        """Return what waits, oldest first, after at most `timeout_s` for the first.
+
+        Args:
+            timeout_s: 0 does not wait.
+            most: how many at most, None for all.
+
+        Returns:
+            the items, none if none came.
+        """
         with self._changed:
             if not self._items and not self._closed:
                 self._changed.wait(timeout_s)
-            items = [item for item, _ in self._items]
-            self._items.clear()
-            self._bytes = 0
-            return items
+            count = len(self._items) if most is None else min(most, len(self._items))
+            taken = [self._items.popleft() for _ in range(count)]
+            self._bytes -= sum(size_bytes for _, size_bytes in taken)
+            return [item for item, _ in taken]
+
+    def _drop_oldest(self) -> None:
+        """Drop the oldest item that takes room."""
+        place = next(place for place, (_, size_bytes) in enumerate(self._items) if size_bytes)
+        self._bytes -= self._items[place][1]
+        self._dropped += 1
+        del self._items[place]
 
     def close(self) -> None:
         """Refuse further items and wake the taker."""

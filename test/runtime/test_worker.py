@@ -10,29 +10,48 @@ from hypothesis import strategies as st
 from dae_ros.runtime.worker import Inbox, Worker
 
 
-@given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 120))
+@given(st.lists(st.integers(0, 50), max_size=40), st.integers(1, 120))
 def test_inbox_keeps_the_newest_within_its_bytes(sizes: list[int], capacity: int) -> None:
-    """What is taken is the longest newest run that fits; the rest is counted as dropped."""
+    """What is taken is the longest newest run that fits, and all that has no size."""
     inbox: Inbox[int] = Inbox(capacity)
     for number, size in enumerate(sizes):
         inbox.put(number, size)
     expected: list[int] = []
     total = 0
     for number in reversed(range(len(sizes))):
+        if sizes[number] == 0:
+            expected.insert(0, number)
+            continue
         total += sizes[number]
-        if total > capacity and expected:
-            break
-        expected.insert(0, number)
-    assert inbox.take_all(0.0) == expected
+        if total <= capacity or total == sizes[number]:
+            expected.insert(0, number)
+    assert inbox.take(0.0) == expected
     assert inbox.dropped == len(sizes) - len(expected)
     assert inbox.byte_count == 0
+
+
+@given(st.lists(st.integers(0, 50), max_size=30), st.integers(1, 120), st.integers(1, 5))
+def test_items_that_find_room_push_nothing_out(sizes: list[int], capacity: int, most: int) -> None:
+    """Whoever takes from the inbox until there is room gets every item, in order."""
+    inbox: Inbox[int] = Inbox(capacity)
+    taken: list[int] = []
+    for number, size in enumerate(sizes):
+        while not inbox.has_room(size):
+            taken += inbox.take(0.0, most)
+        inbox.put(number, size)
+        assert inbox.byte_count <= max([capacity, *sizes])
+    while rest := inbox.take(0.0, most):
+        assert len(rest) <= most
+        taken += rest
+    assert taken == list(range(len(sizes)))
+    assert (inbox.dropped, inbox.byte_count) == (0, 0)
 
 
 def test_closing_wakes_the_taker() -> None:
     """A worker that waits for items ends at once when the inbox closes."""
     inbox: Inbox[int] = Inbox(10)
     taken: list[list[int]] = []
-    thread = threading.Thread(target=lambda: taken.append(inbox.take_all(60.0)))
+    thread = threading.Thread(target=lambda: taken.append(inbox.take(60.0)))
     thread.start()
     inbox.close()
     thread.join(5.0)
