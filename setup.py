@@ -14,6 +14,8 @@ HERE = Path(__file__).resolve().parent
 VERSION = ElementTree.parse(HERE / "package.xml").findtext("version")
 TORCH = "torch==2.13.0"
 DATASETS = ["h5py", "hdf5plugin"]
+ONNX = ["onnxruntime"]
+TENSORBOARD = ["tensorboard"]
 
 
 def tree(folder: str, *suffixes: str) -> list[str]:
@@ -64,17 +66,21 @@ setup(
         "gpu": [TORCH, "torchvision==0.28.0", "timm"],
         "timm": ["timm"],
         "datasets": DATASETS,
-        "onnx": ["onnxruntime"],
-        "tensorboard": ["tensorboard"],
+        "onnx": ONNX,
+        "tensorboard": TENSORBOARD,
         "test": [
             *DATASETS,
+            *ONNX,
+            *TENSORBOARD,
             "hypothesis",
             "mypy~=2.4.1",
+            "onnx",
             "pytest<9",
             "pytest-randomly",
             "pytest-timeout",
             "ruff~=0.17.5",
             "setuptools>=64",
+            "transformers>=5,<6",  # an oracle for Depth Anything V2
             "types-PyYAML",
         ],
         "bench": ["evlib", "expelliarmus", "faery", "tonic"],
