@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -217,6 +218,17 @@ def test_long_modules_say_why() -> None:
             reason = ast.get_docstring(ast.parse(text)) or ""
             if "Long because" not in reason:
                 problems.append(f"{path.relative_to(ROOT)}: {len(text.splitlines())} lines")
+    assert problems == []
+
+
+def test_silenced_type_errors_say_why() -> None:
+    """The line before each `type: ignore` is a comment with the reason."""
+    problems = []
+    for path in modules():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, (before, line) in enumerate(itertools.pairwise(["", *lines]), 1):
+            if "type: ignore" in line and not before.lstrip().startswith("#"):
+                problems.append(f"{path.relative_to(ROOT)}:{number}")
     assert problems == []
 
 
