@@ -1,0 +1,217 @@
+"""What may be set of `distillation_node`, and of `dae-ros adapt`, which runs the same loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dae_ros.parameters.declaration import NodeParameters, declare
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineParameters(NodeParameters):
+    """Parameters of `distillation_node`, and of `dae-ros adapt`, which runs the same loop."""
+
+    # Clips: windows that end at camera frames.
+    window_s: float = declare(
+        0.05, "Length of a window in seconds, as the depth node's.", minimum=0.001, maximum=2.0
+    )
+    lead: int = declare(
+        8,
+        "Windows at the beginning of a clip that stand in for a stored state which is too old.",
+        minimum=0,
+        maximum=256,
+    )
+    burn_in: int = declare(
+        4,
+        "Windows after them that only bring the recurrent state up, without gradient.",
+        minimum=0,
+        maximum=256,
+    )
+    unroll: int = declare(
+        8, "Last windows of a clip, which are learned from.", minimum=1, maximum=256
+    )
+    ring_s: float = declare(
+        3.0, "How much event time is kept to cut clips from, in seconds.", minimum=0.1, maximum=60.0
+    )
+    ring_mb: int = declare(
+        256, "How much memory these events may take, in MB.", minimum=1, maximum=16_384
+    )
+    waiting_frames: int = declare(
+        100, "Camera frames that may wait for their events.", minimum=1, maximum=10_000
+    )
+    gap_reset_ms: int = declare(
+        200,
+        "No clip reaches over a gap in the stream that is longer than this, in ms.",
+        minimum=1,
+        maximum=3_600_000,
+    )
+    image_stamp: str = declare(
+        "mid",
+        "What the stamp of a camera frame means: the start, mid or end of exposure.",
+        choices=("mid", "start", "end"),
+    )
+    exposure_s: float = declare(
+        0.0,
+        "Exposure time of the camera frames in seconds; 0 where neither this nor the frame says "
+        "it: blur is then judged by the frame alone.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    sync_tolerance_s: float = declare(
+        0.005,
+        "Furthest that a frame may lie from the end of its window, in seconds.",
+        minimum=0.0,
+        maximum=0.1,
+    )
+
+    # Frame gate: which frames a teacher may see.
+    saturated_share: float = declare(
+        0.2,
+        "A frame with at least this share of pixels at 0 or 255 is refused; with less they are "
+        "masked.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    saturated_margin_px: int = declare(
+        3, "How far around saturated pixels is masked, in px.", minimum=0, maximum=32
+    )
+    darkest_mean: float = declare(
+        25.0, "A frame darker than this mean grey level is refused.", minimum=0.0, maximum=255.0
+    )
+    brightest_mean: float = declare(
+        230.0, "A frame brighter than this mean grey level is refused.", minimum=0.0, maximum=255.0
+    )
+    smallest_contrast: float = declare(
+        40.0,
+        "A frame is refused whose 5 % and 95 % quantiles are less than this many grey levels "
+        "apart.",
+        minimum=0.0,
+        maximum=255.0,
+    )
+    sharp_blur_px: float = declare(
+        3.0, "A frame with more motion blur gives no gradient term, in px.", minimum=0.0
+    )
+    largest_blur_px: float = declare(
+        6.0, "A frame with more motion blur is refused, in px.", minimum=0.0
+    )
+    smallest_sharpness: float = declare(
+        0.3,
+        "Where the exposure is not known: a frame is refused whose Laplacian's variance is below "
+        "this share of the running median.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    fewest_active_share: float = declare(
+        0.005,
+        "A window with events at fewer pixels than this share is not learned from.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    smallest_on_ratio: float = declare(
+        0.2, "A clip is refused in which a window has fewer ON per OFF events.", minimum=0.0
+    )
+    largest_on_ratio: float = declare(
+        5.0, "A clip is refused in which a window has more ON per OFF events.", minimum=0.0
+    )
+    flash_share: float = declare(
+        0.6,
+        "A clip is refused in which more than this share of pixels has events within 5 ms.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    hot_share: float = declare(
+        0.5,
+        "A clip is refused in whose last window more than this share of events comes from pixels "
+        "that fire above 1 kHz.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+    # Label gate: which labels are believed.
+    labels_per_clip: int = declare(
+        4, "Frames of a clip that the teacher labels, the last among them.", minimum=1, maximum=256
+    )
+    smallest_correlation: float = declare(
+        0.3,
+        "A label is refused that correlates less with the student's own depth.",
+        minimum=-1.0,
+        maximum=1.0,
+    )
+    largest_scale_ratio: float = declare(
+        5.0,
+        "A label is refused whose scale differs by more than this factor from the running median.",
+        minimum=1.0,
+    )
+    consistency_share: float = declare(
+        0.25,
+        "Share of labels that are compared with those of the mirrored and of the cropped frame.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    smallest_confidence: float = declare(
+        0.6,
+        "A label is refused whose mean confidence in these comparisons is less.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    largest_flicker: float = declare(
+        0.15,
+        "A label is refused that differs from the last by more than this, relative to its spread, "
+        "where no events are.",
+        minimum=0.0,
+    )
+    far_share: float = declare(
+        0.02, "Share of a label's farthest pixels that is masked.", minimum=0.0, maximum=0.5
+    )
+    full_density: float = declare(
+        0.2,
+        "Share of active pixels in a patch of 14 px from which its label has full weight.",
+        minimum=0.001,
+        maximum=1.0,
+    )
+
+    @property
+    def windows_per_clip(self) -> int:
+        """Windows of a clip."""
+        return self.lead + self.burn_in + self.unroll
+
+    @property
+    def window_ns(self) -> int:
+        """Length of a window in ns, whole microseconds."""
+        return round(self.window_s * 1e6) * 1000
+
+    def rules(self) -> list[str]:
+        """A clip must fit the ring; bounds must leave something between them."""
+        problems = []
+        microseconds = self.window_s * 1e6
+        if abs(microseconds - round(microseconds)) > 1e-3:
+            problems.append(
+                f"'window_s' must be a whole number of microseconds, not {self.window_s!r}"
+            )
+        clip_s = self.windows_per_clip * self.window_s
+        if clip_s + 1.0 > self.ring_s:
+            problems.append(
+                f"'ring_s' ({self.ring_s:g}) must be a second more than a clip, which is "
+                f"{clip_s:g} s (lead, burn_in and unroll windows of window_s)"
+            )
+        if self.sync_tolerance_s > self.window_s / 2:
+            problems.append(
+                f"'sync_tolerance_s' ({self.sync_tolerance_s:g}) must not exceed half of "
+                f"'window_s' ({self.window_s:g})"
+            )
+        for low, high in (
+            ("darkest_mean", "brightest_mean"),
+            ("sharp_blur_px", "largest_blur_px"),
+            ("smallest_on_ratio", "largest_on_ratio"),
+        ):
+            if getattr(self, low) >= getattr(self, high):
+                problems.append(
+                    f"'{low}' ({getattr(self, low):g}) must be below '{high}' "
+                    f"({getattr(self, high):g})"
+                )
+        if self.labels_per_clip > self.unroll:
+            problems.append(
+                f"'labels_per_clip' ({self.labels_per_clip}) must not exceed 'unroll' "
+                f"({self.unroll})"
+            )
+        return problems
