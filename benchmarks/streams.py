@@ -37,7 +37,16 @@ def texture(height: int, width: int, rng: np.random.Generator) -> NDArray[np.flo
 
 
 @njit(cache=True)
-def _crossings(image, height, width, steps, shift_px, step_ns, contrast, limit):  # type: ignore[no-untyped-def]
+def _crossings(
+    image: NDArray[np.float64],
+    height: int,
+    width: int,
+    steps: int,
+    shift_px: float,
+    step_ns: int,
+    contrast: float,
+    limit: int,
+) -> tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint8]]:
     """Move the texture step by step and interpolate the instants of threshold crossings."""
     t = np.empty(limit, np.int64)
     x = np.empty(limit, np.uint16)
@@ -76,7 +85,9 @@ def _crossings(image, height, width, steps, shift_px, step_ns, contrast, limit):
 
 
 @njit(cache=True)
-def _arbitrate(t, y, height, row_read_ns, settle_ns):  # type: ignore[no-untyped-def]
+def _arbitrate(
+    t: NDArray[np.int64], y: NDArray[np.uint16], height: int, row_read_ns: int, settle_ns: int
+) -> NDArray[np.int64]:
     """Return when the row arbiter reads each request (requests sorted by time)."""
     read = np.empty(t.size, np.int64)
     head = np.full(height, -1, np.int64)

@@ -7,7 +7,7 @@ import lzma
 import sys
 import zlib
 
-import lz4.frame  # type: ignore[import-untyped]
+import lz4.frame
 
 if sys.version_info >= (3, 14):
     from compression import zstd

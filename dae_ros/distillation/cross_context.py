@@ -8,6 +8,8 @@ shared context, is the crop of `batches.py`: student and teacher on the same par
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -72,7 +74,7 @@ def local_global_loss(
     clips, windows = shape
     height, width = predictions.shape[1:]
     losses = []
-    mode: Mode = settings.normalisation  # type: ignore[assignment]
+    mode = cast("Mode", settings.normalisation)
     for boxes in local_boxes(
         (height, width),
         settings.local_global_size,

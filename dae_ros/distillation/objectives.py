@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -113,7 +113,7 @@ class TeacherObjective:
         objective = _compare(settings, p, label, weight, rule, settings.trim)
         total, parts = objective.total, dict(objective.parts)
         if settings.normalised_weight > 0:
-            mode: Mode = settings.normalisation  # type: ignore[assignment]
+            mode = cast("Mode", settings.normalisation)
             normalised = normalised_depth_loss(p, label, weight, mode).total
             parts["normalised"] = normalised
             total = total + settings.normalised_weight * normalised
@@ -175,7 +175,7 @@ def _compare(
     rule: AlignmentRule | None,
     trim: float,
 ) -> Objective:
-    reduction: Reduction = settings.reduction  # type: ignore[assignment]
+    reduction = cast("Reduction", settings.reduction)
     if settings.loss == "published":
         loss = ScaleAndShiftInvariantLoss(
             alpha=settings.alpha,

@@ -66,6 +66,7 @@ class Updates:
         """
         settings, count = self._settings, self._workers.count
         self._optimizer.zero_grad(set_to_none=True)
+        # Untyped in PyTorch.
         (loss * self.loss_scale).backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         self._workers.add_up([*gradients, numbers])

@@ -101,12 +101,12 @@ def run(
             interrupt(node)
     try:
         executor = SingleThreadedExecutor()
-        executor.add_node(node)  # type: ignore[arg-type]
+        executor.add_node(node)
         while node.exit_code is None and not signals.received:
             executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
         node.close()
         executor.shutdown()
-        node.destroy_node()  # type: ignore[attr-defined]
+        node.destroy_node()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     finally:

@@ -75,7 +75,7 @@ def sample(value: float, **known: object) -> Sample:
         "image": image, "depth": np.full((4, 5), value, np.float32), "frame": None,
         "frame_offset_us": 0, "end_ns": round(value), "restarts": False,
     }  # fmt: skip
-    return Sample(**{**defaults, **known})  # type: ignore[arg-type]
+    return Sample(**{**defaults, **known})
 
 
 def write_many(folder: Path) -> None:

@@ -191,7 +191,7 @@ def test_damage_is_named() -> None:
             "encoding": "evt3",
             "payload": b"1234",
         }
-        return event_packet(CdrWriter(), **(members | change))  # type: ignore[arg-type]
+        return event_packet(CdrWriter(), **(members | change))
 
     good = packet()
     for data, words in (

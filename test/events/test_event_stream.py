@@ -462,4 +462,4 @@ def test_unaccepted_packets_do_not_move_continuity() -> None:
         gap = continuity.check(EventPacket("mono", 4, 4, b"", seq=4))
         assert gap is not None
         assert gap.lost_packets == 2
-    assert continuity.check(EventPacket("mono", 4, 5, b"", seq=2)).cause == "resolution"  # type: ignore[union-attr]
+    assert continuity.check(EventPacket("mono", 4, 5, b"", seq=2)).cause == "resolution"

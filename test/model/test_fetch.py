@@ -82,7 +82,7 @@ def entry(server: Server, path: str = "/file", **changes: object) -> Entry:
         "output_scale": 1.0,
         "meaning": Meaning(),
     }
-    return Entry(**{**fields, **changes})  # type: ignore[arg-type]
+    return Entry(**{**fields, **changes})
 
 
 def test_fetch_brings_the_file(server: Server, tmp_path: Path) -> None:

@@ -103,5 +103,5 @@ def wedge_clips(
         **{f"train/{i:04d}_{s.label}": s for i, s in enumerate(train)},
         **{f"heldout/{i:04d}_{s.label}": s for i, s in enumerate(heldout)},
     }
-    build_clips(Recipe(encoder, 50_000_000, sources), folder)  # type: ignore[arg-type]
+    build_clips(Recipe(encoder, 50_000_000, sources), folder)
     return str(folder)

@@ -121,7 +121,7 @@ def test_values_that_are_not_finite_are_reported(tiny: LoadedModel) -> None:
 def test_half_precision_keeps_a_float32_state(tiny: LoadedModel, precision: str) -> None:
     """Half precision comes close to float32 and returns float32."""
     expected = TorchEstimator(tiny).estimate(event_image())
-    estimator = TorchEstimator(tiny, precision=precision)  # type: ignore[arg-type]
+    estimator = TorchEstimator(tiny, precision=precision)
     actual = estimator.estimate(event_image())
     assert actual.dtype == np.float32
     assert 0 < np.abs(actual - expected).mean() < 0.03
