@@ -19,12 +19,14 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import Any, TextIO
 
 from dae_ros.errors import ConfigurationError, DaeError
 from dae_ros.nodes.processes import Process
 
 POLL_S = 0.05
+# How long an answer of a service is waited for before it is asked again.
+ASK_AGAIN_S = 5.0
 
 
 class ProcessError(DaeError):
@@ -245,7 +247,7 @@ class ProcessHarness:
         Args:
             name: node name in the plan.
             transition: an id of lifecycle_msgs/msg/Transition.
-            timeout_s: for finding the service and for the answer.
+            timeout_s: for finding each service and for each answer.
 
         Returns:
             whether the node made the transition.
@@ -253,8 +255,8 @@ class ProcessHarness:
         Raises:
             ProcessError: the node does not answer in time.
         """
-        from lifecycle_msgs.msg import Transition
-        from lifecycle_msgs.srv import ChangeState
+        from lifecycle_msgs.msg import State, Transition
+        from lifecycle_msgs.srv import ChangeState, GetState
         from rclpy.context import Context
         from rclpy.executors import SingleThreadedExecutor
         from rclpy.node import Node
@@ -265,18 +267,55 @@ class ProcessHarness:
         context.init()
         try:
             node = Node("process_harness", context=context)
-            client = node.create_client(ChangeState, f"{prefix}/{plan.name}/change_state")
-            if not client.wait_for_service(timeout_sec=timeout_s):
-                raise ProcessError(f"{name} offers no lifecycle service", name=name)
             executor = SingleThreadedExecutor(context=context)
             executor.add_node(node)
-            request = ChangeState.Request(transition=Transition(id=transition))
-            future = client.call_async(request)
-            executor.spin_until_future_complete(future, timeout_sec=timeout_s)
-            if not future.done():
-                raise ProcessError(f"{name} did not answer in {timeout_s:g} s", name=name)
-            answer = future.result()
+            answer, asked = _ask(
+                executor,
+                node.create_client(ChangeState, f"{prefix}/{plan.name}/change_state"),
+                ChangeState.Request(transition=Transition(id=transition)),
+                timeout_s,
+            )
+            made = bool(answer.success)
+            if not made and asked > 1:
+                # An earlier request may have been carried out, and its answer lost.
+                answer, _ = _ask(
+                    executor,
+                    node.create_client(GetState, f"{prefix}/{plan.name}/get_state"),
+                    GetState.Request(),
+                    timeout_s,
+                )
+                made = answer.current_state.id == {
+                    Transition.TRANSITION_CONFIGURE: State.PRIMARY_STATE_INACTIVE,
+                    Transition.TRANSITION_CLEANUP: State.PRIMARY_STATE_UNCONFIGURED,
+                    Transition.TRANSITION_ACTIVATE: State.PRIMARY_STATE_ACTIVE,
+                    Transition.TRANSITION_DEACTIVATE: State.PRIMARY_STATE_INACTIVE,
+                }.get(transition, State.PRIMARY_STATE_FINALIZED)
             node.destroy_node()
-            return answer is not None and bool(answer.success)
+            return made
         finally:
             context.try_shutdown()
+
+
+def _ask(executor: Any, client: Any, request: Any, timeout_s: float) -> tuple[Any, int]:
+    """Call a service until it answers; return the answer, and how often it was asked.
+
+    A request or an answer that leaves before both directions have been matched is lost without an
+    error, and a service may be found ready by then: it is asked again.
+
+    Raises:
+        ProcessError: there is no such service, or no answer in time.
+    """
+    name = client.srv_name
+    if not client.wait_for_service(timeout_sec=timeout_s):
+        raise ProcessError(f"nobody offers the service {name}", name=name)
+    futures: list[Any] = []
+    deadline_s = time.monotonic() + timeout_s
+    while (left_s := deadline_s - time.monotonic()) > 0.0:
+        futures.append(client.call_async(request))
+        again_s = time.monotonic() + min(ASK_AGAIN_S, left_s)
+        while time.monotonic() < again_s:
+            executor.spin_once(timeout_sec=POLL_S)
+            done = next((future for future in futures if future.done()), None)
+            if done is not None:
+                return done.result(), len(futures)
+    raise ProcessError(f"{name} did not answer in {timeout_s:g} s", name=name)
