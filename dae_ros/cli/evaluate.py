@@ -276,8 +276,8 @@ def run(args: argparse.Namespace) -> int:
     bar.close()
     print(_summary(result.report))
     print(f"-> {args.out / 'evaluation.md'}")
-    if str(estimator.name).startswith("untrained:"):
-        print("The network is untrained: its output has the form of depth and no meaning.")
+    for note in estimator.notes:
+        print(f"note: {note}")
     if result.damage is not None:
         raise result.damage
     return EXIT_INTERRUPTED if result.interrupted else 0

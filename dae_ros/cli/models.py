@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.action == "fetch":
         manifest = read_manifest()
-        _fetch(find_entry(manifest, args.name), args.to or download_folder())
+        _fetch(manifest, find_entry(manifest, args.name), args.to or download_folder())
         return 0
     if args.action == "verify":
         return _verify(read_manifest(), args.weights)
@@ -95,9 +95,9 @@ def _list(manifest: Manifest) -> None:
         )
 
 
-def _fetch(entry: Entry, folder: Path) -> None:
-    path = fetch(entry, folder, Progress(entry.name))
-    print(path)
+def _fetch(manifest: Manifest, entry: Entry, folder: Path) -> None:
+    shipped = file_of(manifest, entry) if entry.shipped else None
+    print(shipped or fetch(entry, folder, Progress(entry.name)))
 
 
 class Progress:

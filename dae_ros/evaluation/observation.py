@@ -83,6 +83,7 @@ class CroppedEstimator:
         self._rows = slice(*rows)
         self.name = estimator.name
         self.digest = estimator.digest
+        self.notes = estimator.notes
         self.weight_version = estimator.weight_version
         self.meaning: OutputMeaning = estimator.meaning
         self.input_channels = estimator.input_channels

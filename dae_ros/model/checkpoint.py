@@ -14,8 +14,9 @@ import json
 import os
 import pickle
 import re
+import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,15 +139,19 @@ def save_checkpoint(
     *,
     dtype: torch.dtype = torch.float32,
     extra: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> str:
     """Write weights, configuration and meaning as safetensors; complete or not at all.
+
+    The same input gives the same bytes.
 
     Args:
         path: the file, replaced atomically (temporary file, fsync, rename).
         network: its configuration is written from `network.config`.
         meaning: what its number means.
         dtype: of the stored floats; float16 halves the file.
-        extra: more meta-data, kept beside (`origin`, `step`, ...).
+        extra: more meta-data, kept beside (`origin`, `step`, ...); see `read_provenance`.
+        notes: sentences that whoever loads the file should see, see `LoadedModel.notes`.
 
     Returns:
         The sha256 of the file.
@@ -168,13 +173,41 @@ def save_checkpoint(
         "dae_ros.format": FORMAT,
         "dae_ros.config": json.dumps(config_to_dict(network.config), sort_keys=True),
         "dae_ros.meaning": json.dumps(meaning.to_dict(), sort_keys=True),
+        **({"dae_ros.notes": json.dumps(list(notes))} if notes else {}),
     }
-    data = safetensors.torch.save(tensors, metadata=metadata)
+    data = _in_order(safetensors.torch.save(tensors, metadata=metadata))
     with _replacing(path) as descriptor, os.fdopen(descriptor, "wb") as stream:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
     return hashlib.sha256(data).hexdigest()
+
+
+def read_provenance(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return what `save_checkpoint` was given as `extra`: where the weights come from.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or not of this project.
+    """
+    path = Path(path)
+    if not path.is_file() or not _is_safetensors(path):
+        raise WeightsError(f"{path} is no checkpoint of this project", path=str(path))
+    metadata = _metadata_and_tensors(path)[0]
+    return {key: value for key, value in metadata.items() if not key.startswith("dae_ros.")}
+
+
+def _in_order(data: bytes) -> bytes:
+    """Sort the header of a safetensors file, which comes in another order every time.
+
+    Layout (github.com/huggingface/safetensors, README, Format): length of the header as u64 LE,
+    the header as JSON with blanks behind it, tensors at offsets that count from the header's end.
+    """
+    (length,) = struct.unpack_from("<Q", data)
+    header = json.dumps(
+        json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")
+    ).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + data[8 + length :]
 
 
 @contextlib.contextmanager
@@ -196,6 +229,20 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _read_safetensors(path: Path) -> PublishedFile:
+    metadata, tensors = _metadata_and_tensors(path)
+    try:
+        config = config_from_dict(json.loads(metadata["dae_ros.config"]))
+        meaning = Meaning.from_dict(json.loads(metadata["dae_ros.meaning"]))
+        notes = tuple(str(note) for note in json.loads(metadata.get("dae_ros.notes", "[]")))
+    except (KeyError, TypeError, ValueError, ConfigurationError) as error:
+        raise WeightsError(
+            f"{path}: its meta-data cannot be read ({error}). Write it with save_checkpoint",
+            path=str(path),
+        ) from error
+    return PublishedFile(tensors, config, meaning, embedded=True, notes=notes)
+
+
+def _metadata_and_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -212,15 +259,7 @@ def _read_safetensors(path: Path) -> PublishedFile:
             path=str(path),
             format=metadata.get("dae_ros.format"),
         )
-    try:
-        config = config_from_dict(json.loads(metadata["dae_ros.config"]))
-        meaning = Meaning.from_dict(json.loads(metadata["dae_ros.meaning"]))
-    except (KeyError, TypeError, ValueError, ConfigurationError) as error:
-        raise WeightsError(
-            f"{path}: its meta-data cannot be read ({error}). Write it with save_checkpoint",
-            path=str(path),
-        ) from error
-    return PublishedFile(tensors, config, meaning, embedded=True)
+    return metadata, tensors
 
 
 def _read_pickle(path: Path, config: NetworkConfig | None) -> PublishedFile:

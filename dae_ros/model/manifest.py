@@ -18,6 +18,7 @@ _FIELDS = {
     "name", "network", "encoder", "file", "url", "source", "size_bytes", "sha256", "licence",
     "input_height", "input_width", "output", "output_scale", "meaning",
 }  # fmt: skip
+_SHIPPED = "shipped"  # may be absent
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Entry:
         output: what the number is, a sentence.
         output_scale: largest depth in metres of a metric Depth Anything V2, 1 otherwise.
         meaning: the same for programs. What the file says about itself goes before.
+        shipped: whether the file lies beside the manifest and comes with this package (then
+            size_bytes and sha256 are known).
     """
 
     name: str
@@ -55,9 +58,12 @@ class Entry:
     output: str
     output_scale: float
     meaning: Meaning
+    shipped: bool = False
 
     def how_to_get(self) -> str:
         """Return a sentence: how the file comes here."""
+        if self.shipped:
+            return "It comes with dae_ros: install the package again, or restore its models folder"
         if self.url is not None:
             return f"Get it with `dae-ros models fetch {self.name}`"
         return (
@@ -110,8 +116,8 @@ def read_manifest(folder: Path | None = None) -> Manifest:
 
 
 def _entry(path: Path, row: Any) -> Entry:
-    if not isinstance(row, dict) or set(row) != _FIELDS:
-        given = set(row) if isinstance(row, dict) else set()
+    if not isinstance(row, dict) or set(row) - {_SHIPPED} != _FIELDS:
+        given = set(row) - {_SHIPPED} if isinstance(row, dict) else set()
         raise WeightsError(
             f"{path}: entry {row.get('name') if isinstance(row, dict) else row!r} must have "
             f"exactly the fields {sorted(_FIELDS)}; wrong are {sorted(given ^ _FIELDS)}",
@@ -136,6 +142,11 @@ def _entry(path: Path, row: Any) -> Entry:
     ):
         raise WeightsError(
             f"{path}: entry {entry.name}: what is fetched must come by http(s) and have a sha256",
+            path=str(path),
+        )
+    if entry.shipped and (entry.url or entry.size_bytes is None or entry.sha256 is None):
+        raise WeightsError(
+            f"{path}: entry {entry.name}: what is shipped has size_bytes and sha256, and no url",
             path=str(path),
         )
     if entry.network not in NETWORKS:
@@ -163,7 +174,8 @@ def find_entry(manifest: Manifest, name: str) -> Entry:
 
 def file_of(manifest: Manifest, entry: Entry) -> Path | None:
     """Return where the file of an entry lies, None if it is not here."""
-    for folder in (download_folder(), manifest.folder):
+    # A file of that name among the downloads may be of another version of this package.
+    for folder in (manifest.folder,) if entry.shipped else (download_folder(), manifest.folder):
         path = folder / entry.file
         if path.is_file():
             return path

@@ -51,7 +51,7 @@ def _load_entry(manifest: Manifest, entry: Entry) -> LoadedModel:
     if digest != entry.sha256:
         raise WeightsError(
             f"{path} is not {entry.name}: its sha256 is {digest}, the manifest says "
-            f"{entry.sha256}. Remove it and get it again: `dae-ros models fetch {entry.name}`",
+            f"{entry.sha256}. Remove it and get it again. {entry.how_to_get()}",
             path=str(path),
             digest=digest,
             expected=entry.sha256,

@@ -30,10 +30,19 @@ class OutputMeaning:
 
 
 class DepthEstimator(Protocol):
-    """One camera's network: a step takes the event image and moves the state on."""
+    """One camera's network: a step takes the event image and moves the state on.
+
+    Attributes:
+        name, digest, meaning: of the present weights.
+        notes: sentences about them that a user should see.
+        weight_version: grows when others are loaded.
+        input_channels: of the image that a step takes.
+        state_age: steps since the state was zero.
+    """
 
     name: str
     digest: str
+    notes: tuple[str, ...]
     weight_version: int
     meaning: OutputMeaning
     input_channels: int

@@ -99,7 +99,7 @@ class TorchEstimator:
         threads: CPU threads of PyTorch, a setting of the whole process; None leaves it.
 
     Attributes:
-        name, digest, meaning: of the present weights.
+        name, digest, notes, meaning: of the present weights.
         weight_version: 0, and one more with each `load`.
         state_age: steps since the state was zero.
         input_channels: of the image that a step takes: 3, or the bins of a voxel grid, or 1.
@@ -137,6 +137,7 @@ class TorchEstimator:
     def _take(self, loaded: LoadedModel) -> None:
         self.name = loaded.name
         self.digest = loaded.digest
+        self.notes = loaded.notes
         self.meaning = output_meaning(loaded.meaning)
         self._network = loaded.network.to(self._device).eval()
         self._fitting = Fitting(loaded.config, self._network.multiple, self._device)

@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 
 from dae_ros.errors import WeightsError
-from dae_ros.model.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from dae_ros.model.checkpoint import (
+    LoadedModel,
+    load_checkpoint,
+    read_provenance,
+    save_checkpoint,
+)
 from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.dae_r import DepthAnyEvent, DepthAnyEventR
 from dae_ros.model.dav2 import METRIC, DepthAnythingV2, metric_config
@@ -152,6 +157,41 @@ def test_own_files_keep_everything(tmp_path: Path, tiny: LoadedModel, dtype: tor
     with safetensors.safe_open(path, framework="pt") as file:
         assert file.metadata()["step"] == "7"
     assert [p.name for p in tmp_path.iterdir()] == ["own.safetensors"]
+
+
+def test_the_same_weights_give_the_same_bytes(tmp_path: Path, tiny: LoadedModel) -> None:
+    """However often a file is written it has one digest; its header has the documented layout."""
+    extra = {name: name.upper() for name in ("origin", "settings", "clips", "teachers", "step")}
+    paths = [tmp_path / f"{index}.safetensors" for index in range(4)]
+    for index, path in enumerate(paths):
+        order = dict(sorted(extra.items(), reverse=bool(index % 2)))
+        save_checkpoint(path, tiny.network, Meaning(), extra=order, notes=["true"])
+    content = paths[0].read_bytes()
+    assert all(path.read_bytes() == content for path in paths)
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    assert length % 8 == 0
+    assert header["__metadata__"]["clips"] == "CLIPS"
+    assert (
+        max(item["data_offsets"][1] for key, item in header.items() if key != "__metadata__")
+        == len(content) - 8 - length
+    )
+    assert_same_weights(load_checkpoint(paths[0]), weights_of(tiny))
+
+
+def test_notes_and_provenance_come_back(tmp_path: Path, tiny: LoadedModel) -> None:
+    """What users should see goes with the file; where it comes from is told apart from meaning."""
+    path = tmp_path / "own.safetensors"
+    notes = ("trained on simulated worlds", "beta: \N{GREEK SMALL LETTER BETA}")
+    save_checkpoint(path, tiny.network, Meaning(), extra={"step": "7"}, notes=notes)
+    assert load_checkpoint(path).notes == notes
+    assert read_provenance(path) == {"step": "7"}
+    save_checkpoint(path, tiny.network, Meaning())
+    assert load_checkpoint(path).notes == ()
+    assert read_provenance(path) == {}
+    for other in (tmp_path / "absent", authors_file(tmp_path / "synth.pth", weights_of(tiny))):
+        with pytest.raises(WeightsError, match="no checkpoint of this project"):
+            read_provenance(other)
 
 
 def test_saving_is_whole_or_not_at_all(tmp_path: Path, tiny: LoadedModel) -> None:

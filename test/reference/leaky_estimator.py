@@ -14,6 +14,7 @@ class LeakyEstimator:
     def __init__(self, meaning: OutputMeaning | None = None) -> None:
         self.name = "leaky"
         self.digest = "0" * 64
+        self.notes: tuple[str, ...] = ()
         self.weight_version = 0
         self.meaning = meaning if meaning is not None else OutputMeaning(orientation="depth")
         self.input_channels = 3
