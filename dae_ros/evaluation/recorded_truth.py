@@ -43,13 +43,14 @@ class RecordedTruth:
         # Truths that were recorded before the first window closed.
         self._early: deque[tuple[int, FloatImage]] = deque(maxlen=LIMIT)
 
-    def add_message(self, recording: Recording, message: RecordedMessage) -> None:
-        """Take a depth image; see `bag_runner.Observer`."""
+    def add_message(self, recording: Recording, message: RecordedMessage) -> FloatImage:
+        """Take a depth image and return it; see `bag_runner.Observer`."""
         truth = read_depth(recording.to_cdr(message))
         if self._comparison is None:
             self._early.append((truth.stamp_ns, truth.depth))
         else:
             self._comparison.add_truth(truth.stamp_ns, truth.depth)
+        return truth.depth
 
     def add_window(self, frame: DepthFrame) -> None:
         """Take a result; the first one says how results can be scored."""

@@ -5,6 +5,7 @@ Everything happens on the executor's thread: scoring a map of 346x260 px takes a
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import time
 from collections import deque
@@ -19,9 +20,9 @@ from rclpy.node import Node
 from dae_ros.bags.message_types import IMAGE
 from dae_ros.bags.messages import DepthTruthImage, read_depth
 from dae_ros.errors import ConfigurationError, RecordingError
-from dae_ros.evaluation.report import EvaluationReport, write_report
+from dae_ros.evaluation.report import EvaluationReport, ScoreTable, write_report
 from dae_ros.evaluation.scoring import Scoring
-from dae_ros.evaluation.sequence_scorer import TableChoice, require_scorable
+from dae_ros.evaluation.sequence_scorer import TableChoice, default_scorings, require_scorable
 from dae_ros.evaluation.stamp_matcher import LIMIT
 from dae_ros.evaluation.truth_comparison import ComparedFrame, Prediction, TruthComparison
 from dae_ros.nodes.command_line import Usage
@@ -36,7 +37,7 @@ STATUS = "diagnostic_msgs/msg/DiagnosticArray"
 GRAPH_PERIOD_S = 0.1
 NOTICE_PERIOD_S = 10.0
 QUEUE_DEPTH = 200
-SHOWN = ("abs_rel", "rmse", "delta_1")
+SHOWN = ("abs_rel", "rmse", "delta_1", "best_constant_abs_rel")
 
 
 USAGE = Usage(
@@ -55,8 +56,9 @@ class GroundTruthNode(Node):
     """Node `gt`: `depth/image` or `depth/relative`, and `depth/status`, against `ground_truth`.
 
     Each pair gives a `metrics` message (diagnostic_msgs/DiagnosticArray) with the stamp of the
-    truth: a status `frame` of this pair, and a status `running` of all since the start. When the
-    node ends it logs the means, and writes a report where one is wanted.
+    truth: a status `frame` of this pair, and a status `running` of all since the start; metres are
+    scored after least squares as well, in a status `running_lstsq`. When the node ends it logs the
+    means, and writes a report where one is wanted.
 
     Raises:
         ConfigurationError: a parameter is out of range.
@@ -162,9 +164,9 @@ class GroundTruthNode(Node):
                 # It is published after the image that it belongs to.
                 return
             orientation = self._status.get("orientation", "unknown")
-        scoring = self._scoring(kind)
+        scorings = self._scorings(kind)
         try:
-            require_scorable(kind, orientation, (scoring,))
+            require_scorable(kind, orientation, scorings)
         except ConfigurationError as error:
             self._notice(error.message)
             return
@@ -174,28 +176,37 @@ class GroundTruthNode(Node):
             )
         self._kind = kind
         self._comparison = TruthComparison(
-            "live", (TableChoice("all", scoring),), round(parameters.tolerance_s * 1e9)
+            "live",
+            [TableChoice("all", scoring) for scoring in scorings],
+            round(parameters.tolerance_s * 1e9),
         )
         for truth in self._early:
             self._comparison.add_truth(truth.stamp_ns, truth.depth)
         self._early.clear()
 
-    def _scoring(self, kind: str) -> Scoring:
+    def _scorings(self, kind: str) -> tuple[Scoring, ...]:
+        """Return how depth is scored; the first is that of each frame."""
         parameters = self._parameters
-        alignment: Any = parameters.alignment
-        if alignment == "auto":
-            alignment = "none" if kind == "metric" else "lstsq"
-        return Scoring(
-            alignment=alignment,
-            clip_distance_m=parameters.clip_distance_m,
-            minimum_depth_m=parameters.minimum_depth_m,
+        chosen: Any = parameters.alignment
+        scorings = (
+            default_scorings(kind, published=False)
+            if chosen == "auto"
+            else (Scoring(alignment=chosen),)
+        )
+        return tuple(
+            dataclasses.replace(
+                scoring,
+                clip_distance_m=parameters.clip_distance_m,
+                minimum_depth_m=parameters.minimum_depth_m,
+            )
+            for scoring in scorings
         )
 
     def _publish(self, comparison: TruthComparison, frames: list[ComparedFrame]) -> None:
         for frame in frames:
             message = DiagnosticArray(
                 header=header(frame.stamp_ns, self._frame_id),
-                status=[self._frame_status(frame), self._running_status(comparison)],
+                status=[self._frame_status(frame), *self._running_statuses(comparison)],
             )
             self._metrics.publish(message)
         if comparison.counts["wrong_size"]:
@@ -219,32 +230,38 @@ class GroundTruthNode(Node):
         text = f"Abs Rel {frame.score.metrics['abs_rel']:.3f}" if scored else "no pixel counts"
         return status("frame", OK if scored else WARN, text, values, self._frame_id)
 
-    def _running_status(self, comparison: TruthComparison) -> DiagnosticStatus:
-        score = comparison.tables()[0].sequences[0]
-        values: dict[str, object] = {
-            "frames": score.frames,
-            "frames_without_pixels": score.frames_without_pixels,
-            "positive_scale": score.positive_scale,
-            "coverage": score.coverage,
-            "largest_offset_ms": comparison.largest_offset_ns / 1e6,
-            "depth_without_truth": comparison.unmatched_predictions,
-            "truth_without_depth": comparison.unmatched_truths,
-            "wrong_size": comparison.counts["wrong_size"],
-            "unreadable": self._unreadable,
-            **score.metrics,
-        }
-        return status("running", OK, self._in_words(comparison), values, self._frame_id)
+    def _running_statuses(self, comparison: TruthComparison) -> list[DiagnosticStatus]:
+        """Return the means of every scoring, the first as `running`."""
+        statuses = []
+        for table in comparison.tables():
+            score = table.sequences[0]
+            alignment = table.scoring.alignment
+            values: dict[str, object] = {
+                "alignment": alignment,
+                "frames": score.frames,
+                "frames_without_pixels": score.frames_without_pixels,
+                "positive_scale": score.positive_scale,
+                "coverage": score.coverage,
+                "largest_offset_ms": comparison.largest_offset_ns / 1e6,
+                "depth_without_truth": comparison.unmatched_predictions,
+                "truth_without_depth": comparison.unmatched_truths,
+                "wrong_size": comparison.counts["wrong_size"],
+                "unreadable": self._unreadable,
+                **score.metrics,
+            }
+            name = f"running_{alignment}" if statuses else "running"
+            statuses.append(status(name, OK, _means_in_words(table), values, self._frame_id))
+        return statuses
 
     def _in_words(self, comparison: TruthComparison) -> str:
-        table = comparison.tables()[0]
-        score = table.sequences[0]
-        if not score.frames:
+        tables = comparison.tables()
+        frames = tables[0].sequences[0].frames
+        if not frames:
             return (
                 f"no depth image lies within {self._parameters.tolerance_s:g} s of a truth "
                 f"({comparison.unmatched_truths} truths)"
             )
-        shown = ", ".join(f"{name} {score.metrics[name]:.3f}" for name in SHOWN)
-        return f"{score.frames} frames, alignment {table.scoring.alignment}: {shown}"
+        return f"{frames} frames, " + "; ".join(_means_in_words(table) for table in tables)
 
     def _write_report(self, comparison: TruthComparison) -> None:
         digest = self._status.get("sha256", "")
@@ -265,6 +282,12 @@ class GroundTruthNode(Node):
             self.get_logger().error(f"the report cannot be written: {error}")
             return
         self.get_logger().info(f"report in {written[1]}")
+
+
+def _means_in_words(table: ScoreTable) -> str:
+    metrics = table.sequences[0].metrics
+    shown = ", ".join(f"{name} {metrics[name]:.3f}" for name in SHOWN if name in metrics)
+    return f"alignment {table.scoring.alignment}: {shown}"
 
 
 def main(args: list[str] | None = None) -> int:

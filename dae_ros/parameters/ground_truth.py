@@ -14,7 +14,7 @@ class GroundTruthParameters(NodeParameters):
     alignment: str = declare(
         "auto",
         "How depth is moved onto the ground truth of each frame before it is scored; auto is none "
-        "for depth/image and lstsq for depth/relative.",
+        "and then lstsq for depth/image, and lstsq for depth/relative.",
         choices=("auto", "none", "median", "lstsq", "lad"),
     )
     orientation: str = declare(

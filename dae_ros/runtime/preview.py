@@ -1,4 +1,4 @@
-"""Pictures of a run for people: events | camera frame | depth with its legend.
+"""Pictures of a run for people: events | camera frame | depth | ground truth, with their legend.
 
 The same writer serves the bag runner, which has `DepthFrame`s, and recordings of a live node's
 topics.
@@ -46,7 +46,8 @@ class PreviewWriter:
         folder: of the two files.
         parameters: for the colour range of metric depth.
         with_frames: whether there is a panel for camera frames.
-        with_truth: whether there is one for exact depth.
+        with_truth: whether there is one for ground truth, beside the depth; metric depth and
+            ground truth share one legend.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class PreviewWriter:
         self._truth: FloatImage | None = None
         self._first_ns: int | None = None
         self._video: VideoWriter | None = None
+        self._size = (0, 0)  # of the pictures, (height, width) in px
         self._sheet = ContactSheet()
 
     def add_frame(self, frame: Frame) -> None:
@@ -74,7 +76,7 @@ class PreviewWriter:
         self._frame = frame.image
 
     def add_truth(self, depth: FloatImage) -> None:
-        """Show this exact depth (float32[H, W], metres, NaN unknown) from now on."""
+        """Show this ground truth (float32[H, W], metres, NaN unknown) from now on."""
         self._truth = depth
 
     def add_window(self, frame: DepthFrame) -> None:
@@ -116,15 +118,20 @@ class PreviewWriter:
         panels = [titled(fit(events, rows), f"events {(time_ns - self._first_ns) / 1e9:.2f} s")]
         if self._with_frames:
             panels.append(self._frame_panel(panels[0].shape[1], rows))
+        bar = titled(legend(rows, near, far, label, orientation), "")
+        panels.append(titled(fit(depth_color(depth, near, far, orientation), rows), title))
         if self._with_truth:
+            if kind != "metric":
+                panels.append(bar)
+                bar = titled(legend(rows, *self._metric_range, "m"), "")
             panels.append(self._truth_panel(depth.shape, rows))
-        coloured = fit(depth_color(depth, near, far, orientation), rows)
-        panels.append(
-            titled(side_by_side([coloured, legend(rows, near, far, label, orientation)]), title)
-        )
+        panels.append(bar)
         picture = side_by_side(panels)
         if self._video is None:
-            self._video = VideoWriter(self._folder / "preview.mp4", *picture.shape[:2])
+            self._size = (picture.shape[0], picture.shape[1])
+            self._video = VideoWriter(self._folder / "preview.mp4", *self._size)
+        # A camera may change its resolution, a video may not.
+        picture = letterboxed(picture, *self._size)
         self._video.write(picture, time_ns)
         self._sheet.add(picture)
 
@@ -136,13 +143,9 @@ class PreviewWriter:
         return titled(grey_panel(np.asarray(shown, np.uint8)), "frame")
 
     def _truth_panel(self, shape: tuple[int, ...], rows: int) -> Picture:
-        """Show exact depth in the colours of metric depth, empty before the first."""
+        """Show ground truth in the colours of metric depth, empty before the first."""
         truth = np.full(shape, np.nan, np.float32) if self._truth is None else self._truth
-        near, far = self._metric_range
-        coloured = fit(depth_color(truth, near, far), rows)
-        return titled(
-            side_by_side([coloured, legend(rows, near, far, "m", "depth")]), "exact depth"
-        )
+        return titled(fit(depth_color(truth, *self._metric_range), rows), "ground truth")
 
     def _follow(self, found: tuple[float, float]) -> tuple[float, float]:
         """Let the colour range follow slowly, so that the video does not flicker."""
@@ -176,7 +179,9 @@ class PreviewWriter:
         self.close()
 
 
-def preview_topics(recording: Recording, folder: Path, parameters: DepthParameters) -> int:
+def preview_topics(
+    recording: Recording, folder: Path, parameters: DepthParameters, truth: str | None = None
+) -> int:
     """Write the previews of a recording of a depth node's topics.
 
     Args:
@@ -184,6 +189,7 @@ def preview_topics(recording: Recording, folder: Path, parameters: DepthParamete
             (32FC1), and camera frames on `.../image_raw` where there were some.
         folder: of `preview.mp4` and `contact_sheet.png`.
         parameters: of the node; its `orientation` says what relative depth grows with.
+        truth: topic of ground truth to show; None for none.
 
     Returns:
         The number of depth images shown.
@@ -204,7 +210,6 @@ def preview_topics(recording: Recording, folder: Path, parameters: DepthParamete
         orientation = "unknown"
     waiting: dict[int, Picture] = {}
     shown = 0
-    truth = _ending(recording, "/depth_truth")
     topics = [topic for topic in (events, depth, frames, truth) if topic is not None]
     # The two images of a window share their stamp; which one was recorded first is not known.
     maps: dict[int, FloatImage] = {}
@@ -267,3 +272,17 @@ def fit(picture: Picture, rows: int) -> Picture:
     how = cv2.INTER_NEAREST if rows > height else cv2.INTER_AREA
     size = (round(width * rows / height), rows)
     return np.asarray(cv2.resize(picture, size, interpolation=how), np.uint8)
+
+
+def letterboxed(picture: Picture, height: int, width: int) -> Picture:
+    """Scale to the largest size that fits into `height` x `width` px, black around it."""
+    if picture.shape[:2] == (height, width):
+        return picture
+    scale = min(height / picture.shape[0], width / picture.shape[1])
+    rows, columns = (max(1, int(side * scale)) for side in picture.shape[:2])
+    canvas = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    canvas[top : top + rows, left : left + columns] = cv2.resize(
+        picture, (columns, rows), interpolation=cv2.INTER_AREA
+    )
+    return canvas

@@ -57,6 +57,31 @@ def test_a_recorded_node_gives_a_preview(tmp_path, kind, frames):
     assert (tmp_path / "contact_sheet.png").exists()
 
 
+@pytest.mark.parametrize(("kind", "legends"), [("image", 1), ("relative", 2)])
+def test_ground_truth_stands_beside_depth_in_the_same_colours(tmp_path, kind, legends):
+    """Metres and truth share one legend and its colours; a number without a scale has its own."""
+    record(tmp_path / "bag", f"/cam/depth/{kind}", frames=False)
+    with BagWriter(tmp_path / "truth") as bag:
+        truth = np.full((HEIGHT, WIDTH), 5.0, np.float32)
+        bag.write("/lidar/depth", IMAGE, STEP_NS, write_image(truth, STEP_NS, "lidar"))
+    both = [tmp_path / "bag", tmp_path / "truth"]
+    with open_recording(both) as recording:
+        assert preview_topics(recording, tmp_path, DepthParameters(), "/lidar/depth") == 4
+    with av.open(str(tmp_path / "preview.mp4")) as video:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+    # Events, depth, [its legend,] truth, legend, and gaps of 4 px.
+    width = 3 * (WIDTH + 4) + legends * (84 + 4) - 4
+    assert pictures[0].shape[1] == width + width % 2
+    depth_column = WIDTH + 4 + WIDTH // 2
+    truth_column = depth_column + WIDTH + 4 + (84 + 4 if legends == 2 else 0)
+    depth_pixels = [picture[150, depth_column].astype(int) for picture in pictures]
+    truth_pixels = [picture[150, truth_column].astype(int) for picture in pictures]
+    # The last map says 5 m, as the truth does, and the first 1 m.
+    same = [int(np.abs(d - t).max()) for d, t in zip(depth_pixels, truth_pixels, strict=True)]
+    assert (same[-1] < 12) == (kind == "image")
+    assert same[0] > 30
+
+
 def test_a_recording_without_depth_is_refused(tmp_path):
     """The error names the topics that are missing and those that are there."""
     with BagWriter(tmp_path / "bag") as bag:

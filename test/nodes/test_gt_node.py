@@ -97,6 +97,21 @@ def test_metric_depth_is_compared_as_it_is(graph):
         assert running["frames"] == str(index + 1)
 
 
+def test_metric_depth_is_scored_after_least_squares_too(graph):
+    """Metres that are a factor off are wrong as they are and right after the fit, beside it."""
+    bench = Bench(graph)
+    _, depth = frame(7)
+    bench.send(S, 0.5 * depth + 1, depth)
+    graph.until(lambda: bench.metrics)
+    assert [item.name for item in bench.metrics[0].status] == ["frame", "running", "running_lstsq"]
+    as_it_is, fitted = bench.values(0, "running"), bench.values(0, "running_lstsq")
+    assert float(as_it_is["abs_rel"]) == pytest.approx(abs_rel(0.5 * depth + 1, depth), rel=1e-5)
+    assert (as_it_is["alignment"], fitted["alignment"]) == ("none", "lstsq")
+    assert float(fitted["abs_rel"]) < 1e-5
+    constants = [abs_rel(np.full_like(depth, value), depth) for value in np.arange(2, 30, 0.01)]
+    assert float(fitted["best_constant_abs_rel"]) == pytest.approx(min(constants), abs=1e-4)
+
+
 def test_pairs_are_found_within_the_tolerance(graph):
     """A truth 10 ms away is used and its distance told; one 40 ms away is counted, not used."""
     bench = Bench(graph)
@@ -193,6 +208,7 @@ def test_the_report_is_written_at_the_end(graph, tmp_path):
     bench.node.close()
     bench.node.close()
     document = json.loads((tmp_path / "live" / "evaluation.json").read_text())
+    assert [table["scoring"]["alignment"] for table in document["tables"]] == ["none", "lstsq"]
     (sequence,) = document["tables"][0]["sequences"]
     assert sequence["frames"] == 2
     assert sequence["metrics"]["abs_rel"] == pytest.approx(
