@@ -64,6 +64,13 @@ class OnlineParameters(NodeParameters):
         minimum=0.0,
         maximum=0.1,
     )
+    largest_event_lag_s: float = declare(
+        0.015,
+        "Furthest that events may lag behind what the frames show, in seconds: pixels are slow in "
+        "the dark. Ahead of them they may be by sync_tolerance_s.",
+        minimum=0.0,
+        maximum=0.03,
+    )
 
     # Frame gate: which frames a teacher may see.
     saturated_share: float = declare(
