@@ -10,13 +10,15 @@ import subprocess
 import sys
 import time
 
-# Name -> what it answers. The slow one is last.
+# Name -> what it answers. The slowest is last.
 BENCHMARKS = {
     "decode": "decoding against faery, expelliarmus and evlib",
     "tencode": "packets to Tencode against decoders with numpy, tonic, evlib and faery",
     "reception": "dvs_msgs at 2 Mev/s over DDS: messages received, CPU",
     "networks": "one step of every network on the CPU",
     "skipping": "what skipped windows do to the recurrent state",
+    "transport": "latency of 2 MB messages under the settings of the launch files",
+    "simulator": "speed of the simulator, preset by preset",
     "memory": "resident memory over 100,000 windows",
 }
 
