@@ -13,6 +13,8 @@ from rosbags.typesys.store import Typestore
 from dae_ros.bags import aedat4, rosbag1, rosbag2_mcap, rosbag2_sqlite3
 from dae_ros.bags.container import Container, RecordedMessage, TopicInfo
 from dae_ros.bags.datasets import hdf5
+from dae_ros.bags.datasets.dsec import DsecSequence
+from dae_ros.bags.datasets.eventscape import EventScapeSequence
 from dae_ros.bags.datasets.layouts import is_sequence_folder, open_sequence_folder
 from dae_ros.bags.datasets.messages import until_damage
 from dae_ros.bags.datasets.mvsec_hdf5 import MvsecHdf5File
@@ -35,6 +37,8 @@ _MAGIC: tuple[tuple[bytes, Callable[[Path], Container]], ...] = (
     (aedat4.MAGIC, aedat4.Aedat4File),
 )
 
+# Whose files do not hold the size of the sensor, or not always. All others have it in each message.
+_WITHOUT_SIZE = (PropheseeRawFile, MvsecHdf5File, DsecSequence, EventScapeSequence)
 # How many recordings of a folder are named to somebody who named the folder.
 _SHOWN = 8
 
@@ -49,8 +53,9 @@ def open_recording(
             Prophesee `.raw` file; MVSEC's `.hdf5` files; the folder of a sequence of DSEC or
             EventScape; or several of them. Files are told apart by what they begin with, folders
             by what is in them, not by their names.
-        size: (height, width) of the sensor in px, for `.raw` files whose header lacks it, and
-            for data sets of another size than the published.
+        size: (height, width) of the sensor in px, for `.raw` files whose header lacks it or is
+            wrong, and for data sets of another size than the published. Others have it in each
+            message (`Recording.tells_size`) and do not need it.
 
     Raises:
         RecordingError: missing, of an unknown format, or nothing in it is readable. A recording
@@ -152,6 +157,11 @@ class Recording:
     def name(self) -> str:
         """The paths, for messages."""
         return " + ".join(str(item.path) for item in self.containers)
+
+    @property
+    def tells_size(self) -> bool:
+        """Whether each event message has the size of its sensor, so that none can be given."""
+        return not any(isinstance(item, _WITHOUT_SIZE) for item in self.containers)
 
     def messages(
         self, topics: Collection[str] | None = None, start_ns: int | None = None

@@ -21,8 +21,8 @@ _EVENT_TOPICS = (
 _NOT_FRAMES = ("depth", "blended", "color", "events")
 
 
-def require_topic(topics: Mapping[str, TopicInfo], topic: str) -> None:
-    """Check that a topic is there.
+def require_topic(topics: Mapping[str, TopicInfo], topic: str, kind: str | None = None) -> None:
+    """Check that a topic is there, and of the type `kind` where that is given.
 
     Raises:
         RecordingError: it is not; the text lists what is.
@@ -30,6 +30,12 @@ def require_topic(topics: Mapping[str, TopicInfo], topic: str) -> None:
     if topic not in topics:
         raise RecordingError(
             f"there is no topic {topic} in the recording; it has {describe(topics)}",
+            topic=topic,
+            topics=sorted(topics),
+        )
+    if kind is not None and topics[topic].type != kind:
+        raise RecordingError(
+            f"{topic} holds {topics[topic].type}, not {kind}; the recording has {describe(topics)}",
             topic=topic,
             topics=sorted(topics),
         )

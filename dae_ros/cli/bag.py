@@ -29,7 +29,7 @@ EPILOG = """\
 what is written below --out:
   depth/             rosbag2 (mcap): /depth/image in metres, or /depth/relative where the weights
                      have no scale, and /depth/camera_info
-  preview.mp4        events | camera frame | depth with its legend, for a browser
+  preview.mp4        events | camera frame | depth | ground truth, for a browser
   contact_sheet.png  twelve moments of it
   summary.json       windows, drops by reason, resets, gaps, weights, parameters; metrics where
                      the recording has depth images beside the events
@@ -57,6 +57,8 @@ _OPTIONS = (
     "hop_s",
     "window_events",
     "hop_events",
+    "color_near_m",
+    "color_far_m",
 )
 
 
@@ -90,7 +92,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--calibration", type=Path, metavar="FILE", help="calibration as a Kalibr camera chain"
     )
     source.add_argument(
-        "--size", type=parse_size, metavar="WxH", help="sensor size of a .raw without it"
+        "--size",
+        type=parse_size,
+        metavar="WxH",
+        help="sensor size of a .raw, in place of its header's, or of a data set; bags and .aedat4 "
+        "say it in every message, and it is refused there",
     )
     source.add_argument(
         "--start", type=seconds, default=0.0, metavar="S", help="skip so many seconds"
@@ -115,6 +121,26 @@ def parse_size(text: str) -> tuple[int, int]:
     if match is None or 0 in (int(match[1]), int(match[2])):
         raise argparse.ArgumentTypeError(f"'{text}' is no size like 1280x720")
     return int(match[2]), int(match[1])
+
+
+def open_sized(paths: list[Path], size: tuple[int, int] | None) -> Recording:
+    """Open a recording with the sensor size that the user gave, (height, width) in px, or none.
+
+    Raises:
+        RecordingError: see `open_recording`.
+        ConfigurationError: a size for a recording that says it itself; it would have no effect.
+    """
+    from dae_ros.bags.recording import open_recording
+
+    recording = open_recording(paths, size)
+    if size is not None and recording.tells_size:
+        recording.close()
+        raise ConfigurationError(
+            f"{recording.name} says the sensor's size in each of its event messages, and "
+            f"{size[1]}x{size[0]} px would change nothing; leave --size out",
+            size=size,
+        )
+    return recording
 
 
 def seconds(text: str) -> float:
@@ -165,13 +191,14 @@ def truth_topic(recording: Recording, events: str | None, truth: str | None) -> 
     """Return the topic of the true depth: the wanted one or that beside the events, or None.
 
     Raises:
-        RecordingError: a topic that is not there.
+        RecordingError: a topic that is not there, or has no images.
     """
+    from dae_ros.bags.message_types import IMAGE
     from dae_ros.bags.topics import choose_depth_topic, choose_events_topic, require_topic
 
     if truth is None:
         return choose_depth_topic(recording.topics, choose_events_topic(recording.topics, events))
-    require_topic(recording.topics, truth)
+    require_topic(recording.topics, truth, IMAGE)
     return truth
 
 
@@ -203,7 +230,6 @@ def run(args: argparse.Namespace) -> int:
         DaeError: what stopped it. A recording that was cut is run up to the cut first.
     """
     # numba and the network take seconds to import, which --help does not need.
-    from dae_ros.bags.recording import open_recording
     from dae_ros.evaluation.recorded_truth import RecordedTruth
     from dae_ros.runtime.bag_runner import OUTPUTS, BagSelection, Progress, run_bag
     from dae_ros.runtime.output_folder import output_folder
@@ -225,7 +251,7 @@ def run(args: argparse.Namespace) -> int:
         )
 
     with (
-        open_recording(args.recording, args.size) as recording,
+        open_sized(args.recording, args.size) as recording,
         output_folder(args.out, args.overwrite, OUTPUTS),
         InterruptFlag() as stopped,
     ):
@@ -253,8 +279,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if result.summary["metrics"] is not None:
         print(metrics_line(result.summary["metrics"]))
-    if str(result.summary["weights"]["name"]).startswith("untrained:"):
-        print("The network is untrained: its output has the form of depth and no meaning.")
+    for note in result.summary["weights"]["notes"]:
+        print(f"note: {note}")
     if result.damage is not None:
         raise result.damage
     return EXIT_INTERRUPTED if result.interrupted else 0

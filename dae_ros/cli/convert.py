@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from dae_ros.cli.bag import EXIT_INTERRUPTED, parse_size
+from dae_ros.cli.bag import EXIT_INTERRUPTED, open_sized, parse_size
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.progress import ProgressBar
 
@@ -50,7 +50,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--topics", nargs="+", metavar="TOPIC", help="only these (default: all)")
     parser.add_argument(
-        "--size", type=parse_size, metavar="WxH", help="sensor size of a .raw without it"
+        "--size",
+        type=parse_size,
+        metavar="WxH",
+        help="sensor size of a .raw, in place of its header's, or of a data set; bags say it "
+        "themselves, and it is refused there",
     )
     parser.set_defaults(run=run)
 
@@ -66,11 +70,10 @@ def run(args: argparse.Namespace) -> int:
     """
     # numba takes seconds to import, which --help does not need.
     from dae_ros.bags.convert import convert
-    from dae_ros.bags.recording import open_recording
 
     bar = ProgressBar()
     begin_s = time.perf_counter()
-    with open_recording(args.source, args.size) as recording, InterruptFlag() as stopped:
+    with open_sized(args.source, args.size) as recording, InterruptFlag() as stopped:
         result = convert(
             recording,
             args.target,

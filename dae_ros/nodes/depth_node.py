@@ -40,7 +40,10 @@ STOP_TIMEOUT_S = 10.0
 INTERRUPTED_STOP_TIMEOUT_S = 3.0
 IMAGE_DEPTH = 5
 WARNING_PERIOD_S = 5.0
-
+NO_ORIENTATION = (
+    "these weights do not say whether their number grows with depth or with inverse depth: "
+    "'depth/relative' carries it as it is; set 'orientation' and 'scale' for metres"
+)
 
 USAGE = Usage(
     "depth_node",
@@ -77,7 +80,8 @@ class DepthNode(LifecycleNode):
         self._worker: DepthWorker | None = None
         self._outputs: DepthOutputs | None = None
         self._events: MatchedSubscription | None = None
-        self._others: list[MatchedSubscription] = []
+        self._images: MatchedSubscription | None = None
+        self._calibrations: MatchedSubscription | None = None
         self._fault: Fault | None = None
         self._interrupted = False
         self._rate = RateReport()
@@ -132,7 +136,7 @@ class DepthNode(LifecycleNode):
                 f"orientation {worker.orientation}"
             )
         if worker.kind == "relative" and worker.orientation == "unknown":
-            self._warn_orientation()
+            self.get_logger().warning(NO_ORIENTATION, throttle_duration_sec=60.0)
 
     @transition
     def on_activate(self) -> None:
@@ -150,22 +154,18 @@ class DepthNode(LifecycleNode):
             depth=parameters.event_queue_depth,
             keep_all=parameters.overload == "queue",
         )
-        self._others = [
-            MatchedSubscription(
-                self, "camera_info", [CAMERA_INFO], self._camera_info_received, raw=True, depth=1
-            )
-        ]
+        self._calibrations = MatchedSubscription(
+            self, "camera_info", [CAMERA_INFO], self._camera_info_received, raw=True, depth=1
+        )
         if parameters.window == "frame":
-            self._others.append(
-                MatchedSubscription(
-                    self,
-                    "image",
-                    [IMAGE],
-                    self._image_received,
-                    raw=True,
-                    depth=IMAGE_DEPTH,
-                    keep_all=parameters.overload == "queue",
-                )
+            self._images = MatchedSubscription(
+                self,
+                "image",
+                [IMAGE],
+                self._image_received,
+                raw=True,
+                depth=IMAGE_DEPTH,
+                keep_all=parameters.overload == "queue",
             )
         self._rate = RateReport()
         self._outputs.active = True
@@ -223,10 +223,10 @@ class DepthNode(LifecycleNode):
         if self._graph_timer is not None:
             self.destroy_timer(self._graph_timer)
             self._graph_timer = None
-        for subscription in (self._events, *self._others):
+        for subscription in (self._events, self._images, self._calibrations):
             if subscription is not None:
                 subscription.destroy()
-        self._events, self._others = None, []
+        self._events = self._images = self._calibrations = None
 
     def _release(self) -> None:
         """Subscriptions, then the thread, then the publishers that it used."""
@@ -276,11 +276,15 @@ class DepthNode(LifecycleNode):
             self._outputs.camera = camera
 
     def _look_at_graph(self) -> None:
-        for subscription in (self._events, *self._others):
+        problems = []
+        for subscription in (self._events, self._images, self._calibrations):
             if subscription is not None:
                 subscription.refresh()
-        if self._events is not None and self._events.problem is not None:
-            self.get_logger().warning(self._events.problem, throttle_duration_sec=10.0)
+                # Without a calibration there is depth all the same.
+                if subscription.problem is not None and subscription is not self._calibrations:
+                    problems.append(subscription.problem)
+        if problems:
+            self.get_logger().warning("\n".join(problems), throttle_duration_sec=10.0)
 
     def _publish(self, frame: DepthFrame) -> None:
         outputs = self._outputs
@@ -292,14 +296,6 @@ class DepthNode(LifecycleNode):
 
     def _warn(self, sentence: str) -> None:
         self.get_logger().warning(sentence, throttle_duration_sec=WARNING_PERIOD_S)
-
-    def _warn_orientation(self) -> None:
-        self.get_logger().warning(
-            "these weights do not say whether their number grows with depth or with inverse "
-            "depth: 'depth/relative' carries it as it is; set 'orientation' and 'scale' for "
-            "metres",
-            throttle_duration_sec=60.0,
-        )
 
     def _parameters_changed(self, parameters: DepthParameters) -> None:
         worker, outputs = self._worker, self._outputs
@@ -349,6 +345,10 @@ class DepthNode(LifecycleNode):
         reception = None
         network = None
         if worker is not None and events is not None:
+            if worker.snapshot is not None:
+                reason = self._rate.wait(worker.snapshot.pipeline.no_ends, time.monotonic())
+                if reason is not None:
+                    self.get_logger().warning(reason)
             reception = Reception(
                 events.name,
                 events.type_name,
@@ -369,11 +369,7 @@ class DepthNode(LifecycleNode):
                 worker.kind,
                 worker.orientation,
             )
-        state = (
-            "active"
-            if events is not None
-            else ("inactive" if worker is not None else "unconfigured")
-        )
+        state = "unconfigured" if worker is None else "inactive" if events is None else "active"
         self._diagnostics.publish(
             self._report.report(
                 self.get_clock().now().to_msg(),

@@ -198,6 +198,7 @@ class DepthDiagnostics:
             "empty": pipeline.windows_empty,
             "skipped": pipeline.windows_skipped,
             "silent": pipeline.windows_silent,
+            "unreached": pipeline.unreached,
         }
         values |= {f"reset.{cause}": count for cause, count in sorted(pipeline.resets.items())}
         for stage, quantiles in pipeline.stages.items():
@@ -205,7 +206,10 @@ class DepthDiagnostics:
             values[f"{stage}_p95_ms"] = f"{quantiles.p95_ms:.3f}"
             values[f"{stage}_p99_ms"] = f"{quantiles.p99_ms:.3f}"
             values[f"{stage}_max_ms"] = f"{quantiles.max_ms:.3f}"
-        return status(f"{self._name}: windows", OK, f"{rate:.1f} windows/s", values)
+        level, text = OK, f"{rate:.1f} windows/s"
+        if pipeline.no_ends is not None:
+            level, text = WARN, pipeline.no_ends
+        return status(f"{self._name}: windows", level, text, values)
 
     def _network(self, network: NetworkIdentity) -> DiagnosticStatus:
         level, text = OK, network.kind

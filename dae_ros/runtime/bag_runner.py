@@ -16,26 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dae_ros.bags.calibration import read_kalibr, recorded_calibration
 from dae_ros.bags.container import RecordedMessage
 from dae_ros.bags.message_types import CAMERA_INFO, IMAGE
-from dae_ros.bags.messages import CameraInfo, write_camera_info, write_image
+from dae_ros.bags.messages import write_camera_info, write_image
 from dae_ros.bags.recording import Recording
-from dae_ros.bags.topics import (
-    choose_camera_info_topic,
-    choose_events_topic,
-    choose_image_topic,
-    require_topic,
-)
+from dae_ros.bags.topics import choose_events_topic, choose_image_topic, require_topic
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError, DaeError, PacketError, RecordingError
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.backends import create_estimator
+from dae_ros.runtime.bag_calibration import BagCalibration
 from dae_ros.runtime.depth_frame import DepthFrame
-from dae_ros.runtime.output_camera import fits, output_camera
+from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.preview import PreviewWriter
 from dae_ros.runtime.warm_up import warm_up
+from dae_ros.runtime.windows import carries_no_triggers
 
 # What a run leaves in its folder, and what --overwrite may remove.
 OUTPUTS = ("depth", "preview.mp4", "contact_sheet.png", "summary.json", "timing.json")
@@ -99,7 +95,7 @@ class BagResult:
 
 
 class Observer(Protocol):
-    """Somebody who looks at other topics beside the results, such as at ground truth.
+    """Somebody who compares the results with ground truth, which is on topics of its own.
 
     Attributes:
         topics: what it wants to see of the recording.
@@ -107,8 +103,8 @@ class Observer(Protocol):
 
     topics: tuple[str, ...]
 
-    def add_message(self, recording: Recording, message: RecordedMessage) -> None:
-        """Take a message of its topics.
+    def add_message(self, recording: Recording, message: RecordedMessage) -> FloatImage:
+        """Take a message of its topics; return its depth in metres, float32[H, W], to be shown.
 
         Raises:
             RecordingError: it is damaged; it is counted and the next one follows.
@@ -178,15 +174,19 @@ class _BagRun:
         topics = recording.topics
         self._events = choose_events_topic(topics, selection.events)
         if selection.image is not None:
-            require_topic(topics, selection.image)
+            require_topic(topics, selection.image, IMAGE)
         self._image = selection.image or choose_image_topic(topics, self._events)
         if parameters.window == "frame" and self._image is None:
             raise RecordingError(
                 "windows that end at camera frames need an image topic, and the recording has "
                 "none that belongs to the events; give it with --image"
             )
+        if parameters.window == "trigger":
+            self._require_triggers()
         self._unreadable: Counter[str] = Counter()
-        self._camera = self._calibration()
+        self._calibration = BagCalibration(
+            recording, self._events, selection.calibration, selection.camera_info, note
+        )
         self._explained: set[str] = set()
         estimator = create_estimator(parameters)
         # Compiling belongs to no window's latency.
@@ -202,43 +202,16 @@ class _BagRun:
             return start_ns, None
         return start_ns, start_ns + round(self._selection.duration_s * 1e9)
 
-    def _calibration(self) -> CameraInfo | None:
-        selection = self._selection
-        if selection.calibration is not None:
-            return read_kalibr(selection.calibration, self._events)
-        topics = self._recording.topics
-        topic = selection.camera_info
-        if topic is not None:
-            require_topic(topics, topic)
-            if topics[topic].type != CAMERA_INFO:
-                raise RecordingError(
-                    f"{topic} holds {topics[topic].type}, not {CAMERA_INFO}", topic=topic
-                )
-        else:
-            topic = choose_camera_info_topic(topics, self._events)
-        if topic is None:
-            return None
-        return recorded_calibration(self._recording, topic, self._note)
-
-    def _camera_of(self, frame: DepthFrame) -> CameraInfo:
-        """Return the calibration, checked against the sensor; zeros where there is none."""
-        height, width = frame.depth.shape
-        camera = self._camera
-        if camera is not None and not fits(camera, height, width):
-            if self._selection.calibration or self._selection.camera_info:
-                raise RecordingError(
-                    f"the calibration is of a sensor of {camera.width}x{camera.height} px, but "
-                    f"the events come from {width}x{height} px; give the one that belongs to "
-                    f"{self._events}",
-                    height=height,
-                    width=width,
-                )
-            self._note(
-                f"the recording's camera_info is of {camera.width}x{camera.height} px and the "
-                f"events of {width}x{height} px: {CAMERA_INFO_TOPIC} is left uncalibrated"
-            )
-        self._camera = output_camera(camera, height, width)
-        return self._camera
+    def _require_triggers(self) -> None:
+        """Refuse, before anything is run, events that cannot end a window at a trigger."""
+        first = self._recording.first(self._events)
+        try:
+            encoding = None if first is None else self._recording.read_packet(first).encoding
+        except PacketError:
+            return  # told and counted when its turn comes
+        reason = carries_no_triggers(encoding)
+        if reason is not None:
+            raise RecordingError(reason, topic=self._events, encoding=encoding)
 
     def run(self, report: Callable[[Progress], None], stopped: Callable[[], bool]) -> BagResult:
         begin_s = time.perf_counter()
@@ -247,7 +220,12 @@ class _BagRun:
         damage: RecordingError | None = None
         next_report_s = 0.0
         now_ns = self._start_ns
-        preview = PreviewWriter(self._out, self._parameters, with_frames=self._image is not None)
+        preview = PreviewWriter(
+            self._out,
+            self._parameters,
+            with_frames=self._image is not None,
+            with_truth=self._observer is not None,
+        )
         with BagWriter(self._out / "depth") as bag, preview:
             # Both topics are announced even where no window closes.
             bag.add_topic(DEPTH_TOPICS[self._pipeline.kind], IMAGE)
@@ -276,6 +254,9 @@ class _BagRun:
                     report(self._progress(self._fraction(now_ns)))
             if not interrupted and damage is None:
                 report(self._progress(1.0))
+        reason = self._pipeline.statistics().no_ends
+        if reason is not None:
+            self._note(reason)
         wall_s = time.perf_counter() - begin_s
         summary = self._summary(interrupted, damage)
         timing = self._timing(wall_s, time.process_time() - begin_cpu_s)
@@ -299,7 +280,7 @@ class _BagRun:
             if message.topic == self._events:
                 self._pipeline.feed(self._recording.read_packet(message))
             elif self._observer is not None and message.topic in self._observed:
-                self._observer.add_message(self._recording, message)
+                preview.add_truth(self._observer.add_message(self._recording, message))
             else:
                 frame = self._recording.read_frame(message)
                 preview.add_frame(frame)
@@ -316,7 +297,8 @@ class _BagRun:
 
     def _write(self, frame: DepthFrame, bag: BagWriter) -> None:
         image = write_image(frame.depth, frame.stamp_ns, frame.frame_id)
-        camera = write_camera_info(self._camera_of(frame), frame.stamp_ns, frame.frame_id)
+        calibration = self._calibration.of_image(*frame.depth.shape)
+        camera = write_camera_info(calibration, frame.stamp_ns, frame.frame_id)
         bag.write(DEPTH_TOPICS[frame.kind], IMAGE, frame.stamp_ns, image)
         bag.write(CAMERA_INFO_TOPIC, CAMERA_INFO, frame.stamp_ns, camera)
 
@@ -353,7 +335,9 @@ class _BagRun:
                 "empty": done.windows_empty,
                 "skipped": done.windows_skipped,
                 "silent": done.windows_silent,
+                "unreached": done.unreached,
             },
+            "no_windows_because": done.no_ends,
             "resets": dict(sorted(done.resets.items())),
             "gaps": dict(sorted(done.gaps.items())),
             "drops": {name: count for name, count in sorted(done.drops.items()) if count},
@@ -362,8 +346,12 @@ class _BagRun:
             "clock_offset_ns": done.clock_offset_ns,
             "clock_jitter_ns": done.clock_jitter_ns,
             "depth": {"kind": self._pipeline.kind, "orientation": self._pipeline.orientation},
-            "weights": {"name": estimator.name, "sha256": estimator.digest},
-            "calibrated": any(self._camera.k) if self._camera else False,
+            "weights": {
+                "name": estimator.name,
+                "sha256": estimator.digest,
+                "notes": list(estimator.notes),
+            },
+            "calibrated": self._calibration.complete,
             "metrics": None if self._observer is None else self._observer.summary(),
             "interrupted": interrupted,
             "damage": None if damage is None else damage.message,

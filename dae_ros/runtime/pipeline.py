@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, PacketError
 from dae_ros.events.frame import Frame
@@ -23,7 +24,14 @@ from dae_ros.runtime.depth_frame import DepthFrame, scale_of
 from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.statistics import PipelineStatistics, Tally
 from dae_ros.runtime.window_encoder import WindowEncoder
-from dae_ros.runtime.windows import CountWindows, StampWindows, TimeWindows, Window, create_windows
+from dae_ros.runtime.windows import (
+    CountWindows,
+    StampWindows,
+    TimeWindows,
+    Window,
+    create_windows,
+    no_ends,
+)
 
 UNBOUNDED_NS = 1 << 62
 # Camera frames that may wait for their events: half a minute and more at usual rates.
@@ -34,6 +42,11 @@ EVENT_BYTES = 13
 
 def _ignore(_: PacketError) -> None:
     """Do nothing: the error is counted anyway."""
+
+
+def _chosen(triggers: Triggers, chosen: NDArray[np.bool_]) -> Triggers:
+    """Return the edges that a mask chooses."""
+    return Triggers(triggers.t[chosen], triggers.edge[chosen], triggers.channel[chosen])
 
 
 class DepthPipeline:
@@ -174,8 +187,13 @@ class DepthPipeline:
         drops = Counter(self._stream.counts())
         drops.update(self._dropped)
         self._tally.windows_skipped = self._windows.skipped
+        reason = None
+        if isinstance(self._windows, StampWindows):
+            self._tally.unreached = self._windows.unreached + len(self._frames_ns)
+            if self._tally.events and not self._windows.added:
+                reason = no_ends(self._parameters.window, self._stream.encoding)
         clock = self._stream.clock
-        return self._tally.snapshot(drops, clock.offset_ns, clock.jitter_ns, self._silent)
+        return self._tally.snapshot(drops, clock.offset_ns, clock.jitter_ns, self._silent, reason)
 
     def _absorb_next(self) -> bool:
         """Take in one part, decoding the next packet if none is left; False if nothing waits."""
@@ -215,18 +233,17 @@ class DepthPipeline:
             )
             if stop == len(events):
                 break
+            newest_ns = int(events.t[stop - 1])
+            past = part.triggers.t <= newest_ns
             yield dataclasses.replace(
                 part,
-                gap=part.gap if start == 0 else None,
                 events=events.slice(start, stop),
-                triggers=Triggers.empty(),
-                newest_time_ns=int(events.t[stop - 1]),
+                triggers=_chosen(part.triggers, past),
+                newest_time_ns=newest_ns,
             )
+            part = dataclasses.replace(part, gap=None, triggers=_chosen(part.triggers, ~past))
             start = stop
-        if start == 0:
-            yield part
-        else:
-            yield dataclasses.replace(part, gap=None, events=events.slice(start, len(events)))
+        yield dataclasses.replace(part, events=events.slice(start, len(events)))
 
     def _absorb_frame(self, frame: Frame) -> None:
         if self._parameters.window != "frame" or not isinstance(self._windows, StampWindows):
@@ -260,8 +277,10 @@ class DepthPipeline:
         if part.gap is not None:
             self._tally.gaps[part.gap.cause] += 1
             if part.gap.breaks_time:
+                self._skip_closed()
                 self._begin_again(part.gap.cause)
             elif (part.gap.duration_ns or 0) > self._parameters.gap_reset_ms * 1_000_000:
+                self._skip_closed()
                 self._begin_again("gap")
         self._clock, self._clock_ns_final = part.clock, part.clock.final_ns
         events = part.events
@@ -283,6 +302,11 @@ class DepthPipeline:
         if part.newest_time_ns is not None:
             self._newest_ns = part.newest_time_ns
         self._release_frames()
+
+    def _skip_closed(self) -> None:
+        """Count the windows that had closed but not been stepped before time broke."""
+        while self._take_window() is not None:
+            self._windows.skipped += 1
 
     def _begin_again(self, cause: str) -> None:
         self._stream.ring.clear()

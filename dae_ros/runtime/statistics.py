@@ -33,9 +33,11 @@ class PipelineStatistics:
         windows_skipped: closed but not stepped, by the overload policy or because the ring no
             longer held them.
         windows_silent: not stepped because nothing had moved for `max_silence_s`.
+        unreached: frames and trigger edges that would end a window and that no event has passed.
         resets, gaps, drops, errors: counts by cause, reason or error code.
         clock_offset_ns, clock_jitter_ns: ROS minus event clock, None before the first packet.
         silent: whether stepping has stopped for want of events.
+        no_ends: why no window can close although events come, with what to do; None where one can.
         stages: quantiles of `decode` (per packet), `encode`, `infer` and `latency` (per window).
     """
 
@@ -45,6 +47,7 @@ class PipelineStatistics:
     windows_empty: int
     windows_skipped: int
     windows_silent: int
+    unreached: int
     resets: Mapping[str, int]
     gaps: Mapping[str, int]
     drops: Mapping[str, int]
@@ -52,6 +55,7 @@ class PipelineStatistics:
     clock_offset_ns: int | None
     clock_jitter_ns: int | None
     silent: bool
+    no_ends: str | None
     stages: Mapping[str, Quantiles]
 
 
@@ -65,6 +69,7 @@ class Tally:
         self.windows_empty = 0
         self.windows_skipped = 0
         self.windows_silent = 0
+        self.unreached = 0
         self.resets: Counter[str] = Counter()
         self.gaps: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -82,6 +87,7 @@ class Tally:
         clock_offset_ns: int | None,
         clock_jitter_ns: int | None,
         silent: bool,
+        no_ends: str | None,
     ) -> PipelineStatistics:
         """Return everything counted so far."""
         return PipelineStatistics(
@@ -91,6 +97,7 @@ class Tally:
             windows_empty=self.windows_empty,
             windows_skipped=self.windows_skipped,
             windows_silent=self.windows_silent,
+            unreached=self.unreached,
             resets=dict(self.resets),
             gaps=dict(self.gaps),
             drops=dict(drops),
@@ -98,6 +105,7 @@ class Tally:
             clock_offset_ns=clock_offset_ns,
             clock_jitter_ns=clock_jitter_ns,
             silent=silent,
+            no_ends=no_ends,
             stages={
                 stage: quantiles(durations)
                 for stage, durations in self._durations_ns.items()

@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from dae_ros.events.codecs import supported_encodings, trigger_encodings
 from dae_ros.events.ring_buffer import EventRing
 from dae_ros.parameters import DepthParameters
 
@@ -136,15 +137,26 @@ class CountWindows:
 
 
 class StampWindows:
-    """Windows that end at given stamps: middles of exposure, or trigger edges."""
+    """Windows that end at given stamps: middles of exposure, or trigger edges.
+
+    Attributes:
+        skipped: ends without a step, by the policy or because the ring does not hold the window.
+        added: ends so far.
+    """
 
     def __init__(self, length_ns: int) -> None:
         self.length_ns = length_ns
         self.skipped = 0
+        self.added = 0
         self._ends_ns: deque[int] = deque()
         self._first_event_ns: int | None = None
         self._last_ns: int | None = None
         self._index = 0
+
+    @property
+    def unreached(self) -> int:
+        """How many ends no event has passed yet."""
+        return len(self._ends_ns)
 
     def restart(self) -> None:
         """Forget stamps that were not reached."""
@@ -165,6 +177,7 @@ class StampWindows:
             return False
         self._last_ns = end_ns
         self._ends_ns.append(end_ns)
+        self.added += 1
         return True
 
     def take(self, ring: EventRing, newest_ns: int, overload: str) -> Window | None:
@@ -185,6 +198,36 @@ class StampWindows:
                 continue
             return Window(index, first_ns if overload == "merge" else start_ns, end_ns)
         return None
+
+
+def carries_no_triggers(encoding: str | None) -> str | None:
+    """Return what to do about trigger windows on an encoding that has no triggers, else None."""
+    if encoding not in supported_encodings() or encoding in trigger_encodings():
+        return None
+    name = "event arrays" if encoding.startswith("event_array") else f"'{encoding}' packets"
+    return (
+        f"no window can end at a trigger: {name} carry none, only "
+        f"{', '.join(trigger_encodings())} do; choose the window time, count or frame"
+    )
+
+
+def no_ends(window: str, encoding: str | None) -> str:
+    """Return why windows do not close to whose stamps nothing has come, and what to do about it.
+
+    Args:
+        window: `frame` or `trigger`.
+        encoding: of the events, None before the first packet.
+    """
+    if window == "frame":
+        return (
+            "no window has closed: no camera frame lies inside of the events; see that the image "
+            "topic is the one that belongs to them and is stamped by the same clock, or choose "
+            "the window time or count"
+        )
+    return carries_no_triggers(encoding) or (
+        "no window has closed: the events came without a rising edge of a trigger; connect the "
+        "camera's trigger input, or choose the window time, count or frame"
+    )
 
 
 Windows: TypeAlias = TimeWindows | CountWindows | StampWindows

@@ -35,6 +35,16 @@ def test_the_first_result_is_announced_and_then_each_period_summed_up() -> None:
     assert said[60].startswith("'depth/image': 1.0 images/s over the last 30 s, 20 ms")
 
 
+def test_what_windows_wait_for_is_said_once_and_not_at_once() -> None:
+    """A reason that holds for five seconds is said; frames that come a little later are not."""
+    report = RateReport()
+    said = [report.wait("no frame", float(second)) for second in range(20)]
+    assert [second for second, sentence in enumerate(said) if sentence] == [5]
+    patient = RateReport()
+    reasons = ["no frame"] * 4 + [None] + ["no frame"] * 5
+    assert [patient.wait(reason, float(s)) for s, reason in enumerate(reasons)] == [None] * 10
+
+
 def test_silence_counts_as_time_without_results() -> None:
     """After a pause of the stream the rate is over the whole time since the last sentence."""
     report = RateReport(period_s=30.0)

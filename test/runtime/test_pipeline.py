@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -476,6 +477,74 @@ def test_trigger_windows_end_at_rising_edges() -> None:
     assert [f.end_ns for f in frames] == [2_100 * MS, 2_200 * MS, 2_399 * MS]
     assert all(f.event_count == 250 for f in frames)
     assert pipeline.statistics().windows_skipped == 1
+
+
+def test_triggers_of_a_packet_longer_than_the_ring_end_their_windows() -> None:
+    """A packet of two seconds through a ring of 0.2 s steps a window at each of its edges."""
+    encoder = create_encoder("evt3", WIDTH, HEIGHT)
+    t = np.arange(2_000_000_000, 4_000_000_000, 500_000, dtype=np.int64)
+    events = Events(
+        t,
+        (np.arange(len(t)) % WIDTH).astype(np.uint16),
+        (np.arange(len(t)) % HEIGHT).astype(np.uint16),
+        np.ones(len(t), np.uint8),
+    )
+    edges_ns = np.arange(2_100, 4_000, 100, dtype=np.int64) * MS
+    ones = np.ones(len(edges_ns), np.uint8)
+    payload, base_ns = encoder.encode(events, Triggers(edges_ns, ones, ones.astype(np.uint16)))
+    packet = EventPacket("evt3", HEIGHT, WIDTH, payload, base_ns, BASE_NS, 1)
+    pipeline = DepthPipeline(
+        parameters(window="trigger", ring_s=0.2, stamp_clock="sensor"), LeakyEstimator()
+    )
+    frames = run(pipeline, [packet])
+    assert [f.end_ns for f in frames] == edges_ns.tolist()
+    assert all(f.event_count == 100 for f in frames)
+    assert pipeline.statistics().windows_skipped == 0
+
+
+@pytest.mark.parametrize("overload", ["latest", "merge", "queue"])
+@pytest.mark.parametrize("window", ["time", "count", "frame"])
+def test_windows_that_a_break_in_time_overtakes_are_counted(window: str, overload: str) -> None:
+    """However far the step is behind when a bag loops, every closed window is in one count."""
+    image = np.zeros((HEIGHT, WIDTH), np.uint8)
+
+    def counts(policy: str, group: int) -> tuple[int, int]:
+        pipeline = DepthPipeline(
+            parameters(window=window, overload=policy, window_events=100, hop_events=100),
+            LeakyEstimator(),
+        )
+        for k in range(1, 12):
+            pipeline.add_frame(Frame(BASE_NS + k * 50 * MS, image))
+        frames = run(pipeline, [*stream(dense(600), 50), *stream(dense(300), 50)], group)
+        statistics = pipeline.statistics()
+        assert statistics.windows == len(frames)
+        assert statistics.resets == {"restart": 1}
+        return statistics.windows, statistics.windows + statistics.windows_skipped
+
+    _, closed = counts("queue", 1)
+    windows, met = counts(overload, 1000)
+    assert met == closed
+    assert (windows == closed) == (overload == "queue")
+
+
+@pytest.mark.parametrize(
+    ("window", "encoding", "text"),
+    [
+        ("trigger", "mono", r"'mono' packets carry none, only evt3, evt2, evt2.1 do; choose"),
+        ("trigger", "evt3", r"without a rising edge of a trigger; connect"),
+        ("frame", "mono", r"no camera frame lies inside of the events; see"),
+        ("time", "mono", ""),
+        ("count", "mono", ""),
+    ],
+)
+def test_windows_that_cannot_close_have_a_reason(window: str, encoding: str, text: str) -> None:
+    """Events without the frames or triggers that windows wait for are told, from the first on."""
+    pipeline = DepthPipeline(parameters(window=window), LeakyEstimator())
+    assert pipeline.statistics().no_ends is None
+    run(pipeline, stream(dense(20), 50) if encoding == "mono" else evt3_stream(20, 0))
+    reason = pipeline.statistics().no_ends
+    assert (reason is None) == (text == "")
+    assert re.search(text, reason or "")
 
 
 def test_arrays_stamped_at_their_last_event_are_no_jump() -> None:

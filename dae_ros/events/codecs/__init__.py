@@ -12,7 +12,7 @@ from dae_ros.errors import UnsupportedEncoding
 from dae_ros.events.codecs import absolute, evt2, evt3
 from dae_ros.events.codecs.decoder import Codec, Decoder
 
-__all__ = ["Decoder", "create_decoder", "supported_encodings", "warm_up"]
+__all__ = ["Decoder", "create_decoder", "supported_encodings", "trigger_encodings", "warm_up"]
 
 
 def _whole(word: int) -> Callable[[int], int]:
@@ -22,7 +22,7 @@ def _whole(word: int) -> Callable[[int], int]:
 _CODECS = {
     codec.encoding: codec
     for codec in (
-        Codec("evt3", False, evt3.count, evt3.decode, _whole(2), evt3.forget_position),
+        Codec("evt3", False, evt3.count, evt3.decode, _whole(2), evt3.forget_position, True),
         Codec(
             "libcaer_cmp", True, absolute.count_libcaer_cmp, absolute.decode_libcaer_cmp, _whole(2)
         ),
@@ -36,8 +36,8 @@ _CODECS = {
             absolute.whole_array_octets,
         ),
         Codec("event_array_ros1", True, absolute.count_ros1, absolute.decode_ros1, _whole(13)),
-        Codec("evt2", False, evt2.count_evt2, evt2.decode_evt2, _whole(4)),
-        Codec("evt2.1", False, evt2.count_evt21, evt2.decode_evt21, _whole(8)),
+        Codec("evt2", False, evt2.count_evt2, evt2.decode_evt2, _whole(4), has_triggers=True),
+        Codec("evt2.1", False, evt2.count_evt21, evt2.decode_evt21, _whole(8), has_triggers=True),
     )
 }
 
@@ -45,6 +45,11 @@ _CODECS = {
 def supported_encodings() -> tuple[str, ...]:
     """Return the names of the encodings that `create_decoder` knows."""
     return tuple(_CODECS)
+
+
+def trigger_encodings() -> tuple[str, ...]:
+    """Return the names of the encodings whose packets can hold external triggers."""
+    return tuple(name for name, codec in _CODECS.items() if codec.has_triggers)
 
 
 def create_decoder(encoding: str, width: int, height: int) -> Decoder:

@@ -30,6 +30,7 @@ class Codec:
         whole_octets: how many octets of a payload of that length are whole words.
         forget_position: make the state wait for the next address words; None where every
             event carries its own.
+        has_triggers: whether the words can hold external triggers.
     """
 
     encoding: str
@@ -38,6 +39,7 @@ class Codec:
     decode: Callable[..., None]
     whole_octets: Callable[[int], int]
     forget_position: Callable[[Int64s], None] | None = None
+    has_triggers: bool = False
 
 
 def _read_only(payload: Payload) -> memoryview:
