@@ -1,12 +1,14 @@
 """Understands the content of published checkpoint files; reads no files but `config.json`.
 
 DepthAnyEvent(-R): {"state_dict": ..., "config": {"model": ..., ...}}, or a `config.json`
-beside the file; keys may carry a `module.` prefix. Depth Anything V2: the tensors alone.
+beside the file; keys may carry a `module.` prefix. Depth Anything V2: the tensors alone, so that
+only the file's name tells metres from inverse depth.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,12 +25,15 @@ from dae_ros.model.configuration import (
     Recurrence,
     variant,
 )
-from dae_ros.model.dav2 import METRIC, RELATIVE, relative_config
+from dae_ros.model.dav2 import METRIC, RELATIVE, metric_config, relative_config
 from dae_ros.model.networks import NetworkConfig
 from dae_ros.model.published_e2depth import is_e2depth, read_e2depth
 
 # What the published class takes where a configuration is silent about the input size.
 _DEFAULT_INPUT_PX = 518
+# How the official files of Depth Anything V2 are named, and metres at the top of the metric ones.
+_OFFICIAL = re.compile(r"depth_anything_v2_(?:metric_(hypersim|vkitti)_)?([a-z]+)")
+_MAX_DEPTH_M = {"hypersim": 20.0, "vkitti": 80.0}
 # Settings of training and of the file's origin; they change nothing about the network.
 _IRRELEVANT = {"model_type", "freeze_encoder", "nopretrain", "pretrained", "input_type"}
 _RELEVANT = {
@@ -94,17 +99,46 @@ def read_published(path: Path, content: Any, config: NetworkConfig | None) -> Pu
         )
         return PublishedFile(tensors, config, meaning, False)
     if recurrence is None and not nested:
-        note = (
-            "taken as the relative Depth Anything V2: a metric one has the same keys. If it is "
-            "metric, load it by its name in the manifest"
-        )
-        return PublishedFile(tensors, relative_config(encoder), RELATIVE, False, (note,))
+        return _depth_anything(path, tensors, encoder)
     raise WeightsError(
         f"{path} does not say with which activation and input size it was trained: it has no "
         f"'config', and there is no {path.with_name('config.json')}. Put the config.json of the "
         "training there",
         path=str(path),
     )
+
+
+def _depth_anything(path: Path, tensors: Mapping[str, Tensor], encoder: str) -> PublishedFile:
+    """Tell by its name whether an official file is relative or metric: the keys are the same."""
+    named = _OFFICIAL.fullmatch(path.stem)
+    if named is None:
+        raise WeightsError(
+            f"{path} holds a Depth Anything V2 {encoder}, and nothing in it says whether its "
+            "number is inverse depth or metres. Name it as the official file is named: "
+            f"depth_anything_v2_{encoder}.pth (relative), "
+            f"depth_anything_v2_metric_hypersim_{encoder}.pth (metres up to 20, indoor) or "
+            f"depth_anything_v2_metric_vkitti_{encoder}.pth (metres up to 80, outdoor)",
+            path=str(path),
+            encoder=encoder,
+        )
+    data, says = named.groups()
+    if says != encoder:
+        raise WeightsError(
+            f"{path} is named as a {says} and holds a {encoder}; give it the name of the official "
+            "file that it is",
+            path=str(path),
+            encoder=encoder,
+        )
+    if data is None:
+        return PublishedFile(
+            tensors, relative_config(encoder), RELATIVE, False,
+            ("inverse depth up to scale and shift, as the file's name says",),
+        )  # fmt: skip
+    max_depth_m = _MAX_DEPTH_M[data]
+    return PublishedFile(
+        tensors, metric_config(encoder, max_depth_m), METRIC, False,
+        (f"metres up to {max_depth_m:g}, as the file's name says",),
+    )  # fmt: skip
 
 
 def _tensors(path: Path, state: Any) -> dict[str, Tensor]:

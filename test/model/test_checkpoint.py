@@ -127,18 +127,44 @@ def test_network_without_recurrence_and_gru(tmp_path: Path, tiny: LoadedModel) -
 
 
 def test_official_depth_anything(tmp_path: Path, tiny: LoadedModel) -> None:
-    """Flat files are the relative Depth Anything V2, unless a configuration says metric."""
-    path = tmp_path / "depth_anything_v2.pth"
-    torch.save(weights_of(tiny, recurrent=False), path)
+    """The name of an official file says relative or metric; a configuration goes before it."""
+    weights = weights_of(tiny, recurrent=False)
+    path = tmp_path / "depth_anything_v2_tiny.pth"
+    torch.save(weights, path)
     loaded = load_checkpoint(path)
     assert isinstance(loaded.network, DepthAnythingV2)
     assert loaded.config.head_align_corners
     assert (loaded.config.activation, loaded.config.input_height) == ("relu", 518)
     assert loaded.meaning.orientation == "inverse_depth"
-    assert "relative" in loaded.notes[0]
+    assert "inverse depth" in loaded.notes[0]
     metric = load_checkpoint(path, config=metric_config("tiny", 80.0))
     assert metric.meaning == METRIC
     assert metric.config.output_scale == 80.0
+    for name, metres in (("hypersim", 20.0), ("vkitti", 80.0)):
+        path = tmp_path / f"depth_anything_v2_metric_{name}_tiny.pth"
+        torch.save(weights, path)
+        loaded = load_weights(str(path))
+        assert loaded.meaning == METRIC
+        assert loaded.config == metric_config("tiny", metres)
+        assert f"metres up to {metres:g}" in loaded.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("latest.pth", r"inverse depth or metres. Name it .* depth_anything_v2_metric_vkitti_tiny"),
+        ("depth_anything_v2_metric_tiny.pth", "inverse depth or metres"),
+        ("depth_anything_v2_vits.pth", "is named as a vits and holds a tiny"),
+        ("depth_anything_v2_metric_hypersim_vitb.pth", "is named as a vitb and holds a tiny"),
+    ],
+)
+def test_a_depth_anything_of_unknown_kind_is_refused(
+    tmp_path: Path, tiny: LoadedModel, name: str, problem: str
+) -> None:
+    """Metres are never read as inverse depth, nor the other way: a name that does not tell ends."""
+    torch.save(weights_of(tiny, recurrent=False), tmp_path / name)
+    with pytest.raises(WeightsError, match=problem):
+        load_checkpoint(tmp_path / name)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -399,6 +425,18 @@ def test_shipped_manifest_is_sound() -> None:
     assert {"rec_dav2_synth", "dav2_synth", "depth_anything_v2_vits"} <= {e.name for e in entries}
     for entry in entries:
         assert entry.how_to_get()
-        assert entry.encoder in ("vits", "vitb", "vitl", None)
+        assert entry.encoder in ("vits", "vitb", "vitl", None) or entry.shipped
         assert entry.url is None or entry.encoder is not None
         assert (entry.meaning.event_encoder == "rgb") == (entry.network == "depth_anything_v2")
+    official = {
+        (entry.encoder, entry.output_scale, entry.meaning.scale, entry.meaning.orientation)
+        for entry in entries
+        if entry.network == "depth_anything_v2"
+    }
+    assert official == {
+        (encoder, *kind)
+        for encoder in ("vits", "vitb", "vitl")
+        for kind in (
+            (1.0, "relative", "inverse_depth"), (20.0, "metric", "depth"), (80.0, "metric", "depth")
+        )
+    }  # fmt: skip
