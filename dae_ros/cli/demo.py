@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from dae_ros.cli.bag import seconds
+from dae_ros.cli.demo_scores import in_words, scores_of_report, scores_of_summary
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.nodes.process_harness import ProcessError, ProcessHarness, RunningProcess
@@ -20,7 +22,7 @@ from dae_ros.nodes.processes import DEMO_DEFAULTS, Process, launch_plan, recorde
 from dae_ros.parameters import DepthParameters
 
 SUMMARY = "demo.json"
-FILES = (SUMMARY, "topics", "preview.mp4", "contact_sheet.png", "simulated", "result")
+FILES = (SUMMARY, "topics", "metrics", "preview.mp4", "contact_sheet.png", "simulated", "result")
 DEFAULT_WEIGHTS = DEMO_DEFAULTS["weights"]
 OUTPUTS = (
     "events/image",
@@ -29,7 +31,11 @@ OUTPUTS = (
     "depth/color",
     "depth/camera_info",
     "depth/status",
+    "metrics",
 )
+TRUTH, SIMULATED_TRUTH = "depth_truth", "the simulator's exact depth"
+# The colours of the simulated room: its walls are 1 to 6 m away.
+ROOM_COLOURS: Mapping[str, float] = {"color_near_m": 0.5, "color_far_m": 6.0}
 # The network may need seconds for one window on a slow machine; after this long without an image
 # everything that waited has been stepped.
 IDLE_S = 8.0
@@ -37,15 +43,20 @@ START_S, STOP_S = 120.0, 20.0
 
 DESCRIPTION = """\
 Show the whole chain once: a simulated event camera (or a recording) publishes on ROS 2,
-depth_node turns its events into depth images, recorder_node keeps what was published, and the
-recording becomes pictures. Without rclpy the same pipeline runs in one process, and says so."""
+depth_node turns its events into depth images, gt_node compares them with ground truth,
+recorder_node keeps what was published, and the recording becomes pictures. Without rclpy the same
+pipeline runs in one process, and says so.
+
+How right the depth is stands at the end: against the simulator's exact depth, or against depth
+images beside the events of the recording, where it has some."""
 
 EPILOG = """\
 what is written below --out:
   topics/            rosbag2 (mcap) of what the nodes published
-  preview.mp4        events | camera frame | exact depth (simulator) | depth, for a browser
+  metrics/           evaluation.json and .md of gt_node
+  preview.mp4        events | camera frame | depth | ground truth, for a browser
   contact_sheet.png  up to twelve moments of it
-  demo.json          processes, windows, weights
+  demo.json          processes, windows, weights, scores
 
 examples:
   dae-ros demo
@@ -75,7 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--duration",
         type=seconds,
-        default=4.0,
+        default=8.0,
         metavar="S",
         help="seconds of events (default: %(default)s)",
     )
@@ -113,8 +124,13 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DaeError: a node failed, or no depth came out.
     """
+    # The network takes seconds to import, which --help does not need.
+    from dae_ros.runtime.backends import create_estimator
+
     folder: Path = args.out
     _check(folder)
+    # Wrong weights are told before anything is started.
+    notes = create_estimator(_parameters(args)).notes
     # An earlier demo stays as it is until this one has succeeded.
     work = folder.with_name(f"{folder.name}.partial")
     _check(work)
@@ -133,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
         raise
     summary |= {
         "weights": args.weights,
+        "notes": notes,
         "ros": with_ros,
         "seconds": round(time.monotonic() - begin_s, 1),
     }
@@ -140,13 +157,26 @@ def run(args: argparse.Namespace) -> int:
     _clear(folder)
     work.rename(folder)
     print(f"\n{summary['windows']} depth images in {summary['seconds']} s. Look at:")
-    print(f"  {folder / 'contact_sheet.png'}\n  {folder / 'preview.mp4'}")
-    if args.weights.startswith("untrained:"):
-        print(
-            "The network is UNTRAINED: it shows that the chain works, and its depth means "
-            "nothing. Give --weights a trained checkpoint (docs/model.md)."
-        )
+    print(f"  {folder / 'contact_sheet.png'}\n  {folder / 'preview.mp4'}\n")
+    print(_verdict(summary))
+    for note in notes:
+        print(f"note: {note}")
     return 0
+
+
+def _verdict(summary: Mapping[str, Any]) -> str:
+    """Say how right the depth is, or why nobody can."""
+    if summary["truth"] is None:
+        return (
+            "How right it is, is not known: the recording has no depth images beside its events, "
+            "so there is no truth to compare with."
+        )
+    if not summary["scores"]:
+        return (
+            f"It was not compared with {summary['truth']}: what its number means is not known, or "
+            "no image of it fits in time and size."
+        )
+    return in_words(summary["scores"], summary["truth"])
 
 
 def _check(folder: Path) -> None:
@@ -183,7 +213,6 @@ def _clear(folder: Path) -> None:
 
 def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     """Run source, depth node and recorder as processes on ROS 2; return facts for the summary."""
-    # The recording library takes a second to import, which --help does not need.
     from dae_ros.bags.recording import open_recording
     from dae_ros.runtime.preview import preview_topics
 
@@ -192,21 +221,24 @@ def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         "orientation": args.orientation,
         "scale": str(args.scale),
         "shift": str(args.shift),
+        "ground_truth": TRUTH,
     }
+    truth: str | None = f"/{TRUTH}"
+    described: str | None = SIMULATED_TRUTH
     if args.bag is not None:
-        arguments |= {"source": "bag", "bag": str(args.bag)}
+        truth = described = _recorded_truth(args.bag)
+        arguments |= {"source": "bag", "bag": str(args.bag), "ground_truth": truth or ""}
     plan = launch_plan(arguments, DEMO_DEFAULTS)
     frames = dict(plan[0].remappings).get("image", "")
-    plan = [_for_demo(process, args, frames) for process in plan]
-    source, depth = plan[1], plan[0]
-    topics = (*OUTPUTS, frames) if frames else OUTPUTS
-    if args.bag is None:
-        topics = (*topics, "depth_truth")
-    keep = recorder(str(folder / "topics"), topics)
+    plan = [_for_demo(process, args, folder, frames) for process in plan]
+    depth, *compared, source = plan
+    topics = [*OUTPUTS, *filter(None, (frames, truth))]
+    keep = recorder(str(folder / "topics"), tuple(topics))
     keep = dataclasses.replace(keep, parameters={**keep.parameters, "idle_s": IDLE_S})
-    print(f"ROS 2: {source.name} -> {depth.name} ({args.weights}) -> {keep.name}", flush=True)
+    chain = [source.name, f"{depth.name} ({args.weights})", *(node.name for node in compared)]
+    print(f"ROS 2: {' -> '.join([*chain, keep.name])}", flush=True)
     bar = ProgressBar()
-    with ProcessHarness([keep, depth, source], echo=sys.stderr) as harness:
+    with ProcessHarness([keep, *compared, depth, source], echo=sys.stderr) as harness:
         sender, receiver = harness[source.name], harness[keep.name]
         network = harness[depth.name]
 
@@ -233,14 +265,6 @@ def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
                 name=keep.name,
             )
     bar.close()
-    parameters = DepthParameters.from_mapping(
-        {
-            "weights": args.weights,
-            "orientation": args.orientation,
-            "scale": args.scale,
-            "shift": args.shift,
-        }
-    )
     with open_recording(folder / "topics") as recording:
         if not any(
             name.endswith("/events/image") and info.count for name, info in recording.topics.items()
@@ -249,19 +273,45 @@ def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
                 "no depth image was recorded; the output of the nodes above says why"
             )
         counts = {name: info.count for name, info in recording.topics.items()}
-        windows = preview_topics(recording, folder, parameters)
+        windows = preview_topics(recording, folder, _parameters(args), truth=truth)
     return {
         "windows": windows,
         "messages": counts,
-        "processes": [source.executable, depth.executable, keep.executable],
+        "processes": [node.executable for node in (source, depth, *compared, keep)],
+        "truth": described,
+        "scores": scores_of_report(folder / "metrics" / "evaluation.json"),
     }
 
 
-def _for_demo(process: Process, args: argparse.Namespace, frames: str) -> Process:
+def _parameters(args: argparse.Namespace) -> DepthParameters:
+    """Return the depth node's parameters; of the simulated room with colours that suit it."""
+    return DepthParameters.from_mapping(
+        {
+            "weights": args.weights,
+            "orientation": args.orientation,
+            "scale": args.scale,
+            "shift": args.shift,
+            **(ROOM_COLOURS if args.bag is None else {}),
+        }
+    )
+
+
+def _recorded_truth(path: Path) -> str | None:
+    """Return the topic of depth images beside the events of a recording, None without one."""
+    from dae_ros.bags.recording import open_recording
+    from dae_ros.bags.topics import choose_depth_topic, choose_events_topic
+
+    with open_recording(path) as recording:
+        return choose_depth_topic(recording.topics, choose_events_topic(recording.topics, None))
+
+
+def _for_demo(process: Process, args: argparse.Namespace, folder: Path, frames: str) -> Process:
     """Make the source end and wait for the recorder too; the depth node steps every window."""
     extra: Mapping[str, bool | int | float | str] = {}
     if process.executable == "depth_node":
-        extra = {"overload": "queue"}
+        extra = {"overload": "queue", **(ROOM_COLOURS if args.bag is None else {})}
+    elif process.executable == "gt_node":
+        extra = {"report": str(folder / "metrics")}
     elif process.executable in ("simulator_node", "replay_node"):
         # The depth node subscribes once its network is loaded, which takes a slow machine long.
         awaited = process.parameters["wait_topics"]
@@ -306,27 +356,22 @@ def _in_process(args: argparse.Namespace, folder: Path, asked: bool) -> dict[str
         if code != 0:
             raise RecordingError(f"the simulation ended with status {code}", path=str(source))
     result = folder / "result"
-    code = main(
-        [
-            "bag",
-            str(source),
-            "--out",
-            str(result),
-            "--weights",
-            args.weights,
-            "--orientation",
-            args.orientation,
-            "--scale",
-            str(args.scale),
-            "--shift",
-            str(args.shift),
-            "--duration",
-            str(args.duration),
-        ]
-    )
+    options = {name: getattr(args, name) for name in ("weights", "orientation", "scale", "shift")}
+    if args.bag is None:
+        options |= ROOM_COLOURS
+    options |= {"out": result, "duration": args.duration}
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    code = main(["bag", str(source), *words])
     if code != 0:
         raise RecordingError(f"the run ended with status {code}", path=str(result))
     for name in ("preview.mp4", "contact_sheet.png"):
         (result / name).rename(folder / name)
     facts = json.loads((result / "summary.json").read_text(encoding="utf-8"))
-    return {"windows": facts["windows"]["stepped"], "processes": []}
+    metrics = facts["metrics"]
+    truth = None if metrics is None else metrics["truth"]
+    return {
+        "windows": facts["windows"]["stepped"],
+        "processes": [],
+        "truth": truth if args.bag or truth is None else SIMULATED_TRUTH,
+        "scores": scores_of_summary(metrics),
+    }
