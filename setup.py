@@ -42,7 +42,7 @@ setup(
         (f"share/{NAME}/launch", tree("launch", ".py")),
         (f"share/{NAME}/config", tree("config", ".yaml", ".rviz", ".xml")),
         (f"share/{NAME}/config/train", tree("config/train", ".yaml")),
-        (f"share/{NAME}/models", tree("models", ".yaml", ".safetensors")),
+        (f"share/{NAME}/models", tree("models", ".yaml", ".safetensors", ".md")),
         (f"lib/{NAME}", tree("scripts/executables")),
     ],
     entry_points={"console_scripts": ["dae-ros = dae_ros.cli.main:main"]},

@@ -70,6 +70,7 @@ def test_the_wheel_holds_what_ros_looks_for(wheel: Path) -> None:
             "config/train/*.yaml",
             "models/*.yaml",
             "models/*.safetensors",
+            "models/*.md",
         )
         for path in ROOT.glob(pattern)
     }

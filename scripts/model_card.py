@@ -1,0 +1,278 @@
+"""The model cards of the weights that ship: facts and numbers from files, words from here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dae_ros.model.checkpoint import LoadedModel, read_provenance
+
+ROOT = Path(__file__).resolve().parent.parent
+RECIPE = Path("config/train/clips_first_weights.yaml")
+
+COLUMNS = {
+    "aligned_abs_rel": "Abs Rel", "aligned_delta_1": "δ1", "aligned_rmse": "RMSE m",
+    "aligned_positive_scale": "s > 0", "metric_abs_rel": "metric Abs Rel",
+    "metric_delta_1": "metric δ1", "metric_rmse": "metric RMSE m",
+}  # fmt: skip
+PIXELS = {"": "All pixels with ground truth", "events_": "Pixels with ground truth and events"}
+IN_WORDS = {
+    "micro_reset": "`micro`, state cleared before every window",
+    "micro_memoryless": "`micro_memoryless`, as many weights and no memory",
+    "best_constant": "best constant of each frame, which knows its truth",
+    "training_mean": "mean depth map of the training worlds",
+}
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """One file to ship.
+
+    Attributes:
+        name: of the file, the card, the manifest entry and the benchmark's contender.
+        run: folder of its run, and end of its preset's name.
+        network: as the manifest has it.
+        title: what it is.
+        beside: contenders whose scores stand beside its own.
+    """
+
+    name: str
+    run: str
+    network: str
+    title: str
+    beside: tuple[str, ...]
+
+
+SHIPPED = (
+    Shipped(
+        "micro",
+        "micro",
+        "depth_any_event_r",
+        "Depth in metres from events: the compact recurrent network, trained by the exact depth\n"
+        "of simulated worlds. The default of `depth.launch.py`, `dae-ros bag` and the demo.",
+        ("micro_reset", "micro_memoryless"),
+    ),
+    Shipped(
+        "micro_distilled",
+        "distilled",
+        "depth_any_event_r",
+        "Depth in metres from events: the network and the worlds of `micro`, taught by what\n"
+        "`micro_frames` says about the camera's frames. No true depth touched it.",
+        ("micro", "micro_frames"),
+    ),
+    Shipped(
+        "micro_frames",
+        "frames",
+        "depth_any_event",
+        "Depth in metres from grey camera frames, trained by the exact depth of simulated worlds:\n"
+        "the teacher of `micro_distilled`, where no file of Depth Anything V2 is at hand. It\n"
+        "takes no events.",
+        ("micro",),
+    ),
+)
+
+CARD = """\
+# {name}
+
+{title}
+
+Written by `python -m scripts.ship_weights`; the scores are those of
+[first_weights.json](../benchmarks/results/first_weights.json).
+
+| | |
+|---|---|
+| file | `{name}.safetensors`, float16, {size_mb:.1f} MB |
+| sha256 | `{sha256}` |
+| network | [`{network}`](../docs/model.md#compact-networks), {weights_m:.2f} M weights |
+| input | {input} px |
+| output | metres along the optical axis |
+| licence | Apache-2.0 |
+
+## What its number means
+
+Metres, learned from simulated worlds alone. In worlds like those it is as right as the tables below
+say. On a real camera in a real place nothing was measured: near and far may be told apart, but the
+metres are a guess. Nothing that can hurt somebody may rest on this number.
+
+## How it was made
+
+* Data: `{recipe}`, simulated at {width}x{height} px.
+  Training: {train_sequences} worlds, {train_windows} windows of 50 ms ({train_seeds}).
+  Held out: {heldout_sequences} worlds, {heldout_windows} windows ({heldout_seeds}).
+  Digest of the clips: `{clips}`.
+* Command: `scripts/train_first_weights.sh`, which makes the worlds from their seeds and trains all
+  weights of this folder.
+* Settings: `config/train/first_weights_{run}.yaml`, seed {seed}: {steps} updates of {batch} clips
+  of {unroll} windows, arithmetic in {precision}; kept after {step} updates, by the score on
+  held-out clips {judged_by}.
+* Time: {updates_min:.0f} minutes of updates on a CPU core that other work shared; no GPU.
+* Packed from the run's checkpoint `{packed_from}`.
+{teachers}
+## On held-out worlds
+
+Whole worlds that no training saw: other seeds, and partly other scenes, lights, lenses and motions.
+Every window of each, the state carried through, then the mean over worlds. The first four columns
+after least squares on each frame (scale ≥ 0), the others in metres as they are.
+
+{scores}
+
+![held-out worlds](../benchmarks/results/first_weights_worlds.png)
+
+## Where it fails
+
+The held-out worlds, worst first, all pixels with ground truth:
+
+{worlds}
+
+{limits}
+"""
+
+TEACHER = """\
+* Teacher: `{digest}`{name}, on the frames
+  of the training worlds. True depth was used for scores alone.
+"""
+
+LIMITS_OF_EVENTS = """\
+Besides:
+
+* Real sensors, real scenes, other lenses, other sizes of things: not trained, not measured.
+* Where nothing moves there are no events, and depth is what was seen before, or a guess. The first
+  windows after a reset have no memory yet.
+* What has no texture inside of its edges is filled in."""
+
+LIMITS_OF_FRAMES = """\
+Besides:
+
+* Real cameras, real scenes, other lenses, other sizes of things: not trained, not measured.
+* Frames that are dark, saturated or blurred by motion say little."""
+
+ZERO_SHOT = """
+## On real recordings
+
+Nothing real was in its training, and there is no truth to compare with: this is for the eye, and
+the metres of the legend are the network's own. Made by `python -m scripts.zero_shot {name}`.
+
+![events, camera frames and depth of real recordings](../docs/images/zero_shot_{name}.png)
+"""
+
+
+def write_card(
+    item: Shipped,
+    loaded: LoadedModel,
+    results: Mapping[str, Any],
+    names_of_runs: Mapping[str, str],
+) -> str:
+    """Return a card as Markdown.
+
+    Args:
+        item: what it is of.
+        loaded: the file that ships.
+        results: of the benchmark, for fields see benchmarks/bench_first_weights.py.
+        names_of_runs: sha256 of a run's checkpoint -> name under which it ships.
+    """
+    path = loaded.path or Path()
+    provenance = read_provenance(path)
+    settings = json.loads(provenance["settings"])
+    contender, clips = results["contenders"][item.name], results["clips"]
+    teachers = [
+        TEACHER.format(
+            digest=digest,
+            name=f" (`{names_of_runs[digest]}`, before it was packed)"
+            if digest in names_of_runs
+            else "",
+        )
+        for digest in json.loads(provenance["teachers"]).values()
+    ]
+    frames_in = loaded.meaning.event_encoder == "grey"
+    height, width = loaded.config.input_format.at_least or (0, 0)
+    text = CARD.format(
+        name=item.name,
+        title=item.title,
+        size_mb=path.stat().st_size / 1e6,
+        sha256=loaded.digest,
+        network=settings["weights"].removeprefix("untrained:"),
+        weights_m=sum(weight.numel() for weight in loaded.network.parameters()) / 1e6,
+        input=f"{'grey frames' if frames_in else 'Tencode of 50 ms of events'}, {height}x{width}",
+        recipe=RECIPE,
+        width=clips["width"],
+        height=clips["height"],
+        train_sequences=clips["train_sequences"],
+        train_windows=clips["train_windows"],
+        train_seeds=seeds("train"),
+        heldout_sequences=clips["heldout_sequences"],
+        heldout_windows=clips["heldout_windows"],
+        heldout_seeds=seeds("heldout"),
+        clips=clips["digest"],
+        run=item.run,
+        seed=settings["seed"],
+        steps=contender["steps"],
+        batch=settings["batch"],
+        unroll=settings["unroll"],
+        precision=settings["precision"],
+        step=contender["step"],
+        judged_by="against the teacher's labels" if teachers else "against true depth",
+        updates_min=contender["updates_min"],
+        packed_from=provenance["packed_from"],
+        teachers="".join(teachers),
+        scores=scores(item, results),
+        worlds=worlds(item, results),
+        limits=LIMITS_OF_FRAMES if frames_in else LIMITS_OF_EVENTS,
+    )
+    return text if frames_in else text + ZERO_SHOT.format(name=item.name)
+
+
+def seeds(split: str) -> str:
+    """Return the worlds of a split of the recipe with their seeds."""
+    recipe = yaml.safe_load((ROOT / RECIPE).read_text(encoding="utf-8"))
+    words = []
+    for group in recipe[split]:
+        world, (first, last) = group["world"], group["seeds"]
+        words.append(f"{world.get('scene', world.get('preset'))} {first} to {last}")
+    return "seeds: " + ", ".join(words)
+
+
+def scores(item: Shipped, results: Mapping[str, Any]) -> str:
+    """Return the two tables of means over the held-out worlds."""
+    contenders = results["contenders"]
+    rows = {item.name: f"**`{item.name}`**"}
+    rows |= {
+        name: IN_WORDS.get(name, f"`{name}`")
+        for name in (*item.beside, "best_constant", "training_mean")
+    }
+    tables = []
+    for prefix, words in PIXELS.items():
+        lines = [row([f"{words}:", *COLUMNS.values()]), row(["---"] * (len(COLUMNS) + 1))]
+        for name, shown in rows.items():
+            found = contenders[name]["scores"]
+            lines.append(row([shown, *(number(found.get(prefix + key)) for key in COLUMNS)]))
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
+
+
+def worlds(item: Shipped, results: Mapping[str, Any]) -> str:
+    """Return the table of held-out worlds, the worst first."""
+    own = results["contenders"][item.name]["sequences"]
+    constant = results["contenders"]["best_constant"]["sequences"]
+    keys = ("aligned_abs_rel", "aligned_delta_1", "metric_abs_rel", "metric_delta_1")
+    lines = [row(["world", *(COLUMNS[key] for key in keys), "Abs Rel of best constant"])]
+    lines.append(row(["---"] * (len(keys) + 2)))
+    for name in sorted(own, key=lambda name: -(own[name]["aligned_abs_rel"] or 0.0)):
+        cells = [number(own[name].get(key)) for key in keys]
+        best = number(constant[name]["aligned_abs_rel"])
+        lines.append(row([name.removeprefix("heldout/"), *cells, best]))
+    return "\n".join(lines)
+
+
+def row(cells: list[str]) -> str:
+    """Return a line of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def number(value: float | None) -> str:
+    """Return three digits, or a dash where there is no number."""
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,215 @@
+"""The weights that ship: how they are packed, what their cards say, and the files themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from dae_ros.errors import WeightsError
+from dae_ros.model.checkpoint import load_checkpoint, read_provenance, save_checkpoint
+from dae_ros.model.configuration import Meaning
+from dae_ros.model.fetch import digest_of
+from dae_ros.model.manifest import read_manifest
+from dae_ros.model.untrained import untrained
+from dae_ros.model.weights import load_weights
+from scripts import ship_weights
+from scripts.model_card import SHIPPED
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINED_IN = "/somewhere/else/first"
+SEQUENCES = {"heldout/0081_room_1001": 0.15, "heldout/0095_domain_c_1051": 0.45}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return runs with untrained weights, as a training elsewhere would leave them."""
+    folder = tmp_path_factory.mktemp("runs")
+    digests: dict[str, str] = {}
+    for run, name in (("frames", "micro_frames"), ("micro", "micro"), ("distilled", "micro")):
+        loaded = untrained(name, seed=len(digests))
+        settings: dict[str, object] = {
+            "weights": f"untrained:{name}", "clips": f"{TRAINED_IN}/clips", "seed": 4, "batch": 5,
+            "unroll": 8, "precision": "bfloat16",
+        }  # fmt: skip
+        teachers = {}
+        if run == "distilled":
+            teacher = f"{TRAINED_IN}/frames/best.safetensors"
+            settings["teachers"], teachers[teacher] = teacher, digests["frames"]
+        (folder / run).mkdir()
+        digests[run] = save_checkpoint(
+            folder / run / "best.safetensors",
+            loaded.network,
+            Meaning(
+                event_encoder=loaded.meaning.event_encoder, orientation="depth", scale="metric"
+            ),
+            extra={
+                "settings": json.dumps(settings),
+                "teachers": json.dumps(teachers),
+                "step": "600",
+            },
+        )
+    return folder
+
+
+def results_of(runs: Path) -> dict[str, Any]:
+    """Return what bench_first_weights writes, with made-up scores."""
+    columns = [f"{p}{a}_{m}" for p in ("", "events_") for a in ("aligned", "metric")
+               for m in ("abs_rel", "delta_1", "rmse")]  # fmt: skip
+    contenders = {}
+    names = ["micro", "micro_reset", "micro_memoryless", "micro_distilled", "micro_frames"]
+    for index, name in enumerate([*names, "training_mean", "best_constant"]):
+        scores = {column: index + number / 100 for number, column in enumerate(columns)}
+        contenders[name] = {
+            "scores": {**scores, "aligned_positive_scale": 0.998},
+            "sequences": {
+                sequence: {**scores, "aligned_abs_rel": value}
+                for sequence, value in SEQUENCES.items()
+            },
+        }
+    for item in SHIPPED:
+        digest = digest_of(runs / item.run / "best.safetensors")
+        contenders[item.name] |= {
+            "file": f"{item.run}/best.safetensors", "sha256": digest, "step": 600, "steps": 1800,
+            "updates_min": 41.4,
+        }  # fmt: skip
+    clips = {"digest": "c1" * 32, "height": 130, "width": 173, "train_sequences": 80,
+             "train_windows": 23920, "heldout_sequences": 16, "heldout_windows": 4784}  # fmt: skip
+    return {"results": {"clips": clips, "contenders": contenders}}
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Return a models folder with the present manifest."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "manifest.yaml").write_bytes((ROOT / "models" / "manifest.yaml").read_bytes())
+    return folder
+
+
+def ship(runs: Path, models: Path) -> dict[str, bytes]:
+    """Run the command; return the files that it leaves."""
+    results = models.parent / "results.json"
+    results.write_text(json.dumps(results_of(runs)))
+    assert ship_weights.main([str(runs), "--models", str(models), "--results", str(results)]) == 0
+    return {path.name: path.read_bytes() for path in models.iterdir()}
+
+
+def test_runs_become_files_cards_and_entries(runs: Path, models: Path) -> None:
+    """One command leaves loadable half precision, matching entries, and the same bytes again."""
+    before = read_manifest(models).entries
+    files = ship(runs, models)
+    assert ship(runs, models) == files
+    manifest = read_manifest(models)
+    shipped = {entry.name: entry for entry in manifest.entries if entry.shipped}
+    assert set(shipped) == {item.name for item in SHIPPED}
+    kept = [entry for entry in before if not entry.shipped]
+    assert [entry for entry in manifest.entries if not entry.shipped] == kept
+    for item in SHIPPED:
+        path = models / f"{item.name}.safetensors"
+        run = load_checkpoint(runs / item.run / "best.safetensors")
+        entry, loaded = shipped[item.name], load_checkpoint(path)
+        assert (entry.sha256, entry.size_bytes) == (digest_of(path), len(files[path.name]))
+        assert entry.meaning == loaded.meaning == run.meaning
+        assert (entry.input_height, entry.input_width) == (126, 168)
+        assert loaded.notes == (ship_weights.NOTE,)
+        for key, value in run.network.state_dict().items():
+            stored = loaded.network.state_dict()[key]
+            assert stored.dtype == torch.float32
+            assert torch.equal(stored, value.half().float()), key
+        assert TRAINED_IN not in json.dumps(read_provenance(path))
+        assert "output/first_weights/clips" in read_provenance(path)["settings"]
+
+
+def test_cards_say_what_was_measured(runs: Path, models: Path) -> None:
+    """A card has its own scores and those to beat, the worlds worst first, data, time, teacher."""
+    files = ship(runs, models)
+    card = files["micro.md"].decode()
+    for text in (
+        f"| sha256 | `{digest_of(models / 'micro.safetensors')}` |",
+        "| **`micro`** | 0.000 | 0.010 | 0.020 | 0.998 | 0.030 | 0.040 | 0.050 |",
+        "| **`micro`** | 0.060 | 0.070 | 0.080 | - | 0.090 | 0.100 | 0.110 |",
+        "| `micro`, state cleared before every window | 1.000 |",
+        "| mean depth map of the training worlds | 5.000 |",
+        "| best constant of each frame, which knows its truth | 6.000 |",
+        "80 worlds, 23920 windows of 50 ms (seeds: room 100 to 119, corridor 200 to 219",
+        "seed 4: 1800 updates of 5 clips\n  of 8 windows, arithmetic in bfloat16; kept after 600",
+        "Time: 41 minutes of updates",
+        "metres are a guess",
+        "zero_shot_micro.png",
+        "Apache-2.0",
+    ):
+        assert text in card, text
+    worst, best = card.index("0095_domain_c_1051 | 0.450"), card.index("0081_room_1001 | 0.150")
+    assert worst < best
+    assert "Teacher" not in card
+    assert "(`micro_frames`, before it was packed)" in files["micro_distilled.md"].decode()
+    assert "zero_shot" not in files["micro_frames.md"].decode()
+
+
+def test_scores_of_other_weights_are_not_taken(runs: Path, tmp_path: Path) -> None:
+    """Results count for exactly the checkpoints that were scored."""
+    path = tmp_path / "results.json"
+    digests = {digest_of(runs / item.run / "best.safetensors"): item.name for item in SHIPPED}
+    assert ship_weights._results(path, digests) == (None, "there is no results.json")
+    document = results_of(runs)
+    path.write_text(json.dumps(document))
+    assert ship_weights._results(path, digests) == (document["results"], "")
+    document["results"]["contenders"]["micro_frames"]["sha256"] = "0" * 64
+    path.write_text(json.dumps(document))
+    assert ship_weights._results(path, digests) == (None, "results.json is of other micro_frames")
+
+
+def test_places_of_one_machine_are_refused() -> None:
+    """Paths below the training folder get its documented name; any other place is an error."""
+    settings = json.dumps({"clips": "/mnt/a/clips", "teachers": "/mnt/a/frames/x:0.5,/mnt/a/y"})
+    assert json.loads(ship_weights.without_places({"settings": settings})["settings"]) == {
+        "clips": "output/first_weights/clips",
+        "teachers": "output/first_weights/frames/x:0.5,output/first_weights/y",
+    }
+    relative = json.dumps({"clips": "output/first_weights/clips", "ratio": "1/2", "rate": 1e-3})
+    assert ship_weights.without_places({"settings": relative}) == {"settings": relative}
+    with pytest.raises(WeightsError, match="names /data/x, a place of one machine"):
+        ship_weights.without_places({"settings": settings, "teachers": '{"/data/x": "ab"}'})
+
+
+def test_an_entry_is_replaced_where_it_stands() -> None:
+    """Shipping again changes the entry of that name alone, comments and order stay."""
+    text = "# head\nmodels:\n  - name: micro\n    file: a\n  - name: micro_frames\n    file: b\n"
+    changed = ship_weights.with_entry(text, "micro", "  - name: micro\n    file: c\n")
+    assert changed == text.replace("file: a", "file: c")
+    added = ship_weights.with_entry(text, "new", "  - name: new\n    file: d\n")
+    assert [row["name"] for row in yaml.safe_load(added)["models"]] == [
+        "micro",
+        "micro_frames",
+        "new",
+    ]
+
+
+def test_shipped_files_are_whole_and_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has the size and digest of its entry, a card that names it, and loads by its name."""
+    monkeypatch.setenv("DAE_ROS_MODELS", "nowhere")
+    shipped = [entry for entry in read_manifest().entries if entry.shipped]
+    total = 0
+    for entry in shipped:
+        path = ROOT / "models" / entry.file
+        total += path.stat().st_size
+        assert (path.stat().st_size, digest_of(path)) == (entry.size_bytes, entry.sha256)
+        assert f"`{entry.sha256}`" in (ROOT / "models" / f"{entry.name}.md").read_text("utf-8")
+        assert entry.licence == "Apache-2.0"
+        loaded = load_weights(entry.name)
+        assert loaded.meaning == entry.meaning
+        assert loaded.notes and "simulated worlds only" in loaded.notes[0]
+        weights = loaded.network.state_dict().values()
+        assert {(weight.dtype, weight.device.type) for weight in weights} == {
+            (torch.float32, "cpu")
+        }
+        assert ship_weights.without_places(read_provenance(path))
+    assert total < ship_weights.LARGEST_MB * 1e6
+    assert {path.name for path in (ROOT / "models").glob("*.safetensors")} == {
+        entry.file for entry in shipped
+    }
