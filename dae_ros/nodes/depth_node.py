@@ -135,6 +135,8 @@ class DepthNode(LifecycleNode):
                 f"{estimator.name} (sha256 {estimator.digest[:12]}) gives {worker.kind} depth, "
                 f"orientation {worker.orientation}"
             )
+            for note in estimator.notes:
+                self.get_logger().warning(f"{estimator.name}: {note}")
         if worker.kind == "relative" and worker.orientation == "unknown":
             self.get_logger().warning(NO_ORIENTATION, throttle_duration_sec=60.0)
 

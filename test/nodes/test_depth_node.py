@@ -348,6 +348,7 @@ def test_missing_weights_leave_the_node_unconfigured_with_the_sentence(graph, de
     assert not any(t.name == "depth_worker" for t in threading.enumerate())
     node.set_parameters([Parameter("weights", value="untrained:tiny")])
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert "untrained:tiny: the network is untrained" in capfd.readouterr().err
 
 
 def test_diagnostics_report_rates_latencies_weights_and_the_clock(graph, depth, camera):
