@@ -35,6 +35,7 @@ def event_images(seconds: float) -> list[FloatImage]:
         """An estimator that only looks."""
 
         name, digest, weight_version, state_age, input_channels = "images", "", 0, 0, 3
+        warming = False
 
         def __init__(self) -> None:
             self.meaning = OutputMeaning()

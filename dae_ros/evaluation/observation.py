@@ -88,6 +88,7 @@ class CroppedEstimator:
         self.meaning: OutputMeaning = estimator.meaning
         self.input_channels = estimator.input_channels
         self.state_age = 0
+        self.warming = False
 
     def estimate(self, image: FloatImage) -> FloatImage:
         """See `DepthEstimator.estimate`; float32[H, W] with NaN outside the rows."""

@@ -31,6 +31,7 @@ class DepthFrame:
         weight_version, digest: which weights made it.
         frame_id: the optical frame.
         latency_ns: from the feeding of the packet that closed the window to the result.
+        warming: whether this is one of the first after a change of weights that cost the state.
     """
 
     index: int
@@ -47,6 +48,7 @@ class DepthFrame:
     digest: str
     frame_id: str
     latency_ns: int
+    warming: bool = False
 
 
 @dataclass(frozen=True, slots=True)

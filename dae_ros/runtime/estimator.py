@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from pathlib import Path
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatImage: TypeAlias = NDArray[np.float32]
+Estimator = TypeVar("Estimator", bound="ReloadableEstimator")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +32,39 @@ class OutputMeaning:
 
 
 class DepthEstimator(Protocol):
-    """One camera's network: a step takes the event image and moves the state on.
+    """One camera's network: a step takes the event image and moves the state on."""
 
-    Attributes:
-        name, digest, meaning: of the present weights.
-        notes: sentences about them that a user should see.
-        weight_version: grows when others are loaded.
-        input_channels: of the image that a step takes.
-        state_age: steps since the state was zero.
-    """
+    @property
+    def name(self) -> str:
+        """What the weights are called."""
 
-    name: str
-    digest: str
-    notes: tuple[str, ...]
-    weight_version: int
-    meaning: OutputMeaning
-    input_channels: int
-    state_age: int
+    @property
+    def digest(self) -> str:
+        """Sha256 of the weights, 64 hex digits."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the weights that a user should see."""
+
+    @property
+    def weight_version(self) -> int:
+        """0 for the weights that it began with; see `snapshots.Announcement.version`."""
+
+    @property
+    def meaning(self) -> OutputMeaning:
+        """What the network's number means."""
+
+    @property
+    def input_channels(self) -> int:
+        """Channels of the image that a step takes."""
+
+    @property
+    def state_age(self) -> int:
+        """Steps since the recurrent state was zero."""
+
+    @property
+    def warming(self) -> bool:
+        """Whether a change of weights has just cost the state, see `WeightSwap`."""
 
     def estimate(self, image: FloatImage) -> FloatImage:
         """Run one step.
@@ -64,3 +82,27 @@ class DepthEstimator(Protocol):
 
     def reset(self) -> None:
         """Forget the recurrent state; `state_age` becomes 0."""
+
+
+@runtime_checkable
+class ReloadableEstimator(DepthEstimator, Protocol):
+    """A backend that can hold other weights of the same network beside the present ones."""
+
+    def successor(self: Estimator, path: Path, version: int) -> Estimator:
+        """Load other weights, with a state of their own; may be called on another thread.
+
+        Args:
+            path: of a checkpoint.
+            version: its `weight_version`.
+
+        Raises:
+            WeightsError: the file is missing or damaged, or of another network or meaning; then
+                `.data["refusal"]` is `other_network` or `other_meaning`.
+            InferenceError: there is no memory for them.
+        """
+
+    def weight_change(self: Estimator, other: Estimator) -> float:
+        """Return |w - w_other| / |w_other| over all weights."""
+
+    def adopt_state(self: Estimator, other: Estimator) -> None:
+        """Go on with the recurrent state of other weights."""

@@ -379,9 +379,8 @@ class DepthPipeline:
         self._tally.time("encode", encoded_ns - begin_ns)
         self._tally.time("infer", done_ns - encoded_ns)
         self._tally.time("latency", done_ns - fed_ns)
-        stamp_ns = window.end_ns
-        if self._parameters.stamp_clock == "ros":
-            stamp_ns = self._clock.to_ros(window.end_ns)
+        in_ros_time = self._parameters.stamp_clock == "ros"
+        stamp_ns = self._clock.to_ros(window.end_ns) if in_ros_time else window.end_ns
         return DepthFrame(
             index=window.index,
             start_ns=window.start_ns,
@@ -397,4 +396,5 @@ class DepthPipeline:
             digest=self.estimator.digest,
             frame_id=self._frame_id,
             latency_ns=done_ns - fed_ns,
+            warming=self.estimator.warming,
         )

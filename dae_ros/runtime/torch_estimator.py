@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal, cast
 
 import numpy as np
@@ -13,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState
-from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, WeightsError
+from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.networks import NetworkConfig
 from dae_ros.model.weights import load_weights
@@ -97,11 +99,13 @@ class TorchEstimator:
             `bfloat16` and `float16` round inside convolutions and matrix products (mean error
             0.02 and 0.003 where the output's deviation is 1).
         threads: CPU threads of PyTorch, a setting of the whole process; None leaves it.
+        weight_version: number of the weights.
 
     Attributes:
-        name, digest, notes, meaning: of the present weights.
-        weight_version: 0, and one more with each `load`.
+        name, digest, notes, meaning: of the weights.
+        weight_version: 0 for those that a node began with, see `successor`.
         state_age: steps since the state was zero.
+        warming: never: it does not change its weights.
         input_channels: of the image that a step takes: 3, or the bins of a voxel grid, or 1.
 
     Raises:
@@ -115,6 +119,7 @@ class TorchEstimator:
         device: str = "cpu",
         precision: Precision = "float32",
         threads: int | None = None,
+        weight_version: int = 0,
     ) -> None:
         if precision not in ("float32", *_AUTOCAST):
             raise ConfigurationError(
@@ -126,28 +131,73 @@ class TorchEstimator:
             torch.set_num_threads(threads)
         self._device = _device(device)
         self._precision = precision
-        self.weight_version = 0
-        self._take(loaded)
-
-    def load(self, loaded: LoadedModel) -> None:
-        """Go on with other weights: the state is forgotten, `weight_version` grows by one."""
-        self._take(loaded)
-        self.weight_version += 1
-
-    def _take(self, loaded: LoadedModel) -> None:
+        self.weight_version = weight_version
         self.name = loaded.name
         self.digest = loaded.digest
         self.notes = loaded.notes
         self.meaning = output_meaning(loaded.meaning)
+        self.warming = False
+        self._loaded_meaning = loaded.meaning
         self._network = loaded.network.to(self._device).eval()
         self._fitting = Fitting(loaded.config, self._network.multiple, self._device)
         self.input_channels = self._fitting.format.channels
         self._sensor_size: tuple[int, int] | None = None
-        self.reset()
+        self._state: tuple[Tensor, ...] | None = None
+        self.state_age = 0
+
+    def successor(self, path: Path, version: int) -> TorchEstimator:
+        """Load other weights of the same network onto the same device; see `ReloadableEstimator`.
+
+        What these weights do is not touched: a step may run on another thread meanwhile.
+        """
+        loaded = load_checkpoint(path)
+        if loaded.config != self._network.config:
+            raise WeightsError(
+                f"{path} is of another network ({loaded.config}) than the present weights "
+                f"({self._network.config}); start the node with these weights instead",
+                path=str(path),
+                refusal="other_network",
+            )
+        if loaded.meaning != self._loaded_meaning:
+            raise WeightsError(
+                f"{path} says that its number means something else ({loaded.meaning}) than that "
+                f"of the present weights ({self._loaded_meaning}); start the node with it instead",
+                path=str(path),
+                refusal="other_meaning",
+            )
+        try:
+            return TorchEstimator(
+                loaded,
+                device=str(self._device),
+                precision=self._precision,
+                weight_version=version,
+            )
+        except RuntimeError as error:
+            raise InferenceError(
+                f"{path} does not fit beside the present weights on {self._device}: {error}",
+                device=str(self._device),
+            ) from error
+
+    def weight_change(self, other: TorchEstimator) -> float:
+        """Return |w - w_other| / |w_other| over all weights, in float32."""
+        with torch.inference_mode():
+            difference = norm = 0.0
+            for ours, theirs in zip(
+                self._network.parameters(), other._network.parameters(), strict=True
+            ):
+                difference += float((ours - theirs).square().sum())
+                norm += float(theirs.square().sum())
+        return math.sqrt(difference / norm) if norm > 0.0 else math.inf
+
+    def adopt_state(self, other: TorchEstimator) -> None:
+        """Go on with the recurrent state of other weights; no step changes a state in place."""
+        self._state = other._state
+        self._sensor_size = other._sensor_size
+        self.state_age = other.state_age
 
     def reset(self) -> None:
         """Forget the recurrent state."""
-        self._state: tuple[Tensor, ...] | None = None
+        self._state = None
         self.state_age = 0
 
     def state_arrays(self) -> tuple[NDArray[np.float32], ...]:

@@ -19,6 +19,7 @@ class LeakyEstimator:
         self.meaning = meaning if meaning is not None else OutputMeaning(orientation="depth")
         self.input_channels = 3
         self.state_age = 0
+        self.warming = False
         self.poison_at: int | None = None
         self.steps = 0
         self._state: FloatImage | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, WeightsError
-from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.model.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.dae_r import DepthAnyEventR
 from dae_ros.model.dav2 import METRIC, RELATIVE, metric_config
@@ -18,7 +20,11 @@ from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import NAMES, untrained
 from dae_ros.nodes.launch_arguments import ARGUMENTS
 from dae_ros.parameters import DepthParameters, declarations
+from dae_ros.runtime.canary import SwapRules
+from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.torch_estimator import TorchEstimator, create_torch_estimator, output_meaning
+from dae_ros.runtime.weight_stages import Verdict
+from dae_ros.runtime.weight_swap import WeightSwap
 
 
 @pytest.fixture
@@ -86,19 +92,99 @@ def test_image_is_only_read(tiny: LoadedModel) -> None:
     np.testing.assert_array_equal(TorchEstimator(tiny).estimate(strided), expected)
 
 
-def test_weights_are_swapped_between_steps(tiny: LoadedModel) -> None:
-    """Loading other weights changes name, digest and version, and begins a new state."""
-    estimator = TorchEstimator(tiny)
+def saved(folder: Path, version: int, loaded: LoadedModel) -> Announcement:
+    """Write a checkpoint as a trainer does and return its announcement."""
+    path = folder / f"w_{version:06d}.safetensors"
+    digest = save_checkpoint(path, loaded.network, loaded.meaning)
+    return Announcement(version, path, digest, path.stat().st_size)
+
+
+def changed(loaded: LoadedModel, share: float, seed: int = 3) -> LoadedModel:
+    """Return a copy whose weights differ by a share of their size."""
+    network = copy.deepcopy(loaded.network)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter += share * parameter.norm() * noise / noise.norm()
+    return dataclasses.replace(loaded, network=network)
+
+
+def test_a_successor_has_other_weights_and_a_state_of_its_own(
+    tmp_path: Path, tiny: LoadedModel
+) -> None:
+    """Loading beside the present weights touches neither their state nor their output."""
+    estimator, undisturbed = TorchEstimator(tiny), TorchEstimator(untrained("tiny"))
     first = estimator.estimate(event_image())
+    undisturbed.estimate(event_image())
+    announced = saved(tmp_path, 5, changed(tiny, 0.1))
+    successor = estimator.successor(announced.path, 5)
     assert (estimator.weight_version, estimator.digest) == (0, tiny.digest)
-    other = dataclasses.replace(untrained("tiny", seed=1), name="other")
-    estimator.load(other)
-    assert (estimator.weight_version, estimator.state_age) == (1, 0)
-    assert (estimator.name, estimator.digest) == ("other", other.digest)
-    assert not np.array_equal(estimator.estimate(event_image()), first)
-    estimator.load(tiny)
-    assert estimator.weight_version == 2
-    np.testing.assert_array_equal(estimator.estimate(event_image()), first)
+    assert (successor.weight_version, successor.digest) == (5, announced.sha256)
+    assert (successor.state_age, successor.state_arrays()) == (0, ())
+    assert successor.weight_change(estimator) == pytest.approx(0.1, rel=1e-3)
+    assert estimator.weight_change(estimator) == 0.0
+    other = successor.estimate(event_image())
+    assert not np.array_equal(other, first)
+    second = estimator.estimate(event_image(1))
+    np.testing.assert_array_equal(second, undisturbed.estimate(event_image(1)))
+    successor.adopt_state(estimator)
+    assert successor.state_age == 2
+    for ours, theirs in zip(successor.state_arrays(), estimator.state_arrays(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    before = estimator.state_arrays()
+    successor.estimate(event_image(2))
+    for ours, theirs in zip(estimator.state_arrays(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_successors_of_another_network_or_meaning_are_refused(
+    tmp_path: Path, tiny: LoadedModel
+) -> None:
+    """Another size, unit or orientation is named; so is a file without weights."""
+    estimator = TorchEstimator(tiny)
+    network = build_network(variant("tiny", activation="relu"))
+    path = saved(tmp_path, 1, dataclasses.replace(tiny, network=network)).path
+    with pytest.raises(WeightsError, match="another network") as caught:
+        estimator.successor(path, 1)
+    assert caught.value.data["refusal"] == "other_network"
+    for meaning in (
+        dataclasses.replace(tiny.meaning, event_encoder="tencode_voxel"),
+        dataclasses.replace(tiny.meaning, orientation="depth"),
+        dataclasses.replace(tiny.meaning, orientation="depth", scale="metric"),
+    ):
+        path = saved(tmp_path, 1, dataclasses.replace(tiny, meaning=meaning)).path
+        with pytest.raises(WeightsError, match="means something else") as caught:
+            estimator.successor(path, 1)
+        assert caught.value.data["refusal"] == "other_meaning"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(WeightsError, match="damaged"):
+        estimator.successor(path, 1)
+
+
+def test_after_a_change_of_weights_the_network_is_a_fresh_load_with_the_last_windows(
+    tmp_path: Path, tiny: LoadedModel
+) -> None:
+    """Through the swap, and written out with a new estimator: the same bits and the same state."""
+    verdicts: list[Verdict] = []
+    swap = WeightSwap(
+        TorchEstimator(tiny),
+        SwapRules(replay_windows=4, canary_windows=8, latency=1e9),
+        judged=verdicts.append,
+        eager=True,
+        background=False,
+    )
+    windows = [event_image(seed) for seed in range(20)]
+    for window in windows[:6]:
+        swap.estimate(window)
+    announced = saved(tmp_path, 1, changed(tiny, 1e-2))
+    swap.announce(announced)
+    outputs = [swap.estimate(window) for window in windows[6:]]
+    fresh = TorchEstimator(load_checkpoint(announced.path))
+    expected = [fresh.estimate(window) for window in windows[2:]][4:]
+    for output, other in zip(outputs, expected, strict=True):
+        np.testing.assert_array_equal(output, other)
+    assert [(v.version, v.outcome) for v in verdicts] == [(1, "swapped"), (1, "kept")]
 
 
 def test_values_that_are_not_finite_are_reported(tiny: LoadedModel) -> None:

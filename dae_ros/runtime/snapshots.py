@@ -1,0 +1,364 @@
+"""Versions of the weights in a folder: whole at every instant, written by one trainer at a time.
+
+    w_000007.safetensors   the weights
+    w_000007.json          their size, sha256, parent, step, score and metrics
+    LATEST.json            the version that is announced, with the same facts
+    lock                   held (flock) by the trainer; the kernel frees it when that dies
+
+Every file is written under another name, synced, and renamed; LATEST.json last of all. What a kill
+leaves behind is a file that nothing names, and the next trainer removes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fcntl
+import json
+import math
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dae_ros.errors import DistillationError, WeightsError
+from dae_ros.model.fetch import digest_of
+
+LATEST = "LATEST.json"
+LOCK = "lock"
+_WEIGHTS = re.compile(r"w_(\d{6,})\.safetensors")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Where a version is and how to know it: what `distill/snapshot` carries.
+
+    Attributes:
+        version: 1 and more; grows with every publication.
+        path: of the file, on the machine of the trainer.
+        sha256: of the file, 64 hex digits.
+        size: of the file in bytes.
+        rollback: whether a lower version than the present one is meant.
+    """
+
+    version: int
+    path: Path
+    sha256: str
+    size: int
+    rollback: bool = False
+
+    def to_json(self) -> str:
+        """Return the text of the message."""
+        return json.dumps({**dataclasses.asdict(self), "path": str(self.path)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Announcement:
+        """Read a message; fields that are not known here are left alone.
+
+        Raises:
+            WeightsError: it is no announcement.
+        """
+        try:
+            values = json.loads(text)
+            found = cls(
+                version=_integer(values["version"]),
+                path=Path(values["path"]),
+                sha256=values["sha256"],
+                size=_integer(values["size"]),
+                rollback=values.get("rollback", False),
+            )
+            if found.version < 1 or found.size < 1 or not isinstance(found.rollback, bool):
+                raise ValueError("a number is out of range")
+            if not _SHA256.fullmatch(found.sha256):
+                raise ValueError("sha256 is not 64 hex digits")
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(
+                f"this is no announcement of weights ({type(error).__name__}: {error}): "
+                f"{text[:120]!r}. It is JSON with version, path, sha256 and size",
+                text=text[:1000],
+            ) from error
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One version in a store.
+
+    Attributes:
+        version, path, sha256, size: see `Announcement`.
+        parent: the version that it was trained from, None for the first.
+        step: of the trainer.
+        score: its held-out error, lower is better.
+        metrics: whatever else is known of it.
+        rollback: whether it is announced although newer ones exist.
+    """
+
+    version: int
+    path: Path
+    sha256: str
+    size: int
+    parent: int | None
+    step: int
+    score: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    rollback: bool = False
+
+    @property
+    def announcement(self) -> Announcement:
+        """What is published about it."""
+        return Announcement(self.version, self.path, self.sha256, self.size, self.rollback)
+
+    @property
+    def whole(self) -> bool:
+        """Whether its file is there with the right size and digest; reads it."""
+        try:
+            return self.path.stat().st_size == self.size and digest_of(self.path) == self.sha256
+        except OSError:
+            return False
+
+
+def read_latest(folder: Path) -> Snapshot | None:
+    """Return the announced version, or where its file is not whole, the newest one before it.
+
+    Needs no lock. None where no version is whole.
+    """
+    announced = _read_facts(folder / LATEST)
+    if announced is not None and announced.whole:
+        return announced
+    limit = math.inf if announced is None else announced.version
+    for snapshot in reversed(_snapshots(folder)):
+        if snapshot.version < limit and snapshot.whole:
+            return snapshot
+    return None
+
+
+class SnapshotStore:
+    """The trainer's side: publishes versions, and keeps the last ones, the first and the best.
+
+    Args:
+        folder: made where it is not there yet.
+        keep: how many of the last versions stay.
+
+    Raises:
+        DistillationError: another trainer holds the folder, or it cannot be written.
+    """
+
+    def __init__(self, folder: Path, keep: int = 5) -> None:
+        if keep < 1:
+            raise DistillationError(f"{keep} versions cannot be kept; keep 1 or more", keep=keep)
+        self.folder = folder
+        self._keep = keep
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise DistillationError(
+                f"{folder} cannot be used for snapshots ({error}); choose another folder",
+                path=str(folder),
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(self._lock, 200, 0).decode("utf-8", "replace").strip()
+            os.close(self._lock)
+            raise DistillationError(
+                f"another trainer ({holder or 'unknown'}) publishes into {folder}; stop it, or "
+                "choose another folder",
+                path=str(folder),
+                holder=holder,
+            ) from error
+        try:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            self._remove_leftovers()
+        except OSError as error:
+            self.close()
+            raise self._failure(error) from error
+
+    def __enter__(self) -> SnapshotStore:
+        """Return the store."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Free the folder."""
+        self.close()
+
+    def close(self) -> None:
+        """Free the folder for another trainer."""
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
+
+    def snapshots(self) -> list[Snapshot]:
+        """Return the versions that are kept, oldest first; their files are not read."""
+        return _snapshots(self.folder)
+
+    def latest(self) -> Snapshot | None:
+        """Return the announced version; see `read_latest`."""
+        return read_latest(self.folder)
+
+    def publish(
+        self,
+        write: Callable[[Path], object],
+        *,
+        step: int,
+        score: float,
+        metrics: Mapping[str, float] | None = None,
+        parent: int | None = None,
+        above: int = 0,
+    ) -> Snapshot:
+        """Write the next version and make it the latest.
+
+        Args:
+            write: writes the safetensors file to the path that it is given.
+            step, score, metrics, parent: see `Snapshot`.
+            above: the version is at least one more than this, for a depth node that has seen
+                higher ones than this folder.
+
+        Raises:
+            DistillationError: it cannot be written, the disk is full for instance; everything is
+                as it was. Or the score is not finite.
+            WeightsError: what `write` raises; everything is as it was.
+        """
+        if not math.isfinite(score):
+            raise DistillationError(f"the score is {score}; nothing is published", step=step)
+        version = 1 + max(above, *(found.version for found in self.snapshots()), 0)
+        path = self.folder / f"w_{version:06d}.safetensors"
+        temporary = path.with_name(path.name + ".tmp")
+        facts = path.with_suffix(".json")
+        try:
+            self._prune()
+            write(temporary)
+            _sync(temporary)
+            snapshot = Snapshot(
+                version,
+                path.absolute(),
+                digest_of(temporary),
+                temporary.stat().st_size,
+                parent,
+                step,
+                score,
+                dict(metrics or {}),
+            )
+            temporary.replace(path)
+            _write_facts(facts, snapshot)
+            _write_facts(self.folder / LATEST, snapshot)
+        except BaseException as error:
+            latest = _read_facts(self.folder / LATEST)
+            if latest is None or latest.version != version:
+                for left in (temporary, facts, path):
+                    left.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise self._failure(error) from error
+            raise
+        return snapshot
+
+    def roll_back(self, version: int) -> Snapshot:
+        """Make an earlier version the latest.
+
+        Raises:
+            DistillationError: it is not kept or not whole, or LATEST.json cannot be written.
+        """
+        for found in self.snapshots():
+            if found.version == version and found.whole:
+                snapshot = dataclasses.replace(found, rollback=True)
+                try:
+                    _write_facts(self.folder / LATEST, snapshot)
+                except OSError as error:
+                    raise self._failure(error) from error
+                return snapshot
+        kept = [found.version for found in self.snapshots()]
+        raise DistillationError(
+            f"version {version} is not whole in {self.folder}; there are {kept}",
+            version=version,
+            kept=kept,
+        )
+
+    def _failure(self, error: OSError) -> DistillationError:
+        return DistillationError(
+            f"{self.folder} cannot be written ({error}); the version announced before is whole "
+            "and stays. Make room, or choose another folder",
+            path=str(self.folder),
+            errno=error.errno,
+        )
+
+    def _prune(self) -> None:
+        """Remove what the next version pushes out."""
+        kept = self.snapshots()
+        if not kept:
+            return
+        announced = _read_facts(self.folder / LATEST)
+        stay = {found.version for found in kept[max(0, len(kept) - self._keep + 1) :]}
+        stay |= {kept[0].version, min(kept, key=lambda found: found.score).version}
+        if announced is not None:
+            stay |= {announced.version}
+        for found in kept:
+            if found.version not in stay:
+                # The facts first: weights without facts are a leftover, never the reverse.
+                found.path.with_suffix(".json").unlink(missing_ok=True)
+                found.path.unlink(missing_ok=True)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed trainer did not finish."""
+        known = {found.path.name for found in self.snapshots()}
+        for path in self.folder.iterdir():
+            unfinished = path.name.endswith(".tmp") or ".safetensors.tmp." in path.name
+            if unfinished or (_WEIGHTS.fullmatch(path.name) and path.name not in known):
+                path.unlink()
+
+
+def _integer(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
+def _snapshots(folder: Path) -> list[Snapshot]:
+    found = (_read_facts(path) for path in sorted(folder.glob("w_*.json")))
+    return sorted((one for one in found if one is not None), key=lambda one: one.version)
+
+
+def _read_facts(path: Path) -> Snapshot | None:
+    """Return what a facts file says; None where it is not there or cannot be read."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        # The folder may have been moved, or be mounted elsewhere on this machine.
+        values["path"] = (path.parent / values.pop("file")).absolute()
+        found = Snapshot(**values)
+        _integer(found.version)
+        return found
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
+def _write_facts(path: Path, snapshot: Snapshot) -> None:
+    values = dataclasses.asdict(snapshot)
+    del values["path"]
+    text = json.dumps({"file": snapshot.path.name, **values}, indent=1) + "\n"
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        _sync(temporary)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

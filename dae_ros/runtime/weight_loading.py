@@ -1,0 +1,101 @@
+"""Weights of an announced version, verified and loaded beside those in use."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from dae_ros.errors import InferenceError, WeightsError
+from dae_ros.model.fetch import digest_of
+from dae_ros.runtime.estimator import ReloadableEstimator
+from dae_ros.runtime.snapshots import Announcement
+
+_NICENESS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedWeights:
+    """Weights beside those in use.
+
+    Attributes:
+        estimator: with no state yet.
+        change: |w - w_in_use| / |w_in_use|.
+    """
+
+    estimator: ReloadableEstimator
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unusable:
+    """Why there are none: a stable word, and a sentence."""
+
+    code: str
+    reason: str
+
+
+Result: TypeAlias = "LoadedWeights | Unusable"
+
+
+def load_announced(announcement: Announcement, in_use: ReloadableEstimator) -> Result:
+    """Check size and digest of a file and load it.
+
+    Returns:
+        The weights, or one of the codes `missing`, `size`, `sha256`, `damaged`, `other_network`,
+        `other_meaning`, `memory`.
+    """
+    path = announcement.path
+    try:
+        size = path.stat().st_size
+        if size != announcement.size:
+            return Unusable("size", f"{path} has {size} bytes, announced are {announcement.size}")
+        digest = digest_of(path)
+        if digest != announcement.sha256:
+            return Unusable("sha256", f"{path} has sha256 {digest}, not {announcement.sha256}")
+        estimator = in_use.successor(path, announcement.version)
+        if estimator.digest != announcement.sha256:
+            return Unusable("sha256", f"{path} was replaced while it was read")
+        return LoadedWeights(estimator, estimator.weight_change(in_use))
+    except OSError as error:
+        return Unusable("missing", f"{path} cannot be read ({error})")
+    except WeightsError as error:
+        return Unusable(str(error.data.get("refusal", "damaged")), error.message)
+    except InferenceError as error:
+        return Unusable("memory", error.message)
+
+
+class WeightLoader:
+    """Loads one version, on a thread of low priority or at once.
+
+    Args:
+        announcement: of the version.
+        in_use: the weights in use; they may step meanwhile.
+        background: whether on a thread.
+    """
+
+    def __init__(
+        self, announcement: Announcement, in_use: ReloadableEstimator, *, background: bool
+    ) -> None:
+        self.announcement = announcement
+        self._result: Future[Result] = Future()
+        if not background:
+            self._result.set_result(load_announced(announcement, in_use))
+            return
+        # A pool of one, given up at once: its thread ends with the work.
+        pool = ThreadPoolExecutor(1, "weight_loader", initializer=_lower_priority)
+        self._result = pool.submit(load_announced, announcement, in_use)
+        pool.shutdown(wait=False)
+
+    def take(self) -> Result | None:
+        """Return the result, None while it loads; what it raised was an error of the program."""
+        return self._result.result() if self._result.done() else None
+
+
+def _lower_priority() -> None:
+    """Let every other thread of the process go first; Linux has a priority for each thread."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -1,0 +1,401 @@
+"""New weights between two windows: loaded beside those in use, rehearsed, watched, taken back.
+
+`WeightSwap` is the estimator of a pipeline that follows a trainer. What happens to a version:
+
+1. `announce`: one that is older, or known to be harmful, is refused.
+2. A thread of low priority checks size and sha256 and loads the file.
+3. Rehearsal: the new weights replay the last windows, a step at a time when there is time, which
+   rebuilds their recurrent state. What they make of these windows is compared with what the
+   weights in use made of them. The first window after that is theirs.
+4. Canary: for `canary_windows` the old weights go on alongside. Where the new ones break a limit,
+   or fail, the old ones take over again with a state that is up to date.
+
+Nothing here waits: `work` does one step of a network, and a change of weights is a change of a
+reference. Every outcome is a `Verdict`. Without threads (`background=False`) and with all work done
+before the next window (`eager=True`) the same object is deterministic.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from dae_ros.errors import InferenceError
+from dae_ros.runtime.canary import LEAST_PAIRS, Breach, Comparison, Observer, SwapRules, failure
+from dae_ros.runtime.estimator import FloatImage, ReloadableEstimator
+from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.weight_loading import LoadedWeights, WeightLoader
+from dae_ros.runtime.weight_stages import (
+    Canary,
+    Candidate,
+    Outcome,
+    Phase,
+    Shadow,
+    Verdict,
+    Window,
+)
+
+# Weights that differ by less can go on with each other's state.
+SAME_STATE_CHANGE = 1e-3
+# So many outputs after a change of weights that cost the state are marked.
+WARMING_WINDOWS = 4
+# How many windows a replay may take to catch up, in multiples of its own length.
+PATIENCE = 2
+# A step is not begun where it might end after the next window came, if it took so much longer.
+MARGIN = 0.25
+NO_NUMBERS: Mapping[str, float] = {}
+
+
+class WeightSwap:
+    """The weights in use, and whatever is about to replace them; a `DepthEstimator`.
+
+    Not thread-safe: all calls on the thread that owns the pipeline.
+
+    Args:
+        estimator: to begin with.
+        rules: of replay and canary.
+        judged: called with every verdict.
+        eager: do all that waits before each window, however long it takes; otherwise `work` has
+            to be called when there is time.
+        background: load on a thread; otherwise inside `announce`.
+        clock_ns: monotonic time.
+
+    Attributes:
+        name, digest, notes, weight_version: of the weights in use.
+        meaning, input_channels: the same for all weights that are ever in use.
+    """
+
+    def __init__(
+        self,
+        estimator: ReloadableEstimator,
+        rules: SwapRules,
+        *,
+        judged: Callable[[Verdict], None],
+        eager: bool,
+        background: bool = True,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        self._use(estimator, Observer())
+        self._rules = rules
+        self._judged = judged
+        self._eager = eager
+        self._background = background
+        self._clock_ns = clock_ns
+        self._ring: deque[Window] = deque(maxlen=rules.replay_windows)
+        self._newest = estimator.weight_version
+        self._in_use: Announcement | None = None
+        self._harmful: dict[str, str] = {}
+        self._loader: WeightLoader | None = None
+        self._next: Announcement | None = None
+        # Never both: a canary ends before anything else is rehearsed.
+        self._candidate: Candidate | None = None
+        self._canary: Canary | None = None
+        self._previous: LoadedWeights | None = None
+        self._cost_ns = 0
+        self._warming = 0
+
+    @property
+    def state_age(self) -> int:
+        """Steps since the state of the weights in use was zero, replayed ones included."""
+        return self._live.state_age
+
+    @property
+    def warming(self) -> bool:
+        """Whether the last output is one of the first after a change that cost the state."""
+        return self._warming > 0
+
+    @property
+    def phase(self) -> Phase:
+        """What is going on; `returning` is on the way back to the weights of before."""
+        if self._candidate is not None:
+            return "rehearsal" if self._candidate.breach is None else "returning"
+        if self._canary is not None:
+            return "canary"
+        return "steady" if self._loader is None else "loading"
+
+    def reset(self) -> None:
+        """Forget the recurrent state; whatever follows begins anew with it."""
+        self._live.reset()
+        self._observer.forget()
+        self._ring.clear()
+        self._warming = 0
+        if (shadow := self._shadow()) is not None:
+            shadow.begin_again()
+
+    def announce(self, announcement: Announcement) -> None:
+        """Take note of a version; what is refused at once has its verdict before this returns."""
+        sha256, version = announcement.sha256, announcement.version
+        if (version, sha256) == (self.weight_version, self.digest) or self._knows(announcement):
+            return
+        if sha256 in self._harmful:
+            reason = f"it was found harmful: {self._harmful[sha256]}"
+            self._say(announcement, "refused", "blacklisted", reason)
+        elif version <= self._newest and not announcement.rollback:
+            reason = f"{self._newest} has been in use; announce a lower version as a rollback"
+            self._say(announcement, "refused", "downgraded", reason)
+        elif self.phase in ("loading", "canary", "returning"):
+            if self._next is not None:
+                self._say(self._next, "refused", "superseded", f"by version {version}")
+            self._next = announcement
+        else:
+            if self._candidate is not None:
+                self._drop(self._candidate, "superseded", f"by version {version}")
+            self._loader = WeightLoader(announcement, self._live, background=self._background)
+            self._collect()
+
+    def roll_back(self) -> bool:
+        """Go back to the weights of before, as soon as their state is rebuilt.
+
+        Returns:
+            False where there are none.
+        """
+        if self._previous is None:
+            return self.phase == "returning"
+        if self._loader is not None:
+            self._say(self._loader.announcement, "refused", "superseded", "by a rollback")
+            self._loader = None
+        if self._candidate is not None:
+            self._drop(self._candidate, "superseded", "by a rollback")
+        self._take_back(Breach("requested", "it was asked for"))
+        return True
+
+    def work(self, until_ns: int | None) -> bool:
+        """Do one step of what waits: of a replay, or of the weights of before.
+
+        Args:
+            until_ns: when the next window is due, on `clock_ns`; nothing is begun that may not be
+                done by then. None: there is time.
+
+        Returns:
+            Whether a step was done.
+        """
+        self._collect()
+        shadow = self._shadow()
+        if shadow is None or not shadow.pending:
+            return False
+        if until_ns is not None and self._clock_ns() + self._cost_ns * (1 + MARGIN) > until_ns:
+            return False
+        try:
+            window, facts = shadow.step(self._clock_ns)
+        except InferenceError as error:
+            self._shadow_failed(error)
+            return True
+        # The first half of a replay makes the state; the outputs after it can be compared.
+        if shadow.steps > self._rules.replay_windows // 2:
+            if self._canary is not None:
+                self._canary.comparison.add(window.facts, facts)
+                self._judge(self._canary)
+            elif self._candidate is not None and self._candidate.breach is None:
+                self._candidate.comparison.add(facts, window.facts)
+                breach = self._candidate.comparison.breach()
+                if breach is not None:
+                    self._drop_harmful(self._candidate, breach)
+        return True
+
+    def estimate(self, image: FloatImage) -> FloatImage:
+        """Step with the weights in use, after changing them where that is due.
+
+        See `DepthEstimator.estimate`. Where weights on probation fail, those of before take over
+        at once and make this window.
+        """
+        self._collect()
+        while self._eager and self.work(None):
+            pass
+        if self._candidate is not None and self._is_ready(self._candidate):
+            self._change(self._candidate)
+        begin_ns = self._clock_ns()
+        try:
+            prediction = self._live.estimate(image)
+        except InferenceError as error:
+            if not self._rescue(error):
+                raise
+            begin_ns = self._clock_ns()
+            prediction = self._live.estimate(image)
+        self._cost_ns = self._clock_ns() - begin_ns
+        self._warming = max(0, self._warming - 1)
+        self._follow(Window(image, self._observer.observe(prediction, self._cost_ns)))
+        return prediction
+
+    def _use(self, estimator: ReloadableEstimator, observer: Observer) -> None:
+        self._live, self._observer = estimator, observer
+        self.name, self.digest, self.notes = estimator.name, estimator.digest, estimator.notes
+        self.weight_version = estimator.weight_version
+        self.meaning, self.input_channels = estimator.meaning, estimator.input_channels
+
+    def _shadow(self) -> Shadow | None:
+        if self._candidate is not None:
+            return self._candidate.shadow
+        return None if self._canary is None else self._canary.shadow
+
+    def _knows(self, announcement: Announcement) -> bool:
+        return announcement in (
+            self._next,
+            None if self._loader is None else self._loader.announcement,
+            None if self._candidate is None else self._candidate.announcement,
+        )
+
+    def _collect(self) -> None:
+        """Take what has been loaded, and go on with what was announced meanwhile."""
+        result = None if self._loader is None else self._loader.take()
+        if self._loader is not None and result is not None:
+            announcement, self._loader = self._loader.announcement, None
+            if self._next is not None:
+                by = f"by version {self._next.version}"
+                self._say(announcement, "refused", "superseded", by)
+            elif isinstance(result, LoadedWeights):
+                self._candidate = Candidate(
+                    Shadow(result, self._ring), announcement, Comparison(self._rules)
+                )
+            else:
+                self._say(announcement, "refused", result.code, result.reason)
+        if self._next is not None and self.phase == "steady":
+            following, self._next = self._next, None
+            # Judged anew: what has been in use since may be newer.
+            self.announce(following)
+
+    def _is_ready(self, candidate: Candidate) -> bool:
+        """Whether its state is rebuilt, from all windows where there are less than a replay has."""
+        shadow = candidate.shadow
+        needed = min(self._rules.replay_windows, self._live.state_age)
+        return candidate.without_replay or not (shadow.pending or shadow.steps < needed)
+
+    def _change(self, candidate: Candidate) -> None:
+        """Let a candidate take over."""
+        shadow, announcement = candidate.shadow, candidate.announcement
+        code = "replayed"
+        if candidate.without_replay:
+            code = self._without_replay(shadow)
+        old, old_observer = self._live, self._observer
+        self._use(shadow.estimator, shadow.observer)
+        self._candidate = None
+        numbers = {**candidate.comparison.numbers(), "replayed": float(shadow.steps)}
+        if candidate.breach is not None:
+            self._in_use = None
+            reason = f"{candidate.breach.reason} ({code}: {shadow.steps} windows)"
+            self._say(announcement, "rolled_back", candidate.breach.code, reason, numbers)
+            return
+        self._in_use = announcement
+        self._newest = max(self._newest, announcement.version)
+        self._previous = LoadedWeights(old, shadow.change)
+        self._canary = Canary(
+            announcement,
+            Comparison(self._rules),
+            Shadow(self._previous, (), old_observer, old.state_age),
+            [window.facts for window in self._ring],
+        )
+        self._say(announcement, "swapped", code, f"after {shadow.steps} replayed windows", numbers)
+
+    def _without_replay(self, shadow: Shadow) -> str:
+        """Begin with the state of the weights in use where that fits, else with zero."""
+        if shadow.change < SAME_STATE_CHANGE:
+            shadow.estimator.adopt_state(self._live)
+            return "kept_state"
+        shadow.begin_again()
+        self._warming = WARMING_WINDOWS + 1
+        return "zero_state"
+
+    def _follow(self, window: Window) -> None:
+        """Hand a window that was just stepped to whatever follows."""
+        self._ring.append(window)
+        shadow = self._shadow()
+        if shadow is not None:
+            shadow.pending.append(window)
+            shadow.waited += 1
+        patience = PATIENCE * self._rules.replay_windows
+        if self._candidate is not None and self._candidate.shadow.waited > patience:
+            # The replay does not catch up. A step alongside each new window needs less time; where
+            # that is too much as well, or where there is haste, the state is given up.
+            haste = self._candidate.breach is not None
+            self._candidate.without_replay = haste or self._candidate.shadow.alongside
+            self._candidate.shadow.alongside = True
+            self._candidate.shadow.begin_again()
+        if self._canary is not None:
+            if shadow is not None and len(shadow.pending) > patience:
+                shadow.begin_again()
+            self._canary.after.append(window.facts)
+            self._judge(self._canary)
+
+    def _judge(self, canary: Canary) -> None:
+        """Take new weights back as soon as a limit is broken; keep them when the canary is over."""
+        comparison, seen = canary.comparison, len(canary.after)
+        behind = canary.shadow is not None and bool(canary.shadow.pending)
+        over = seen >= self._rules.canary_windows * (2 if behind else 1)
+        if over and len(comparison.pairs) < LEAST_PAIRS:
+            # No time for the old weights: their last windows, and the first of the new ones.
+            comparison.pairs[:] = zip(canary.after, reversed(canary.before), strict=False)
+        breach = comparison.breach()
+        if breach is not None:
+            self._take_back(breach)
+        elif over:
+            self._canary = None
+            reason = f"no limit was broken in {seen} windows"
+            self._say(canary.announcement, "kept", "canary", reason, comparison.numbers())
+
+    def _take_back(self, breach: Breach) -> None:
+        """Set out for the weights of before."""
+        previous, in_use, canary = self._previous, self._in_use, self._canary
+        if previous is None or in_use is None:
+            raise RuntimeError("there are no weights to go back to")
+        self._harmful[in_use.sha256] = breach.reason
+        self._previous = self._canary = None
+        comparison = Comparison(self._rules) if canary is None else canary.comparison
+        shadow = None if canary is None else canary.shadow
+        if shadow is None:
+            previous.estimator.reset()
+            shadow = Shadow(previous, self._ring)
+        shadow.waited = 0
+        self._candidate = Candidate(shadow, in_use, comparison, breach)
+
+    def _rescue(self, error: InferenceError) -> bool:
+        """Put the weights of before in the place of some that failed, at once; False without."""
+        if self._canary is not None:
+            self._take_back(failure(error))
+        candidate = self._candidate
+        if candidate is None or candidate.breach is None:
+            return False
+        if candidate.shadow.pending:
+            # No time for a replay: this window is due.
+            candidate.without_replay = True
+            candidate.shadow.change = float("inf")
+        self._change(candidate)
+        return True
+
+    def _shadow_failed(self, error: InferenceError) -> None:
+        if self._canary is not None:
+            # The weights of before fail where the new ones do not: nothing to compare with.
+            self._canary.shadow = None
+        elif self._candidate is not None and self._candidate.breach is not None:
+            self._candidate.without_replay = True
+        elif self._candidate is not None:
+            self._drop_harmful(self._candidate, failure(error))
+
+    def _drop_harmful(self, candidate: Candidate, breach: Breach) -> None:
+        self._harmful[candidate.announcement.sha256] = breach.reason
+        self._drop(candidate, breach.code, breach.reason)
+
+    def _drop(self, candidate: Candidate, code: str, reason: str) -> None:
+        self._candidate = None
+        numbers = candidate.comparison.numbers()
+        self._say(candidate.announcement, "refused", code, reason, numbers)
+
+    def _say(
+        self,
+        announcement: Announcement,
+        outcome: Outcome,
+        code: str,
+        reason: str,
+        numbers: Mapping[str, float] = NO_NUMBERS,
+    ) -> None:
+        self._judged(
+            Verdict(
+                announcement.version,
+                announcement.sha256,
+                outcome,
+                code,
+                reason,
+                self.weight_version,
+                self.digest,
+                numbers,
+            )
+        )

@@ -1,0 +1,148 @@
+"""Weights in pieces: any order, twice, lost, late, contradictory; whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dae_ros.errors import WeightsError
+from dae_ros.runtime.snapshot_chunks import CHUNK_BYTES, SnapshotReceiver, chunks
+from dae_ros.runtime.snapshots import Announcement
+
+ELSEWHERE = Path("/another/w_000001.safetensors")
+
+
+def file_of(folder: Path, size: int, version: int = 1) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """Return the bytes and the pieces of a file of random bytes."""
+    data = np.random.default_rng(version).bytes(size)
+    path = folder / "sent"
+    path.write_bytes(data)
+    return data, list(chunks(path, version))
+
+
+def announcement(data: bytes, version: int = 1) -> Announcement:
+    """Announce bytes that lie on another machine."""
+    return Announcement(version, ELSEWHERE, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def test_a_file_is_cut_as_its_labels_say(tmp_path: Path) -> None:
+    """Pieces of 256 kB and a rest, numbered from 0, make the file again."""
+    data, pieces = file_of(tmp_path, 2 * CHUNK_BYTES + 10, version=7)
+    assert [label for label, _ in pieces] == ["7/0/3", "7/1/3", "7/2/3"]
+    assert [len(piece) for _, piece in pieces] == [256_000, 256_000, 10]
+    assert b"".join(piece for _, piece in pieces) == data
+    assert [len(p) for _, p in file_of(tmp_path, CHUNK_BYTES)[1]] == [256_000]
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(order=st.permutations([0, 1, 2, 3, 0, 2]), turn=st.integers(0, 6))
+def test_any_order_gives_the_file(tmp_path: Path, order: list[int], turn: int) -> None:
+    """Whatever the order, whatever comes twice, and whenever it is announced, the file is whole."""
+    data, pieces = file_of(tmp_path, 3 * CHUNK_BYTES + 1)
+    receiver = SnapshotReceiver(tmp_path / "received")
+    for number, index in enumerate(order):
+        if number == turn:
+            receiver.announced(announcement(data), 0.0)
+        receiver.received(*pieces[index], 0.0)
+    if turn == len(order):
+        assert receiver.ready(0.0) is None
+        receiver.announced(announcement(data), 0.0)
+    ready = receiver.ready(0.0)
+    assert ready is not None
+    assert ready.path.read_bytes() == data
+    assert (ready.version, ready.sha256) == (1, hashlib.sha256(data).hexdigest())
+    assert receiver.ready(0.0) is None, "it is handed over once"
+    receiver.close()
+    assert list((tmp_path / "received").iterdir()) == []
+
+
+def test_a_shared_disk_needs_no_pieces(tmp_path: Path) -> None:
+    """A file that is where the announcement says is taken there at once."""
+    path = tmp_path / "w"
+    path.write_bytes(b"abc")
+    shared = Announcement(1, path, "0" * 64, 3)
+    receiver = SnapshotReceiver(tmp_path / "received")
+    receiver.announced(shared, 0.0)
+    assert receiver.ready(0.0) == shared
+    receiver.announced(Announcement(1, path, "0" * 64, 4), 0.0)
+    assert receiver.ready(0.0) is None, "another size is another file"
+
+
+def test_lost_pieces_end_in_time(tmp_path: Path) -> None:
+    """Without its last piece a file is given up, and the announcement goes on to be refused."""
+    data, pieces = file_of(tmp_path, 2 * CHUNK_BYTES)
+    receiver = SnapshotReceiver(tmp_path / "received", timeout_s=5.0)
+    receiver.announced(announcement(data), 0.0)
+    receiver.received(*pieces[0], 4.0)
+    assert receiver.missing == 1
+    assert receiver.ready(8.9) is None
+    assert receiver.ready(9.1) == announcement(data)
+    assert (receiver.missing, list((tmp_path / "received").iterdir())) == (None, [])
+
+
+def test_only_the_newest_version_is_put_together(tmp_path: Path) -> None:
+    """A newer version replaces an unfinished and a finished one; older pieces are ignored."""
+    old, old_pieces = file_of(tmp_path, 2 * CHUNK_BYTES, version=1)
+    new, new_pieces = file_of(tmp_path, 2 * CHUNK_BYTES, version=2)
+    receiver = SnapshotReceiver(tmp_path / "received")
+    receiver.received(*old_pieces[0], 0.0)
+    for piece in (new_pieces[0], old_pieces[1], new_pieces[1]):
+        receiver.received(*piece, 0.0)
+    receiver.announced(announcement(new, 2), 0.0)
+    ready = receiver.ready(0.0)
+    assert ready is not None
+    assert ready.path.read_bytes() == new
+    # A rollback: the older one is asked for, and comes again.
+    receiver.announced(announcement(old, 1), 0.0)
+    for piece in old_pieces:
+        receiver.received(*piece, 0.0)
+    back = receiver.ready(0.0)
+    assert back is not None
+    assert back.path.read_bytes() == old
+    assert len(list((tmp_path / "received").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "size"),
+    [
+        ("", 10), ("1/0", 10), ("1/0/x", 10), ("1/1/1", 10), ("1/-1/1", 10), ("0/0/1", 10),
+        ("1/0/1", 0), ("1/0/1", CHUNK_BYTES + 1), ("1/0/2", CHUNK_BYTES - 1),
+        ("1/0/5", CHUNK_BYTES),
+    ],
+)  # fmt: skip
+def test_contradictory_pieces_are_refused(tmp_path: Path, label: str, size: int) -> None:
+    """Labels that are none, sizes that do not fit them, and files beyond the bound."""
+    receiver = SnapshotReceiver(tmp_path / "received", most_bytes=4 * CHUNK_BYTES)
+    with pytest.raises(WeightsError):
+        receiver.received(label, bytes(size), 0.0)
+    assert receiver.missing is None
+
+
+def test_a_full_disk_gives_the_file_up(tmp_path: Path) -> None:
+    """A piece that cannot be written is an error that names the folder; later files work."""
+    data, pieces = file_of(tmp_path, 2 * CHUNK_BYTES)
+    receiver = SnapshotReceiver(tmp_path / "received")
+    receiver.received(*pieces[0], 0.0)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (CHUNK_BYTES + 10, limit[1]))
+        with pytest.raises(WeightsError, match="make room"):
+            receiver.received(*pieces[1], 0.0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list((tmp_path / "received").iterdir()) == []
+    receiver.announced(announcement(data), 0.0)
+    for piece in pieces:
+        receiver.received(*piece, 0.0)
+    assert receiver.ready(0.0) is not None

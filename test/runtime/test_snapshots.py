@@ -1,0 +1,220 @@
+"""Versions on disk: whole after kills, full disks and damage; one trainer; nothing goes back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dae_ros.errors import DistillationError, WeightsError
+from dae_ros.runtime.snapshots import (
+    LATEST,
+    Announcement,
+    Snapshot,
+    SnapshotStore,
+    read_latest,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+# A trainer that publishes without a pause and says each version that is out.
+TRAINER = """
+import sys
+from pathlib import Path
+from dae_ros.runtime.snapshots import SnapshotStore
+store = SnapshotStore(Path(sys.argv[1]), keep=3)
+while True:
+    version = 1 + max([0, *(s.version for s in store.snapshots())])
+    data = bytes([version % 256]) * 300_000
+    print(store.publish(lambda p: p.write_bytes(data), step=version, score=1.0).version, flush=True)
+"""
+
+
+def writing(text: str) -> Callable[[Path], object]:
+    """Return what writes a file of this text."""
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
+def publish(store: SnapshotStore, score: float = 1.0, **facts: object) -> Snapshot:
+    """Publish a version whose content is its score."""
+    return store.publish(writing(f"weights of {score}"), step=0, score=score, **facts)  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of every file but the lock."""
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "lock"}
+
+
+def test_a_version_has_a_file_its_facts_and_is_the_latest(tmp_path: Path) -> None:
+    """Names, digests and facts are those of the format; versions grow by one."""
+    with SnapshotStore(tmp_path / "new" / "store") as store:
+        assert store.latest() is None
+        first = publish(store, 0.5, metrics={"abs_rel": 0.5})
+        second = store.publish(writing("abc"), step=7, score=0.25, parent=first.version)
+    folder = tmp_path / "new" / "store"
+    assert [first.version, second.version] == [1, 2]
+    assert (folder / "w_000002.safetensors").read_text(encoding="utf-8") == "abc"
+    facts = json.loads((folder / LATEST).read_text(encoding="utf-8"))
+    assert facts == json.loads((folder / "w_000002.json").read_text(encoding="utf-8"))
+    assert facts == {
+        "file": "w_000002.safetensors", "version": 2, "size": 3, "parent": 1, "step": 7,
+        "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        "score": 0.25, "metrics": {}, "rollback": False,
+    }  # fmt: skip
+    assert read_latest(folder) == second
+    assert second.announcement.path == folder / "w_000002.safetensors"
+
+
+def test_announcements_survive_json_and_others_are_refused() -> None:
+    """What was written is read again; a field that is wrong or missing is no announcement."""
+    announcement = Announcement(3, Path("/w/a.safetensors"), "ab" * 32, 10, rollback=True)
+    assert Announcement.from_json(announcement.to_json()) == announcement
+    good = {"version": 1, "path": "/a", "sha256": "0" * 64, "size": 1, "later": "ignored"}
+    assert not Announcement.from_json(json.dumps(good)).rollback
+    for wrong in (
+        "", "7", "[]", "{",
+        *(json.dumps({k: v for k, v in good.items() if k != name}) for name in list(good)[:4]),
+        *(json.dumps({**good, **change}) for change in (
+            {"version": 0}, {"version": "1"}, {"version": 1.5}, {"size": 0}, {"size": True},
+            {"path": 7}, {"sha256": "xy"}, {"sha256": 7}, {"rollback": 1},
+        )),
+    ):  # fmt: skip
+        with pytest.raises(WeightsError, match="no announcement"):
+            Announcement.from_json(wrong)
+
+
+def test_the_last_the_first_and_the_best_stay(tmp_path: Path) -> None:
+    """Of twelve versions with keep=3 there are the first, the best and the last three."""
+    with SnapshotStore(tmp_path, keep=3) as store:
+        for score in (5.0, 4.0, 1.0, 3.0, *[2.0] * 8):
+            publish(store, score)
+        assert [s.version for s in store.snapshots()] == [1, 3, 10, 11, 12]
+        assert len(list(tmp_path.glob("*.safetensors"))) == 5
+        # What is announced stays too, however old.
+        store.roll_back(10)
+        for _ in range(4):
+            publish(store, 2.0)
+            store.roll_back(10)
+        assert [s.version for s in store.snapshots()] == [1, 3, 10, 14, 15, 16]
+
+
+def test_a_damaged_version_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    """Truncated, altered, missing, and in the end damaged facts: the newest whole one is found."""
+    with SnapshotStore(tmp_path) as store:
+        for score in (5.0, 4.0, 3.0, 2.0):
+            publish(store, score)
+        assert store.latest().version == 4  # type: ignore[union-attr]
+        path = tmp_path / "w_000004.safetensors"
+        path.write_bytes(path.read_bytes()[:-1])
+        assert store.latest().version == 3  # type: ignore[union-attr]
+        path = tmp_path / "w_000003.safetensors"
+        path.write_bytes(path.read_bytes().replace(b"w", b"W"))
+        assert store.latest().version == 2  # type: ignore[union-attr]
+        (tmp_path / LATEST).write_text("{", encoding="utf-8")
+        assert store.latest().version == 2  # type: ignore[union-attr]
+        (tmp_path / "w_000002.safetensors").unlink()
+        (tmp_path / "w_000001.json").write_text('{"version": "one"}', encoding="utf-8")
+        assert store.latest() is None
+        # Numbers are never used twice, whatever is left of them.
+        assert publish(store).version == 5
+
+
+def test_going_back_is_announced_as_such(tmp_path: Path) -> None:
+    """A rollback names an old version, and the next one is still newer than all."""
+    with SnapshotStore(tmp_path) as store:
+        first = publish(store, 5.0)
+        publish(store, 4.0)
+        back = store.roll_back(1)
+        assert (back.version, back.rollback, back.sha256) == (1, True, first.sha256)
+        assert store.latest() == back
+        assert publish(store, 3.0).version == 3
+        assert publish(store, 3.0, above=40).version == 41
+        (tmp_path / "w_000002.safetensors").unlink()
+        with pytest.raises(DistillationError, match="version 2 is not whole"):
+            store.roll_back(2)
+
+
+def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path) -> None:
+    """A write that is cut by a real limit of the system is an error, and changes no byte."""
+    with SnapshotStore(tmp_path) as store:
+        publish(store)
+        before = contents(tmp_path)
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        try:
+            # First the weights do not fit, then their facts do not.
+            for most, size in ((1000, 5000), (100, 50)):
+                resource.setrlimit(resource.RLIMIT_FSIZE, (most, limit[1]))
+                with pytest.raises(DistillationError, match="Make room") as caught:
+                    store.publish(lambda p, n=size: p.write_bytes(bytes(n)), step=1, score=1.0)  # type: ignore[misc]
+                assert caught.value.data["path"] == str(tmp_path)
+                assert contents(tmp_path) == before
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+            signal.signal(signal.SIGXFSZ, handler)
+        assert publish(store).version == 2
+
+
+def test_what_the_writer_raises_changes_nothing(tmp_path: Path) -> None:
+    """Weights that cannot be written are refused with their own error; so is a NaN as score."""
+
+    def refuse(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise WeightsError("not finite")
+
+    with SnapshotStore(tmp_path) as store:
+        publish(store)
+        before = contents(tmp_path)
+        with pytest.raises(WeightsError, match="not finite"):
+            store.publish(refuse, step=1, score=1.0)
+        with pytest.raises(DistillationError, match="score is nan"):
+            publish(store, float("nan"))
+        assert contents(tmp_path) == before
+
+
+def test_two_trainers_cannot_share_a_folder(tmp_path: Path) -> None:
+    """The second one is told who holds the folder; it is free again after close."""
+    with SnapshotStore(tmp_path), pytest.raises(DistillationError, match=r"pid \d+ on") as caught:
+        SnapshotStore(tmp_path)
+    assert caught.value.data["path"] == str(tmp_path)
+    SnapshotStore(tmp_path).close()
+
+
+def test_a_folder_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    """A file in the place of the folder is an error with a way out."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(DistillationError, match="choose another folder"):
+        SnapshotStore(tmp_path / "file")
+
+
+def test_kills_at_any_instant_leave_whole_versions_and_no_lock(tmp_path: Path) -> None:
+    """After each of six kills what is announced is whole, not older than what was out, and free."""
+    random.seed(4)
+    for _ in range(6):
+        with subprocess.Popen(
+            [sys.executable, "-c", TRAINER, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            said = process.stdout.readline()
+            time.sleep(random.uniform(0.0, 0.1))
+            process.kill()
+            said = (process.stdout.read().split() or [said])[-1]
+        latest = read_latest(tmp_path)
+        assert latest is not None
+        assert latest.version >= int(said)
+        facts = json.loads((tmp_path / LATEST).read_text(encoding="utf-8"))
+        assert facts["version"] == latest.version
+        assert hashlib.sha256(latest.path.read_bytes()).hexdigest() == latest.sha256
+        with SnapshotStore(tmp_path, keep=3) as store:
+            assert not list(tmp_path.glob("*.tmp"))
+            files = {path.stem for path in tmp_path.glob("*.safetensors")}
+            assert files == {f"w_{s.version:06d}" for s in store.snapshots()}
+    assert latest.version >= 6
