@@ -92,8 +92,8 @@ class DepthParameters(NodeParameters):
     )
     inbox_mb: int = declare(
         1024,
-        "How many MB of messages may wait for the worker; the oldest are dropped and "
-        "counted beyond it.",
+        "How many MB of messages may wait for the worker; beyond it the oldest are dropped and "
+        "counted, or with overload queue the publishers wait.",
         minimum=1,
         maximum=16_384,
     )
