@@ -56,12 +56,13 @@ def _git(*arguments: str) -> str:
     return result.stdout.strip() if result.returncode == 0 else "unknown"
 
 
-def record(name: str, results: Any) -> Path:
+def record(name: str, results: Any, folder: Path = RESULTS) -> Path:
     """Write `results` with machine, versions, commit and date; return the file's path.
 
     Args:
-        name: file name without suffix, in `benchmarks/results/`.
+        name: file name without suffix.
         results: anything that JSON can hold. Units belong into the keys.
+        folder: for the file; it is made.
     """
     document = {
         "benchmark": name,
@@ -79,7 +80,7 @@ def record(name: str, results: Any) -> Path:
         "packages": {package: _version(package) for package in PACKAGES},
         "results": results,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(json.dumps(document, indent=1) + "\n")
     return path

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from dae_ros.runtime.torch_estimator import Fitting
 
 CHUNK = 16
 METRICS = ("abs_rel", "delta_1", "rmse")
+
+# Index of a window, what a network says about it, and what a teacher does; float32[H, W].
+Predicted: TypeAlias = "tuple[int, NDArray[np.float32], NDArray[np.float32] | None]"
 
 
 class Validation:
@@ -76,23 +80,30 @@ class Validation:
 
     def __call__(self, network: Network) -> dict[str, float]:
         """Return name -> score; NaN where nothing could be scored."""
-        means: dict[str, list[Mapping[str, float]]] = {}
-        for sequence in self._sequences:
-            scores: dict[str, list[FrameScore]] = {}
-            for index, prediction, label in self._predictions(network, sequence):
-                for name, score in self._score(sequence, index, prediction, label):
-                    scores.setdefault(name, []).append(score)
-            for name, frames in scores.items():
-                mean = mean_of_frames(sequence.name, frames)
-                means.setdefault(name, []).append(
-                    {**mean.metrics, "positive_scale": mean.positive_scale}
-                )
+        return mean_of_scores(
+            [
+                self.score(sequence, self.predictions(network, sequence))
+                for sequence in self._sequences
+            ]
+        )
+
+    def score(self, sequence: ClipSequence, predictions: Iterable[Predicted]) -> dict[str, float]:
+        """Return name -> score of one sequence: the mean over its windows.
+
+        Args:
+            sequence: one that is held out.
+            predictions: of its windows, from `predictions` or from elsewhere.
+        """
+        scores: dict[str, list[FrameScore]] = {}
+        for index, prediction, label in predictions:
+            for name, score in self._score(sequence, index, prediction, label):
+                scores.setdefault(name, []).append(score)
         result: dict[str, float] = {}
-        for name in sorted(means):
-            values = _mean(means[name])
-            result |= {f"{name}_{metric}": values[metric] for metric in METRICS}
+        for name in sorted(scores):
+            mean = mean_of_frames(sequence.name, scores[name])
+            result |= {f"{name}_{metric}": mean.metrics[metric] for metric in METRICS}
             if name.endswith("aligned"):
-                result[f"{name}_positive_scale"] = values["positive_scale"]
+                result[f"{name}_positive_scale"] = mean.positive_scale
         return result
 
     def _score(
@@ -104,8 +115,7 @@ class Validation:
     ) -> Iterator[tuple[str, FrameScore]]:
         if sequence.depth is not None:
             depth = sequence.depth[index].astype(np.float32)
-            window = sequence.windows[index]
-            events = window != 0 if window.ndim == 2 else (window != 0).any(axis=0)
+            events = pixels_with_events(sequence, index)
             for name, scoring in self._scorings.items():
                 yield name, score_frame(prediction, depth, scoring)
                 yield f"events_{name}", score_frame(prediction, depth, scoring, events)
@@ -113,10 +123,8 @@ class Validation:
             for name, scoring in self._scorings.items():
                 yield f"label_{name}", score_frame(prediction, label, scoring)
 
-    def _predictions(
-        self, network: Network, sequence: ClipSequence
-    ) -> Iterator[tuple[int, NDArray[np.float32], NDArray[np.float32] | None]]:
-        """Yield index, prediction and label of every window that has something to compare with."""
+    def predictions(self, network: Network, sequence: ClipSequence) -> Iterator[Predicted]:
+        """Yield every window that has something to compare with, the state carried."""
         device = next(network.parameters()).device
         limit = min(len(sequence), self._windows or len(sequence))
         height, width = sequence.windows.shape[-2:]
@@ -163,13 +171,21 @@ def _frames(sequence: ClipSequence, begin: int, end: int, device: torch.device) 
     return torch.from_numpy(np.array(sequence.frames[begin:end])).to(device)
 
 
-def _mean(sequences: list[Mapping[str, float]]) -> dict[str, float]:
-    names = (*METRICS, "positive_scale")
-    table = np.array([[values[name] for name in names] for values in sequences])
-    finite = np.isfinite(table)
-    counts = finite.sum(axis=0)
-    sums = np.where(finite, table, 0.0).sum(axis=0)
-    return {
-        name: float(sums[i] / counts[i]) if counts[i] else float("nan")
-        for i, name in enumerate(names)
-    }
+def pixels_with_events(sequence: ClipSequence, index: int) -> NDArray[np.bool_]:
+    """Return where a window has events, bool[H, W]."""
+    window = sequence.windows[index]
+    return np.asarray(window != 0 if window.ndim == 2 else (window != 0).any(axis=0), np.bool_)
+
+
+def mean_of_scores(sequences: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return name -> mean over the sequences where it is a number, each weighing the same."""
+    values: dict[str, list[float]] = {}
+    for scores in sequences:
+        for name, value in scores.items():
+            values.setdefault(name, []).append(value)
+    return {name: _mean(np.array(found)) for name, found in values.items()}
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if finite.size else float("nan")

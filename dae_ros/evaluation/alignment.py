@@ -1,4 +1,4 @@
-"""Moving a relative prediction onto ground truth before it is scored, and the constants to beat.
+"""Moving a relative prediction onto ground truth before it is scored, and what has to be beaten.
 
 | method | fit over the mask |
 |---|---|
@@ -13,6 +13,7 @@ Ground truth is what a robot does not have: a score after alignment says nothing
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -103,6 +104,45 @@ def best_constant(target: DepthMap, mask: Mask) -> float:
     """
     d = target[mask].astype(np.float64)
     return weighted_median(d, 1.0 / d) if d.size else np.nan
+
+
+def mean_depth_map(
+    depths: Iterable[DepthMap], clip_distance_m: float = 80.0
+) -> NDArray[np.float32]:
+    """Return the mean depth of each pixel over a training set, metres.
+
+    What a network must beat to have seen more than where cameras usually look.
+
+    Args:
+        depths: stacks [N, H, W] of one H and W, metres; 0, negative, NaN, infinity, and depth at or
+            beyond the clip distance are invalid, as in scores.
+        clip_distance_m: of the scoring.
+
+    Returns:
+        float32[H, W], NaN where no map was valid.
+
+    Raises:
+        ConfigurationError: no stack, or different sizes.
+    """
+    total: Vector | None = None
+    count: NDArray[np.int64] | None = None
+    for stack in depths:
+        if total is None or count is None:
+            total, count = np.zeros(stack.shape[1:]), np.zeros(stack.shape[1:], np.int64)
+        if stack.shape[1:] != total.shape:
+            raise ConfigurationError(
+                f"A mean needs maps of one size, not {total.shape} and {stack.shape[1:]}.",
+                before=total.shape,
+                after=stack.shape[1:],
+            )
+        valid = (stack > 0) & (stack < clip_distance_m)
+        total += stack.sum(axis=0, dtype=np.float64, where=valid)
+        count += valid.sum(axis=0)
+    if total is None or count is None:
+        raise ConfigurationError("There is no depth to take a mean of.")
+    mean = np.full(total.shape, np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean.astype(np.float32)
 
 
 def weighted_median(values: Vector, weights: Vector) -> float:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dae_ros.errors import ConfigurationError
-from dae_ros.evaluation.alignment import METHODS, align, best_constant
+from dae_ros.evaluation.alignment import METHODS, align, best_constant, mean_depth_map
 from test.reference import depth_metrics as oracle
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden" / "losses_metrics.npz"
@@ -135,3 +135,17 @@ def test_wrong_use_is_refused() -> None:
         align("ransac", depth, depth, mask)
     with pytest.raises(ConfigurationError, match="one shape"):
         align("lstsq", depth[1:], depth, mask)
+
+
+def test_mean_map_by_hand() -> None:
+    """Each pixel's mean is over the valid depths of all stacks; nothing else counts."""
+    first = np.array([[[1, 2], [np.nan, 4]], [[3, 80], [0, 4]]], np.float16)
+    second = np.array([[[5, -1], [np.inf, 10]]], np.float16)
+    mean = mean_depth_map([first, second])
+    np.testing.assert_array_equal(mean, np.array([[3, 2], [np.nan, 6]], np.float32))
+    assert mean.dtype == np.float32
+    np.testing.assert_array_equal(mean_depth_map([second], 8.0)[0], [5, np.nan])
+    with pytest.raises(ConfigurationError, match="one size"):
+        mean_depth_map([first, second[:, :1]])
+    with pytest.raises(ConfigurationError, match="no depth"):
+        mean_depth_map([])
