@@ -86,7 +86,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--duration",
         type=seconds,
-        default=8.0,
+        default=6.0,
         metavar="S",
         help="seconds of events (default: %(default)s)",
     )
