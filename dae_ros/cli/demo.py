@@ -33,7 +33,7 @@ OUTPUTS = (
     "depth/status",
     "metrics",
 )
-TRUTH, SIMULATED_TRUTH = "depth_truth", "the simulator's exact depth"
+SIMULATED_TRUTH = "the simulator's exact depth"
 # The colours of the simulated room: its walls are 1 to 6 m away.
 ROOM_COLOURS: Mapping[str, float] = {"color_near_m": 0.5, "color_far_m": 6.0}
 # The network may need seconds for one window on a slow machine; after this long without an image
@@ -221,9 +221,8 @@ def _on_ros(args: argparse.Namespace, folder: Path) -> dict[str, object]:
         "orientation": args.orientation,
         "scale": str(args.scale),
         "shift": str(args.shift),
-        "ground_truth": TRUTH,
     }
-    truth: str | None = f"/{TRUTH}"
+    truth: str | None = f"/{DEMO_DEFAULTS['ground_truth']}"
     described: str | None = SIMULATED_TRUTH
     if args.bag is not None:
         truth = described = _recorded_truth(args.bag)

@@ -200,6 +200,14 @@ def test_every_parameter_of_the_table_exists() -> None:
     assert set(DEMO_DEFAULTS) <= {argument.name for argument in ARGUMENTS}
 
 
+def test_the_demo_compares_with_the_exact_depth() -> None:
+    """demo.launch.py starts depth, gt and simulator, whose exact depth gt takes from the start."""
+    depth, truth, simulator = launch_plan({}, DEMO_DEFAULTS)
+    assert names([depth, truth, simulator]) == ["depth", "gt", "simulator"]
+    assert truth.remappings == (("ground_truth", "depth_truth"),)
+    assert simulator.parameters["wait_topics"] == "events,camera_info,depth_truth"
+
+
 def test_settings_of_the_user_win_over_the_transport_environment(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
