@@ -23,6 +23,7 @@ from dae_ros.errors import DaeError, RecordingError, WeightsError
 from dae_ros.events.cdr import event_types
 from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.depth_outputs import DepthOutputs
+from dae_ros.nodes.depth_weights import WeightFollower
 from dae_ros.nodes.depth_worker import THREAD_NAME, DepthWorker, Fault, ResetState
 from dae_ros.nodes.diagnostics import DepthDiagnostics, NetworkIdentity, Reception
 from dae_ros.nodes.entry import leave_despite, run
@@ -99,6 +100,7 @@ class DepthNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics, clock=self._steady)
         self.create_service(Trigger, "~/reset_state", self._reset_requested)
+        self._weights = WeightFollower(self, lambda: self._worker)
         self._fault_found = self.create_guard_condition(self._stop_after_fault)
         self._jump = self.get_clock().create_jump_callback(
             JumpThreshold(
@@ -115,7 +117,11 @@ class DepthNode(LifecycleNode):
         parameters = self._binding.value
         self._fault = None
         worker = DepthWorker(
-            parameters, publish=self._publish, warn=self._warn, failed=self._failed
+            parameters,
+            publish=self._publish,
+            warn=self._warn,
+            failed=self._failed,
+            judged=self._weights.judged,
         )
         # Known before it has started: a signal may come while it loads.
         self._worker = worker
@@ -170,6 +176,7 @@ class DepthNode(LifecycleNode):
                 keep_all=parameters.overload == "queue",
             )
         self._rate = RateReport()
+        self._weights.begin(parameters)
         self._outputs.active = True
         self._graph_timer = self.create_timer(
             GRAPH_PERIOD_S, self._look_at_graph, clock=self._steady
@@ -222,6 +229,7 @@ class DepthNode(LifecycleNode):
     def _unsubscribe(self) -> None:
         if self._outputs is not None:
             self._outputs.active = False
+        self._weights.end()
         if self._graph_timer is not None:
             self.destroy_timer(self._graph_timer)
             self._graph_timer = None
@@ -278,6 +286,7 @@ class DepthNode(LifecycleNode):
             self._outputs.camera = camera
 
     def _look_at_graph(self) -> None:
+        self._weights.look()
         problems = []
         for subscription in (self._events, self._images, self._calibrations):
             if subscription is not None:
@@ -291,7 +300,7 @@ class DepthNode(LifecycleNode):
     def _publish(self, frame: DepthFrame) -> None:
         outputs = self._outputs
         if outputs is not None and outputs.active:
-            outputs.publish(frame)
+            outputs.publish(frame, self._weights.last)
             sentence = self._rate.add(frame, time.monotonic())
             if sentence is not None:
                 self.get_logger().info(sentence)
@@ -345,7 +354,6 @@ class DepthNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         worker, events = self._worker, self._events
         reception = None
-        network = None
         if worker is not None and events is not None:
             if worker.snapshot is not None:
                 reason = self._rate.wait(worker.snapshot.pipeline.no_ends, time.monotonic())
@@ -362,15 +370,6 @@ class DepthNode(LifecycleNode):
                 len(worker.inbox),
                 worker.inbox.byte_count,
             )
-        if worker is not None and worker.estimator is not None:
-            estimator = worker.estimator
-            network = NetworkIdentity(
-                estimator.name,
-                estimator.digest,
-                estimator.weight_version,
-                worker.kind,
-                worker.orientation,
-            )
         state = "unconfigured" if worker is None else "inactive" if events is None else "active"
         self._diagnostics.publish(
             self._report.report(
@@ -380,7 +379,7 @@ class DepthNode(LifecycleNode):
                 self._fault.message if self._fault is not None else None,
                 reception,
                 worker.snapshot if worker is not None else None,
-                network,
+                NetworkIdentity.of(worker, self._weights.malformed),
             )
         )
 

@@ -19,6 +19,7 @@ from dae_ros.parameters import DepthParameters
 from dae_ros.representation.render import color_range, depth_color, events_image
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.output_camera import fits, output_camera
+from dae_ros.runtime.weight_stages import Verdict
 
 TOPICS = {"metric": "depth/image", "relative": "depth/relative"}
 # With `overload: queue` nothing may be lost, so results wait for their subscribers this long.
@@ -63,15 +64,15 @@ class DepthOutputs:
         """Take over the colour range."""
         self._parameters = parameters
 
-    def publish(self, frame: DepthFrame) -> None:
-        """Publish a result; pictures only where somebody looks."""
+    def publish(self, frame: DepthFrame, verdict: Verdict | None) -> None:
+        """Publish a result, pictures only where somebody looks, and the last verdict on weights."""
         if not self.active:
             return
         publisher = self._depth[frame.kind]
         publisher.publish(image_message(frame.depth, frame.stamp_ns, frame.frame_id))
         camera = self._camera_of(frame)
         self._camera_info.publish(camera_info_message(camera, frame.stamp_ns, frame.frame_id))
-        self._status.publish(frame_status(frame))
+        self._status.publish(frame_status(frame, verdict))
         if self._color.get_subscription_count():
             self._color.publish(image_message(self._colored(frame), frame.stamp_ns, frame.frame_id))
         if self._events.get_subscription_count():

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dae_ros.bags.messages import read_frame
@@ -23,12 +23,16 @@ from dae_ros.errors import (
 )
 from dae_ros.events.cdr import read_packet
 from dae_ros.parameters import DepthParameters
-from dae_ros.runtime.backends import create_estimator
+from dae_ros.runtime.backends import create_estimator, follow_weights
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.pipeline import DepthPipeline
+from dae_ros.runtime.rhythm import Rhythm
+from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.statistics import PipelineStatistics
 from dae_ros.runtime.warm_up import warm_up
+from dae_ros.runtime.weight_stages import Verdict
+from dae_ros.runtime.weight_swap import WeightSwap
 from dae_ros.runtime.worker import Inbox, Worker
 
 # How long the thread sleeps at most with nothing to do; bounds the time to stop it.
@@ -70,7 +74,15 @@ class ResetState:
     cause: str
 
 
-Item: TypeAlias = "SerializedEvents | SerializedImage | ResetState | DepthParameters"
+@dataclass(frozen=True, slots=True)
+class RollBack:
+    """Go back to the weights of before."""
+
+
+Command: TypeAlias = "ResetState | DepthParameters | Announcement | RollBack"
+Item: TypeAlias = "SerializedEvents | SerializedImage | Command"
+# What was accepted holds, also where everything that was received is forgotten.
+LASTING = (DepthParameters, Announcement, RollBack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +93,15 @@ class WorkerSnapshot:
         pipeline: counters of the pipeline.
         errors: messages that could not be read, by code, and `image` for camera frames.
         inbox_dropped: messages dropped because the inbox was full.
+        verdicts: on versions of the weights, `outcome.code` -> count.
+        last_verdict: None before the first.
     """
 
     pipeline: PipelineStatistics
     errors: Mapping[str, int]
     inbox_dropped: int
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    last_verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,10 @@ class Fault:
     internal: bool
 
 
+def _ignore(_: Verdict) -> None:
+    """Do nothing: verdicts are counted anyway."""
+
+
 class DepthWorker:
     """One camera's pipeline on its own thread.
 
@@ -109,11 +129,12 @@ class DepthWorker:
         publish: called on the thread with every result.
         warn: called on the thread with a sentence that may repeat often.
         failed: called on the thread once it cannot go on.
+        judged: called on the thread with every verdict on a version of the weights.
         load: makes the estimator, on the thread.
 
     Attributes:
-        estimator: None before `start` returned; only attributes that never change are read by
-            others.
+        estimator: None before `start` returned; others read what it is called, no more.
+        swap: the same where weights are followed, else None.
         snapshot: None before the first.
     """
 
@@ -124,20 +145,26 @@ class DepthWorker:
         publish: Callable[[DepthFrame], None],
         warn: Callable[[str], None],
         failed: Callable[[Fault], None],
+        judged: Callable[[Verdict], None] = _ignore,
         load: Callable[[DepthParameters], DepthEstimator] = create_estimator,
     ) -> None:
         self._parameters = parameters
         self._publish = publish
         self._warn = warn
         self._failed = failed
+        self._judged = judged
         self._load = load
         self.inbox: Inbox[Item] = Inbox(parameters.inbox_mb * 1_000_000)
         self.estimator: DepthEstimator | None = None
+        self.swap: WeightSwap | None = None
         self.snapshot: WorkerSnapshot | None = None
         self._pipeline: DepthPipeline | None = None
         # Why to forget everything before the next turn; set by `forget`, taken by the thread.
         self._forgotten: str | None = None
         self._errors: Counter[str] = Counter()
+        self._verdicts: Counter[str] = Counter()
+        self._last_verdict: Verdict | None = None
+        self._rhythm = Rhythm()
         self._failures = 0
         self._seen_windows = 0
         self._seen_non_finite = 0
@@ -210,20 +237,20 @@ class DepthWorker:
                 time.sleep(ROOM_POLL_S)
         self.inbox.put(item, size_bytes)
 
-    def put_command(self, command: ResetState | DepthParameters) -> None:
-        """Hand over a reset or new run-time parameters; takes its turn behind what waits."""
+    def put_command(self, command: Command) -> None:
+        """Hand over a reset, new run-time parameters or weights; takes its turn."""
         self.inbox.put(command, COMMAND_BYTES)
 
     def forget(self, cause: str) -> None:
         """Drop what was received and not stepped yet, and the recurrent state with it.
 
         At once and not behind what waits: depth of before must not come out later. New parameters
-        were accepted and stay. Returns when the thread has done so, which is after the step in
-        hand, so that nothing that comes afterwards is dropped with it.
+        and weights were accepted and stay. Returns when the thread has done so, which is after the
+        step in hand, so that nothing that comes afterwards is dropped with it.
         """
         self._forgotten = cause
         for item in self.inbox.take(0.0):
-            if isinstance(item, DepthParameters):
+            if isinstance(item, LASTING):
                 self.put_command(item)
         deadline_s = time.monotonic() + FORGET_TIMEOUT_S
         while self._forgotten is not None and self.alive and time.monotonic() < deadline_s:
@@ -234,6 +261,8 @@ class DepthWorker:
         if self._leaving.is_set():
             raise ConfigurationError(INTERRUPTED)
         warm_up(estimator)
+        if self._parameters.follow_snapshots:
+            estimator = self.swap = follow_weights(estimator, self._parameters, self._judge)
         self._pipeline = DepthPipeline(
             self._parameters, estimator, on_packet_error=self._packet_error
         )
@@ -260,6 +289,7 @@ class DepthWorker:
         for item in self.inbox.take(TURN_S, most):
             self._handle(pipeline, item)
         self._step_all(pipeline)
+        self._use_idle_time()
         if time.monotonic() >= self._next_snapshot_s:
             self._take_snapshot(pipeline)
 
@@ -286,6 +316,12 @@ class DepthWorker:
             # What was fed before the reset still belongs to the old state.
             self._step_all(pipeline)
             pipeline.reset_state(item.cause)
+        elif isinstance(item, Announcement):
+            if self.swap is not None:
+                self.swap.announce(item)
+        elif isinstance(item, RollBack):
+            if self.swap is not None:
+                self.swap.roll_back()
         else:
             self._step_all(pipeline)
             self._parameters = item
@@ -304,8 +340,23 @@ class DepthWorker:
             if frame is None:
                 return
             self._failures = 0
+            self._rhythm.closed(time.perf_counter_ns() - frame.latency_ns)
             if self._forgotten is None:
                 self._publish(frame)
+
+    def _use_idle_time(self) -> None:
+        """Go on with a change of weights until something comes or the next window is due."""
+        while (
+            self.swap is not None
+            and not (len(self.inbox) or self._leaving.is_set())
+            and self.swap.work(self._rhythm.due_ns)
+        ):
+            pass
+
+    def _judge(self, verdict: Verdict) -> None:
+        self._verdicts[f"{verdict.outcome}.{verdict.code}"] += 1
+        self._last_verdict = verdict
+        self._judged(verdict)
 
     def _give_up(self, message: str) -> None:
         self._faulty = True
@@ -317,7 +368,13 @@ class DepthWorker:
     def _take_snapshot(self, pipeline: DepthPipeline) -> None:
         self._next_snapshot_s = time.monotonic() + SNAPSHOT_PERIOD_S
         statistics = pipeline.statistics()
-        self.snapshot = WorkerSnapshot(statistics, dict(self._errors), self.inbox.dropped)
+        self.snapshot = WorkerSnapshot(
+            statistics,
+            dict(self._errors),
+            self.inbox.dropped,
+            dict(self._verdicts),
+            self._last_verdict,
+        )
         non_finite = statistics.errors.get(NonFiniteState.code, 0)
         if statistics.windows > self._seen_windows:
             self._seen_windows, self._seen_non_finite = statistics.windows, non_finite

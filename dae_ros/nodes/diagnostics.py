@@ -9,9 +9,10 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from dae_ros.nodes.conversions import header
-from dae_ros.nodes.depth_worker import WorkerSnapshot
+from dae_ros.nodes.depth_worker import DepthWorker, WorkerSnapshot
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.statistics import PipelineStatistics
+from dae_ros.runtime.weight_stages import Verdict
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 # Counts that are no loss: the ring forgets old events by design.
@@ -31,8 +32,13 @@ def status(
     )
 
 
-def frame_status(frame: DepthFrame) -> DiagnosticArray:
-    """Return what `depth/status` says about one depth image; the stamp is the image's."""
+def frame_status(frame: DepthFrame, verdict: Verdict | None) -> DiagnosticArray:
+    """Return what `depth/status` says about one depth image; the stamp is the image's.
+
+    Args:
+        frame: the image.
+        verdict: the latest on new weights, None where none are followed.
+    """
     values: dict[str, object] = {
         "index": frame.index,
         "window_start_ns": frame.start_ns,
@@ -43,12 +49,22 @@ def frame_status(frame: DepthFrame) -> DiagnosticArray:
         "orientation": frame.orientation,
         "weight_version": frame.weight_version,
         "sha256": frame.digest,
+        "warming": str(frame.warming).lower(),
         "latency_ms": f"{frame.latency_ns / 1e6:.3f}",
     }
-    return DiagnosticArray(
+    array = DiagnosticArray(
         header=header(frame.stamp_ns, frame.frame_id),
         status=[status("depth", OK, frame.kind, values, frame.frame_id)],
     )
+    if verdict is not None:
+        found = {
+            "version": verdict.version,
+            "sha256": verdict.sha256,
+            "verdict": verdict.outcome,
+            "code": verdict.code,
+        }
+        array.status = [*array.status, status("weights", OK, verdict.reason, found)]
+    return array
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +92,38 @@ class Reception:
 
 @dataclass(frozen=True, slots=True)
 class NetworkIdentity:
-    """Which network runs, and what its number means."""
+    """Which network runs, what its number means, and whether its weights are about to change.
+
+    Attributes:
+        name, digest, weight_version: of the weights in use.
+        kind, orientation: of the output.
+        phase: of a change of weights; None where none are followed.
+        malformed: announcements and pieces of weights that were none.
+    """
 
     name: str
     digest: str
     weight_version: int
     kind: str
     orientation: str
+    phase: str | None
+    malformed: int
+
+    @staticmethod
+    def of(worker: DepthWorker | None, malformed: int) -> NetworkIdentity | None:
+        """Return that of a worker, None before it has loaded."""
+        if worker is None or worker.estimator is None:
+            return None
+        estimator, swap = worker.estimator, worker.swap
+        return NetworkIdentity(
+            estimator.name,
+            estimator.digest,
+            estimator.weight_version,
+            worker.kind,
+            worker.orientation,
+            None if swap is None else swap.phase,
+            malformed,
+        )
 
 
 # Fast DDS over loopback delivers best-effort messages of 0.5 MB and loses most above.
@@ -139,6 +180,8 @@ class DepthDiagnostics:
             )
         if network is not None:
             found.append(self._network(network))
+            if network.phase is not None and worker is not None:
+                found.append(self._weights(network, worker))
         array.status = found
         return array
 
@@ -233,6 +276,15 @@ class DepthDiagnostics:
                 "orientation": network.orientation,
             },
         )
+
+    def _weights(self, network: NetworkIdentity, worker: WorkerSnapshot) -> DiagnosticStatus:
+        level, text, last = OK, f"version {network.weight_version}", worker.last_verdict
+        if last is not None and last.outcome in ("refused", "rolled_back"):
+            level = WARN
+            text = f"version {last.version} {last.outcome} [{last.code}]: {last.reason}"
+        values: dict[str, object] = {"phase": network.phase, "malformed": network.malformed}
+        values |= {f"verdict.{name}": count for name, count in sorted(worker.verdicts.items())}
+        return status(f"{self._name}: weights", level, text, values)
 
 
 def _ms(time_ns: int | None) -> str:

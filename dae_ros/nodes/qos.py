@@ -40,6 +40,15 @@ def output_qos(depth: int = 2) -> QoSProfile:
     return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
 
 
+def latched_qos(depth: int = 1) -> QoSProfile:
+    """Return the profile of what late subscribers must know: reliable, the last `depth` kept."""
+    return QoSProfile(
+        depth=depth,
+        reliability=ReliabilityPolicy.RELIABLE,
+        durability=DurabilityPolicy.TRANSIENT_LOCAL,
+    )
+
+
 def message_class(type_name: str) -> type:
     """Import the Python class of a message type, `package/msg/Name`.
 

@@ -144,6 +144,51 @@ class DepthParameters(NodeParameters):
     event_queue_depth: int = declare(
         1000, "Messages that DDS may hold for the event subscription.", minimum=1, maximum=100_000
     )
+    follow_snapshots: bool = declare(
+        False,
+        "Change to the weights that distill/snapshot announces while depth goes on: verified, "
+        "rehearsed, watched, and taken back where they are worse.",
+    )
+    snapshots: str = declare(
+        "",
+        "With follow_snapshots: folder of a trainer, whose latest version is taken at once when "
+        "the node is activated; empty waits for an announcement.",
+    )
+    replay_windows: int = declare(
+        16,
+        "How many past windows new weights replay to rebuild the recurrent state.",
+        minimum=4,
+        maximum=64,
+    )
+    canary_windows: int = declare(
+        40,
+        "For how many windows new weights are watched before they stay.",
+        minimum=8,
+        maximum=100_000,
+    )
+    canary_scale_step: float = declare(
+        0.2,
+        "Largest change of the median depth by new weights, as |log| of the ratio.",
+        minimum=0.001,
+    )
+    canary_flicker: float = declare(
+        1.5,
+        "Largest change from window to window under new weights, relative to that under the old.",
+        minimum=1.0,
+    )
+    canary_spread: float = declare(
+        0.3,
+        "Smallest standard deviation over the image under new weights, relative to that under "
+        "the old.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    canary_latency: float = declare(
+        2.0,
+        "Largest 95 % quantile (and median) of a step's duration under new weights, relative to "
+        "that under the old.",
+        minimum=1.0,
+    )
     autostart: bool = declare(
         True, "Configure and activate the node by itself; false waits for lifecycle calls."
     )
@@ -173,6 +218,8 @@ class DepthParameters(NodeParameters):
                 f"'color_near_m' ({self.color_near_m:g}) must be below "
                 f"'color_far_m' ({self.color_far_m:g})"
             )
+        if self.snapshots and not self.follow_snapshots:
+            problems.append("'snapshots' is given without 'follow_snapshots'; set it to true")
         if self.shift != 0.0 and self.scale == 0.0:
             problems.append("'shift' is given without 'scale'; give both, or neither")
         return problems

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters
-from dae_ros.runtime.estimator import DepthEstimator
+from dae_ros.runtime.canary import SwapRules
+from dae_ros.runtime.estimator import DepthEstimator, ReloadableEstimator
+from dae_ros.runtime.weight_stages import Verdict
+from dae_ros.runtime.weight_swap import WeightSwap
 
 
 def create_estimator(parameters: DepthParameters) -> DepthEstimator:
@@ -32,3 +36,40 @@ def create_estimator(parameters: DepthParameters) -> DepthEstimator:
     from dae_ros.runtime.torch_estimator import create_torch_estimator
 
     return create_torch_estimator(parameters)
+
+
+def follow_weights(
+    estimator: DepthEstimator,
+    parameters: DepthParameters,
+    judged: Callable[[Verdict], None],
+    *,
+    background: bool = True,
+) -> WeightSwap:
+    """Return an estimator that changes its weights as a trainer announces them.
+
+    Args:
+        estimator: to begin with.
+        parameters: its rules. With the overload policy `queue` nothing has to be in time, so all
+            that waits is done before the next window.
+        judged: called with every verdict.
+        background: load on a thread; without, and with `queue`, all is deterministic.
+
+    Raises:
+        ConfigurationError: the backend cannot hold two sets of weights.
+    """
+    if not isinstance(estimator, ReloadableEstimator):
+        raise ConfigurationError(
+            f"{estimator.name} runs on a backend that cannot change its weights; leave "
+            "follow_snapshots off, or use weights of PyTorch",
+            parameter="follow_snapshots",
+        )
+    rules = SwapRules(
+        replay_windows=parameters.replay_windows,
+        canary_windows=parameters.canary_windows,
+        scale_step=parameters.canary_scale_step,
+        flicker=parameters.canary_flicker,
+        spread=parameters.canary_spread,
+        latency=parameters.canary_latency,
+    )
+    eager = parameters.overload == "queue"
+    return WeightSwap(estimator, rules, judged=judged, eager=eager, background=background)

@@ -10,9 +10,8 @@
 4. Canary: for `canary_windows` the old weights go on alongside. Where the new ones break a limit,
    or fail, the old ones take over again with a state that is up to date.
 
-Nothing here waits: `work` does one step of a network, and a change of weights is a change of a
-reference. Every outcome is a `Verdict`. Without threads (`background=False`) and with all work done
-before the next window (`eager=True`) the same object is deterministic.
+Nothing here waits: `work` does one step of a network, and weights change by a reference. Every
+outcome is a `Verdict`. With `background=False` and `eager=True` the same object is deterministic.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ SAME_STATE_CHANGE = 1e-3
 WARMING_WINDOWS = 4
 # How many windows a replay may take to catch up, in multiples of its own length.
 PATIENCE = 2
-# A step is not begun where it might end after the next window came, if it took so much longer.
+# So much longer than before a step may take, and still end before the next window comes.
 MARGIN = 0.25
 NO_NUMBERS: Mapping[str, float] = {}
 
@@ -83,12 +82,11 @@ class WeightSwap:
         self._background = background
         self._clock_ns = clock_ns
         self._ring: deque[Window] = deque(maxlen=rules.replay_windows)
-        self._newest = estimator.weight_version
+        self._newest = self.weight_version
         self._in_use: Announcement | None = None
         self._harmful: dict[str, str] = {}
         self._loader: WeightLoader | None = None
         self._next: Announcement | None = None
-        # Never both: a canary ends before anything else is rehearsed.
         self._candidate: Candidate | None = None
         self._canary: Canary | None = None
         self._previous: LoadedWeights | None = None
@@ -104,6 +102,11 @@ class WeightSwap:
     def warming(self) -> bool:
         """Whether the last output is one of the first after a change that cost the state."""
         return self._warming > 0
+
+    @property
+    def can_roll_back(self) -> bool:
+        """Whether there are weights of before."""
+        return self._previous is not None or self.phase == "returning"
 
     @property
     def phase(self) -> Phase:
@@ -140,7 +143,8 @@ class WeightSwap:
             self._next = announcement
         else:
             if self._candidate is not None:
-                self._drop(self._candidate, "superseded", f"by version {version}")
+                by = Breach("superseded", f"by version {version}")
+                self._drop(self._candidate, by, harmful=False)
             self._loader = WeightLoader(announcement, self._live, background=self._background)
             self._collect()
 
@@ -151,12 +155,12 @@ class WeightSwap:
             False where there are none.
         """
         if self._previous is None:
-            return self.phase == "returning"
+            return self.can_roll_back
         if self._loader is not None:
             self._say(self._loader.announcement, "refused", "superseded", "by a rollback")
             self._loader = None
         if self._candidate is not None:
-            self._drop(self._candidate, "superseded", "by a rollback")
+            self._drop(self._candidate, Breach("superseded", "by a rollback"), harmful=False)
         self._take_back(Breach("requested", "it was asked for"))
         return True
 
@@ -190,7 +194,7 @@ class WeightSwap:
                 self._candidate.comparison.add(facts, window.facts)
                 breach = self._candidate.comparison.breach()
                 if breach is not None:
-                    self._drop_harmful(self._candidate, breach)
+                    self._drop(self._candidate, breach)
         return True
 
     def estimate(self, image: FloatImage) -> FloatImage:
@@ -256,9 +260,9 @@ class WeightSwap:
 
     def _is_ready(self, candidate: Candidate) -> bool:
         """Whether its state is rebuilt, from all windows where there are less than a replay has."""
-        shadow = candidate.shadow
         needed = min(self._rules.replay_windows, self._live.state_age)
-        return candidate.without_replay or not (shadow.pending or shadow.steps < needed)
+        behind = bool(candidate.shadow.pending) or candidate.shadow.steps < needed
+        return candidate.without_replay or not behind
 
     def _change(self, candidate: Candidate) -> None:
         """Let a candidate take over."""
@@ -269,9 +273,8 @@ class WeightSwap:
         old, old_observer = self._live, self._observer
         self._use(shadow.estimator, shadow.observer)
         self._candidate = None
-        numbers = {**candidate.comparison.numbers(), "replayed": float(shadow.steps)}
+        numbers = {**candidate.comparison.numbers(), "replayed": shadow.steps}
         if candidate.breach is not None:
-            self._in_use = None
             reason = f"{candidate.breach.reason} ({code}: {shadow.steps} windows)"
             self._say(announcement, "rolled_back", candidate.breach.code, reason, numbers)
             return
@@ -351,8 +354,7 @@ class WeightSwap:
         """Put the weights of before in the place of some that failed, at once; False without."""
         if self._canary is not None:
             self._take_back(failure(error))
-        candidate = self._candidate
-        if candidate is None or candidate.breach is None:
+        if (candidate := self._candidate) is None or candidate.breach is None:
             return False
         if candidate.shadow.pending:
             # No time for a replay: this window is due.
@@ -363,21 +365,17 @@ class WeightSwap:
 
     def _shadow_failed(self, error: InferenceError) -> None:
         if self._canary is not None:
-            # The weights of before fail where the new ones do not: nothing to compare with.
-            self._canary.shadow = None
+            self._canary.shadow = None  # nothing to compare with
         elif self._candidate is not None and self._candidate.breach is not None:
             self._candidate.without_replay = True
         elif self._candidate is not None:
-            self._drop_harmful(self._candidate, failure(error))
+            self._drop(self._candidate, failure(error))
 
-    def _drop_harmful(self, candidate: Candidate, breach: Breach) -> None:
-        self._harmful[candidate.announcement.sha256] = breach.reason
-        self._drop(candidate, breach.code, breach.reason)
-
-    def _drop(self, candidate: Candidate, code: str, reason: str) -> None:
-        self._candidate = None
-        numbers = candidate.comparison.numbers()
-        self._say(candidate.announcement, "refused", code, reason, numbers)
+    def _drop(self, candidate: Candidate, why: Breach, *, harmful: bool = True) -> None:
+        self._candidate, announcement = None, candidate.announcement
+        if harmful:
+            self._harmful[announcement.sha256] = why.reason
+        self._say(announcement, "refused", why.code, why.reason, candidate.comparison.numbers())
 
     def _say(
         self,
