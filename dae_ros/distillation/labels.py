@@ -59,8 +59,8 @@ class DepthLabel:
 
 
 @dataclass(frozen=True, slots=True)
-class FlipConsistency:
-    """How much a teacher agrees with itself on the mirrored frame.
+class SelfConsistency:
+    """How much a teacher agrees with itself on the mirrored frame, or on a part of it.
 
     Attributes:
         confidence: float32 (B, H, W) in 0..1, 0 outside of the mask; a weight for the losses.
@@ -161,26 +161,37 @@ def depth_of_log_depth(
     return torch.exp(alpha * (log_depth - 1)) * maximum_m
 
 
+def self_consistency(
+    output: Tensor, other: Tensor, mask: Tensor, tolerance: float = 0.05
+) -> SelfConsistency:
+    """Compare two outputs of one teacher on the same pixels, seen in two ways.
+
+    confidence = exp(-|difference| / tolerance) of `relative_difference`, so that any output space
+    will do.
+
+    Args:
+        output, other: (B, H, W) or (B, 1, H, W).
+        mask: bool or weights.
+        tolerance: at which confidence falls to 1/e.
+    """
+    difference = relative_difference(output, other, mask)
+    valid = label_weight(output, mask) > 0
+    confidence = torch.where(valid, torch.exp(-difference / tolerance), 0.0)
+    mean = confidence.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
+    return SelfConsistency(confidence, mean)
+
+
 def flip_consistency(
     output: Tensor, mirrored_output: Tensor, mask: Tensor, tolerance: float = 0.05
-) -> FlipConsistency:
-    """Compare a teacher's output with its output on the mirrored frame.
-
-    confidence = exp(-|difference| / tolerance), the difference after a trimmed fit and in parts
-    of the spread of `output`, so that any output space will do.
+) -> SelfConsistency:
+    """Compare a teacher's output with its output on the mirrored frame (`self_consistency`).
 
     Args:
         output: (B, H, W) or (B, 1, H, W).
         mirrored_output: the same teacher on frames flipped left to right, not flipped back.
-        mask: bool or weights.
-        tolerance: at which confidence falls to 1/e.
+        mask, tolerance: see `self_consistency`.
     """
-    difference = _relative_difference(output, as_map(mirrored_output).flip(2), mask)
-    weight = label_weight(output, mask)
-    valid = weight > 0
-    confidence = torch.where(valid, torch.exp(-difference / tolerance), 0.0)
-    mean = confidence.sum((1, 2)) / valid.sum((1, 2)).clamp(min=1)
-    return FlipConsistency(confidence, mean)
+    return self_consistency(output, as_map(mirrored_output).flip(2), mask, tolerance)
 
 
 def agreement_mask(first: Tensor, second: Tensor, mask: Tensor, tolerance: float = 0.1) -> Tensor:
@@ -195,9 +206,7 @@ def agreement_mask(first: Tensor, second: Tensor, mask: Tensor, tolerance: float
         mask: bool or weights; False stays False.
         tolerance: largest difference, in parts of the spread of `first`.
     """
-    return (label_weight(first, mask) > 0) & (
-        _relative_difference(first, second, mask) <= tolerance
-    )
+    return (label_weight(first, mask) > 0) & (relative_difference(first, second, mask) <= tolerance)
 
 
 def select_teacher(weights: Mapping[str, float], seed: int, iteration: int) -> str:
@@ -223,8 +232,17 @@ def select_teacher(weights: Mapping[str, float], seed: int, iteration: int) -> s
     return names[int(random.choice(len(names), p=shares / shares.sum()))]
 
 
-def _relative_difference(reference: Tensor, other: Tensor, mask: Tensor) -> Tensor:
-    """Return |reference - aligned other| / spread of the reference; infinite where unusable."""
+def relative_difference(reference: Tensor, other: Tensor, mask: Tensor) -> Tensor:
+    """Return |reference - aligned other| / spread of the reference, (B, H, W).
+
+    Args:
+        reference, other: (B, H, W) or (B, 1, H, W); the other is moved by a trimmed fit.
+        mask: bool or weights.
+
+    Returns:
+        Infinity outside of the mask, and everywhere in an image whose fit needs a scale <= 0 or
+        whose reference has no spread.
+    """
     reference, other = as_map(reference).detach(), as_map(other).detach()
     weight = label_weight(reference, mask) * label_weight(other, mask)
     # Trimmed, because plain least squares bends towards the very pixels that differ.

@@ -18,7 +18,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from dae_ros.distillation.configuration import DistillationParameters
-from dae_ros.distillation.labels import DepthLabel, DepthRange, depth_label, flip_consistency
+from dae_ros.distillation.labels import (
+    DepthLabel,
+    DepthRange,
+    SelfConsistency,
+    depth_label,
+    flip_consistency,
+    self_consistency,
+)
 from dae_ros.distillation.preparation import FRAME_ENCODERS, frames_as_images
 from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.checkpoint import LoadedModel
@@ -115,6 +122,26 @@ class FrameTeacher:
             mirrored = self._output(frames.flip(-1))
             weight = flip_consistency(output, mirrored, weight).confidence
         return TeacherLabel(label.depth, label.mask, label.metric, weight)
+
+    def crop_consistency(
+        self, frames: Tensor, box: tuple[int, int, int, int], tolerance: float
+    ) -> SelfConsistency:
+        """Return how far the teacher says of a part what it says of that part in the whole.
+
+        A network that has learned where things mostly are, and not what they are, fails.
+
+        Args:
+            frames: uint8 (N, H, W).
+            box: top, left, bottom and right of the part, px.
+            tolerance: see `self_consistency`.
+
+        Returns:
+            Confidence of the part's size.
+        """
+        top, left, bottom, right = box
+        whole = self._output(frames)[:, top:bottom, left:right]
+        part = self._output(frames[:, top:bottom, left:right].contiguous())
+        return self_consistency(whole, part, torch.isfinite(whole), tolerance)
 
     def _output(self, frames: Tensor) -> Tensor:
         with torch.no_grad():
