@@ -1,7 +1,7 @@
 """What each idea of distillation is worth, on a student that meets worlds it was never shown.
 
     python -m benchmarks.bench_distillation [--folder output/first_weights] [--processes 2]
-        [--rows ssi,gradient] [--seeds 0,1,2] [--updates 300]
+        [--rows ssi,gradient] [--seeds 0,1,2] [--updates 240]
 
 Every row goes on from the same student: `micro`, taught with true depth in rooms and corridors
 alone (`--start`), for as many updates as a row has. It then sees events of the other training
@@ -22,7 +22,7 @@ student upside down, from a third of the run on. Seeds change the order of clips
 
 Everything is kept in FOLDER/distillation_table, and goes on where it was stopped: a row can be run
 on another day, or machine. Written are results/distillation.json, .md and distillation_curves.png,
-from the rows that are finished. One thread per row; about ten minutes each for 300 updates.
+from the rows that are finished. One thread per row; at most ten minutes each for 240 updates.
 """
 
 from __future__ import annotations
@@ -247,8 +247,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, default=Path("output/first_weights"))
     parser.add_argument("--rows", default=",".join(ROWS), help="some of them, separated by commas")
     parser.add_argument("--seeds", default="0", help="separated by commas")
-    parser.add_argument("--updates", type=int, default=300)
-    parser.add_argument("--teacher-updates", type=int, default=600)
+    parser.add_argument("--updates", type=int, default=240)
+    parser.add_argument("--teacher-updates", type=int, default=480)
     parser.add_argument("--start", default="room,corridor", help="kinds that the student knows")
     parser.add_argument("--windows", type=int, default=0, help="of each sequence; 0: all")
     parser.add_argument("--processes", type=int, default=1)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor
 
 from dae_ros.distillation.clip_store import ClipSequence, ClipStore
@@ -28,7 +27,7 @@ from dae_ros.distillation.validation import (
 )
 from dae_ros.evaluation.alignment import best_constant
 from dae_ros.evaluation.scoring import STANDARD_METRIC, align_frame, mean_of_frames, score_frame
-from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.model.checkpoint import LoadedModel, read_provenance
 from dae_ros.model.networks import Network
 from dae_ros.runtime.torch_estimator import Fitting
 
@@ -175,15 +174,11 @@ def kind_of(sequence: str) -> str:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """Return the meta-data that the trainer writes into a checkpoint: settings, step, digests."""
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
+    """Return what the trainer writes into a checkpoint: settings and step."""
+    metadata = read_provenance(path)
     return {
         "settings": json.loads(metadata["settings"]),
         "step": int(metadata["step"]),
-        "clips": json.loads(metadata["clips"]),
-        "teachers": json.loads(metadata["teachers"]),
-        "started_from": metadata["started_from"],
     }
 
 
