@@ -31,7 +31,8 @@ what is written below --out:
   settings.yaml      every setting of the run
   state.pt           all that the next update needs, replaced whole every save_every updates
   last.safetensors   the averaged weights at that time, best.safetensors those of the best score
-                     (dae-ros bag RECORDING --weights out/best.safetensors)
+                     (dae-ros bag RECORDING --weights out/best.safetensors); both say what they
+                     were trained on, and which way round depth came out
   updates.csv        a row per update; heldout.csv a row per score on held-out clips
   report.json        how it ended
 
@@ -112,6 +113,7 @@ def run_with(args: argparse.Namespace, kind: type[TrainingParameters]) -> int:
                 args.out,
                 stopped=lambda: interrupted() or terminated.is_set(),
                 report=bar.update,
+                note=bar.note,
             )
     finally:
         bar.close()
@@ -124,6 +126,8 @@ def run_with(args: argparse.Namespace, kind: type[TrainingParameters]) -> int:
             "finite",
             file=sys.stderr,
         )
+    if result.warning:
+        print(f"warning: {result.warning}", file=sys.stderr)
     if result.counters["judged"]:
         print(
             f"{result.counters['refused']} of {result.counters['judged']} labels were refused, "

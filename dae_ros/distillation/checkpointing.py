@@ -6,12 +6,14 @@ average, the optimizer's moments and a few counters.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pickle
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 
@@ -32,6 +34,7 @@ class RunState:
         updates: of `Updates.state`: weights, their average, moments.
         counters: name -> count since the start of the run.
         best, best_step: lowest score so far, and of which update; None before the first.
+        upright: of `UprightWatch.state`.
     """
 
     identity: dict[str, Any]
@@ -40,13 +43,36 @@ class RunState:
     counters: dict[str, int] = field(default_factory=dict)
     best: float | None = None
     best_step: int | None = None
+    upright: dict[str, float | None] = field(default_factory=dict)
+
+
+@contextlib.contextmanager
+def on_disk(path: Path, **data: object) -> Iterator[None]:
+    """Say of a file of a run why it cannot be written, and what is left.
+
+    Raises:
+        DistillationError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        left = (
+            f"{STATE_FILE} holds the run as it was saved last, and the same command goes on there"
+            if (path.parent / STATE_FILE).exists()
+            else "nothing of this run was saved before, and the same command begins it anew"
+        )
+        raise DistillationError(
+            f"{path} cannot be written: {error.strerror or error}. Make room: {left}",
+            path=str(path),
+            **data,
+        ) from error
 
 
 def save_state(folder: Path, state: RunState) -> None:
     """Replace the state file, atomically and durably.
 
     Raises:
-        DistillationError: it cannot be written; the state that was there before still is.
+        DistillationError: it cannot be written; a state that was there before still is.
     """
     path = folder / STATE_FILE
     temporary = folder / f".{STATE_FILE}.tmp"
@@ -55,21 +81,45 @@ def save_state(folder: Path, state: RunState) -> None:
         **{item.name: getattr(state, item.name) for item in dataclasses.fields(state)},
     }
     try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(folder)
-    # PyTorch wraps what the file says into a RuntimeError.
-    except (OSError, RuntimeError) as error:
+        with on_disk(path, step=state.step):
+            with temporary.open("wb") as file:
+                _save(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            sync_folder(folder)
+    except DistillationError:
         temporary.unlink(missing_ok=True)
-        raise DistillationError(
-            f"{path} cannot be written ({error}); the state saved before is whole. Make room and "
-            "run the same command again",
-            path=str(path),
-            step=state.step,
-        ) from error
+        raise
+
+
+def _save(content: dict[str, Any], file: BinaryIO) -> None:
+    """Save, and raise what the file said: PyTorch says only that it could not write."""
+    watched = _Watched(file)
+    try:
+        torch.save(content, cast("IO[bytes]", watched))
+    except RuntimeError as error:
+        if watched.error is None:
+            raise
+        raise watched.error from error
+
+
+class _Watched:
+    """A binary file for PyTorch that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def load_state(folder: Path, identity: dict[str, Any]) -> RunState | None:

@@ -122,7 +122,10 @@ class TrainingParameters(NodeParameters):
         if (self.crop_height == 0) != (self.crop_width == 0):
             problems.append("'crop_height' and 'crop_width' belong together")
         if self.warm_up >= self.steps:
-            problems.append(f"'warm_up' ({self.warm_up}) must be below 'steps' ({self.steps})")
+            problems.append(
+                f"'warm_up' ({self.warm_up}) must be below 'steps' ({self.steps}); lower it too "
+                f"(--set warm_up={self.steps // 4})"
+            )
         if not self.learning_rate > 0:
             problems.append("'learning_rate' must be above 0")
         return problems

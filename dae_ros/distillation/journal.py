@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections.abc import Mapping
@@ -9,12 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from dae_ros.distillation.checkpointing import on_disk
 from dae_ros.errors import ConfigurationError
 
 UPDATE_COLUMNS = (
     "step", "learning_rate", "loss", "data", "gradient", "normalised", "local_global",
     "gradient_norm", "labels_judged", "labels_refused", "labels_negative_scale",
-    "updates_refused", "seconds",
+    "updates_refused", "seconds", "scales_below_0",
 )  # fmt: skip
 
 
@@ -22,7 +24,7 @@ class Journal:
     """`updates.csv` (a row per update) and `heldout.csv` (a row per score) of a run.
 
     Rows of updates that will be done again are cut off, so that a run which was killed reads as
-    one that was not.
+    one that was not; a file that is there keeps its columns.
 
     Args:
         folder: of the run.
@@ -31,6 +33,7 @@ class Journal:
 
     Raises:
         ConfigurationError: TensorBoard is not installed.
+        DistillationError: a file cannot be written; also from `update` and `score`.
     """
 
     def __init__(self, folder: Path, first_step: int, tensorboard: bool) -> None:
@@ -87,6 +90,7 @@ class _Table:
 
     def __init__(self, path: Path, first_step: int) -> None:
         rows: list[list[str]] = []
+        self._path = path
         if path.exists():
             with path.open(encoding="utf-8", newline="") as file:
                 every = [row for row in csv.reader(file) if row]
@@ -99,24 +103,28 @@ class _Table:
                 or (len(row) == width and row[0].isdigit() and int(row[0]) < first_step)
             ]
             temporary = path.with_name(f".{path.name}.tmp")
-            with temporary.open("w", encoding="utf-8", newline="") as file:
+            with on_disk(path), temporary.open("w", encoding="utf-8", newline="") as file:
                 csv.writer(file).writerows(rows)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        self._empty = not rows
-        self._file = path.open("a", encoding="utf-8", newline="")
+        self._columns = tuple(rows[0]) if rows else ()
+        with on_disk(path):
+            self._file = path.open("a", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file)
 
     def write(self, columns: tuple[str, ...], values: Mapping[str, float]) -> None:
-        if self._empty:
-            self._writer.writerow(columns)
-            self._empty = False
-        self._writer.writerow([_text(values.get(name, "")) for name in columns])
-        self._file.flush()
+        with on_disk(self._path):
+            if not self._columns:
+                self._columns = columns
+                self._writer.writerow(columns)
+            self._writer.writerow([_text(values.get(name, "")) for name in self._columns])
+            self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        # Every row was flushed; what is left is half a row that did not fit.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _text(value: float | str) -> str:

@@ -6,6 +6,7 @@ images, so that the parts of several processes add up to the whole.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,11 +52,15 @@ class Objective:
         total: scalar with gradient.
         parts: name -> value, for the log.
         verdicts: labels judged, by what came of them; empty where none was judged.
+        fits, below: images whose scale was fitted, and of these those with a scale below 0;
+            judged or not.
     """
 
     total: Tensor
     parts: Mapping[str, Tensor]
     verdicts: Counter[str]
+    fits: int = 0
+    below: int = 0
 
 
 class TrueDepthObjective:
@@ -124,7 +129,7 @@ class TeacherObjective:
             )
             parts["local_global"] = local
             total = total + settings.local_global_weight * local
-        return Objective(total, parts, objective.verdicts)
+        return dataclasses.replace(objective, total=total, parts=parts)
 
     def _label(
         self, name: str, frames: Tensor, batch: Prepared, size: tuple[int, int]
@@ -187,7 +192,14 @@ def _compare(
         )
         value = loss(p, depth / settings.maximum_depth_m, mask)
         verdicts = Counter(value.verdict.reasons) if rule else Counter[str]()
-        return Objective(value.total, {"data": value.data, "gradient": value.gradient}, verdicts)
+        signs = torch.sign(value.verdict.scale)
+        return Objective(
+            value.total,
+            {"data": value.data, "gradient": value.gradient},
+            verdicts,
+            fits=int(signs.abs().nansum()),
+            below=int((signs < 0).sum()),
+        )
     weight = label_weight(depth, mask)
     verdicts = Counter[str]()
     if rule is not None:

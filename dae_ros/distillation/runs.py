@@ -7,10 +7,12 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from dae_ros.distillation.batches import ClipSampler
+from dae_ros.distillation.checkpointing import on_disk
 from dae_ros.distillation.clip_store import ClipStore, open_clip_store
 from dae_ros.distillation.clip_writer import write_durably
 from dae_ros.distillation.configuration import (
@@ -22,11 +24,11 @@ from dae_ros.distillation.objectives import TeacherObjective, TrueDepthObjective
 from dae_ros.distillation.parallel import Workers, join_workers
 from dae_ros.distillation.preparation import FRAME_ENCODERS, Preparation
 from dae_ros.distillation.teacher import FrameTeacher, load_teachers
-from dae_ros.distillation.trainer import Compare, Report, Trainer, TrainingResult
+from dae_ros.distillation.trainer import Compare, Note, Report, Trainer, TrainingResult
 from dae_ros.distillation.validation import Validation
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
-from dae_ros.model.configuration import Meaning
+from dae_ros.model.configuration import EventEncoder, Meaning, same_input
 from dae_ros.model.weights import load_weights
 from dae_ros.runtime.torch_estimator import Fitting
 
@@ -39,6 +41,7 @@ def train(
     *,
     stopped: Callable[[], bool] = lambda: False,
     report: Report | None = None,
+    note: Note | None = None,
 ) -> TrainingResult:
     """Train by depth, or distil where the settings are a distillation's; go on where it stopped.
 
@@ -47,25 +50,33 @@ def train(
         folder: of the run; made if it is not there.
         stopped: asked after every update.
         report: told how far it is.
+        note: told sentences that the user should read.
 
     Raises:
         ConfigurationError: settings, clips, weights and teachers do not fit each other.
         RecordingError, WeightsError: clips or weights cannot be read.
-        DistillationError: see `Trainer.run`.
+        DistillationError: see `Trainer.run`; or the folder cannot be written.
     """
     with join_workers(settings.device) as workers, _deterministic(settings, workers.device):
         trainer = _trainer(settings, folder, workers)
-        result = trainer.run(stopped, report if report and workers.first else _ignore)
+        result = trainer.run(
+            stopped,
+            report if report and workers.first else _ignore,
+            note if note and workers.first else _ignore,
+        )
         if workers.first:
             facts = {
                 "updates": result.step,
                 "interrupted": result.interrupted,
                 "best": result.best,
                 "best_step": result.best_step,
+                "orientation": result.orientation,
+                "warning": result.warning,
                 "updates_per_s": round(result.updates_per_s, 3),
                 **result.counters,
             }
-            write_durably(folder / REPORT_FILE, json.dumps(facts, indent=1))
+            with on_disk(folder / REPORT_FILE):
+                write_durably(folder / REPORT_FILE, json.dumps(facts, indent=1))
         return result
 
 
@@ -73,8 +84,9 @@ def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Tr
     loaded = load_weights(settings.weights)
     stores = tuple(open_clip_store(path) for path in settings.folders)
     _check(settings, loaded, stores)
+    encoder = _encoder(loaded, stores)
     meaning = Meaning(
-        event_encoder=loaded.meaning.event_encoder,
+        event_encoder=encoder,
         orientation="depth",
         scale="metric" if settings.metric else "relative",
     )
@@ -90,8 +102,9 @@ def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Tr
     crop = (settings.crop_height, settings.crop_width) if settings.crop_height else None
     data = [store.digest for store in stores]
     if workers.first:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_durably(folder / SETTINGS_FILE, to_yaml(settings).rstrip())
+        with on_disk(folder / SETTINGS_FILE):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_durably(folder / SETTINGS_FILE, to_yaml(settings).rstrip())
     workers.wait()
     return Trainer(
         settings,
@@ -104,12 +117,12 @@ def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Tr
             (workers.index, workers.count),
             memory=bool(network.initial_state(1, *fitting.network_size(*_size(stores)))),
         ),
-        preparation=Preparation(fitting, loaded.meaning.event_encoder, crop, network.multiple),
+        preparation=Preparation(fitting, encoder, crop, network.multiple),
         compare=compare,
         validation=Validation(
             stores,
             fitting,
-            loaded.meaning.event_encoder,
+            encoder,
             metric=settings.metric,
             windows=settings.heldout_windows,
             maximum_depth_m=settings.maximum_depth_m,
@@ -144,13 +157,22 @@ def _check(
             f"{settings.weights} takes camera frames; a student of distillation takes events",
             weights=settings.weights,
         )
-    for store in stores:
-        if not frames_in and store.event_encoder != encoder:
+    for store in () if frames_in else stores:
+        if not same_input(encoder, store.event_encoder):
+            like = "voxel_grid" if encoder == "voxel_grid" else "tencode (of events) or "
+            like += "" if encoder == "voxel_grid" else "tencode_voxel (of voxel grids too)"
             raise ConfigurationError(
                 f"{settings.weights} takes {encoder} and {store.folder} holds "
-                f"{store.event_encoder}; make clips with event_encoder: {encoder}",
+                f"{store.event_encoder}; make clips with event_encoder: {like}",
                 folder=str(store.folder),
             )
+        if store.event_encoder != stores[0].event_encoder:
+            raise ConfigurationError(
+                f"{stores[0].folder} holds {stores[0].event_encoder} and {store.folder} "
+                f"{store.event_encoder}, and a checkpoint says one; make clips of one encoder",
+                folder=str(store.folder),
+            )
+    for store in stores:
         train_set = store.split("train")
         if not distils and all(item.depth is None for item in train_set):
             raise ConfigurationError(
@@ -162,6 +184,14 @@ def _check(
                 f"{store.folder} has no camera frames; make clips of recordings that have",
                 folder=str(store.folder),
             )
+
+
+def _encoder(loaded: LoadedModel, stores: tuple[ClipStore, ...]) -> EventEncoder:
+    """Return what the network will be trained on, and says so afterwards."""
+    encoder = loaded.meaning.event_encoder
+    if encoder in FRAME_ENCODERS:
+        return encoder
+    return cast("EventEncoder", stores[0].event_encoder)
 
 
 def _size(stores: tuple[ClipStore, ...]) -> tuple[int, int]:
@@ -187,5 +217,5 @@ def _deterministic(settings: TrainingParameters, device: torch.device) -> Iterat
             torch.use_deterministic_algorithms(False)
 
 
-def _ignore(_fraction: float, _detail: str) -> None:
+def _ignore(*_: object) -> None:
     """Tell nobody."""

@@ -8,6 +8,7 @@ settings, data and number of threads give equal weights, however often the run w
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dae_ros.distillation.batches import ClipBatch, ClipSampler
-from dae_ros.distillation.checkpointing import RunState, load_state, save_state
+from dae_ros.distillation.checkpointing import RunState, load_state, on_disk, save_state
 from dae_ros.distillation.configuration import TrainingParameters
 from dae_ros.distillation.journal import Journal
 from dae_ros.distillation.objectives import Objective
@@ -28,13 +29,16 @@ from dae_ros.distillation.parallel import Workers
 from dae_ros.distillation.preparation import Preparation, Prepared
 from dae_ros.distillation.rollout import roll_clips
 from dae_ros.distillation.updates import Updates
+from dae_ros.distillation.upright import MEANINGFUL, UprightWatch
 from dae_ros.distillation.validation import Validation
-from dae_ros.errors import DistillationError
-from dae_ros.model.checkpoint import save_checkpoint
+from dae_ros.errors import DistillationError, WeightsError
+from dae_ros.model.checkpoint import read_provenance, save_checkpoint
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.networks import Network
 
 Report = Callable[[float, str], None]
+Note = Callable[[str], None]
+LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
 # Once so many labels were judged, more than half of them upside down mean a wrong label space.
 JUDGED_AT_LEAST = 500
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -56,6 +60,8 @@ class TrainingResult:
         step: updates done.
         interrupted: whether it was stopped before the end; it can go on.
         best, best_step: lowest deciding score and when; None where nothing was scored.
+        orientation: what the checkpoint says, and on what that rests.
+        warning: what the user must know, a sentence; empty where all is well.
         counters: since the start of the run.
         updates_per_s: of this process' part of the run.
     """
@@ -64,6 +70,8 @@ class TrainingResult:
     interrupted: bool
     best: float | None
     best_step: int | None
+    orientation: str
+    warning: str
     counters: dict[str, int]
     updates_per_s: float
 
@@ -75,7 +83,7 @@ class Trainer:
         settings: all of them.
         folder: of the run; exists. Shared by all processes.
         network: on the device of `workers`, with the weights that the run begins with.
-        meaning: what its number will mean.
+        meaning: what its number will mean, but for the orientation, which is measured.
         sampler, preparation, compare, validation: the parts.
         workers: the processes.
         provenance: text -> text, written into every checkpoint.
@@ -109,16 +117,18 @@ class Trainer:
         self._provenance = provenance
         self._identity: dict[str, Any] = {**settings.identity(), "data": data}
         self._counters = dict.fromkeys(_COUNTERS, 0)
+        self._upright = UprightWatch(settings.metric)
         self._step = 0
         self._best: float | None = None
         self._best_step: int | None = None
 
-    def run(self, stopped: Callable[[], bool], report: Report) -> TrainingResult:
+    def run(self, stopped: Callable[[], bool], report: Report, note: Note) -> TrainingResult:
         """Train up to the last update, or until stopped; the state is saved either way.
 
         Args:
             stopped: asked after every update, in every process; one that says yes stops all.
             report: told the fraction that is done and a detail, by the first process.
+            note: told once, as soon as it shows, what the user must know.
 
         Raises:
             ConfigurationError: the folder holds another run.
@@ -128,6 +138,7 @@ class Trainer:
         state = load_state(self._folder, self._identity)
         if state is not None:
             self._take_up(state)
+        warned = False
         begin_s, begin_step = time.perf_counter(), self._step
         interrupted = False
         with self._journal() as journal, _Ahead(self._sampler, self._settings.steps) as ahead:
@@ -136,11 +147,15 @@ class Trainer:
                 spent_s = time.perf_counter() - begin_s
                 rate = (self._step - begin_step) / spent_s
                 left_min = (self._settings.steps - self._step) / rate / 60
+                upside_down = ", DEPTH IS UPSIDE DOWN" if self._upright.warning else ""
                 report(
                     self._step / self._settings.steps,
-                    f"update {self._step} of {self._settings.steps}, loss {self._loss:.4f}, "
-                    f"{rate:.2f}/s, {left_min:.0f} min left",
+                    f"update {self._step} of {self._settings.steps}, loss {self._loss:.4f}"
+                    f"{upside_down}, {rate:.2f}/s, {left_min:.0f} min left",
                 )
+                if upside_down and not warned:
+                    note(self._upright.warning)
+                    warned = True
         if interrupted or self._step > begin_step:
             self._save()
         return TrainingResult(
@@ -148,6 +163,8 @@ class Trainer:
             interrupted=interrupted and self._step < self._settings.steps,
             best=self._best,
             best_step=self._best_step,
+            orientation=self._upright.measured,
+            warning=self._upright.warning,
             counters={"updates_refused": self._updates.refused, **self._counters},
             updates_per_s=(self._step - begin_step) / (time.perf_counter() - begin_s),
         )
@@ -193,10 +210,13 @@ class Trainer:
                 judged,
                 judged - verdicts["accepted"],
                 verdicts["negative_scale"],
+                objective.fits,
+                objective.below,
             ]
         ).to(self._workers.device)
         norm, rate = self._updates.apply(objective.total, self._step, numbers)
-        loss, stop, judged_all, refused, negative = numbers.tolist()
+        loss, stop, judged_all, refused, negative, fits, below = numbers.tolist()
+        self._upright.update(self._step, round(fits), round(below))
         self._loss = loss / self._workers.count
         self._count_labels(round(judged_all), round(refused), round(negative))
         values = {
@@ -207,6 +227,7 @@ class Trainer:
             "labels_refused": round(refused),
             "labels_negative_scale": round(negative),
             "updates_refused": self._updates.refused,
+            "scales_below_0": round(below),
             **{name: float(part.detach()) for name, part in objective.parts.items()},
         }
         return values, stop > 0
@@ -222,8 +243,10 @@ class Trainer:
         ):
             raise DistillationError(
                 f"{counters['negative_scale']} of {counters['judged']} labels fit the student only "
-                "upside down (negative scale): the teacher's orientation in its manifest is "
-                "probably wrong, or the student's. Nothing was learned from them",
+                "upside down (negative scale), and nothing was learned from them. Either the "
+                "teacher's orientation in its manifest is wrong; or the student's number falls "
+                "with depth, from the beginning or since the updates before 'refuse_after': begin "
+                "with weights that give depth, or set normalised_weight=0.5",
                 step=self._step,
                 **counters,
             )
@@ -232,30 +255,32 @@ class Trainer:
         scores = self._validation(self._updates.average)
         if journal is not None:
             journal.score(self._step, scores)
-        deciding = scores.get(self._validation.deciding, float("nan"))
+        name = self._validation.deciding
+        deciding = scores.get(name, float("nan"))
+        if name.endswith("aligned_abs_rel"):
+            positive = scores.get(name.replace("abs_rel", "positive_scale"), float("nan"))
+            self._upright.score(positive)
+            # Where the scale would be below 0 a constant is scored, and that is no choice.
+            if not positive >= MEANINGFUL:
+                return
         if deciding == deciding and (self._best is None or deciding < self._best):
             self._best, self._best_step = deciding, self._step
-            self._write("best.safetensors", {"heldout": json.dumps(scores, sort_keys=True)})
+            self._write(BEST_FILE, {"heldout": json.dumps(scores, sort_keys=True)})
 
     def _write(self, name: str, extra: dict[str, str]) -> None:
-        try:
+        measured = {"orientation": self._upright.measured, "step": str(self._step)}
+        with on_disk(self._folder / name):
             save_checkpoint(
                 self._folder / name,
                 self._updates.average,
-                self._meaning,
-                extra={**self._provenance, **extra, "step": str(self._step)},
+                dataclasses.replace(self._meaning, orientation=self._upright.orientation),
+                extra={**self._provenance, **extra, **measured},
             )
-        except OSError as error:
-            raise DistillationError(
-                f"{self._folder / name} cannot be written ({error}); the state saved before is "
-                "whole. Make room and run the same command again",
-                path=str(self._folder / name),
-            ) from error
 
     def _save(self) -> None:
         if not self._workers.first:
             return
-        self._write("last.safetensors", {})
+        # Before the weights: a run can go on from its state alone, and writes them again.
         save_state(
             self._folder,
             RunState(
@@ -265,14 +290,26 @@ class Trainer:
                 counters=dict(self._counters),
                 best=self._best,
                 best_step=self._best_step,
+                upright=self._upright.state(),
             ),
         )
+        self._write(LAST_FILE, {})
 
     def _take_up(self, state: RunState) -> None:
         self._updates.load(state.updates)
         self._step = state.step
         self._counters = dict(state.counters)
         self._best, self._best_step = state.best, state.best_step
+        self._upright.load(state.upright)
+        if self._workers.first and self._step_of_last() != str(self._step):
+            self._write(LAST_FILE, {})
+
+    def _step_of_last(self) -> str | None:
+        """Return the update of last.safetensors; a kill may have come before it was written."""
+        try:
+            return read_provenance(self._folder / LAST_FILE).get("step")
+        except WeightsError:
+            return None
 
     @contextlib.contextmanager
     def _journal(self) -> Iterator[Journal | None]:

@@ -19,6 +19,8 @@ from dae_ros.errors import ConfigurationError
 Recurrence = Literal["convlstm", "convgru"]
 Activation = Literal["relu", "sigmoid", "softplus", "exp"]
 EventEncoder = Literal["tencode", "tencode_voxel", "voxel_grid", "rgb", "grey"]
+# Tencode images both, of three channels; the published weights are scored on either.
+TENCODE_IMAGES = ("tencode", "tencode_voxel")
 Orientation = Literal["depth", "inverse_depth", "unknown"]
 Scale = Literal["metric", "relative"]
 
@@ -239,6 +241,11 @@ class Meaning:
         """
         check_fields(cls, values)
         return cls(**values)
+
+
+def same_input(event_encoder: str, other: str) -> bool:
+    """Return whether what takes the images of one encoder can be fed with those of another."""
+    return event_encoder == other or {event_encoder, other} <= set(TENCODE_IMAGES)
 
 
 def check_fields(kind: type, values: Mapping[str, Any]) -> None:

@@ -35,7 +35,8 @@ from dae_ros.distillation.validation import Validation
 from dae_ros.errors import ConfigurationError, DistillationError, WeightsError
 from dae_ros.installation import share_folder
 from dae_ros.model.checkpoint import save_checkpoint
-from dae_ros.model.configuration import Meaning, variant
+from dae_ros.model.configuration import Meaning, same_input, variant
+from dae_ros.model.manifest import read_manifest
 from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
 from dae_ros.model.weights import load_weights
@@ -122,6 +123,10 @@ def test_labels_upside_down_are_refused(batch: Prepared, settings: Settings) -> 
     prediction = batch.depth.clone().requires_grad_()
     early, late = wrong(prediction, batch, 9), wrong(prediction, batch, 10)
     assert not early.verdicts and early.total > 0
+    # Used all the same, but noticed.
+    assert (early.fits, early.below) == (4, 4)
+    upright = right(prediction, batch, 9)
+    assert (upright.fits, upright.below) == (4, 0)
     assert late.verdicts == {"negative_scale": 4}
     late.total.backward()
     assert late.total == 0 and (prediction.grad == 0).all()
@@ -149,7 +154,7 @@ def test_a_wrong_label_space_ends_the_run(
         workers=Workers(0, 1, CPU), provenance={}, data=[],
     )  # fmt: skip
     with pytest.raises(DistillationError, match="fit the student only upside down"):
-        trainer.run(lambda: False, lambda *_: None)
+        trainer.run(lambda: False, lambda *_: None, print)
     for key, value in loaded.network.state_dict().items():
         assert torch.equal(value, before[key])
 
@@ -313,6 +318,37 @@ def test_presets_are_valid(name: str) -> None:
     assert kind.from_mapping(yaml.safe_load(to_yaml(some))) == some
 
 
+@pytest.mark.parametrize("name", presets())
+def test_presets_fit_their_clips(name: str) -> None:
+    """The recipe that a preset's clips are made by gives what its first weights take."""
+    folder = share_folder() / "config" / "train"
+    some = yaml.safe_load((folder / f"{name}.yaml").read_text())
+    made_by = Path(some["clips"]).name.replace("clips", "clips_first_weights", 1)
+    recipe = folder / f"{made_by if name.startswith('first_') else Path(some['clips']).name}.yaml"
+    encoder = yaml.safe_load(recipe.read_text())["event_encoder"]
+    known = {entry.name: entry.meaning.event_encoder for entry in read_manifest().entries}
+    weights = some["weights"]
+    takes = known.get(weights) or load_weights(weights).meaning.event_encoder
+    assert takes == "grey" or same_input(takes, encoder)
+    if "teachers" in some and not name.startswith("first_"):
+        train_set = yaml.safe_load(recipe.read_text())["train"]
+        assert all(entry["ends"] == "frame" for entry in train_set)
+
+
+def test_tencode_weights_learn_from_voxel_folders(
+    tmp_path: Path, settings: Settings, clips: str
+) -> None:
+    """Weights for Tencode go on with Tencode through voxels, as MVSEC has it, and then say so."""
+    voxels = wedge_clips(tmp_path / "voxels", [WedgeSource(1)], [WedgeSource(2)], "tencode_voxel")
+    train(settings(clips=voxels, steps=3), tmp_path / "first")
+    first = load_weights(str(tmp_path / "first" / "best.safetensors"))
+    assert first.meaning.event_encoder == "tencode_voxel"
+    again = settings(clips=clips, steps=3, weights=str(tmp_path / "first" / "last.safetensors"))
+    train(again, tmp_path / "second")
+    second = load_weights(str(tmp_path / "second" / "last.safetensors"))
+    assert second.meaning.event_encoder == "tencode"
+
+
 def test_published_settings() -> None:
     """The authors' numbers: 75 000 updates of 10 clips at 5e-6 with lambda 0.25, and baselines."""
     for name in ("eventscape_supervised", "mvsec_supervised", "dsec_supervised"):
@@ -370,8 +406,17 @@ def test_what_does_not_fit_is_said_before_the_first_update(
 ) -> None:
     """Clips of another encoder, without depth or frames, and inverse students are refused."""
     grids = wedge_clips(tmp_path / "grids", [WedgeSource(1)], [], "voxel_grid")
-    with pytest.raises(ConfigurationError, match="event_encoder: tencode"):
+    with pytest.raises(
+        ConfigurationError, match=r"event_encoder: tencode \(of events\) or tencode_v"
+    ):
         train(settings(clips=grids), tmp_path / "run")
+    with pytest.raises(
+        ConfigurationError, match=r"holds tencode; make .* event_encoder: voxel_grid"
+    ):
+        train(settings(weights="untrained:tiny_e2depth"), tmp_path / "run")
+    voxels = wedge_clips(tmp_path / "voxels", [WedgeSource(1)], [], "tencode_voxel")
+    with pytest.raises(ConfigurationError, match="a checkpoint says one"):
+        train(settings(clips=f"{clips},{voxels}"), tmp_path / "run")
     bare = wedge_clips(tmp_path / "bare", [WedgeSource(1, depth=False, frames=False)], [])
     with pytest.raises(ConfigurationError, match="no depth to train on"):
         train(settings(clips=bare), tmp_path / "run")

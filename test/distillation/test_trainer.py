@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -11,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -254,11 +255,10 @@ def test_rows_that_come_again_are_cut_off(tmp_path: Path) -> None:
     heldout = tmp_path / "heldout.csv"
     heldout.write_text("step,abs_rel\n2,0.5\n4,0.4\n")
     with Journal(tmp_path, 2, tensorboard=False) as journal:
-        journal.update(2, {"learning_rate": 0.1})
+        journal.update(2, {"learning_rate": 0.1, "loss": 0.25})
         journal.score(4, {"abs_rel": 0.3})
-    lines = path.read_text().splitlines()
-    assert lines[:3] == ["step,loss", "0,0.5", "1,0.25"]
-    assert lines[3].startswith("2,0.1,") and len(lines) == 4
+    # The columns are those of the file, which an earlier version may have begun.
+    assert path.read_text().splitlines() == ["step,loss", "0,0.5", "1,0.25", "2,0.25"]
     assert heldout.read_text().splitlines() == ["step,abs_rel", "2,0.5", "4,0.3"]
 
 
@@ -270,20 +270,27 @@ def test_a_run_does_not_go_on_as_another(tmp_path: Path, settings: Settings) -> 
     assert train(settings(steps=3, save_every=1), tmp_path).step == 3
 
 
+@contextlib.contextmanager
+def no_room_beyond(size: int) -> Iterator[None]:
+    """Let every file end at so many bytes, as a full disk does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
 def test_damage_and_a_full_disk_lose_nothing(tmp_path: Path, settings: Settings) -> None:
     """A cut state is refused; where nothing fits on the disk, the state before stays whole."""
     stops = iter([False, True, True])
     train(settings(), tmp_path, stopped=lambda: next(stops))
     before = (tmp_path / STATE_FILE).read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
-        with pytest.raises(DistillationError, match="cannot be written"):
-            train(settings(), tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    said = r"cannot be written: File too large\. Make room: state.pt holds the run as it was saved"
+    with no_room_beyond(1_000_000), pytest.raises(DistillationError, match=said):
+        train(settings(), tmp_path)
     assert (tmp_path / STATE_FILE).read_bytes() == before
     assert not [path.name for path in tmp_path.iterdir() if ".tmp" in path.name]
     train(settings(), tmp_path)
@@ -292,6 +299,47 @@ def test_damage_and_a_full_disk_lose_nothing(tmp_path: Path, settings: Settings)
     (tmp_path / STATE_FILE).write_bytes(before[: len(before) // 2])
     with pytest.raises(DistillationError, match="is damaged"):
         train(settings(), tmp_path)
+
+
+@pytest.mark.parametrize(("room", "file"), [(100, "settings.yaml"), (1_000_000, "state.pt")])
+def test_a_disk_that_was_full_from_the_beginning(
+    tmp_path: Path, settings: Settings, room: int, file: str
+) -> None:
+    """When nothing was saved before the sentence says so, and no half file stays behind."""
+    said = f"{file} cannot be written: File too large.*nothing of this run was saved before"
+    with no_room_beyond(room), pytest.raises(DistillationError, match=said):
+        train(settings(steps=3, save_every=2, evaluate_every=3), tmp_path)
+    assert not [path.name for path in tmp_path.iterdir() if ".tmp" in path.name]
+    assert not (tmp_path / "last.safetensors").exists()
+
+
+def write_rows(folder: Path, losses: dict[int, float]) -> None:
+    with Journal(folder, min(losses), tensorboard=False) as journal:
+        for step, loss in losses.items():
+            journal.update(step, {"loss": loss})
+
+
+def test_a_row_that_does_not_fit_ends_the_run(tmp_path: Path) -> None:
+    """The journal says which file is full; the rows before stay, and half a row is cut off next."""
+    path = tmp_path / "updates.csv"
+    write_rows(tmp_path, {0: 0.5})
+    full = path.stat().st_size + 3
+    with no_room_beyond(full), pytest.raises(DistillationError, match=r"updates\.csv cannot be"):
+        write_rows(tmp_path, {1: 0.25})
+    assert path.stat().st_size == full
+    write_rows(tmp_path, {1: 0.125})
+    assert [row["loss"] for row in rows(path)] == ["0.5", "0.125"]
+
+
+def test_weights_that_a_kill_kept_from_the_disk_come_again(
+    tmp_path: Path, settings: Settings
+) -> None:
+    """The state is saved before the weights, so a run that has ended writes them if they lack."""
+    train(settings(steps=3), tmp_path)
+    whole = weights(tmp_path)
+    (tmp_path / "last.safetensors").unlink()
+    assert train(settings(steps=3), tmp_path).step == 3
+    assert weights(tmp_path) == whole
 
 
 def test_schedule_by_hand() -> None:
