@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,10 +102,11 @@ metres are a guess. Nothing that can hurt somebody may rest on this number.
 
 ## How it was made
 
-* Data: `{recipe}`, simulated at {width}x{height} px.
-  Training: {train_sequences} worlds, {train_windows} windows of 50 ms ({train_seeds}).
-  Held out: {heldout_sequences} worlds, {heldout_windows} windows ({heldout_seeds}).
-  Digest of the clips: `{clips}`.
+* Data: `{recipe}`, simulated at {width}x{height} px:
+  {train_sequences} worlds to train on ({train_windows} windows of 50 ms), {heldout_sequences} held
+  out ({heldout_windows}). Digest of the clips: `{clips}`.
+{train_seeds}
+{heldout_seeds}
 * Command: `scripts/train_first_weights.sh`, which makes the worlds from their seeds and trains all
   weights of this folder.
 * Settings: `config/train/first_weights_{run}.yaml`, seed {seed}: {steps} updates of {batch} clips
@@ -120,9 +122,7 @@ Every window of each, the state carried through, then the mean over worlds. The 
 after least squares on each frame (scale ≥ 0), the others in metres as they are.
 
 {scores}
-
-![held-out worlds](../benchmarks/results/first_weights_worlds.png)
-
+{pictures}
 ## Where it fails
 
 The held-out worlds, worst first, all pixels with ground truth:
@@ -135,6 +135,10 @@ The held-out worlds, worst first, all pixels with ground truth:
 TEACHER = """\
 * Teacher: `{digest}`{name}, on the frames
   of the training worlds. True depth was used for scores alone.
+"""
+
+WORLDS = """
+![held-out worlds](../benchmarks/results/first_weights_worlds.png)
 """
 
 LIMITS_OF_EVENTS = """\
@@ -220,6 +224,7 @@ def write_card(
         packed_from=provenance["packed_from"],
         teachers="".join(teachers),
         scores=scores(item, results),
+        pictures="" if frames_in else WORLDS,
         worlds=worlds(item, results),
         limits=LIMITS_OF_FRAMES if frames_in else LIMITS_OF_EVENTS,
     )
@@ -227,13 +232,14 @@ def write_card(
 
 
 def seeds(split: str) -> str:
-    """Return the worlds of a split of the recipe with their seeds."""
+    """Return an item of a list: the worlds of a split of the recipe with their seeds."""
     recipe = yaml.safe_load((ROOT / RECIPE).read_text(encoding="utf-8"))
     words = []
     for group in recipe[split]:
         world, (first, last) = group["world"], group["seeds"]
         words.append(f"{world.get('scene', world.get('preset'))} {first} to {last}")
-    return "seeds: " + ", ".join(words)
+    text = f"* Seeds of {split}: {', '.join(words)}."
+    return textwrap.fill(text, 98, subsequent_indent="  ")
 
 
 def scores(item: Shipped, results: Mapping[str, Any]) -> str:

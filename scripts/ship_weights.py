@@ -147,6 +147,8 @@ def _results(path: Path, runs: Mapping[str, str]) -> tuple[Mapping[str, Any] | N
     if not path.is_file():
         return None, f"there is no {path.name}"
     results: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["results"]
+    if results["windows_per_sequence"] != "all":
+        return None, f"{path.name} is of some windows of each world only"
     others = [
         name
         for digest, name in runs.items()

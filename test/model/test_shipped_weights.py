@@ -79,7 +79,8 @@ def results_of(runs: Path) -> dict[str, Any]:
         }  # fmt: skip
     clips = {"digest": "c1" * 32, "height": 130, "width": 173, "train_sequences": 80,
              "train_windows": 23920, "heldout_sequences": 16, "heldout_windows": 4784}  # fmt: skip
-    return {"results": {"clips": clips, "contenders": contenders}}
+    results = {"windows_per_sequence": "all", "clips": clips, "contenders": contenders}
+    return {"results": results}
 
 
 @pytest.fixture
@@ -136,7 +137,8 @@ def test_cards_say_what_was_measured(runs: Path, models: Path) -> None:
         "| `micro`, state cleared before every window | 1.000 |",
         "| mean depth map of the training worlds | 5.000 |",
         "| best constant of each frame, which knows its truth | 6.000 |",
-        "80 worlds, 23920 windows of 50 ms (seeds: room 100 to 119, corridor 200 to 219",
+        "80 worlds to train on (23920 windows of 50 ms), 16 held\n  out (4784).",
+        "* Seeds of train: room 100 to 119, corridor 200 to 219, street 300 to 319, warehouse",
         "seed 4: 1800 updates of 5 clips\n  of 8 windows, arithmetic in bfloat16; kept after 600",
         "Time: 41 minutes of updates",
         "metres are a guess",
@@ -159,6 +161,10 @@ def test_scores_of_other_weights_are_not_taken(runs: Path, tmp_path: Path) -> No
     document = results_of(runs)
     path.write_text(json.dumps(document))
     assert ship_weights._results(path, digests) == (document["results"], "")
+    document["results"]["windows_per_sequence"] = 12
+    path.write_text(json.dumps(document))
+    assert "some windows" in ship_weights._results(path, digests)[1]
+    document["results"]["windows_per_sequence"] = "all"
     document["results"]["contenders"]["micro_frames"]["sha256"] = "0" * 64
     path.write_text(json.dumps(document))
     assert ship_weights._results(path, digests) == (None, "results.json is of other micro_frames")
