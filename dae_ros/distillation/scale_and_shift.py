@@ -171,13 +171,24 @@ def solve_trimmed(
     solution = solve_scale_and_shift(prediction, target, weight, ridge)
     if trim == 0:
         return solution, weight
-    residual = only_valid(solution.apply(as_map(prediction)) - as_map(target), weight).detach()
-    residual = torch.where(weight > 0, residual.abs(), torch.inf)
+    residual = only_valid(solution.apply(as_map(prediction)) - as_map(target), weight)
+    weight = without_largest(residual, weight, trim)
+    return solve_scale_and_shift(prediction, target, weight, ridge), weight
+
+
+def without_largest(residual: Tensor, weight: Tensor, trim: float) -> Tensor:
+    """Return the weights (B, H, W) with 0 where an image's residual is largest.
+
+    Args:
+        residual: (B, H, W); only its size counts, and only where the weight is above 0.
+        weight: (B, H, W).
+        trim: fraction of each image's valid px to leave out.
+    """
+    size = torch.where(weight > 0, residual.detach().abs(), torch.inf)
     count = (weight > 0).sum((1, 2))
     last_kept = (count - (count * trim).long() - 1).clamp(min=0)
-    limit = residual.flatten(1).sort(dim=1).values.gather(1, last_kept[:, None])
-    weight = torch.where(residual <= limit[:, :, None], weight, 0.0)
-    return solve_scale_and_shift(prediction, target, weight, ridge), weight
+    limit = size.flatten(1).sort(dim=1).values.gather(1, last_kept[:, None])
+    return torch.where(size <= limit[:, :, None], weight, 0.0)
 
 
 def judge_alignment(

@@ -1,0 +1,52 @@
+"""Tensors that were computed for clips and stay valid, least recently used given up first."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from torch import Tensor
+
+from dae_ros.distillation.online.observation import Observation
+
+
+class ClipCache:
+    """Keeps tensors by observation, up to a number of bytes.
+
+    A hit returns what a computation would: same network, same clip, one at a time. So what is
+    learned does not depend on the size of the cache.
+
+    Args:
+        byte_limit: of all tensors together; 0 keeps nothing.
+
+    Attributes:
+        hits, misses: since the beginning.
+    """
+
+    def __init__(self, byte_limit: int) -> None:
+        self._limit = byte_limit
+        # The observation is kept with its tensors, so that its id stays its own.
+        self._entries: OrderedDict[int, tuple[Observation, list[Tensor], int]] = OrderedDict()
+        self._bytes = 0
+        self.hits = 0
+        self.misses = 0
+
+    def get(
+        self, observation: Observation, compute: Callable[[Observation], list[Tensor]]
+    ) -> list[Tensor]:
+        """Return the tensors of an observation, computed now if they are not kept."""
+        entry = self._entries.get(id(observation))
+        if entry is not None:
+            self.hits += 1
+            self._entries.move_to_end(id(observation))
+            return entry[1]
+        self.misses += 1
+        tensors = compute(observation)
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        if size <= self._limit:
+            self._entries[id(observation)] = (observation, tensors, size)
+            self._bytes += size
+            while self._bytes > self._limit:
+                _, (_, _, freed) = self._entries.popitem(last=False)
+                self._bytes -= freed
+        return tensors

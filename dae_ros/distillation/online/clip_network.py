@@ -1,0 +1,156 @@
+"""A network over the windows of clips: codes in, predictions and states out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dae_ros.distillation.clip_codes import tencode_of_code
+from dae_ros.distillation.online.observation import Observation
+from dae_ros.distillation.online.tiers import check_adaptable
+from dae_ros.distillation.rollout import encode, roll_features
+from dae_ros.errors import ConfigurationError, DistillationError
+from dae_ros.model.configuration import Meaning
+from dae_ros.model.networks import Network
+from dae_ros.runtime.torch_estimator import Fitting
+
+State = tuple[Tensor, ...]
+_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, eq=False)
+class ClipPrediction:
+    """What a network says about every window of a clip, from a zero state on.
+
+    Attributes:
+        maps: float32 (T, h, w), at the network's size.
+        state: float16 arrays, the state before window `lead`, as `LabelledClip.state` holds it;
+            () without memory.
+    """
+
+    maps: Tensor
+    state: tuple[NDArray[np.float16], ...]
+
+
+class ClipNetwork:
+    """One network of the DepthAnyEvent family on clips of Tencode.
+
+    Args:
+        network: on its device; its weights may change between calls.
+        meaning: what it takes and gives.
+        precision: float32, or bfloat16 inside convolutions and matrix products.
+
+    Attributes:
+        network: the network.
+        device: of its weights.
+
+    Raises:
+        ConfigurationError: it takes no Tencode, gives inverse depth, or is of another family.
+    """
+
+    def __init__(self, network: Network, meaning: Meaning, precision: str = "float32") -> None:
+        self.network = check_adaptable(network)
+        if meaning.event_encoder not in ("tencode", "tencode_voxel"):
+            raise ConfigurationError(
+                f"online learning keeps windows as Tencode and this network takes "
+                f"{meaning.event_encoder}; use weights trained with event_encoder tencode",
+                event_encoder=meaning.event_encoder,
+            )
+        if meaning.orientation == "inverse_depth":
+            raise ConfigurationError(
+                "this network gives inverse depth, and labels are depth: aligned to them its "
+                "scale is negative. Use weights that give depth"
+            )
+        self.device = next(network.parameters()).device
+        self._fitting = Fitting(network.config, network.multiple, self.device)
+        self._precision = precision
+
+    def size(self, observation: Observation) -> tuple[int, int]:
+        """Return height and width of the network's input for a clip, px."""
+        height, width = observation.windows.shape[1:]
+        return self._fitting.network_size(height, width)
+
+    def features(self, observation: Observation, first: int, last: int) -> list[Tensor]:
+        """Return the encoder's maps of the windows [first, last), (1, T, c, rows, columns) each."""
+        codes = torch.from_numpy(np.array(observation.windows[first:last])).to(self.device)
+        images = self._fitting.prepare(tencode_of_code(codes))
+        with self._arithmetic():
+            return encode(self.network, images[None])
+
+    def roll(
+        self, features: list[Tensor], size: tuple[int, int], state: State
+    ) -> tuple[Tensor, State]:
+        """Return predictions (T, h, w) in float32 of features that are all wanted, and the state.
+
+        Args:
+            features: of T windows.
+            size: of `size`.
+            state: before the first of them.
+        """
+        with self._arithmetic():
+            predictions, state = roll_features(self.network, features, size, state)
+        return predictions[0].float(), state
+
+    def zero_state(self, observation: Observation) -> State:
+        """Return the state of a clip before its first window."""
+        return self.network.initial_state(1, *self.size(observation))
+
+    def stored_state(
+        self, observation: Observation, state: tuple[NDArray[np.float16], ...]
+    ) -> State:
+        """Return a state that was stored with a clip.
+
+        Raises:
+            DistillationError: it is of another network or size.
+        """
+        zero = self.zero_state(observation)
+        shapes = [tuple(tensor.shape) for tensor in zero]
+        if [column.shape for column in state] != shapes:
+            raise DistillationError(
+                f"the state stored with a clip has shapes {[c.shape for c in state]}, the network "
+                f"keeps {shapes}; clear the clips of the other network",
+            )
+        return tuple(
+            torch.from_numpy(column.astype(np.float32)).to(tensor.device, tensor.dtype)
+            for column, tensor in zip(state, zero, strict=True)
+        )
+
+    @torch.no_grad()
+    def predict(self, observation: Observation, lead: int) -> ClipPrediction:
+        """Run over a whole clip from a zero state, without gradient.
+
+        Args:
+            observation: the clip.
+            lead: before which window the state is returned as well.
+        """
+        return self.predict_from(
+            self.features(observation, 0, len(observation)), self.size(observation), lead
+        )
+
+    @torch.no_grad()
+    def predict_from(
+        self, features: list[Tensor], size: tuple[int, int], lead: int
+    ) -> ClipPrediction:
+        """As `predict`, from the features of all windows."""
+        state: State = self.network.initial_state(1, *size)
+        parts = []
+        if lead:
+            maps, state = self.roll([level[:, :lead] for level in features], size, state)
+            parts.append(maps)
+        kept = tuple(tensor.cpu().numpy().astype(np.float16) for tensor in state)
+        maps, _ = self.roll([level[:, lead:] for level in features], size, state)
+        return ClipPrediction(torch.cat([*parts, maps]), kept)
+
+    @contextlib.contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        if self._precision == "float32":
+            yield
+            return
+        with torch.autocast(self.device.type, dtype=_AUTOCAST[self._precision]):
+            yield

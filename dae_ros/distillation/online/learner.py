@@ -1,0 +1,374 @@
+"""Learns on a copy of the student, one bounded step at a time; nothing here publishes.
+
+A step takes clips and anchors and moves the raw copy; its running average is the candidate that a
+guard compares with what is published. Everything that is drawn depends on (seed, step).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dae_ros.distillation.online.clip_network import ClipNetwork, ClipPrediction
+from dae_ros.distillation.online.lesson import Lessons
+from dae_ros.distillation.online.objective import ClipLoss
+from dae_ros.distillation.online.observation import LabelledClip
+from dae_ros.distillation.online.step_judge import StepJudge
+from dae_ros.distillation.online.tiers import ChangingWeights
+from dae_ros.distillation.schedule import learning_rate, update_average
+from dae_ros.errors import ConfigurationError
+from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.model.networks import Network, build_network
+from dae_ros.parameters.distillation import OnlineParameters
+
+# Rates of parameter learning_rate 0, by encoder; others have the one of the transformers.
+LEARNING_RATES = {"micro": 2e-4}
+TRANSFORMER_RATE = 5e-5
+# Of the low-rank factors, relative to the head's rate.
+ENCODER_RATE = 0.2
+BETAS = (0.9, 0.99)
+EARLY_STEPS, EARLY_DECAY = 200, 0.99
+_COLD = 5  # stream of random numbers beside (seed, step)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step did.
+
+    Attributes:
+        step: as given.
+        accepted: whether the weights moved.
+        reason: `accepted`, or why they did not: `no_label` (every label was refused),
+            `not_finite`, `gradient_jump`.
+        intervention: `soft_reset` or `average_restored` where the step ended with one, else ''.
+        loss: mean over clips with a label; NaN without.
+        parts: name -> mean value of a term before its weight.
+        gradient_norm: before clipping.
+        learning_rate: of the head.
+        labels: windows whose label was used.
+        verdicts: labels by what came of them.
+    """
+
+    step: int
+    accepted: bool
+    reason: str
+    intervention: str
+    loss: float
+    parts: Mapping[str, float]
+    gradient_norm: float
+    learning_rate: float
+    labels: int
+    verdicts: Mapping[str, int]
+
+
+class Learner:
+    """Owns the raw copy, its running average and the original weights.
+
+    Args:
+        loaded: the original: what adaptation began with, and what holds it. It is copied.
+        parameters: of the learning.
+        device: where to learn.
+
+    Attributes:
+        accepted_steps: steps that moved the weights.
+        version: of the weights that the depth node has; states stored with clips carry it.
+        tier: what changes at present; see `tiers.py`.
+        interventions: soft resets, hard resets and restored averages so far.
+
+    Raises:
+        ConfigurationError: a network that does not learn online.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, parameters: OnlineParameters, device: torch.device
+    ) -> None:
+        self._parameters = parameters
+        self._digest = loaded.digest
+        original = copy.deepcopy(loaded.network).to(device).eval().requires_grad_(False)
+        # See `rollout.py`; the stubs of PyTorch do not know this form.
+        original.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._meaning = loaded.meaning
+        self._original = ClipNetwork(original, loaded.meaning, parameters.precision)
+        self.accepted_steps = 0
+        self.version = 0
+        self.interventions: Counter[str] = Counter()
+        self._judge = StepJudge(parameters.largest_norm_ratio)
+        self._begin(parameters.tier, original.state_dict())
+
+    @property
+    def original(self) -> ClipNetwork:
+        """The weights from before adaptation; not to be changed."""
+        return self._original
+
+    @property
+    def lead(self) -> int:
+        """Before which window of a clip a state is stored."""
+        return self._parameters.lead
+
+    @property
+    def learning_rate(self) -> float:
+        """The head's rate after warm-up."""
+        rates = LEARNING_RATES
+        own = rates.get(self._original.network.config.encoder, TRANSFORMER_RATE)
+        return self._parameters.learning_rate or own
+
+    def candidate(self) -> ClipNetwork:
+        """Return a copy with the averaged weights, plain: what a guard judges and a file holds."""
+        return ClipNetwork(
+            self._network_of({**self._weights.merged(), **self._average}),
+            self._meaning,
+            self._parameters.precision,
+        )
+
+    def remember(self, clip: LabelledClip, prediction: ClipPrediction) -> LabelledClip:
+        """Return the clip with the state that the weights of `version` had before its burn-in.
+
+        Args:
+            clip: from the cameras.
+            prediction: over it, with these weights and this learner's `lead`.
+        """
+        return dataclasses.replace(
+            clip, state=prediction.state, state_version=self.version if prediction.state else -1
+        )
+
+    def step(
+        self,
+        clips: Sequence[LabelledClip],
+        anchors: Sequence[LabelledClip],
+        step: int,
+        pause: Callable[[], None] = lambda: None,
+    ) -> StepReport:
+        """Learn from clips, one after the other, and move the weights once.
+
+        Args:
+            clips: from the cameras.
+            anchors: that keep what was known; a clip without a label learns what the original
+                says.
+            step: decides what is drawn.
+            pause: called after each clip, where a loop may give way to others.
+        """
+        random = np.random.default_rng([self._parameters.seed, step, _COLD])
+        self._optimizer.zero_grad(set_to_none=True)
+        losses: list[ClipLoss] = []
+        finite = True
+        for index, clip in enumerate([*clips, *anchors]):
+            cold = bool(random.random() < self._parameters.cold_share)
+            loss = self._lessons.loss(clip, self.version, anchored=index >= len(clips), cold=cold)
+            finite = loss is not None and bool(torch.isfinite(loss.total))
+            if loss is None or not finite:
+                break
+            losses.append(loss)
+            if loss.labels:
+                loss.total.backward()  # type: ignore[no-untyped-call]
+            pause()
+        used = [loss for loss in losses if loss.labels]
+        norm = math.nan
+        reason = "not_finite" if not finite else "no_label"
+        if finite and used:
+            norm = self._gradient(len(used))
+            reason = self._judge.gradient(norm)
+        rate = learning_rate(
+            self._since_reset,
+            peak=self.learning_rate,
+            final=1.0,  # constant after warm-up: nobody knows when adaptation ends
+            warm_up=self._parameters.warm_up,
+            steps=1,
+        )
+        if reason == "accepted":
+            self._move(norm, rate)
+        mean = statistics.fmean(float(loss.total.detach()) for loss in used) if used else math.nan
+        return StepReport(
+            step=step,
+            accepted=reason == "accepted",
+            reason=reason,
+            intervention=self._intervene(reason, mean),
+            loss=mean,
+            parts=_mean_parts(used),
+            gradient_norm=norm,
+            learning_rate=rate,
+            labels=sum(loss.labels for loss in used),
+            verdicts=sum((loss.verdicts for loss in losses), Counter()),
+        )
+
+    def reset(self, weights: Mapping[str, Tensor] | None = None) -> None:
+        """Go on from other weights at once: raw copy and average alike, moments forgotten.
+
+        Args:
+            weights: a network's state under plain names, a published version's for instance;
+                None for the original's.
+        """
+        self.interventions["hard_reset"] += 1
+        self._begin(self.tier, self._original.network.state_dict() if weights is None else weights)
+
+    def set_tier(self, tier: int) -> None:
+        """Go on with other layers, from the raw weights and the average as they are.
+
+        Raises:
+            ConfigurationError: there is no such tier.
+        """
+        raw = self._weights.merged()
+        average = {**raw, **self._average}
+        self._begin(tier, raw)
+        self._average: dict[str, Tensor] = {name: average[name].clone() for name in self._average}
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next step needs: tensors and plain values, none of them shared."""
+        return copy.deepcopy(
+            {
+                "original": self._digest,
+                "tier": self.tier,
+                "rank": self._parameters.lora_rank,
+                "raw": self._weights.state(),
+                "frozen": {} if self._shared_encoder else self._weights.merged(),
+                "average": self._average,
+                "optimizer": self._optimizer.state_dict(),
+                "since_reset": self._since_reset,
+                "accepted_steps": self.accepted_steps,
+                "version": self.version,
+                "interventions": dict(self.interventions),
+                "judge": self._judge.state(),
+            }
+        )
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave; the next step gives the same bits.
+
+        Raises:
+            ConfigurationError: it is of another original or another rank.
+        """
+        own = {"original": self._digest, "rank": self._parameters.lora_rank}
+        other = [name for name, value in own.items() if state[name] != value]
+        if other:
+            raise ConfigurationError(
+                "the saved state is of a learner with another "
+                f"{' and another '.join(other)}; name another folder, or begin anew there",
+                **{name: state[name] for name in other},
+            )
+        self._begin(state["tier"], state["frozen"] or self._original.network.state_dict())
+        self._weights.restore(state["raw"])
+        for name, tensor in self._average.items():
+            tensor.copy_(state["average"][name])
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+        self._since_reset = state["since_reset"]
+        self.accepted_steps = state["accepted_steps"]
+        self.version = state["version"]
+        self.interventions = Counter(state["interventions"])
+        self._judge.restore(state["judge"])
+
+    def _network_of(self, weights: Mapping[str, Tensor]) -> Network:
+        with torch.device("meta"):
+            network = build_network(self._original.network.config)
+        network.load_state_dict({name: w.clone() for name, w in weights.items()}, assign=True)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network.eval().requires_grad_(False)
+
+    def _begin(self, tier: int, weights: Mapping[str, Tensor]) -> None:
+        """Take on weights with nothing learned about gradients and losses."""
+        network = self._network_of(weights)
+        original = self._original.network.state_dict()
+        # Equal encoders give equal features, which are worth keeping.
+        shared = tier < 3 and all(
+            torch.equal(tensor, original[name])
+            for name, tensor in network.state_dict().items()
+            if name.startswith("pretrained.")
+        )
+        self._weights = ChangingWeights(
+            network, original, tier, self._parameters.lora_rank, self._parameters.seed
+        )
+        self._lessons = Lessons(
+            self._original,
+            ClipNetwork(network, self._meaning, self._parameters.precision),
+            self._parameters,
+            metric=self._meaning.scale == "metric",
+            shared_encoder=shared,
+        )
+        self._average = {name: value.clone() for name, value in self._weights.values().items()}
+        self.tier = tier
+        self._shared_encoder = shared
+        self._forget()
+
+    def _forget(self) -> None:
+        """Clear the moments; the rate warms up again."""
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": params, "factor": factor}
+                for params, factor in (
+                    (self._weights.head, 1.0),
+                    (self._weights.encoder, ENCODER_RATE),
+                )
+                if params
+            ],
+            betas=BETAS,
+            weight_decay=0.0,  # `pull` decays towards the original instead
+        )
+        self._since_reset = 0
+        self._judge.forget_losses()
+
+    def _gradient(self, clips: int) -> float:
+        """Turn sums over clips into means; return the norm."""
+        gradients = [
+            parameter.grad
+            for group in self._optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        for gradient in gradients:
+            gradient /= clips
+        return float(nn.utils.get_total_norm(gradients))
+
+    def _move(self, norm: float, rate: float) -> None:
+        limit = self._parameters.clip_norm
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+            for parameter in group["params"]:
+                if parameter.grad is not None and norm > limit:
+                    parameter.grad *= limit / norm
+        self._optimizer.step()
+        self._weights.pull(self._parameters.pull)
+        decay = self._parameters.average_decay
+        early = self.accepted_steps < EARLY_STEPS
+        update_average(
+            self._average, self._weights.values(), min(EARLY_DECAY, decay) if early else decay
+        )
+        self.accepted_steps += 1
+        self._since_reset += 1
+
+    def _intervene(self, reason: str, loss: float) -> str:
+        """Do what is due after a step; return its name."""
+        name = ""
+        if self._judge.diverges(reason, loss):
+            name = "average_restored"
+            self._weights.take_on(self._average)
+            self._forget()
+        elif reason == "accepted" and self.accepted_steps % self._parameters.soft_reset_steps == 0:
+            name = "soft_reset"
+            self._weights.pull(0.5)
+            self._pull_average(0.5)
+            self._forget()
+        if name:
+            self.interventions[name] += 1
+        return name
+
+    def _pull_average(self, fraction: float) -> None:
+        original = self._original.network.state_dict()
+        update_average(
+            self._average, {name: original[name] for name in self._average}, 1.0 - fraction
+        )
+
+
+def _mean_parts(losses: Sequence[ClipLoss]) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+    for loss in losses:
+        for name, value in loss.parts.items():
+            values.setdefault(name, []).append(value)
+    return {name: statistics.fmean(items) for name, items in values.items()}

@@ -1,0 +1,130 @@
+"""From a clip to its loss: which state to begin with, what to compare with, what to remember."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dae_ros.distillation.online.clip_cache import ClipCache
+from dae_ros.distillation.online.clip_network import ClipNetwork, State
+from dae_ros.distillation.online.objective import ClipLoss, Targets, clip_loss
+from dae_ros.distillation.online.observation import LabelledClip, Observation
+from dae_ros.distillation.preparation import at_size
+from dae_ros.parameters.distillation import OnlineParameters
+
+
+class Lessons:
+    """Gives the loss of one clip at a time.
+
+    Args:
+        original: the network from before adaptation.
+        raw: the copy that learns, from the same family and configuration.
+        parameters: unroll, burn_in, stale_versions, cache_mb and the weights of the terms.
+        metric: whether the student's number is metres.
+        shared_encoder: whether both networks' encoders are equal and stay so; what they say about
+            a clip is then computed once.
+    """
+
+    def __init__(
+        self,
+        original: ClipNetwork,
+        raw: ClipNetwork,
+        parameters: OnlineParameters,
+        *,
+        metric: bool,
+        shared_encoder: bool,
+    ) -> None:
+        self._original = original
+        self._raw = raw
+        self._parameters = parameters
+        self._metric = metric
+        self._shared_encoder = shared_encoder
+        self._cache = ClipCache(parameters.cache_mb * 1_000_000)
+
+    def loss(
+        self, clip: LabelledClip, version: int, *, anchored: bool, cold: bool
+    ) -> ClipLoss | None:
+        """Return the loss of a clip; None where the raw copy gives what is not finite.
+
+        Args:
+            clip: its last windows are learned from.
+            version: of the weights that the depth node has.
+            anchored: whether it is an anchor; one without a label teaches what the original says.
+            cold: whether to begin with a zero state where learning begins.
+        """
+        observation = clip.observation
+        size = self._raw.size(observation)
+        first = len(observation) - self._parameters.unroll
+        *shared, original = self._cache.get(observation, self._computed)
+        state, begin = self._start(clip, version, cold=cold)
+        if begin < first:
+            with torch.no_grad():
+                _, state = self._raw.roll(
+                    self._features(observation, shared, begin, first), size, state
+                )
+        predictions, _ = self._raw.roll(
+            self._features(observation, shared, first, len(observation)), size, state
+        )
+        if not bool(torch.isfinite(predictions.detach()).all()):
+            return None
+        return clip_loss(
+            predictions, self._targets(clip, first, original, anchored), self._parameters
+        )
+
+    @torch.no_grad()
+    def _computed(self, observation: Observation) -> list[Tensor]:
+        """Return the features that both networks share, if they do, and the original's maps."""
+        network = self._original
+        features = network.features(observation, 0, len(observation))
+        maps = network.predict_from(features, network.size(observation), 0).maps
+        kept = maps[-self._parameters.unroll :].clone()
+        return [*features, kept] if self._shared_encoder else [kept]
+
+    def _features(
+        self, observation: Observation, shared: list[Tensor], first: int, last: int
+    ) -> list[Tensor]:
+        if shared:
+            return [level[:, first:last] for level in shared]
+        return self._raw.features(observation, first, last)
+
+    def _start(self, clip: LabelledClip, version: int, *, cold: bool) -> tuple[State, int]:
+        """Return the state to begin with, and before which window."""
+        observation, parameters = clip.observation, self._parameters
+        first = len(observation) - parameters.unroll
+        zero = self._raw.zero_state(observation)
+        if cold or not zero:
+            return zero, first
+        if clip.state and 0 <= version - clip.state_version <= parameters.stale_versions:
+            return self._raw.stored_state(observation, clip.state), first - parameters.burn_in
+        return zero, 0
+
+    def _targets(self, clip: LabelledClip, first: int, original: Tensor, anchored: bool) -> Targets:
+        observation = clip.observation
+        size = self._raw.size(observation)
+        device = self._raw.device
+        depth = at_size(torch.from_numpy(clip.depth[first:].astype(np.float32)), size).to(device)
+        weight = at_size(torch.from_numpy(clip.weight[first:].astype(np.float32)), size).to(device)
+        weight = torch.where(torch.isfinite(depth), weight / 255.0, 0.0)
+        metric = clip.label_metric and self._metric
+        if anchored and not bool((weight > 0).any()):
+            depth, weight, metric = original, torch.ones_like(original), self._metric
+        elif not anchored:
+            # Windows without events carry the state on and teach nothing.
+            weight = weight * _on(device, observation.supported[first:])[:, None, None]
+        pixels = observation.windows.shape[1] * observation.windows.shape[2]
+        return Targets(
+            depth=depth,
+            weight=weight,
+            sharp=_on(device, observation.sharp[first:]),
+            quiet=_on(
+                device, observation.event_counts[first:] < self._parameters.quiet_rate * pixels
+            ),
+            metric=metric,
+            original=original,
+            anchored=anchored,
+        )
+
+
+def _on(device: torch.device, flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Tensor:
+    return torch.from_numpy(np.array(flags)).to(device)
