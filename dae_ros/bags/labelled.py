@@ -23,10 +23,12 @@ class LabelledSequence(Protocol):
     Attributes:
         name: for messages and tables.
         skipped: labels of the last iteration that gave no window, by reason.
+        fraction: how far the present iteration is, 0 to 1; None where that is not known.
     """
 
     name: str
     skipped: Counter[str]
+    fraction: float | None
 
     def __iter__(self) -> Iterator[LabelledWindow]:
         """Yield the windows in order of time.
@@ -96,6 +98,7 @@ class LabelledVoxels:
     def __init__(self, folder: VoxelFolder) -> None:
         self.name = str(folder.path)
         self.skipped: Counter[str] = Counter()
+        self.fraction: float | None = None
         self._folder = folder
 
     def __len__(self) -> int:
@@ -107,6 +110,7 @@ class LabelledVoxels:
         for index, (grid, depth, frame) in enumerate(self._folder):
             end_ns = int(self._folder.grid_stamps_ns[index])
             stamp_ns = int(self._folder.depth_stamps_ns[index])
+            self.fraction = (index + 1) / len(self)
             yield LabelledWindow(
                 start_ns=end_ns - PUBLISHED_WINDOW_NS,
                 end_ns=end_ns,

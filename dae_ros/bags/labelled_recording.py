@@ -45,6 +45,9 @@ Ends = Literal["depth", "frame"]
 class LabelledRecording:
     """The windows of a recording; see `LabelledSequence`.
 
+    Where the events were rectified, windows are cut from what the sensor sent and moved then, so
+    that they know when their first and last event were, also where those left the image.
+
     `skipped` counts labels `before_events` (the window begins before the first event),
     `in_silence` (no event for a second), `after_events` (which ended, or went on at another time),
     `not_newer` than the one before, `too_late` (recorded when the events had left memory) and
@@ -65,6 +68,7 @@ class LabelledRecording:
     ) -> None:
         self.name = recording.name
         self.skipped: Counter[str] = Counter()
+        self.fraction: float | None = None
         self._recording = recording
         self._window_ns = window_ns
         self._ends = ends
@@ -73,10 +77,11 @@ class LabelledRecording:
         # Frames of another camera show other pixels, and decoding them costs more than the rest.
         beside = image is not None and image.rpartition("/")[0] == self.events.rpartition("/")[0]
         self.image = image if ends == "depth" and beside else None
+        self.rectifier = recording.rectifier(self.events)
 
     def __iter__(self) -> Iterator[LabelledWindow]:
         """See `LabelledSequence`."""
-        self.skipped = Counter()
+        self.skipped, self.fraction = Counter(), None
         return _Pass(self, self._recording, self._window_ns, self._ends).windows()
 
     def __enter__(self) -> LabelledRecording:
@@ -115,8 +120,10 @@ class _Pass:
 
     def windows(self) -> Iterator[LabelledWindow]:
         owner, damage = self._owner, None
-        topics = {owner.events, owner.label, *([owner.image] if owner.image else [])}
-        messages = self._recording.messages(topics)
+        recording = self._recording
+        packets = owner.rectifier[0] if owner.rectifier else owner.events
+        topics = {packets, owner.label, *([owner.image] if owner.image else [])}
+        messages = recording.messages(topics)
         while True:
             try:
                 message = next(messages, None)
@@ -125,7 +132,10 @@ class _Pass:
                 break
             if message is None:
                 break
-            if message.topic == owner.events:
+            if recording.start_ns is not None and recording.end_ns is not None:
+                length_ns = max(recording.end_ns - recording.start_ns, 1)
+                owner.fraction = min(1.0, (message.time_ns - recording.start_ns) / length_ns)
+            if message.topic == packets:
                 yield from self._take_packet(message)
             else:
                 self._take_stamped(message)
@@ -254,7 +264,10 @@ class _Pass:
                 topic=message.topic,
             )
         start_ns = end_ns - self._window_ns
-        events = self._stream.ring.window(start_ns, end_ns)
+        events, extent_ns = self._stream.ring.window(start_ns, end_ns), None
+        if self._owner.rectifier is not None:
+            extent_ns = (int(events.t[0]), int(events.t[-1])) if len(events) > 0 else None
+            events = self._owner.rectifier[1](events)
         return LabelledWindow(
             start_ns=start_ns,
             end_ns=end_ns,
@@ -266,6 +279,7 @@ class _Pass:
             depth=depth,
             frame=frame,
             restarts=self._restarts or self._after_silence(end_ns),
+            extent_ns=extent_ns,
         )
 
     def _after_silence(self, end_ns: int) -> bool:

@@ -28,6 +28,8 @@ class LabelledWindow:
         frame: for windows that end at frames that frame; otherwise the newest one that is not
             later than the stamp, None where there is none.
         restarts: nothing continuous came before: a recurrent state must be reset.
+        extent_ns: times of the first and the last event before some were dropped because they
+            left the image when they were rectified; None where none can have been, or all were.
     """
 
     start_ns: int
@@ -40,9 +42,13 @@ class LabelledWindow:
     depth: NDArray[np.float32] | None
     frame: Frame | None
     restarts: bool
+    extent_ns: tuple[int, int] | None = None
 
     def encode(self, event_encoder: str, bins: int = 5) -> NDArray[np.float32]:
         """Return the window as a network's input, as the depth pipeline encodes it.
+
+        Ages count from the first to the last event of the window, those that rectifying dropped
+        included, as published for DSEC; the pipeline, which never sees them, counts the others.
 
         Args:
             event_encoder: `tencode`, `tencode_voxel` or `voxel_grid`.
@@ -56,13 +62,13 @@ class LabelledWindow:
                 single events, or another number of bins.
         """
         if self.events is not None:
-            size = self.height, self.width
+            size, extent_ns = (self.height, self.width), self.extent_ns
             if event_encoder == "tencode":
-                return tencode(self.events, *size)
+                return tencode(self.events, *size, extent_ns=extent_ns)
             if event_encoder == "tencode_voxel":
-                return tencode_voxel(self.events, *size)
+                return tencode_voxel(self.events, *size, extent_ns=extent_ns)
             if event_encoder == "voxel_grid":
-                return voxel_grid(self.events, *size, bins, normalise=True)
+                return voxel_grid(self.events, *size, bins, normalise=True, extent_ns=extent_ns)
         elif self.voxels is not None:
             if event_encoder == "tencode_voxel":
                 return tencode_from_voxel_grid(self.voxels)

@@ -13,7 +13,7 @@ from rosbags.typesys.store import Typestore
 from dae_ros.bags import aedat4, rosbag1, rosbag2_mcap, rosbag2_sqlite3
 from dae_ros.bags.container import Container, RecordedMessage, TopicInfo
 from dae_ros.bags.datasets import hdf5
-from dae_ros.bags.datasets.dsec import DsecSequence
+from dae_ros.bags.datasets.dsec import RAW, RECTIFIED, DsecSequence
 from dae_ros.bags.datasets.eventscape import EventScapeSequence
 from dae_ros.bags.datasets.layouts import is_sequence_folder, open_sequence_folder
 from dae_ros.bags.datasets.messages import until_damage
@@ -27,7 +27,7 @@ from dae_ros.bags.topics import choose_events_topic, choose_image_topic, require
 from dae_ros.errors import RecordingError
 from dae_ros.events.cdr import event_types, read_packet, read_ros1_packet, write_packet
 from dae_ros.events.frame import Frame
-from dae_ros.events.packet import EventPacket
+from dae_ros.events.packet import EventPacket, Events
 
 # What a file of each format begins with.
 _MAGIC: tuple[tuple[bytes, Callable[[Path], Container]], ...] = (
@@ -271,6 +271,18 @@ class Recording:
                 )
         for message in self.messages([topic], start_ns):
             yield self.read_frame(message)
+
+    def rectifier(self, topic: str) -> tuple[str, Callable[[Events], Events]] | None:
+        """Return what an events topic is made of where its events were moved, and some dropped.
+
+        Returns:
+            The topic of the events as the sensor sent them, and what moves them; None for topics
+            that are as they were recorded.
+        """
+        for item in self.containers:
+            if isinstance(item, DsecSequence) and topic == f"{RECTIFIED}/events":
+                return f"{RAW}/events", item.rectified
+        return None
 
     def first(self, topic: str) -> RecordedMessage | None:
         """Return the first message of a topic, None where it has none."""

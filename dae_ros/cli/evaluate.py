@@ -24,11 +24,13 @@ EXIT_INTERRUPTED = 130
 DATASETS = ("mvsec", "mvsec_recordings", "dsec", "eventscape")
 _OPTIONS = (
     "weights", "device", "precision", "threads", "orientation", "scale", "shift", "window_s",
+    "event_encoder",
 )  # fmt: skip
 
 DESCRIPTION = """\
 Run recordings, data sets or the simulator through the same pipeline as the live node, with a
-window ending at every depth image, and compare.
+window ending at every depth image, and compare. (MVSEC's voxel grids and DSEC's rectified events
+are encoded as their protocols say, before the pipeline's network.)
 
 A SEQUENCE is any recording with events and depth images beside them (ROS 1 .bag, rosbag2, .mcap,
 MVSEC's .hdf5), the folder of a DSEC or EventScape sequence, or MVSEC as E2Depth prepared it. Of
@@ -171,6 +173,11 @@ def parameters_of(args: argparse.Namespace) -> DepthParameters:
                 f"the protocol of {protocol.name} has windows of {protocol.window_ns / 1e9:g} s; "
                 f"leave out --window-s"
             )
+        if args.event_encoder is not None:
+            raise ConfigurationError(
+                f"the protocol of {protocol.name} says how events are encoded; leave out "
+                f"--event-encoder"
+            )
         values["window_s"] = protocol.window_ns / 1e9
     # Truths stand in for the camera frames that end windows; their stamps are instants.
     values |= {"window": "frame", "image_stamp": "mid", "overload": "queue", "stamp_clock": "ros"}
@@ -242,6 +249,7 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.evaluation.observation import ObservationRules
     from dae_ros.evaluation.protocols import PROTOCOLS
     from dae_ros.evaluation.sequence_scorer import default_scorings
+    from dae_ros.model.configuration import same_input
     from dae_ros.runtime.backends import create_estimator
     from dae_ros.runtime.depth_frame import scale_of
     from dae_ros.runtime.output_folder import output_folder
@@ -251,7 +259,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = [_scoring(text) for text in args.scoring or ()]
     estimator = create_estimator(parameters)
     protocol = PROTOCOLS.get(args.dataset)
-    if protocol is not None and estimator.meaning.event_encoder in ("tencode", "tencode_voxel"):
+    if protocol is not None and same_input(estimator.meaning.event_encoder, protocol.event_encoder):
         parameters = dataclasses.replace(parameters, event_encoder=protocol.event_encoder)
     scale = scale_of(estimator, parameters.orientation, parameters.scale, parameters.shift)
     scorings = chosen or default_scorings(scale.kind, published=protocol is not None)

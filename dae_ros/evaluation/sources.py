@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from dae_ros.bags.datasets.voxel_folder import VoxelFolder, is_voxel_folder
-from dae_ros.bags.labelled import LabelledVoxels
+from dae_ros.bags.labelled import LabelledSequence, LabelledVoxels
 from dae_ros.bags.labelled_recording import LabelledRecording
 from dae_ros.bags.messages import DepthTruthImage, read_depth
 from dae_ros.bags.recording import Recording, open_recording
@@ -19,13 +19,12 @@ from dae_ros.evaluation.observation import (
     Input,
     Observation,
     ObservationRules,
-    cropped,
     observe,
 )
+from dae_ros.evaluation.window_observation import observe_windows
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
 from dae_ros.parameters import DepthParameters, SimulatorParameters, Value, declarations
-from dae_ros.runtime.depth_frame import scale_of
 from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.simulation.presets import PRESETS, TEST_SEEDS_FROM, preset
 from dae_ros.simulation.simulation import START_NS, Simulation
@@ -87,6 +86,10 @@ class RecordedSource:
         window_ns = round(parameters.window_s * 1e6) * 1000
         with open_recording(self.paths, self.size) as recording:
             labelled = LabelledRecording(recording, window_ns, "depth", self.events, self.truth)
+            if labelled.rectifier is not None:
+                observed = observe_windows(labelled, parameters, estimator, rules, self.skipped)
+                yield from _until_damage(self, observed, labelled)
+                return
             yield from observe(
                 self._inputs(recording, labelled), parameters, estimator, rules, self.skipped
             )
@@ -158,35 +161,28 @@ class VoxelSource:
         self, parameters: DepthParameters, estimator: DepthEstimator, rules: ObservationRules
     ) -> Generator[Observation, None, None]:
         """See `EvaluationSource`."""
-        self.skipped = Counter()
-        estimator = cropped(estimator, rules.protocol)
-        encoder = parameters.event_encoder
-        if encoder == "checkpoint":
-            encoder = estimator.meaning.event_encoder
-        scale = scale_of(estimator, parameters.orientation, parameters.scale, parameters.shift)
+        self.skipped, self.damage = Counter(), None
         windows = LabelledVoxels(VoxelFolder(self.path))
-        first = rules.protocol.skipped_frames if rules.protocol else 0
-        for index, window in enumerate(windows):
-            if index < first:
-                self.skipped["skipped_by_protocol"] += 1
-                continue
-            if index - first == rules.most:
-                return
-            if window.restarts or index == first or rules.reset == "every_window":
-                estimator.reset()
-            if window.depth is None:
-                raise ConfigurationError(f"{window} has no depth", path=str(self.path))
-            prediction = estimator.estimate(window.encode(encoder, estimator.input_channels))
-            self.fraction = (index + 1) / len(windows)
-            yield Observation(
-                stamp_ns=window.stamp_ns,
-                offset_ns=window.end_ns - window.stamp_ns,
-                prediction=scale.apply(prediction),
-                depth=window.depth,
-                image=window.encode("tencode_voxel"),
-                frame=None if window.frame is None else window.frame.image,
-                event_count=0,
-            )
+        observed = observe_windows(windows, parameters, estimator, rules, self.skipped)
+        yield from _until_damage(self, observed, windows)
+
+
+def _until_damage(
+    source: RecordedSource | VoxelSource,
+    observed: Iterator[Observation],
+    windows: LabelledSequence,
+) -> Iterator[Observation]:
+    """Yield what can be read, and keep the error that ended it."""
+    while True:
+        try:
+            observation = next(observed, None)
+        except RecordingError as error:
+            source.damage = error
+            return
+        if observation is None:
+            return
+        source.fraction = windows.fraction
+        yield observation
 
 
 def recorded_source(

@@ -16,13 +16,18 @@ from numpy.typing import NDArray
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.compilation import kernel
 from dae_ros.events.packet import Events
-from dae_ros.representation.voxel_grid import voxel_grid
+from dae_ros.representation.voxel_grid import extent_of, voxel_grid
 
 FloatImage: TypeAlias = NDArray[np.float32]
 
 
 def tencode(
-    events: Events, height: int, width: int, window: tuple[int, int] | None = None
+    events: Events,
+    height: int,
+    width: int,
+    window: tuple[int, int] | None = None,
+    *,
+    extent_ns: tuple[int, int] | None = None,
 ) -> FloatImage:
     """Encode events as R = last event ON, G = its age, B = last event OFF; no event is black.
 
@@ -34,18 +39,24 @@ def tencode(
         events: sorted by time.
         height, width: sensor size in px.
         window: (start_ns, end_ns), whole microseconds; takes the place of t_first and t_last.
+        extent_ns: t_first and t_last of the window's events where `events` are a part of them:
+            those that stayed on the image when they were rectified. Without `window` only.
 
     Returns:
         float32[3, H, W] within 0..1.
 
     Raises:
-        ConfigurationError: an event outside the sensor or the window, or a window without length.
+        ConfigurationError: an event outside the sensor, the window or the extent, or a window
+            without length.
     """
     image = np.zeros((3, height, width), np.float32)
     if window is None:
         if len(events) == 0:
             return image
-        first_us, last_us = int(events.t[0]) // 1000, int(events.t[-1]) // 1000
+        first_ns, last_ns = extent_of(events.t, extent_ns)
+        first_us, last_us = first_ns // 1000, last_ns // 1000
+    elif extent_ns is not None:
+        raise ConfigurationError("Ages count from a window or an extent; give one of them.")
     else:
         first_us, last_us = _window_us(events, *window)
     outside = _encode(events.t, events.x, events.y, events.p, first_us, last_us, image)
@@ -53,7 +64,14 @@ def tencode(
     return image
 
 
-def tencode_voxel(events: Events, height: int, width: int, bins: int = 5) -> FloatImage:
+def tencode_voxel(
+    events: Events,
+    height: int,
+    width: int,
+    bins: int = 5,
+    *,
+    extent_ns: tuple[int, int] | None = None,
+) -> FloatImage:
     """Encode events through a voxel grid: the protocol of the published MVSEC evaluation.
 
     The age is rounded up to the next of `bins` levels, and the polarity of a pixel is the sign of
@@ -63,14 +81,16 @@ def tencode_voxel(events: Events, height: int, width: int, bins: int = 5) -> Flo
         events: sorted by time.
         height, width: sensor size in px.
         bins: of the grid, at least 2; 5 in the publication.
+        extent_ns: see `tencode`.
 
     Returns:
         float32[3, H, W] within 0..1.
 
     Raises:
-        ConfigurationError: an event outside the sensor, or fewer than 2 bins.
+        ConfigurationError: an event outside the sensor or the extent, or fewer than 2 bins.
     """
-    return tencode_from_voxel_grid(voxel_grid(events, height, width, bins))
+    grid = voxel_grid(events, height, width, bins, extent_ns=extent_ns)
+    return tencode_from_voxel_grid(grid)
 
 
 def tencode_from_voxel_grid(grid: FloatImage) -> FloatImage:

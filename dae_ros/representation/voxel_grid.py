@@ -20,7 +20,13 @@ FloatImage: TypeAlias = NDArray[np.float32]
 
 
 def voxel_grid(
-    events: Events, height: int, width: int, bins: int, normalise: bool = False
+    events: Events,
+    height: int,
+    width: int,
+    bins: int,
+    normalise: bool = False,
+    *,
+    extent_ns: tuple[int, int] | None = None,
 ) -> FloatImage:
     """Accumulate events, ON as +1 and OFF as -1, bilinear in time over the events' extent.
 
@@ -32,12 +38,14 @@ def voxel_grid(
         bins: time bins, at least 2; the first event lies at bin 0, the last at `bins - 1`.
         normalise: give the non-zero voxels mean 0 and standard deviation 1; where they are all
             equal, only their mean is taken off.
+        extent_ns: times of the first and the last event of the window, where `events` are a part
+            of it; None where they are all.
 
     Returns:
         float32[B, H, W], oldest bin first.
 
     Raises:
-        ConfigurationError: an event outside the sensor, or fewer than 2 bins.
+        ConfigurationError: an event outside the sensor or the extent, or fewer than 2 bins.
     """
     _require_bins(bins)
     grid = np.zeros((bins, height, width), np.float32)
@@ -50,7 +58,8 @@ def voxel_grid(
             height=height,
             width=width,
         )
-    _accumulate(events.x, events.y, _bin_position(events.t, bins), events.p, grid)
+    extent_ns = extent_of(events.t, extent_ns)
+    _accumulate(events.x, events.y, _bin_position(events.t, bins, extent_ns), events.p, grid)
     return _normalised(grid) if normalise else grid
 
 
@@ -84,8 +93,30 @@ def voxel_grid_of_points(
     _require_bins(bins)
     grid = np.zeros((bins, height, width), np.float32)
     if t_ns.size > 0:
-        _accumulate_points(x, y, _bin_position(t_ns, bins), p, grid)
+        _accumulate_points(x, y, _bin_position(t_ns, bins, extent_of(t_ns, None)), p, grid)
     return _normalised(grid) if normalise else grid
+
+
+def extent_of(t_ns: NDArray[np.int64], extent_ns: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the times that events are placed between: the given ones, or the first and last.
+
+    Args:
+        t_ns: int64[N], sorted, N >= 1.
+        extent_ns: see `voxel_grid`.
+
+    Raises:
+        ConfigurationError: an event outside the extent.
+    """
+    first_ns, last_ns = int(t_ns[0]), int(t_ns[-1])
+    if extent_ns is None:
+        return first_ns, last_ns
+    if first_ns < extent_ns[0] or last_ns > extent_ns[1]:
+        raise ConfigurationError(
+            f"Events from {first_ns} to {last_ns} ns lie outside the extent {extent_ns} ns of "
+            "their own window; give its first and last event.",
+            extent_ns=extent_ns,
+        )
+    return extent_ns
 
 
 def normalise_voxel_grid(grid: FloatImage) -> FloatImage:
@@ -102,12 +133,15 @@ def _require_bins(bins: int) -> None:
         raise ConfigurationError("A voxel grid needs at least 2 bins.", bins=bins)
 
 
-def _bin_position(t_ns: NDArray[np.int64], bins: int) -> NDArray[np.float32]:
+def _bin_position(
+    t_ns: NDArray[np.int64], bins: int, extent_ns: tuple[int, int]
+) -> NDArray[np.float32]:
     """Return where each event lies between bin 0 and bin B - 1, float32[N]."""
-    elapsed: NDArray[np.float32] = (t_ns - t_ns[0]).astype(np.float32)
-    if elapsed[-1] > 0:
+    first_ns, last_ns = extent_ns
+    elapsed: NDArray[np.float32] = (t_ns - first_ns).astype(np.float32)
+    if last_ns > first_ns:
         elapsed *= np.float32(bins - 1)
-        elapsed /= np.float32(t_ns[-1] - t_ns[0])
+        elapsed /= np.float32(last_ns - first_ns)
     return elapsed
 
 

@@ -10,10 +10,12 @@ import h5py
 import numpy as np
 import pytest
 
+from dae_ros.bags.labelled import open_labelled
 from dae_ros.bags.messages import read_camera_info, read_depth
 from dae_ros.bags.recording import open_recording
 from dae_ros.errors import RecordingError
 from test.reference.dataset_layouts import mono_rows, png_bytes, until_error, write_dsec
+from test.reference.dsec_protocol import dsec_tencode
 
 SIZE = (48, 64)
 RAW, RECTIFIED = "/dsec/left", "/dsec/left_rect"
@@ -42,6 +44,39 @@ def test_rectified_events_are_cut_towards_zero_and_dropped_outside(sequence):
     with open_recording(sequence.path, SIZE) as recording:
         assert mono_rows(recording.event_packets(f"{RECTIFIED}/events")) == expected
     assert 0 < len(expected) < len(sequence.events)
+
+
+def test_the_oracle_of_the_protocol_by_hand():
+    """Three events 0, 40 and 100 us after the start; the first and the last leave the image."""
+    rectify_map = np.zeros((2, 3, 2))
+    rectify_map[..., 0], rectify_map[..., 1] = [[-0.4, 1.9, 3.0]] * 2, [[0.0] * 3, [1.0] * 3]
+    events = [(5_000, 0, 0, 1), (45_000, 1, 1, 1), (105_000, 2, 0, 0), (106_000, 1, 0, 1)]
+    image = dsec_tencode(events, rectify_map, 5_000, 106_000)
+    assert image[:, 1, 1].tolist() == [1.0, 0.6, 0.0]
+    assert np.count_nonzero(image) == 2
+
+
+@pytest.mark.parametrize("keep_one_in", [1, 60])
+def test_ages_count_from_events_that_left_the_image_too(tmp_path, keep_one_in):
+    """Windows are the published ones to the last bit but rounding, also where few events stay."""
+    sequence = write_dsec(tmp_path / "zurich_city_99_a")
+    if keep_one_in > 1:
+        # Only some columns stay on the image, so that first and last events mostly leave it.
+        sequence.rectify_map[:, np.arange(64) % keep_one_in != 5, 0] = -9
+        with h5py.File(sequence.path / "events/left/rectify_map.h5", "r+") as file:
+            file["rectify_map"][:] = sequence.rectify_map
+    with open_labelled(sequence.path, size=SIZE) as windows:
+        found = list(windows)
+    assert len(found) == 5
+    moved = 0
+    for window in found:
+        expected = dsec_tencode(
+            sequence.events, sequence.rectify_map, window.start_ns, window.end_ns
+        )
+        np.testing.assert_allclose(window.encode("tencode"), expected, atol=1e-6)
+        moved += window.extent_ns != (int(window.events.t[0]), int(window.events.t[-1]))
+    assert moved > 0
+    assert moved == 5 or keep_one_in == 1
 
 
 def test_disparity_becomes_depth_in_metres(sequence):

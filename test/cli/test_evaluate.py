@@ -151,6 +151,16 @@ def test_the_published_protocol_of_mvsec(tmp_path, monkeypatch):
     assert (out / "strips" / "test_mvsec_outdoor_day1.png").is_file()
 
 
+def test_a_voxel_folder_by_itself(tmp_path, capsys):
+    """Weights that take events name the way out, and with it the folder is scored."""
+    write_voxel_folder(tmp_path / "day1")
+    assert run(tmp_path / "day1", "--out", tmp_path / "out") == 1
+    assert "Give --event-encoder tencode_voxel" in capsys.readouterr().err
+    out = tmp_path / "voxels"
+    assert run(tmp_path / "day1", "--out", out, "--event-encoder", "tencode_voxel") == 0
+    assert document_of(out)["facts"]["event encoder"] == "tencode_voxel"
+
+
 def test_other_data_sets_by_split(tmp_path, monkeypatch):
     """MVSEC's own files and EventScape are found below their roots, without a protocol."""
     monkeypatch.setattr("dae_ros.evaluation.splits.MVSEC_RECORDINGS", {"test": ("outdoor_day1",)})
@@ -179,6 +189,10 @@ def test_other_data_sets_by_split(tmp_path, monkeypatch):
         (("{walk}", "--scoring", "standard:none"), "without alignment mean nothing"),
         (("{walk}", "--split", "test"), "--split belongs to --dataset"),
         (("{walk}", "--dataset", "dsec", "--window-s", "0.02"), "leave out --window-s"),
+        (
+            ("{walk}", "--dataset", "dsec", "--event-encoder", "tencode"),
+            "leave out --event-encoder",
+        ),
         (("--dataset", "dsec"), "--dataset takes one SEQUENCE"),
         (("{walk}", "--dataset", "dsec"), "lacks 10 of the 10 sequences"),
         (("{walk}", "--truth", "/nope"), "there is no topic /nope"),

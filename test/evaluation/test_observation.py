@@ -21,6 +21,7 @@ from test.reference.dataset_layouts import (
     write_mvsec,
     write_voxel_folder,
 )
+from test.reference.dsec_protocol import dsec_tencode
 from test.reference.leaky_estimator import LeakyEstimator
 from test.reference.mvsec_bag import write_data_bag, write_truth_bag
 
@@ -124,6 +125,17 @@ def test_a_protocol_crops_and_skips(tmp_path):
         assert np.isfinite(observation.prediction[8:40]).all()
 
 
+def test_dsec_is_encoded_as_published(tmp_path):
+    """The network sees ages that count from all events, those that rectifying dropped included."""
+    source, _, written = write("dsec", tmp_path)
+    seen = observe(source, ObservationRules("every_window", SMALL_DSEC))
+    assert len(seen) == 5
+    for observation in seen:
+        end_ns = observation.stamp_ns
+        image = dsec_tencode(written.events, written.rectify_map, end_ns - 50_000_000, end_ns)
+        np.testing.assert_allclose(observation.prediction[8:40], image.sum(axis=0)[8:40], atol=1e-5)
+
+
 def test_the_cropped_estimator_passes_everything_on():
     """State, age and meaning are those of the network inside."""
     inner = LeakyEstimator(OutputMeaning(orientation="depth", metric=True, scale=2.0))
@@ -166,6 +178,16 @@ def test_voxel_folders_are_fed_as_they_are(tmp_path):
     skipping = ObservationRules(protocol=dataclasses.replace(SMALL_DSEC, rows=(0, 48)), most=2)
     assert len(observe(source, skipping, parameters=parameters)) == 2
     assert source.skipped == Counter(skipped_by_protocol=1)
+
+
+def test_a_damaged_voxel_folder_is_scored_up_to_the_damage(tmp_path):
+    """The windows before a damaged grid come out; the error is kept."""
+    written = write_voxel_folder(tmp_path / "outdoor")
+    (written.path / "events" / "voxels" / "event_tensor_0000000003.npy").write_bytes(b"")
+    source = recorded_source(str(written.path))
+    parameters = dataclasses.replace(PARAMETERS, event_encoder="tencode_voxel")
+    assert len(observe(source, parameters=parameters)) == 3
+    assert "event_tensor_0000000003.npy" in str(source.damage)
 
 
 def test_a_cut_recording_is_scored_up_to_the_cut(tmp_path):

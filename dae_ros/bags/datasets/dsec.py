@@ -81,7 +81,7 @@ class DsecSequence:
             if topic in topics:
                 chunks = self._chunks(start_ns)
                 if namespace == RECTIFIED:
-                    chunks = (self._rectified(events) for events in chunks)
+                    chunks = (self.rectified(events) for events in chunks)
                 frame_id = namespace[1:].replace("/", "_")
                 sources.append(event_messages(topic, chunks, self._height, self._width, frame_id))
             if f"{namespace}/camera_info" in topics:
@@ -201,10 +201,13 @@ class DsecSequence:
             newest_ns = int(t_ns[-1])
             yield events
 
-    def _rectified(self, events: Events) -> Events:
+    def rectified(self, events: Events) -> Events:
         """Move events to the rectified camera, as published: cut to whole pixels, towards zero.
 
         What leaves the frame is dropped, judged before the cut.
+
+        Raises:
+            RecordingError: the sequence has no map.
         """
         if self._map is None:
             raise RecordingError(f"{self.path} has no rectify_map.h5", path=str(self.path))
