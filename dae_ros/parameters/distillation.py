@@ -1,4 +1,7 @@
-"""What may be set of `distillation_node`, and of `dae-ros adapt`, which runs the same loop."""
+"""What may be set of `distillation_node`, and of `dae-ros adapt`, which runs the same loop.
+
+Long because it is one table: a node declares all that may be set of it in one class.
+"""
 
 from __future__ import annotations
 
@@ -297,6 +300,132 @@ class OnlineParameters(NodeParameters):
     )
     seed: int = declare(0, "Of everything that is drawn.", minimum=0)
 
+    # Guard: which candidates may be published.
+    judge_every_steps: int = declare(
+        50, "Accepted steps after which a candidate is judged.", minimum=1
+    )
+    judge_every_s: float = declare(
+        30.0, "Seconds after which a candidate is judged that has fewer steps.", minimum=0.1
+    )
+    judged_blocks: int = declare(
+        6, "Held-out blocks that a judgement needs.", minimum=2, maximum=1000
+    )
+    judged_strata: int = declare(
+        2,
+        "Kinds of scene (terciles of event rate and luminance) that they must be of.",
+        minimum=1,
+        maximum=9,
+    )
+    confidence: float = declare(
+        0.9,
+        "The interval of the gain holds it with this probability; its lower end must be above 0.",
+        minimum=0.5,
+        maximum=0.999,
+    )
+    smallest_gain: float = declare(
+        0.01,
+        "A candidate is refused whose error on held-out clips is not less by this share.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    largest_forgetting: float = declare(
+        0.02,
+        "A candidate is refused whose error on anchors is above the original's by more than this "
+        "share.",
+        minimum=0.0,
+    )
+    largest_true_forgetting: float = declare(
+        0.01, "The same on anchors whose depth was measured or simulated.", minimum=0.0
+    )
+    largest_departure: float = declare(
+        0.1,
+        "On anchors without a label: largest mean |depth - the original's| over the original's.",
+        minimum=0.0,
+    )
+    largest_scale_step: float = declare(
+        0.05,
+        "Largest |ln| of a candidate's median depth over the published one's.",
+        minimum=0.0,
+    )
+    largest_scale_drift: float = declare(
+        0.2, "Largest |ln| of a candidate's median depth over the original's.", minimum=0.0
+    )
+    largest_jitter: float = declare(
+        1.05,
+        "Largest trembling of a candidate's depth from window to window, relative to the "
+        "published one's.",
+        minimum=1.0,
+    )
+    smallest_spread: float = declare(
+        0.3,
+        "Smallest spread of a candidate's depth over the image, relative to the published one's.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    largest_saturation: float = declare(
+        0.05,
+        "Largest share of pixels at an end of their image's range; as many as the published one "
+        "has are allowed.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+
+    # Pace: how often the teacher is asked, and when there is nothing to learn.
+    shortest_stride: int = declare(
+        2, "Least number of frames from one label to the next.", minimum=1, maximum=10_000
+    )
+    longest_stride: int = declare(
+        64, "Largest number of frames from one label to the next.", minimum=1, maximum=10_000
+    )
+    surprise: float = declare(
+        1.05,
+        "A label surprises where the published weights err by more than this factor over the "
+        "held-out labels' median.",
+        minimum=1.0,
+    )
+    smallest_gain_rate: float = declare(
+        2e-5,
+        "Relative gain per second of work below which learning holds while no label surprises.",
+        minimum=0.0,
+    )
+    retry_s: float = declare(
+        60.0, "After so many seconds of holding, learning is tried again.", minimum=1.0
+    )
+
+    # Budget: how much of the machine learning may take.
+    duty: float = declare(
+        0.25,
+        "Largest share of the time that learning works.",
+        minimum=0.01,
+        maximum=1.0,
+        at_runtime=True,
+    )
+    latency_budget_ms: float = declare(
+        35.0,
+        "The share is halved where the 95 % quantile of depth's latency is above this, in ms.",
+        minimum=0.1,
+        at_runtime=True,
+    )
+    recovery_s: float = declare(
+        5.0,
+        "After windows of depth were dropped, learning waits for so many seconds without.",
+        minimum=1.0,
+    )
+    memory_mb: int = declare(
+        4096, "Learning holds where the process takes more memory than this, in MB.", minimum=1
+    )
+
+    # Health: when nothing that comes in can be trusted.
+    degraded_share: float = declare(
+        0.7,
+        "Where more than this share of frames and labels is refused, nothing is learned.",
+        minimum=0.0,
+        maximum=1.0,
+    )
+    degraded_s: float = declare(
+        30.0, "Time in seconds over which that share is taken.", minimum=1.0, maximum=3600.0
+    )
+
     @property
     def windows_per_clip(self) -> int:
         """Windows of a clip."""
@@ -330,6 +459,7 @@ class OnlineParameters(NodeParameters):
             ("darkest_mean", "brightest_mean"),
             ("sharp_blur_px", "largest_blur_px"),
             ("smallest_on_ratio", "largest_on_ratio"),
+            ("shortest_stride", "longest_stride"),
         ):
             if getattr(self, low) >= getattr(self, high):
                 problems.append(
@@ -345,7 +475,7 @@ class OnlineParameters(NodeParameters):
             problems.append("'heldout_every' 1 leaves nothing to learn from; use 0 or 2 and more")
         elif self.heldout_every:
             free_s = (self.heldout_every - 1) * self.block_s - 2 * self.guard_band_s
-            if min(self.block_s, free_s) < clip_s:
+            if min(self.block_s, free_s) < clip_s - 1e-9:
                 problems.append(
                     f"a clip of {clip_s:g} s must fit into a held-out block ('block_s', "
                     f"{self.block_s:g} s) and between the guard bands of two ({free_s:g} s)"

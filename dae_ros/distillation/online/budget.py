@@ -1,0 +1,143 @@
+"""How much of the machine learning takes: a duty cycle, closed over what depth is like meanwhile.
+
+After g seconds of work come g (1 - d) / d seconds of rest. d is halved where depth gets late, grows
+by a tenth where there is room, and is 0 where depth lost windows. Time comes in as an argument.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dae_ros.distillation.online.observation import Refusal
+from dae_ros.parameters.distillation import OnlineParameters
+
+# d is adjusted so often, from what was seen since, if that is enough for a quantile.
+PERIOD_NS = 1_000_000_000
+FEWEST_LATENCIES = 10
+# Below this part of the latency's budget there is room. A tenth more of d adds less than a tenth
+# to the latency, so that growing never leads straight above the budget.
+ROOM = 0.7
+GROWTH = 1.1
+# Of the largest d: where it begins, also after it was 0, and below which it becomes 0.
+BEGINNING, LEAST = 1 / 16, 1 / 64
+# Memory must fall to this part of its limit before learning goes on.
+RELIEF = 0.9
+
+
+class DutyCycle:
+    """Says when learning may work.
+
+    Args:
+        parameters: duty, latency_budget_ms, recovery_s, memory_mb.
+        now_ns: any clock that only grows; the same for all calls.
+
+    Attributes:
+        parameters: may be replaced by others.
+        duty: share of the time that learning may take at present, 0 to `parameters.duty`.
+        hold: why it may not work at all: refusal `windows_dropped`, `late` or `memory`; else None.
+    """
+
+    def __init__(self, parameters: OnlineParameters, now_ns: int) -> None:
+        self.parameters = parameters
+        self.duty = BEGINNING * parameters.duty
+        self._stopped: Refusal | None = None
+        self._stopped_until_ns = now_ns
+        self._full: Refusal | None = None
+        self._latencies_ms: list[float] = []
+        self._dropped = 0
+        self._adjusted_ns = now_ns
+        # Work that is not rested from yet, ns, as of a time.
+        self._owed_ns = 0.0
+        self._owed_at_ns = now_ns
+
+    @property
+    def hold(self) -> Refusal | None:
+        """Why learning may not work at all."""
+        return self._stopped or self._full
+
+    def depth(self, latency_ms: float) -> None:
+        """Take the latency of one depth image."""
+        self._latencies_ms.append(latency_ms)
+
+    def dropped(self, windows: int) -> None:
+        """Take a number of windows that depth lost since the last call."""
+        self._dropped += windows
+
+    def memory(self, used_bytes: int) -> None:
+        """Take how much memory the process has, of the machine or of the GPU."""
+        limit = self.parameters.memory_mb * 1_000_000
+        if used_bytes > limit:
+            self._full = Refusal(
+                "memory",
+                f"{used_bytes / 1e6:.0f} MB are taken, and 'memory_mb' is "
+                f"{self.parameters.memory_mb}",
+            )
+        elif used_bytes < RELIEF * limit:
+            self._full = None
+
+    def worked(self, duration_ns: int, now_ns: int) -> None:
+        """Take a piece of work that ended now."""
+        self._rest(now_ns - duration_ns)
+        self._owed_ns += duration_ns
+        self._owed_at_ns = now_ns
+
+    def update(self, now_ns: int) -> None:
+        """Adjust d; to be called at least once a second."""
+        self._rest(now_ns)
+        self.duty = min(self.duty, self.parameters.duty)
+        if self._dropped:
+            self._stop(now_ns, Refusal("windows_dropped", f"depth lost {self._dropped} windows"))
+            self._dropped = 0
+        elif now_ns - self._adjusted_ns >= PERIOD_NS:
+            self._adjust(now_ns)
+
+    def rest_ns(self, now_ns: int) -> int | None:
+        """Return after how long work may begin, 0 for now; None where nothing says when."""
+        if self.hold is not None or self.duty == 0.0:
+            return None
+        self._rest(now_ns)
+        return round(self._owed_ns * (1.0 - self.duty) / self.duty)
+
+    def _adjust(self, now_ns: int) -> None:
+        p95_ms = None
+        if len(self._latencies_ms) >= FEWEST_LATENCIES:
+            p95_ms = float(np.quantile(self._latencies_ms, 0.95))
+        self._latencies_ms.clear()
+        self._adjusted_ns = now_ns
+        budget_ms = self.parameters.latency_budget_ms
+        largest = self.parameters.duty
+        if p95_ms is not None and not p95_ms <= budget_ms:
+            self.duty /= 2.0
+            if self.duty < LEAST * largest:
+                self._stop(
+                    now_ns,
+                    Refusal(
+                        "late",
+                        f"95 % of depth come within {p95_ms:.1f} ms, and {budget_ms:g} ms are "
+                        "allowed, however little is learned",
+                    ),
+                )
+        elif self._stopped is not None:
+            if now_ns >= self._stopped_until_ns:
+                self._stopped = None
+                self.duty = BEGINNING * largest
+        elif p95_ms is None or p95_ms < ROOM * budget_ms:
+            # Without depth there is nothing to disturb.
+            self.duty = min(GROWTH * self.duty, largest)
+
+    def _stop(self, now_ns: int, refusal: Refusal) -> None:
+        self.duty = 0.0
+        self._stopped = refusal
+        self._stopped_until_ns = now_ns + round(self.parameters.recovery_s * 1e9)
+        self._latencies_ms.clear()
+        self._adjusted_ns = now_ns
+
+    def _rest(self, now_ns: int) -> None:
+        """Count the time until now as rest, at the present d."""
+        elapsed_ns = max(now_ns - self._owed_at_ns, 0)
+        self._owed_at_ns = max(now_ns, self._owed_at_ns)
+        if self.duty >= 1.0:
+            self._owed_ns = 0.0
+        else:
+            earned_ns = elapsed_ns * self.duty / (1.0 - self.duty)
+            self._owed_ns = max(self._owed_ns - earned_ns, 0.0)

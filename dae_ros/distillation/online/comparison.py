@@ -1,0 +1,120 @@
+"""What three networks make of the same clips: the candidate, the published and the original one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dae_ros.distillation.online.clip_network import ClipNetwork
+from dae_ros.distillation.online.measures import ClipMeasure, Label, label_of, measure
+from dae_ros.distillation.online.observation import LabelledClip
+from dae_ros.parameters.distillation import OnlineParameters
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trio:
+    """What three networks make of one clip.
+
+    Attributes:
+        candidate, published, original: their measures.
+        labelled: whether the clip has a label; without one the original's depth stands for it.
+    """
+
+    candidate: ClipMeasure
+    published: ClipMeasure
+    original: ClipMeasure
+    labelled: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Known:
+    """What a network that does not change makes of a clip.
+
+    Attributes:
+        clip: kept, so that its id stays its own.
+        measure: the network's.
+        maps: the original's, where they stand for a label; None elsewhere.
+    """
+
+    clip: LabelledClip
+    measure: ClipMeasure
+    maps: Tensor | None
+
+
+class Comparison:
+    """Rolls networks through clips, those that do not change once for each clip.
+
+    Args:
+        original: from before adaptation.
+        parameters: unroll and trim.
+        metric: whether the networks give metres.
+    """
+
+    def __init__(
+        self, original: ClipNetwork, parameters: OnlineParameters, *, metric: bool
+    ) -> None:
+        self._original = original
+        self._parameters = parameters
+        self._metric = metric
+        self._published = original
+        self._of_original: dict[int, _Known] = {}
+        self._of_published: dict[int, _Known] = {}
+
+    def begin(self, published: ClipNetwork, clips: Iterable[LabelledClip]) -> None:
+        """Say what is compared next; what is known of other clips and weights is forgotten.
+
+        Args:
+            published: the same object as long as its weights are.
+            clips: all that will be compared.
+        """
+        if published is not self._published:
+            self._published, self._of_published = published, {}
+        present = {id(clip) for clip in clips}
+        for known in (self._of_original, self._of_published):
+            for key in known.keys() - present:
+                del known[key]
+
+    def labelled(self, clip: LabelledClip) -> bool:
+        """Say whether a clip has enough of a label."""
+        return self._label(clip) is not None
+
+    def compare(self, candidate: ClipNetwork, clip: LabelledClip) -> Trio:
+        """Roll a candidate through a clip, and the other two where that is not known yet."""
+        label = self._label(clip)
+        original = self._known(self._of_original, self._original, clip, label)
+        if original.maps is not None:
+            label = Label(original.maps, (original.maps > 0).float(), self._metric)
+        published = original
+        if self._published is not self._original:
+            published = self._known(self._of_published, self._published, clip, label)
+        return Trio(
+            self._measure(candidate, clip, label).measure,
+            published.measure,
+            original.measure,
+            original.maps is None,
+        )
+
+    def _label(self, clip: LabelledClip) -> Label | None:
+        size = self._original.size(clip.observation)
+        unroll, device = self._parameters.unroll, self._original.device
+        return label_of(clip, size, unroll, device, metric=self._metric)
+
+    def _known(
+        self,
+        known: dict[int, _Known],
+        network: ClipNetwork,
+        clip: LabelledClip,
+        label: Label | None,
+    ) -> _Known:
+        if id(clip) not in known:
+            known[id(clip)] = self._measure(network, clip, label)
+        return known[id(clip)]
+
+    def _measure(self, network: ClipNetwork, clip: LabelledClip, label: Label | None) -> _Known:
+        """Measure a network; without a label keep what it says."""
+        unroll, trim = self._parameters.unroll, self._parameters.trim
+        maps = network.predict(clip.observation, 0).maps
+        said = maps[-unroll:].clone() if label is None else None
+        return _Known(clip, measure(maps, unroll, label, trim), said)

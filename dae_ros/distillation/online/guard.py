@@ -1,0 +1,352 @@
+"""Whether a candidate may be published: better where the robot is, and nowhere worse than before.
+
+A candidate is compared with what is published and with the original on the same clips, each rolled
+through from a zero state: held-out blocks of the deployment say whether it is better, anchors
+whether something was forgotten. Limits against the original do not move with publications, so that
+many small steps cannot add up. Every limit is written so that NaN breaks it. Reasons and numbers:
+docs/online.md.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dae_ros.distillation.online.clip_network import ClipNetwork
+from dae_ros.distillation.online.comparison import Comparison, Trio
+from dae_ros.distillation.online.observation import LabelledClip, Refusal
+from dae_ros.distillation.online.paired_gain import Gain, paired_gain
+from dae_ros.distillation.online.replay import HeldoutBlock
+from dae_ros.parameters.distillation import OnlineParameters
+
+# Teacher of anchors whose depth was measured or simulated.
+GROUND_TRUTH = "ground_truth"
+# Reasons that say nothing against a candidate but that it is no better, or that nobody knows.
+HARMLESS = frozenset(
+    {"not_enough_evidence", "nothing_to_compare", "no_gain", "worse_than_original"}
+)
+# A label that grows with the published depth and falls with the candidate's.
+_INVERTED_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What came of a candidate.
+
+    Attributes:
+        refusals: every limit that is broken, with the numbers; none where it is accepted.
+        numbers: name -> everything that was measured; see docs/online.md.
+    """
+
+    refusals: tuple[Refusal, ...]
+    numbers: Mapping[str, float]
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the candidate may be published."""
+        return not self.refusals
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Stable words: why not."""
+        return tuple(refusal.reason for refusal in self.refusals)
+
+    @property
+    def harmful(self) -> bool:
+        """Whether the candidate would have done harm, which asks for a reset if it repeats."""
+        return any(reason not in HARMLESS for reason in self.reasons)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON; a number that is none becomes None."""
+        return {
+            "accepted": self.accepted,
+            "harmful": self.harmful,
+            "refusals": [{"reason": r.reason, "detail": r.detail} for r in self.refusals],
+            "numbers": {
+                name: value if math.isfinite(value) else None
+                for name, value in self.numbers.items()
+            },
+        }
+
+
+class Guard:
+    """Judges candidates.
+
+    Args:
+        original: from before adaptation.
+        parameters: unroll, trim, seed and the group "Guard".
+        metric: whether the networks give metres.
+    """
+
+    def __init__(
+        self, original: ClipNetwork, parameters: OnlineParameters, *, metric: bool
+    ) -> None:
+        self._parameters = parameters
+        self._comparison = Comparison(original, parameters, metric=metric)
+
+    def judge(
+        self,
+        candidate: ClipNetwork,
+        published: ClipNetwork,
+        blocks: Sequence[HeldoutBlock],
+        anchors: Sequence[LabelledClip],
+        pause: Callable[[], None] = lambda: None,
+    ) -> Verdict:
+        """Compare a candidate with the published and the original network.
+
+        Args:
+            candidate: with plain weights of its own.
+            published: the same object as long as its weights are; they must not change.
+            blocks: held-out clips of the deployment.
+            anchors: clips to measure forgetting by; nothing was learned from them either.
+            pause: called after each clip, where a loop may give way to others.
+        """
+        blocks = [kept for block in blocks if (kept := self._with_labels(block)).clips]
+        evidence, numbers = self._evidence(blocks, anchors)
+        if evidence:
+            return Verdict(tuple(evidence), numbers)
+        clips = [*(clip for block in blocks for clip in block.clips), *anchors]
+        self._comparison.begin(published, clips)
+        trios: dict[int, Trio] = {}
+        for clip in clips:
+            trios[id(clip)] = trio = self._comparison.compare(candidate, clip)
+            refusal = _not_finite(trio)
+            if refusal is not None:
+                return Verdict((refusal,), numbers)
+            pause()
+        held = [[trios[id(clip)] for clip in block.clips] for block in blocks]
+        of_anchors = [(clip, trios[id(clip)]) for clip in anchors]
+        refusals = [
+            *self._output([trios[id(clip)] for clip in clips], numbers),
+            *self._scale([trio for block in held for trio in block], "heldout", numbers),
+            *self._scale([trio for _, trio in of_anchors], "anchor", numbers),
+            *self._gain(held, numbers),
+            *self._forgetting(of_anchors, numbers),
+        ]
+        return Verdict(tuple(refusals), numbers)
+
+    def _with_labels(self, block: HeldoutBlock) -> HeldoutBlock:
+        """Return the clips of a block that can be scored."""
+        kept = [
+            (clip, stratum)
+            for clip, stratum in zip(block.clips, block.strata, strict=True)
+            if self._comparison.labelled(clip)
+        ]
+        return HeldoutBlock(
+            block.index, tuple(clip for clip, _ in kept), tuple(stratum for _, stratum in kept)
+        )
+
+    def _evidence(
+        self, blocks: Sequence[HeldoutBlock], anchors: Sequence[LabelledClip]
+    ) -> tuple[list[Refusal], dict[str, float]]:
+        strata = {stratum for block in blocks for stratum in block.strata}
+        fewest, fewest_strata = self._parameters.judged_blocks, self._parameters.judged_strata
+        numbers: dict[str, float] = {
+            "heldout_blocks": len(blocks),
+            "heldout_strata": len(strata),
+            "heldout_clips": sum(len(block.clips) for block in blocks),
+            "anchor_clips": len(anchors),
+        }
+        missing = []
+        if len(blocks) < fewest:
+            missing.append(f"{len(blocks)} of {fewest} held-out blocks")
+        if len(strata) < fewest_strata:
+            missing.append(f"{len(strata)} of {fewest_strata} kinds of scene in them")
+        if not anchors:
+            missing.append("no anchor to measure forgetting by")
+        if not missing:
+            return [], numbers
+        return [Refusal("not_enough_evidence", "there are " + ", ".join(missing))], numbers
+
+    def _output(self, trios: list[Trio], numbers: dict[str, float]) -> Iterable[Refusal]:
+        """Compare what needs no label."""
+        limits = self._parameters
+        numbers["spread"] = statistics.median(
+            _ratio(trio.candidate.spread, trio.published.spread) for trio in trios
+        )
+        if not numbers["spread"] >= limits.smallest_spread:
+            yield Refusal(
+                "dead_output",
+                f"the spread over the image is {numbers['spread']:.3f} of the published one's, and "
+                f"{limits.smallest_spread:g} is the least",
+            )
+        numbers["saturated"] = _mean(trio.candidate.saturated for trio in trios)
+        numbers["saturated_published"] = _mean(trio.published.saturated for trio in trios)
+        if not numbers["saturated"] <= max(
+            limits.largest_saturation, numbers["saturated_published"]
+        ):
+            yield Refusal(
+                "saturated",
+                f"{numbers['saturated']:.1%} of the pixels are at an end of the range, and "
+                f"{limits.largest_saturation:.1%} may be",
+            )
+        numbers["jitter"] = _ratio(
+            _mean(trio.candidate.jitter for trio in trios),
+            _mean(trio.published.jitter for trio in trios),
+        )
+        if not numbers["jitter"] <= limits.largest_jitter:
+            yield Refusal(
+                "flicker",
+                f"depth trembles {numbers['jitter']:.3f} times as much as the published one's, and "
+                f"{limits.largest_jitter:g} times is allowed",
+            )
+        numbers["positive_scale"] = _mean(trio.candidate.positive_scale for trio in trios)
+        numbers["positive_scale_published"] = _mean(trio.published.positive_scale for trio in trios)
+        least = numbers["positive_scale_published"] - _INVERTED_SHARE
+        if not numbers["positive_scale"] >= least:
+            yield Refusal(
+                "inverted",
+                f"{numbers['positive_scale']:.1%} of the labels grow with its depth, and "
+                f"{numbers['positive_scale_published']:.1%} with the published one's",
+            )
+
+    def _scale(self, trios: list[Trio], where: str, numbers: dict[str, float]) -> Iterable[Refusal]:
+        """Compare median depths, window by window."""
+        for name, reference, limit, reason in (
+            ("step", "published", self._parameters.largest_scale_step, "scale_step"),
+            ("drift", "original", self._parameters.largest_scale_drift, "scale_drift"),
+        ):
+            found = _log_ratio(trios, reference)
+            numbers[f"{where}_log_scale_{name}"] = found
+            if not abs(found) <= limit:
+                yield Refusal(
+                    reason,
+                    f"the median depth on {where} clips is {found:+.3f} in log off the "
+                    f"{reference} one's, and {limit:g} is allowed",
+                )
+
+    def _gain(self, held: list[list[Trio]], numbers: dict[str, float]) -> Iterable[Refusal]:
+        """Compare errors on held-out blocks."""
+        limits = self._parameters
+        metric = all("metric_abs_rel" in t.original.scores for block in held for t in block)
+        for kind in ("metric", "aligned") if metric else ("aligned",):
+            for score in ("abs_rel", "delta_1"):
+                for who in ("candidate", "published", "original"):
+                    numbers[f"heldout_{kind}_{score}_{who}"] = float(
+                        _of_blocks(held, who, f"{kind}_{score}").mean()
+                    )
+        kind = "metric" if metric else "aligned"
+        gain = self._paired(held, "published", kind)
+        over_original = self._paired(held, "original", kind)
+        numbers |= {
+            "gain": gain.mean,
+            "gain_lower": gain.lower,
+            "gain_upper": gain.upper,
+            "gain_over_original": over_original.mean,
+            "gain_over_original_lower": over_original.lower,
+            "gain_over_original_upper": over_original.upper,
+        }
+        if not (gain.lower > 0 and gain.mean >= limits.smallest_gain):
+            yield Refusal(
+                "no_gain",
+                f"the error on held-out clips falls by {gain.mean:+.2%} ({gain.lower:+.2%} to "
+                f"{gain.upper:+.2%}), and {limits.smallest_gain:.2%} beyond doubt is asked for",
+            )
+        if not over_original.mean >= 0:
+            yield Refusal(
+                "worse_than_original",
+                f"the error on held-out clips is {-over_original.mean:.2%} above the original's",
+            )
+        aligned = self._paired(held, "published", "aligned")
+        numbers["aligned_gain"] = aligned.mean
+        if (
+            gain.upper < 0
+            or over_original.upper < 0
+            or not aligned.mean >= -limits.largest_forgetting
+        ):
+            yield Refusal(
+                "worse",
+                f"the error on held-out clips changes beyond doubt by {-gain.mean:+.2%} against "
+                f"the published one, {-over_original.mean:+.2%} against the original, "
+                f"{-aligned.mean:+.2%} in shape",
+            )
+
+    def _paired(self, held: list[list[Trio]], reference: str, kind: str) -> Gain:
+        return paired_gain(
+            _of_blocks(held, "candidate", f"{kind}_abs_rel"),
+            _of_blocks(held, reference, f"{kind}_abs_rel"),
+            self._parameters.confidence,
+            self._parameters.seed,
+        )
+
+    def _forgetting(
+        self, anchors: list[tuple[LabelledClip, Trio]], numbers: dict[str, float]
+    ) -> Iterable[Refusal]:
+        """Compare errors on anchors with the original's, whatever was published since."""
+        limits = self._parameters
+        groups: dict[str, list[Trio]] = {"true": [], "taught": [], "unlabelled": []}
+        for clip, trio in anchors:
+            taught = "true" if clip.teacher == GROUND_TRUTH else "taught"
+            groups[taught if trio.labelled else "unlabelled"].append(trio)
+        for name, limit in (
+            ("true", limits.largest_true_forgetting),
+            ("taught", limits.largest_forgetting),
+        ):
+            if not groups[name]:
+                continue
+            errors = {
+                who: _mean(_deciding(trio, who) for trio in groups[name])
+                for who in ("candidate", "published", "original")
+            }
+            numbers |= {f"anchor_{name}_abs_rel_{who}": e for who, e in errors.items()}
+            worse = _ratio(errors["candidate"], errors["original"]) - 1.0
+            numbers[f"anchor_{name}_worsening"] = worse
+            if not worse <= limit:
+                yield Refusal(
+                    "forgetting",
+                    f"the error on anchors with {name} depth is {worse:+.2%} off the original's, "
+                    f"and {limit:.2%} is allowed",
+                )
+        if groups["unlabelled"]:
+            departure = _mean(_deciding(trio, "candidate") for trio in groups["unlabelled"])
+            numbers["anchor_departure"] = departure
+            if not departure <= limits.largest_departure:
+                yield Refusal(
+                    "forgetting",
+                    f"depth on anchors without a label is {departure:.2%} off the original's, and "
+                    f"{limits.largest_departure:.2%} is allowed",
+                )
+
+
+def _not_finite(trio: Trio) -> Refusal | None:
+    if not trio.candidate.finite:
+        return Refusal("not_finite", "its output holds NaN or infinity")
+    if not (trio.published.finite and trio.original.finite):
+        return Refusal(
+            "nothing_to_compare", "the published or the original output holds NaN or infinity"
+        )
+    return None
+
+
+def _of_blocks(held: list[list[Trio]], who: str, score: str) -> np.ndarray[Any, Any]:
+    """Return the mean of a score over the clips of each block, float64[blocks]."""
+    return np.array([_mean(getattr(trio, who).scores[score] for trio in block) for block in held])
+
+
+def _deciding(trio: Trio, who: str) -> float:
+    """Return Abs Rel in metres where that can be, else after alignment."""
+    scores: Mapping[str, float] = getattr(trio, who).scores
+    return scores["metric_abs_rel" if "metric_abs_rel" in scores else "aligned_abs_rel"]
+
+
+def _log_ratio(trios: list[Trio], reference: str) -> float:
+    """Return the median over windows of ln(median depth / the reference's); NaN of a dead one."""
+    with np.errstate(invalid="ignore"):
+        ratios = [trio.candidate.log_median - getattr(trio, reference).log_median for trio in trios]
+    return float(np.median(np.concatenate(ratios)))
+
+
+def _mean(values: Iterable[float]) -> float:
+    return statistics.fmean(values)
+
+
+def _ratio(value: float, reference: float) -> float:
+    """Return value / reference; 1 where both are 0, infinity where the reference alone is."""
+    if reference == 0:
+        return 1.0 if value == 0 else math.inf
+    return value / reference
