@@ -6,7 +6,6 @@ import contextlib
 import csv
 import json
 import math
-import random
 import resource
 import signal
 import subprocess
@@ -113,53 +112,63 @@ def test_a_stopped_run_goes_on(tmp_path: Path, settings: Settings) -> None:
     assert again.step == 6 and weights(tmp_path / "whole") == weights(tmp_path / "parts")
 
 
-# One process loads PyTorch once; each attempt is a fork of it that may be killed at any time.
+# One process loads PyTorch once; each attempt is a fork of it. A kill comes when so many updates
+# are done, drawn at random over the whole run, and a random part of an update later: while the
+# state is being saved, in the midst of an update, or before the first one after a start.
 DRIVER = """
-import os, signal, sys, time
+import json, os, random, signal, sys, time
 from pathlib import Path
 from dae_ros.distillation.configuration import TrainingParameters, load_settings
 from dae_ros.distillation.journal import Journal
 from dae_ros.distillation.runs import train
-path, folder, delays = sys.argv[1], Path(sys.argv[2]), map(float, sys.argv[3:])
+path, folder, kills, update_s = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 settings = load_settings(TrainingParameters, path)
-kills = 0
+draw = random.Random(1)
+instants = sorted(draw.randrange(1, settings.steps - 5) for _ in range(kills))
+hit = []
+
+def updates():
+    file = folder / "updates.csv"
+    return file.read_bytes().count(b"\\n") - 1 if file.exists() else 0
+
 while True:
     child = os.fork()
     if child == 0:
         train(settings, folder)
         os._exit(0)
-    delay = next(delays, None)
-    if delay is not None:
-        time.sleep(delay)
+    if len(hit) < kills:
+        while updates() < instants[len(hit)] and os.waitpid(child, os.WNOHANG) == (0, 0):
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, update_s))
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
-        kills += 1
+        hit.append(updates())
     elif os.waitstatus_to_exitcode(status) == 0:
-        print(kills)
+        print(json.dumps(hit))
         break
     else:
         sys.exit(1)
 """
 
 
-def kill_and_finish(tmp_path: Path, settings: TrainingParameters, kills: int) -> None:
-    """Kill a run at random instants, let it finish; every kill hits."""
-    generator = random.Random(1)
+def kill_and_finish(tmp_path: Path, settings: TrainingParameters, kills: int) -> list[int]:
+    """Kill a run at random instants, let it finish; return how many updates each kill found."""
     begin_s = time.perf_counter()
     train(settings, tmp_path / "whole")
-    whole_s = time.perf_counter() - begin_s
-    # Together less than the run takes, so that none comes too late.
-    delays = [f"{generator.uniform(0.1, 0.8) * whole_s / kills:.3f}" for _ in range(kills)]
+    update_s = (time.perf_counter() - begin_s) / settings.steps
     path = write_settings(tmp_path, settings)
-    command = [sys.executable, "-c", DRIVER, str(path), str(tmp_path / "killed"), *delays]
+    command = [sys.executable, "-c", DRIVER, str(path), str(tmp_path / "killed")]
+    command += [str(kills), f"{update_s:.4f}"]
     result = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280
     )
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) == kills
     for name in ("last.safetensors", "best.safetensors"):
         assert weights(tmp_path / "whole", name) == weights(tmp_path / "killed", name)
+    found: list[int] = json.loads(result.stdout)
+    assert len(found) == kills
+    return found
 
 
 def test_kill_9_costs_nothing_but_time(tmp_path: Path, settings: Settings) -> None:
@@ -172,9 +181,10 @@ def test_kill_9_costs_nothing_but_time(tmp_path: Path, settings: Settings) -> No
 
 @pytest.mark.slow
 def test_kill_9_twenty_times(tmp_path: Path, settings: Settings) -> None:
-    """Killed twenty times at random instants, a run ends with the same bytes."""
-    many = settings(steps=60, save_every=1, evaluate_every=10)
-    kill_and_finish(tmp_path, many, 20)
+    """Killed twenty times all along its way, a run ends with the same bytes."""
+    many = settings(steps=40, save_every=2, evaluate_every=10)
+    found = kill_and_finish(tmp_path, many, 20)
+    assert len(set(found)) >= 10 and max(found) - min(found) >= 20
 
 
 def test_ctrl_c_leaves_a_whole_run(tmp_path: Path, settings: Settings) -> None:
