@@ -127,6 +127,15 @@ def test_a_damaged_version_gives_way_to_the_one_before(tmp_path: Path) -> None:
         assert publish(store).version == 5
 
 
+def test_what_was_gone_back_from_is_no_way_out_of_damage(tmp_path: Path) -> None:
+    """Where the version that a rollback names is damaged, an older one follows, never a newer."""
+    with SnapshotStore(tmp_path) as store:
+        for score in (5.0, 4.0, 3.0):
+            publish(store, score)
+        store.roll_back(2).path.write_bytes(b"damaged")
+        assert store.latest().version == 1  # type: ignore[union-attr]
+
+
 def test_going_back_is_announced_as_such(tmp_path: Path) -> None:
     """A rollback names an old version, and the next one is still newer than all."""
     with SnapshotStore(tmp_path) as store:
