@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dae_ros.distillation.online.event_gate import FLASH_NS, refuse_flash, refuse_hot_pixels
+from dae_ros.distillation.online.frame_agreement import FrameAgreement
 from dae_ros.distillation.online.frame_gate import FrameGate, GatedFrame
 from dae_ros.distillation.online.image_speed import image_speed_px_s
 from dae_ros.distillation.online.observation import Refusal
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import Events
+from dae_ros.events.ring_buffer import EventRing
 from dae_ros.parameters.distillation import OnlineParameters
 from test.reference.scrolling_wall import BASE_NS, MS, Wall
 
@@ -216,6 +218,26 @@ def test_hot_pixels_are_told_from_motion() -> None:
         events, _ = window(np.arange(len(pixels)) * 70_000, pixels, pixels % 2 == 0)
         refusal = refuse_hot_pixels(parameters, events, HEIGHT, WIDTH, window_ns)
         assert (refusal and refusal.reason) == expected
+
+
+def test_the_offset_of_the_clocks_is_measured() -> None:
+    """Frames stamped 20 ms early or late give that offset and the agreement that others have."""
+    wall = Wall(duration_ms=900, speed_px_s=120)
+    ring = EventRing(3000 * MS, 10_000_000)
+    ring.push(wall.events())
+    agreements = {}
+    for late_ms in (0, 20, -20):
+        agreement = FrameAgreement(OnlineParameters())
+        for at_ms in range(100, 860, 40):
+            frame = wall.frame(at_ms, at_ms + late_ms)
+            agreement.add(ring, frame.stamp_ns, frame.image, np.ones(frame.image.shape, bool))
+        refusal = agreement.refusal()
+        assert (refusal and refusal.reason) == ("desynchronised" if late_ms else None)
+        assert agreement.offset_ns == -late_ms * MS
+        agreements[late_ms] = agreement.correlation
+    assert agreements[0] > 0.9
+    assert agreements[20] == pytest.approx(agreements[0], abs=0.02)
+    assert agreements[-20] == pytest.approx(agreements[0], abs=0.02)
 
 
 def test_the_wall_is_what_it_says() -> None:

@@ -222,6 +222,27 @@ def test_a_part_of_the_frame_is_compared(clips: list[Observation]) -> None:
     assert set(run(gate(answer)[0], clips)) == {"inconsistent_crop"}
 
 
+def test_where_a_part_is_seen_otherwise_weighs_less(clips: list[Observation]) -> None:
+    """Pixels of which the teacher says something else on a part of the frame lose their weight."""
+
+    def answer(frame: np.ndarray, _: int) -> np.ndarray:
+        depth = depth_of_grey(frame)
+        if frame.shape != (42, 56):
+            depth[10:16, 10:20] += 8
+        return depth
+
+    made, _ = gate(answer)
+    labelled = made.label(clips[0], depth_of(clips[0]), thorough=True)
+    plain, _ = gate(truth)
+    expected = plain.label(clips[0], depth_of(clips[0]), thorough=True)
+    assert isinstance(labelled, LabelledClip)
+    assert isinstance(expected, LabelledClip)
+    doubted = labelled.weight[-1] < 0.5 * expected.weight[-1]
+    rows, columns = np.nonzero(doubted)
+    assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == (6, 10)
+    assert doubted.sum() > 50
+
+
 def test_good_teachers_of_every_space_pass(clips: list[Observation]) -> None:
     """Depth of any scale, blurred, and disparity up to scale and shift are accepted."""
 
