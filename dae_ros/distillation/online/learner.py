@@ -169,7 +169,7 @@ class Learner:
                 break
             losses.append(loss)
             if loss.labels:
-                loss.total.backward()  # type: ignore[no-untyped-call]
+                loss.total.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
             pause()
         used = [loss for loss in losses if loss.labels]
         norm = math.nan
@@ -269,6 +269,7 @@ class Learner:
         with torch.device("meta"):
             network = build_network(self._original.network.config)
         network.load_state_dict({name: w.clone() for name, w in weights.items()}, assign=True)
+        # As above.
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network.eval().requires_grad_(False)
 

@@ -1,0 +1,283 @@
+"""The learner on disk: continued as if never stopped, whatever was cut, flipped or full."""
+
+from __future__ import annotations
+
+import random
+import resource
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dae_ros.distillation.online.observation import LabelledClip
+from dae_ros.distillation.online.persistence import PREVIOUS_FILE, STATE_FILE, OnlineStore
+from dae_ros.distillation.online.records import pack_record, unpack_record, whole_records
+from dae_ros.errors import DistillationError
+from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
+from test.reference.online_clips import changed, small_clip, wedge_clip
+
+ROOT = Path(__file__).resolve().parents[3]
+SEGMENT = "clips_000001.rec"
+
+
+def same(first: LabelledClip, second: LabelledClip) -> bool:
+    """Compare every bit."""
+    return pack_record(("clip", 0), first) == pack_record(("clip", 0), second)
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[int], None]]:
+    """Let no file of this process grow beyond a number of bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_clip_comes_back_with_every_bit() -> None:
+    """Arrays, NaN, numbers, texts and the stored state survive a record."""
+    clip = changed(
+        wedge_clip(3, length=5),
+        state=(np.full((1, 2, 3, 4), 0.1, np.float16), np.zeros((1, 1, 1, 1), np.float16)),
+        state_version=12,
+        teacher="größe",
+        luminance=0.1,
+    )
+    back = unpack_record(pack_record(("anchor", 7), clip))
+    assert back is not None and same(clip, back)
+    assert back.state[0].dtype == np.float16 and back.state_version == 12
+    assert back.observation.luminance == 0.1 and np.isnan(back.observation.image_speed_px_s)
+    np.testing.assert_array_equal(back.observation.windows, clip.observation.windows)
+    np.testing.assert_array_equal(back.depth, clip.depth)
+    assert not back.depth.flags.writeable
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_one_damaged_record_costs_only_itself(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Any flipped byte loses the record it is in, any cut those from there on; others are read."""
+    path = tmp_path_factory.mktemp("records") / "r"
+    records = [pack_record(("clip", key), small_clip(10**9 * (key + 1))) for key in range(4)]
+    ends = np.cumsum([len(record) for record in records])
+    content = bytearray(b"".join(records))
+    at = data.draw(st.integers(0, len(content) - 1))
+    hit = int(np.searchsorted(ends, at, side="right"))
+    if data.draw(st.booleans()):
+        content[at] ^= data.draw(st.integers(1, 255))
+        expected = [key for key in range(4) if key != hit]
+    else:
+        del content[at:]
+        expected = list(range(hit))
+    path.write_bytes(content)
+    found = list(whole_records(path))
+    assert [key for _, _, (_, key) in found] == expected
+    for offset, size, (_, key) in found:
+        assert bytes(content[offset : offset + size]) == records[key]
+
+
+def test_a_torn_record_is_dropped_and_writing_goes_on(tmp_path: Path) -> None:
+    """What a kill left at the end is cut off, so that the next clips are found again."""
+    clips = {key: small_clip(10**9 * (key + 1)) for key in range(4)}
+    with OnlineStore(tmp_path) as store:
+        for key in (0, 1, 2):
+            store.append("clip", key, clips[key])
+    path = tmp_path / SEGMENT
+    path.write_bytes(path.read_bytes()[:-100])
+    with OnlineStore(tmp_path) as store:
+        assert store.keys("clip") == (0, 1) and store.damaged == 1
+        store.append("clip", 3, clips[3])
+        store.append("anchor", 0, clips[2])
+        with pytest.raises(DistillationError, match="no whole clip 2"):
+            store.read("clip", 2)
+    with OnlineStore(tmp_path) as store:
+        assert store.damaged == 0 and store.keys("anchor") == (0,)
+        read = store.clips("clip")
+        assert list(read) == [0, 1, 3] and all(same(read[key], clips[key]) for key in read)
+
+
+def test_the_newest_whole_state_is_read(tmp_path: Path) -> None:
+    """Damage, a cut, or a kill between two renames: the state before is read; none is none."""
+    with OnlineStore(tmp_path) as store:
+        assert store.load() is None
+        for step in (1, 2):
+            store.save({"step": step, "weights": {"w": torch.full((3,), step / 7)}}, [])
+        state = store.load()
+        assert state is not None and state["step"] == 2
+        assert torch.equal(state["weights"]["w"], torch.full((3,), 2 / 7))
+        path = tmp_path / STATE_FILE
+        content = path.read_bytes()
+        for damaged in (content[:-1], content[:20], b"", content[:-5] + b"\0" + content[-4:]):
+            path.write_bytes(damaged)
+            state = store.load()
+            assert state is not None and state["step"] == 1
+        path.unlink()
+        state = store.load()
+        assert state is not None and state["step"] == 1
+        (tmp_path / PREVIOUS_FILE).unlink()
+        assert store.load() is None
+
+
+def test_clips_of_both_states_stay_readable(tmp_path: Path) -> None:
+    """The disk holds a small multiple of what is live, and falling back finds every clip."""
+    clips = [small_clip(10**9 * (key + 1)) for key in range(200)]
+    size = len(pack_record(("clip", 0), clips[0]))
+    with OnlineStore(tmp_path, segment_bytes=10 * size) as store:
+        store.append("clip", 0, clips[0])  # one that stays for ever, in a file that does not
+        for key in range(1, 200):
+            store.append("clip", key, clips[key])
+            if key % 5 == 0:
+                store.save({"step": key}, [("clip", k) for k in (0, *range(key - 9, key + 1))])
+        total = sum(path.stat().st_size for path in tmp_path.glob("clips_*.rec"))
+        assert total < (2 * 16 + 2 * 10) * size
+    (tmp_path / STATE_FILE).unlink()
+    with OnlineStore(tmp_path, segment_bytes=10 * size) as store:
+        state = store.load()
+        assert state is not None and state["step"] == 190
+        for key in (0, *range(181, 191)):
+            assert same(store.read("clip", key), clips[key])
+        # And the first save after a restart still spares them.
+        store.save({"step": 191}, [("clip", 195)])
+        assert same(store.read("clip", 0), clips[0])
+
+
+def test_a_full_disk_leaves_everything_as_it_was(
+    tmp_path: Path, small_disk: Callable[[int], None]
+) -> None:
+    """Neither a clip nor a state that cannot be written hurts those before it."""
+    clips = [small_clip(10**9 * (key + 1)) for key in range(3)]
+    with OnlineStore(tmp_path) as store:
+        store.append("clip", 0, clips[0])
+        store.save({"step": 1}, [("clip", 0)])
+        small_disk((tmp_path / SEGMENT).stat().st_size + 200)
+        with pytest.raises(DistillationError, match="Make room"):
+            store.append("clip", 1, clips[1])
+        with pytest.raises(DistillationError, match="Make room"):
+            store.save({"step": 2, "w": torch.zeros(100_000)}, [("clip", 0)])
+        small_disk(10**9)
+        assert store.load() == {"step": 1}
+        store.append("clip", 2, clips[2])
+        store.save({"step": 3}, [("clip", 0), ("clip", 2)])
+    with OnlineStore(tmp_path) as store:
+        assert store.load() == {"step": 3} and store.damaged == 0
+        assert store.keys("clip") == (0, 2) and same(store.read("clip", 2), clips[2])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "lock", STATE_FILE, PREVIOUS_FILE, SEGMENT,
+    }  # fmt: skip
+
+
+def test_one_process_learns_in_a_folder(tmp_path: Path) -> None:
+    """A second one is refused, until the first is gone; a folder that cannot be is refused too."""
+    first = OnlineStore(tmp_path)
+    with pytest.raises(DistillationError, match="another process learns"):
+        OnlineStore(tmp_path)
+    first.close()
+    OnlineStore(tmp_path).close()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DistillationError, match="cannot be written"):
+        OnlineStore(tmp_path / "file" / "below")
+
+
+# One process loads PyTorch once; each attempt is a fork of it that may be killed at any time.
+DRIVER = """
+import os, signal, sys, time, types
+sys.modules["test"] = package = types.ModuleType("test")  # the standard library has one as well
+package.__path__ = ["test"]
+from pathlib import Path
+import torch
+from dae_ros.distillation.online.learner import Learner
+from dae_ros.distillation.online.persistence import OnlineStore
+from dae_ros.distillation.online.replay import Admitted, ReplayBuffer
+from dae_ros.model.checkpoint import load_checkpoint
+from dae_ros.parameters.distillation import OnlineParameters
+from test.reference.online_clips import wedge_clip
+
+weights, folder, steps, delays = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+torch.set_num_threads(1)
+loaded = load_checkpoint(weights)
+parameters = OnlineParameters.from_mapping(dict(
+    lead=1, burn_in=1, unroll=2, labels_per_clip=1, replay_clips=8, heldout_every=0,
+    learning_rate=1e-3, soft_reset_steps=5, cache_mb=0, largest_similarity=1.0,
+))
+
+def learn():
+    learner = Learner(loaded, parameters, torch.device("cpu"))
+    buffer, begin = ReplayBuffer(parameters), 0
+    with OnlineStore(folder, segment_bytes=200_000) as store:
+        state = store.load()
+        if state is not None:
+            begin = state["step"]
+            learner.restore(state["learner"])
+            missing = buffer.restore(state["replay"], store.clips("clip"))
+            assert missing == 0, missing
+        for step in range(begin, steps):
+            clip = wedge_clip(step, length=4)
+            clip = learner.remember(clip, learner.original.predict(clip.observation, learner.lead))
+            result = buffer.admit(clip)
+            if isinstance(result, Admitted):
+                store.append("clip", result.key, clip)
+            learner.step(buffer.draw(step, 2), [], step)
+            state = {"step": step + 1, "learner": learner.state(), "replay": buffer.state()}
+            store.save(state, [("clip", key) for key in buffer.keys])
+
+kills = 0
+while True:
+    child = os.fork()
+    if child == 0:
+        learn()
+        os._exit(0)
+    if delays:
+        time.sleep(float(delays.pop(0)))
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        kills += 1
+    elif os.waitstatus_to_exitcode(status) == 0:
+        print(kills)
+        break
+    else:
+        sys.exit(1)
+"""
+
+
+def test_kill_9_costs_nothing_but_time(tmp_path: Path, student: LoadedModel) -> None:
+    """Killed three times at random instants, a learner ends with the state of another one."""
+    save_checkpoint(tmp_path / "w.safetensors", student.network, student.meaning)
+    generator = random.Random(1)
+    delays = [f"{generator.uniform(0.2, 1.0):.3f}" for _ in range(3)]
+    states = []
+    for name, kills in (("whole", []), ("killed", delays)):
+        command = [
+            sys.executable, "-c", DRIVER, str(tmp_path / "w.safetensors"), str(tmp_path / name),
+            "12", *kills,
+        ]  # fmt: skip
+        result = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280
+        )
+        assert result.returncode == 0, result.stderr
+        assert int(result.stdout) <= len(kills)
+        with OnlineStore(tmp_path / name) as store:
+            states.append((store.load(), store.clips("clip")))
+    (whole, clips), (killed, others) = states
+    assert whole is not None and killed is not None
+    assert flat(whole) == flat(killed)
+    held = whole["replay"]["keys"]["train"]
+    assert len(held) == 8 and all(same(clips[key], others[key]) for key in held)
+
+
+def flat(value: object) -> object:
+    """Return a state in which tensors are their bytes."""
+    if isinstance(value, dict):
+        return {key: flat(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [flat(item) for item in value]
+    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
