@@ -347,8 +347,13 @@ class OnlineParameters(NodeParameters):
         "Largest |ln| of a candidate's median depth over the published one's.",
         minimum=0.0,
     )
+    largest_metric_scale_step: float = declare(
+        0.15,
+        "The same where metres are compared with metres, so that a wrong scale shows as an error.",
+        minimum=0.0,
+    )
     largest_scale_drift: float = declare(
-        0.2, "Largest |ln| of a candidate's median depth over the original's.", minimum=0.0
+        0.3, "Largest |ln| of a candidate's median depth over the original's.", minimum=0.0
     )
     largest_jitter: float = declare(
         1.05,

@@ -30,6 +30,8 @@ GROUND_TRUTH = "ground_truth"
 HARMLESS = frozenset(
     {"not_enough_evidence", "nothing_to_compare", "no_gain", "worse_than_original"}
 )
+# Reasons that a step half as large may not have.
+STEPS = frozenset({"scale_step", "flicker"})
 # A label that grows with the published depth and falls with the candidate's.
 _INVERTED_SHARE = 0.05
 
@@ -57,15 +59,24 @@ class Verdict:
         return tuple(refusal.reason for refusal in self.refusals)
 
     @property
+    def too_far(self) -> bool:
+        """Whether it is better beyond doubt and nothing is against it but how far it went.
+
+        What lies between the published weights and these may pass.
+        """
+        return bool(self.refusals) and STEPS.issuperset(self.reasons)
+
+    @property
     def harmful(self) -> bool:
         """Whether the candidate would have done harm, which asks for a reset if it repeats."""
-        return any(reason not in HARMLESS for reason in self.reasons)
+        return not self.too_far and not HARMLESS.issuperset(self.reasons)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON; a number that is none becomes None."""
         return {
             "accepted": self.accepted,
             "harmful": self.harmful,
+            "too_far": self.too_far,
             "refusals": [{"reason": r.reason, "detail": r.detail} for r in self.refusals],
             "numbers": {
                 name: value if math.isfinite(value) else None
@@ -207,9 +218,14 @@ class Guard:
 
     def _scale(self, trios: list[Trio], where: str, numbers: dict[str, float]) -> Iterable[Refusal]:
         """Compare median depths, window by window."""
+        limits = self._parameters
+        # Metres that are scored as metres may be corrected in larger steps; the scale of relative
+        # depth is nobody's to judge.
+        metric = all("metric_abs_rel" in trio.original.scores for trio in trios)
+        step = limits.largest_metric_scale_step if metric else limits.largest_scale_step
         for name, reference, limit, reason in (
-            ("step", "published", self._parameters.largest_scale_step, "scale_step"),
-            ("drift", "original", self._parameters.largest_scale_drift, "scale_drift"),
+            ("step", "published", step, "scale_step"),
+            ("drift", "original", limits.largest_scale_drift, "scale_drift"),
         ):
             found = _log_ratio(trios, reference)
             numbers[f"{where}_log_scale_{name}"] = found

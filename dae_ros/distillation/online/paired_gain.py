@@ -40,8 +40,8 @@ def paired_gain(
     """Return 1 - sum(errors) / sum(reference), with its interval.
 
     The interval has two ends, so that networks without a difference end above 0 in half of
-    1 - confidence of the cases; with six blocks it is more, since quantiles of so few know less
-    than they seem to: 10 % where 5 % are asked for, 8 % with twelve (measured, docs/online.md).
+    1 - confidence of the cases. With six blocks it is about 1 - confidence: quantiles of so few
+    know less than they seem to.
 
     Args:
         errors, reference: float64[blocks], mean error of each block; finite, the reference's sum
