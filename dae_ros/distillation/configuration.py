@@ -65,6 +65,14 @@ class TrainingParameters(NodeParameters):
     alpha: float = declare(
         0.25, "Weight of the multi-scale gradient term L_reg; the paper's lambda.", minimum=0.0
     )
+    normalisation: str = declare(
+        "global", "Contexts of the normalised term.", choices=("hybrid", "local", "global")
+    )
+    normalised_weight: float = declare(
+        0.0, "Weight of the normalised term, (v - median) / MAD: the shape of linear depth, which "
+        "a loss of logarithms leaves to its far tail.",
+        minimum=0.0,
+    )  # fmt: skip
     reduction: str = declare(
         "image",
         "image: mean of per-image means; batch: one mean over all pixels, as published (per "

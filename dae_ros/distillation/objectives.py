@@ -79,7 +79,9 @@ class TrueDepthObjective:
         settings = self._settings
         depth = batch.depth.flatten(0, 1)
         mask = torch.isfinite(depth) & (depth > 0) & (depth <= settings.maximum_depth_m)
-        return _compare(settings, predictions.flatten(0, 1), depth, mask, rule=None, trim=0.0)
+        p = predictions.flatten(0, 1)
+        objective = _compare(settings, p, depth, mask, rule=None, trim=0.0)
+        return _add_normalised(objective, settings, p, depth, mask)
 
 
 class TeacherObjective:
@@ -116,12 +118,8 @@ class TeacherObjective:
         weight = weight * has_frame[:, None, None]
         rule = AlignmentRule() if step >= settings.refuse_after else None
         objective = _compare(settings, p, label, weight, rule, settings.trim)
+        objective = _add_normalised(objective, settings, p, label, weight)
         total, parts = objective.total, dict(objective.parts)
-        if settings.normalised_weight > 0:
-            mode = cast("Mode", settings.normalisation)
-            normalised = normalised_depth_loss(p, label, weight, mode).total
-            parts["normalised"] = normalised
-            total = total + settings.normalised_weight * normalised
         # A number of the step alone, as everything that is drawn.
         if _share(settings.seed, step) < settings.local_global_share and batch.boxes is None:
             local = local_global_loss(
@@ -170,6 +168,20 @@ def crop_frames(frames: Tensor, boxes: Tensor, windows: int) -> Tensor:
     every = boxes.repeat_interleave(windows, dim=0)
     cut = cut_out(frames.float(), every, (rows, columns))
     return cut.round().to(torch.uint8)
+
+
+def _add_normalised(
+    objective: Objective, settings: TrainingParameters, p: Tensor, depth: Tensor, mask: Tensor
+) -> Objective:
+    if settings.normalised_weight == 0:
+        return objective
+    mode = cast("Mode", settings.normalisation)
+    normalised = normalised_depth_loss(p, depth, mask, mode).total
+    return dataclasses.replace(
+        objective,
+        total=objective.total + settings.normalised_weight * normalised,
+        parts={**objective.parts, "normalised": normalised},
+    )
 
 
 def _compare(

@@ -102,6 +102,21 @@ def test_true_depth_by_hand() -> None:
     assert value.total.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_true_depth_also_by_its_shape(batch: Prepared, settings: Settings) -> None:
+    """The normalised term ignores scale and shift, and its weight is what it adds."""
+    plain = TrueDepthObjective(settings())
+    shaped = TrueDepthObjective(settings(normalised_weight=0.5))
+    moved = 2 * batch.depth + 1
+    value = shaped(moved, batch, 0)
+    assert value.parts["normalised"].item() == pytest.approx(0, abs=1e-5)
+    assert value.total.item() == pytest.approx(plain(moved, batch, 0).total.item(), abs=1e-5)
+    # Pressed together in the distance.
+    value = shaped(batch.depth.sqrt(), batch, 0)
+    extra = value.total.item() - plain(batch.depth.sqrt(), batch, 0).total.item()
+    assert extra == pytest.approx(0.5 * value.parts["normalised"].item(), rel=1e-4)
+    assert extra > 0.005
+
+
 def test_a_perfect_teacher_gives_the_depth_loss(batch: Prepared, settings: Settings) -> None:
     """Labels of a teacher that sees metres are true depth, at the student's pixels."""
     prediction = torch.rand(batch.depth.shape, generator=torch.Generator().manual_seed(1)) + 2
