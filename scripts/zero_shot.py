@@ -38,7 +38,7 @@ from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.preview import fit
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS_PX = 240
+ROWS_PX = 200
 # Recording -> moments of it to show.
 RECORDINGS = {
     "libcaer_cmp_davis346": 3,
