@@ -60,8 +60,8 @@ SHIPPED = (
         "of simulated worlds. The default of `depth.launch.py`, `dae-ros bag` and the demo.",
         ("micro_reset", "micro_memoryless"),
         "Somebody who walks past stands out in front of what is behind. A board held near the\n"
-        "camera is put metres away and is no plane. Where nothing moves, the answer is a room as in\n"
-        "training, whatever is there.",
+        "camera is put metres away and is no plane. Where nothing moves, the answer is a room as\n"
+        "in training, whatever is there.",
     ),
     Shipped(
         "micro_distilled",
