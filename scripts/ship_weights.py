@@ -30,8 +30,8 @@ from scripts.model_card import ROOT, SHIPPED, Shipped, write_card
 FOLDER = "output/first_weights"
 LARGEST_MB = 25.0
 NOTE = (
-    "trained on simulated worlds only: its metres are right in worlds like those and a guess "
-    "everywhere else"
+    "trained on simulated worlds only: in worlds like those its metres are as right as "
+    "models/{name}.md says, everywhere else they are a guess"
 )
 
 
@@ -88,7 +88,7 @@ def pack(item: Shipped, folder: Path, models: Path) -> LoadedModel:
         loaded.meaning,
         dtype=torch.float16,
         extra={**without_places(read_provenance(source)), "packed_from": loaded.digest},
-        notes=[NOTE],
+        notes=[NOTE.format(name=item.name)],
     )
     return load_checkpoint(target, name=item.name)
 
@@ -173,7 +173,7 @@ def entry(item: Shipped, loaded: LoadedModel) -> str:
         "licence": "Apache-2.0",
         "input_height": height,
         "input_width": width,
-        "output": f'"metres from {source}, right on simulated worlds and a guess elsewhere"',
+        "output": f'"metres from {source}, learned on simulated worlds; a guess elsewhere"',
         "output_scale": 1.0,
         "meaning": f"{{event_encoder: {meaning.event_encoder}, "
         f"orientation: {meaning.orientation}, scale: {meaning.scale}}}",

@@ -117,7 +117,8 @@ def test_runs_become_files_cards_and_entries(runs: Path, models: Path) -> None:
         assert (entry.sha256, entry.size_bytes) == (digest_of(path), len(files[path.name]))
         assert entry.meaning == loaded.meaning == run.meaning
         assert (entry.input_height, entry.input_width) == (126, 168)
-        assert loaded.notes == (ship_weights.NOTE,)
+        (note,) = loaded.notes
+        assert "simulated worlds only" in note and f"models/{item.name}.md" in note
         for key, value in run.network.state_dict().items():
             stored = loaded.network.state_dict()[key]
             assert stored.dtype == torch.float32
@@ -196,9 +197,12 @@ def test_an_entry_is_replaced_where_it_stands() -> None:
     ]
 
 
-def test_shipped_files_are_whole_and_described(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shipped_files_are_whole_and_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each has the size and digest of its entry, a card that names it, and loads by its name."""
-    monkeypatch.setenv("DAE_ROS_MODELS", "nowhere")
+    # A file of the same name among the downloads is another version's.
+    monkeypatch.setenv("DAE_ROS_MODELS", str(tmp_path))
     shipped = [entry for entry in read_manifest().entries if entry.shipped]
     total = 0
     for entry in shipped:
@@ -207,6 +211,7 @@ def test_shipped_files_are_whole_and_described(monkeypatch: pytest.MonkeyPatch) 
         assert (path.stat().st_size, digest_of(path)) == (entry.size_bytes, entry.sha256)
         assert f"`{entry.sha256}`" in (ROOT / "models" / f"{entry.name}.md").read_text("utf-8")
         assert entry.licence == "Apache-2.0"
+        (tmp_path / entry.file).write_bytes(b"of another version")
         loaded = load_weights(entry.name)
         assert loaded.meaning == entry.meaning
         assert loaded.notes and "simulated worlds only" in loaded.notes[0]
