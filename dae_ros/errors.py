@@ -6,6 +6,8 @@ Gaps, empty windows and rejected candidates are ordinary return values, not erro
 
 from __future__ import annotations
 
+import os
+
 
 class DaeError(Exception):
     """Root of all errors of this package.
@@ -81,3 +83,8 @@ class DistillationError(DaeError):
     """A failure of the learning side; depth is never touched by it."""
 
     code = "distillation"
+
+
+def reason_of(error: OSError) -> str:
+    """Return why the system refused, such as `No space left on device`, without HDF5's page."""
+    return os.strerror(error.errno) if error.errno else str(error)

@@ -24,6 +24,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from dae_ros.bags.hdf5_output import Hdf5Output
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import Events
@@ -51,7 +52,7 @@ class DsecWriter:
 
     def __init__(self, path: Path, simulation: Simulation) -> None:
         try:
-            import h5py
+            import h5py  # noqa: F401  (asked for before anything is made)
             import hdf5plugin
         except ImportError as error:
             raise ConfigurationError(
@@ -78,7 +79,8 @@ class DsecWriter:
             raise RecordingError(
                 f"{path} cannot be written: {error.strerror}", path=str(path)
             ) from error
-        self._file: Any = h5py.File(self._partial / "events/left/events.h5", "w")
+        self._output = Hdf5Output(self._partial / "events/left/events.h5")
+        self._file = self._output.file
         for name, kind in _COLUMNS:
             self._file.create_dataset(
                 f"events/{name}",
@@ -94,9 +96,10 @@ class DsecWriter:
         self._disparities: list[int] = []
         self._frames: list[tuple[int, int, int]] = []
         self._write_calibration()
-        with h5py.File(self._partial / "events/left/rectify_map.h5", "w") as file:
-            y, x = np.mgrid[0 : self._camera.height, 0 : self._camera.width]
-            file["rectify_map"] = np.stack([x, y], axis=-1).astype(np.float32)
+        rectify_map = Hdf5Output(self._partial / "events/left/rectify_map.h5")
+        y, x = np.mgrid[0 : self._camera.height, 0 : self._camera.width]
+        rectify_map.file["rectify_map"] = np.stack([x, y], axis=-1).astype(np.float32)
+        rectify_map.close()
 
     def write(self, item: Item) -> None:
         """See `SimulationWriter`."""
@@ -120,7 +123,7 @@ class DsecWriter:
             np.uint64
         )
         self._file["t_offset"] = np.int64(_START_US)
-        self._file.close()
+        self._output.close()
         self._write_lines("disparity/timestamps.txt", [f"{us}" for us in self._disparities])
         self._write_lines("images/timestamps.txt", [f"{us}" for us, _, _ in self._frames])
         self._write_lines(
@@ -141,6 +144,7 @@ class DsecWriter:
             column = t_us if name == "t" else getattr(events, name)
             self._file[f"events/{name}"].resize((stop,))
             self._file[f"events/{name}"][self._count :] = column.astype(kind)
+        self._output.check()
         # t[ms_to_idx[ms]] >= 1000 ms and t[ms_to_idx[ms] - 1] < 1000 ms, up to the last event.
         marks = np.arange(self._ms, int(t_us[-1]) // 1000 + 1)
         self._ms_to_idx.append(self._count + np.searchsorted(t_us, marks * 1000))

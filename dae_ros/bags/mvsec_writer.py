@@ -14,6 +14,7 @@ their exposure.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,17 @@ class MvsecWriter:
 
     def close(self) -> None:
         """See `SimulationWriter`."""
-        for bag, partial, target in zip(self._bags, self._partial, self.paths, strict=True):
-            bag.close()
+        try:
+            for bag in self._bags:
+                bag.close()
+        except OSError:
+            for bag in self._bags:
+                # What is left in its buffer does not fit either.
+                with contextlib.suppress(OSError):
+                    if bag.bio is not None:
+                        bag.bio.close()
+            raise
+        for partial, target in zip(self._partial, self.paths, strict=True):
             partial.rename(target)
 
     def _put(self, index: int, topic: str, time_ns: int, data: bytes | memoryview) -> None:

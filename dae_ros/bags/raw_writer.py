@@ -40,6 +40,7 @@ class RawWriter:
             raise RecordingError(
                 f"{path} cannot be written: {error.strerror}", path=str(path)
             ) from error
+        self._whole = True
         self._encoder = create_encoder("evt3", width, height)
         self._file.write(
             b"% camera_integrator_name dae_ros simulator\n"
@@ -52,9 +53,13 @@ class RawWriter:
         """See `SimulationWriter`; only events are kept."""
         if isinstance(item, Events):
             payload, _ = self._encoder.encode(item)
+            self._whole = False
             self._file.write(payload)
+            self._whole = True
 
     def close(self) -> None:
         """See `SimulationWriter`."""
         self._file.close()
-        self._partial.rename(self.path)
+        # Where the disk was full, the last packet is cut.
+        if self._whole:
+            self._partial.rename(self.path)

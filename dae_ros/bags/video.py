@@ -161,7 +161,7 @@ class ContactSheet:
             top, left = gap + row * (height + gap), gap + column * (width + gap)
             sheet[top : top + height, left : left + width] = picture
         if not cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR)):
-            raise RecordingError(f"{path} cannot be written", path=str(path))
+            raise RecordingError(f"{path} cannot be written; is the disk full?", path=str(path))
 
 
 def _reduced(picture: NDArray[np.uint8], widest_px: int) -> NDArray[np.uint8]:

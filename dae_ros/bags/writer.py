@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -12,7 +13,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_types_from_idl, get_types_from_msg
 
 from dae_ros.bags.message_types import create_typestore
-from dae_ros.errors import RecordingError
+from dae_ros.errors import RecordingError, reason_of
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 # The newest metadata that Humble, Jazzy and Kilted all read.
@@ -54,12 +55,8 @@ class BagWriter:
             version=_METADATA_VERSION,
             storage_plugin=STORAGES[storage],
         )
-        try:
+        with self._on_disk():
             self._writer.open()
-        except OSError as error:
-            raise RecordingError(
-                f"{self.path} cannot be written: {error.strerror}", path=str(self.path)
-            ) from error
 
     def add_topic(
         self,
@@ -93,12 +90,11 @@ class BagWriter:
             return
         if type_name not in self._types.fielddefs:
             self._learn(type_name, definition)
-        self._connections[topic] = (
-            type_name,
-            self._writer.add_connection(
+        with self._on_disk():
+            connection = self._writer.add_connection(
                 topic, type_name, typestore=self._types, offered_qos_profiles=qos
-            ),
-        )
+            )
+        self._connections[topic] = (type_name, connection)
 
     def write(self, topic: str, type_name: str, time_ns: int, cdr: bytes | memoryview) -> None:
         """Append a message.
@@ -118,16 +114,40 @@ class BagWriter:
             known = self._connections[topic]
         if self._writer is None:
             raise RecordingError(f"{self.path} is closed", path=str(self.path))
-        self._writer.write(known[1], time_ns, cdr)
+        with self._on_disk():
+            self._writer.write(known[1], time_ns, cdr)
 
     def close(self) -> None:
-        """Finish the folder and give it its name; a second call does nothing."""
+        """Finish the folder and give it its name; a second call does nothing.
+
+        Raises:
+            RecordingError: the disk is full; the folder keeps its `.partial`.
+        """
         writer, self._writer = self._writer, None
         if writer is None:
             return
-        writer.close()
-        (self._partial / self.path.name).rename(self.path)
-        self._partial.rmdir()
+        with self._on_disk():
+            try:
+                writer.close()
+            except OSError:
+                # What is left in its buffer does not fit either; SQLite has none.
+                with contextlib.suppress(OSError, AttributeError):
+                    writer.storage.bio.close()  # type: ignore[union-attr]  # of MCAP
+                raise
+            (self._partial / self.path.name).rename(self.path)
+            self._partial.rmdir()
+
+    @contextlib.contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RecordingError(
+                f"{self.path} cannot be written: {reason_of(error)}. What fitted is in "
+                f"{self._partial}; make room, remove it and run again",
+                path=str(self.path),
+                partial=str(self._partial),
+            ) from error
 
     def __enter__(self) -> BagWriter:
         """Return the writer."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.parameter_options import add_parameter_option
 from dae_ros.cli.progress import ProgressBar
-from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.errors import ConfigurationError, RecordingError, reason_of
 from dae_ros.parameters import Declaration, DepthParameters, SimulatorParameters, declarations
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     parameters, sequence = _parameters(args)
     if parameters.duration_s <= 0.0:
         raise ConfigurationError("a recording needs an end; give --duration more than 0 s")
-    _make_room(args.out, args.format, args.overwrite)
+    _make_room(args)
     simulation = Simulation(parameters, sequence)
     duration_s = parameters.duration_s
     if sequence is not None:
@@ -138,8 +138,12 @@ def run(args: argparse.Namespace) -> int:
                     elapsed_s = (item.stamp_ns - START_NS) / 1e9
                     bar.update(elapsed_s / duration_s, f"{elapsed_s:.2f} s simulated")
     except OSError as error:
+        parts = [target.with_name(f"{target.name}.partial") for target in _targets(args)]
+        left = " and ".join(str(part) for part in parts if part.exists())
         raise RecordingError(
-            f"{args.out} cannot be written: {error.strerror or error}", path=str(args.out)
+            f"{args.out} cannot be written: {reason_of(error)}. "
+            + (f"Make room, remove {left} and run again" if left else "Choose another --out"),
+            path=str(args.out),
         ) from error
     bar.close()
     if stopped():
@@ -147,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
             f"interrupted after {elapsed_s:.2f} s of {duration_s:.2f} s; what was simulated until "
             "then is whole:"
         )
-    names = " and ".join(str(path) for path in _targets(args.out, args.format))
+    names = " and ".join(str(path) for path in _targets(args))
     print(f"{count} packets, frames and depth maps -> {names}")
     return EXIT_INTERRUPTED if stopped() else 0
 
@@ -269,19 +273,21 @@ class _Preview:
         )  # fmt: skip
 
 
-def _targets(path: Path, name: str) -> tuple[Path, ...]:
-    """Return what a format writes."""
-    if name == "mvsec":
+def _targets(args: argparse.Namespace) -> tuple[Path, ...]:
+    """Return what the format writes."""
+    path: Path = args.out
+    if args.format == "mvsec":
         return tuple(path.with_name(f"{path.name}_{part}.bag") for part in ("data", "gt"))
     return (path,)
 
 
-def _make_room(path: Path, name: str, overwrite: bool) -> None:
+def _make_room(args: argparse.Namespace) -> None:
     """Remove an old recording of the format, and nothing that is not one."""
-    for target in _targets(path, name):
+    name: str = args.format
+    for target in _targets(args):
         if not target.exists():
             continue
-        if not overwrite:
+        if not args.overwrite:
             raise RecordingError(
                 f"{target} exists already; choose another --out, or add --overwrite",
                 path=str(target),

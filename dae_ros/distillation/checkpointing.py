@@ -18,7 +18,7 @@ from typing import IO, Any, BinaryIO, cast
 import torch
 
 from dae_ros.distillation.clip_writer import sync_folder
-from dae_ros.errors import ConfigurationError, DistillationError
+from dae_ros.errors import ConfigurationError, DistillationError, reason_of
 
 STATE_FILE = "state.pt"
 FORMAT = 1
@@ -62,7 +62,7 @@ def on_disk(path: Path, **data: object) -> Iterator[None]:
             else "nothing of this run was saved before, and the same command begins it anew"
         )
         raise DistillationError(
-            f"{path} cannot be written: {error.strerror or error}. Make room: {left}",
+            f"{path} cannot be written: {reason_of(error)}. Make room: {left}",
             path=str(path),
             **data,
         ) from error

@@ -185,12 +185,14 @@ class _Run:
             network=f"{self._estimator.name} (sha256 {self._estimator.digest[:12]})",
             tables=self._tables(scored),
             facts=self._facts(interrupted),
-            pictures=self._draw(scored),
             deviation=""
             if self._plan.rules.reset == "carry"
             else "the paper carries the recurrent state, and here it was cleared",
         )
+        # Numbers before pictures: a disk that is full must not cost an evaluation.
         self._write_lists(scored)
+        write_report(document, self._out)
+        document = dataclasses.replace(document, pictures=self._draw(scored))
         write_report(document, self._out)
         windows = sum(len(scorer.records) for scorer in scored)
         timing = {

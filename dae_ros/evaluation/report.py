@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from dae_ros.errors import RecordingError, reason_of
 from dae_ros.evaluation.protocols import PROTOCOLS, TEST_SPLIT
 from dae_ros.evaluation.published_results import PUBLISHED_ROWS
 from dae_ros.evaluation.scoring import PUBLISHED, Scoring, SequenceScore, mean_of_sequences
@@ -238,7 +239,19 @@ def null_for_nan(value: object) -> object:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all.
+
+    Raises:
+        RecordingError: it cannot be written; what was there before still is.
+    """
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RecordingError(
+            f"{path} cannot be written: {reason_of(error)}. Make room and run again, or give "
+            "another --out",
+            path=str(path),
+        ) from error

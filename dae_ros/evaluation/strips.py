@@ -146,4 +146,9 @@ def write_png(path: Path, picture: Picture) -> None:
         RecordingError: the file cannot be written.
     """
     if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise RecordingError(f"{path} cannot be written", path=str(path))
+        # OpenCV does not say why, and leaves what fitted.
+        path.unlink(missing_ok=True)
+        raise RecordingError(
+            f"{path} cannot be written; is the disk full?",
+            path=str(path),
+        )

@@ -29,6 +29,7 @@ from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import RecordingError
 from dae_ros.events.cdr import write_event_array, write_packet
 from dae_ros.events.packet import EventPacket, Events
+from test.reference.full_disk import no_room_beyond
 
 STAMP_NS = 1_700_000_000_123_456_789
 CAMERA = CameraInfo(
@@ -193,3 +194,18 @@ def test_ros_itself_reads_these_messages():
     )
     assert (tuple(info.k), tuple(info.p)) == (CAMERA.k, CAMERA.p)
     assert (info.distortion_model, info.header.stamp.nanosec) == ("plumb_bob", 123_456_789)
+
+
+def test_a_full_disk_is_said_and_what_fitted_stays(tmp_path):
+    """The sentence names the cause and the .partial folder; nothing has the recording's name."""
+    message = write_image(np.zeros((100, 100), np.float32), STAMP_NS, "optical")
+
+    def fill_up():
+        with BagWriter(tmp_path / "bag") as bag:
+            for time_ns in range(200):
+                bag.write("/depth/image", IMAGE, time_ns, message)
+
+    said = r"bag cannot be written: File too large. What fitted is in .*bag\.partial"
+    with no_room_beyond(100_000), pytest.raises(RecordingError, match=said):
+        fill_up()
+    assert [path.name for path in tmp_path.iterdir()] == ["bag.partial"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import struct
@@ -21,7 +22,7 @@ from dae_ros.bags.mvsec_writer import MvsecWriter, quaternion
 from dae_ros.bags.raw_writer import RawWriter
 from dae_ros.bags.recording import open_recording
 from dae_ros.bags.simulated import SimulationWriter
-from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.errors import ConfigurationError, RecordingError, reason_of
 from dae_ros.events.cdr import read_packet
 from dae_ros.events.codecs import create_decoder
 from dae_ros.events.frame import Frame
@@ -31,6 +32,7 @@ from dae_ros.simulation.presets import preset
 from dae_ros.simulation.simulation import START_NS, DepthTruth, Item, Simulation
 from dae_ros.simulation.worlds import create_world
 from test.reference.evt3_words import Evt3Words
+from test.reference.full_disk import no_room_beyond
 
 HEIGHT, WIDTH = 48, 64
 ABSOLUTE = preset("street_day", height=HEIGHT, width=WIDTH, duration_s=0.2, encoding="dvs_msgs")
@@ -275,6 +277,30 @@ def test_nothing_is_overwritten_and_nothing_half_has_the_name(
     assert (tmp_path / name).exists()
     with pytest.raises(RecordingError, match="exists already"):
         kind(tmp_path / "drive", run.simulation)
+
+
+@pytest.mark.parametrize(
+    ("kind", "left"),
+    [
+        (MvsecWriter, {"drive_data.bag.partial", "drive_gt.bag.partial"}),
+        (DsecWriter, {"drive.partial"}),
+        (RawWriter, {"drive.partial"}),
+    ],
+)
+def test_a_full_disk_leaves_nothing_with_the_name(
+    run: Run, tmp_path: Path, kind: type, left: set[str]
+) -> None:
+    """What did not fit is called .partial still, also after it was closed."""
+
+    def fill() -> None:
+        with contextlib.closing(kind(tmp_path / "drive", run.simulation)) as writer:
+            for item in 40 * run.items:
+                writer.write(item)
+
+    with no_room_beyond(30_000), pytest.raises(OSError, match="File too large") as caught:
+        fill()
+    assert reason_of(caught.value) == "File too large"
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_dsec_refuses_a_lens_with_distortion(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -29,6 +28,7 @@ from dae_ros.distillation.clip_writer import SequenceWriter
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.simulation.clips import clip_windows
+from test.reference.full_disk import no_room_beyond
 
 RECIPE = """\
 event_encoder: tencode
@@ -243,15 +243,8 @@ def test_sparse_frames_and_restarts(tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_the_rest(tmp_path: Path) -> None:
     """Where no more can be written the sentence says so, and no half sequence is left."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-        with pytest.raises(RecordingError, match="cannot be written"):
-            write_many(tmp_path / "train" / "x")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with no_room_beyond(10_000), pytest.raises(RecordingError, match="cannot be written"):
+        write_many(tmp_path / "train" / "x")
     assert list((tmp_path / "train").iterdir()) == []
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import math
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +26,7 @@ from dae_ros.distillation.runs import train
 from dae_ros.distillation.schedule import average_decay, learning_rate, update_average
 from dae_ros.errors import ConfigurationError, DistillationError
 from dae_ros.model.checkpoint import load_checkpoint
+from test.reference.full_disk import no_room_beyond
 from test.reference.moving_wedge import WedgeSource, wedge_clips
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -278,19 +277,6 @@ def test_a_run_does_not_go_on_as_another(tmp_path: Path, settings: Settings) -> 
     with pytest.raises(ConfigurationError, match=r"learning_rate \(0.003, now 0.1\)"):
         train(settings(steps=3, learning_rate=0.1), tmp_path)
     assert train(settings(steps=3, save_every=1), tmp_path).step == 3
-
-
-@contextlib.contextmanager
-def no_room_beyond(size: int) -> Iterator[None]:
-    """Let every file end at so many bytes, as a full disk does."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_damage_and_a_full_disk_lose_nothing(tmp_path: Path, settings: Settings) -> None:

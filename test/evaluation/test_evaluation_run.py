@@ -28,6 +28,7 @@ from dae_ros.evaluation.sources import recorded_source
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.estimator import OutputMeaning
 from test.reference.dataset_layouts import write_dsec, write_eventscape, write_voxel_folder
+from test.reference.full_disk import no_room_beyond
 from test.reference.leaky_estimator import LeakyEstimator
 
 PARAMETERS = DepthParameters(window="frame", overload="queue")
@@ -173,6 +174,20 @@ def test_strips_show_the_rows_of_the_protocol(tmp_path: Path) -> None:
         panels = picture[top : top + 192]
         assert (panels[:, 8 : 8 + 120] == (70, 150, 255)).all()
         assert (panels[:, 8 + 124 : 8 + 244] == grey).all()
+
+
+def test_a_full_disk_costs_pictures_before_numbers(tmp_path: Path) -> None:
+    """Tables are written first, and what cannot be written is named."""
+    write_eventscape(tmp_path / "town")
+    out = tmp_path / "out"
+    for room, file in ((20_000, r"over_time\.png|over_depth\.png|town\.png"), (300, "frames.csv")):
+        source = recorded_source(str(tmp_path / "town"), size=(24, 40))
+        with no_room_beyond(room), pytest.raises(RecordingError, match=file):
+            evaluate([source], out, scorings=(STANDARD,))
+        left = {path.name for path in out.iterdir()}
+        assert {"evaluation.json", "evaluation.md", "frames.csv"} <= left
+        assert not [name for name in left if name.endswith(".partial")]
+        assert json.loads((out / "evaluation.json").read_text())["tables"]
 
 
 def test_an_interrupted_run_says_so(tmp_path: Path) -> None:
