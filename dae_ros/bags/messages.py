@@ -17,6 +17,7 @@ from dae_ros.bags.message_types import (
     known_types,
 )
 from dae_ros.errors import RecordingError
+from dae_ros.events.cdr import stamp_fields
 from dae_ros.events.frame import Frame
 
 _NS_PER_S = 1_000_000_000
@@ -57,7 +58,7 @@ class DepthTruthImage:
 
 def _header(stamp_ns: int, frame_id: str) -> Any:
     types: Any = known_types().types
-    seconds, nanoseconds = divmod(stamp_ns, _NS_PER_S)
+    seconds, nanoseconds = stamp_fields(stamp_ns)
     time = types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
     return types["std_msgs/msg/Header"](stamp=time, frame_id=frame_id)
 
@@ -71,6 +72,9 @@ def write_image(
         image: float32[H, W] (`32FC1`), uint8[H, W] (`mono8`) or uint8[H, W, 3] (`rgb8`).
         stamp_ns: `header.stamp`.
         frame_id: `header.frame_id`.
+
+    Raises:
+        ConfigurationError: the stamp does not fit `builtin_interfaces/Time`.
     """
     types: Any = known_types().types
     encodings = {("float32", 2): "32FC1", ("uint8", 2): "mono8", ("uint8", 3): "rgb8"}

@@ -24,7 +24,7 @@ from typing import Final
 import numpy as np
 
 from dae_ros.errors import ConfigurationError, MalformedPacket
-from dae_ros.events.packet import EventPacket, Events
+from dae_ros.events.packet import TIME_LIMIT_NS, EventPacket, Events
 
 _PACKET_TYPES: Final = frozenset(
     {"event_camera_msgs/msg/EventPacket", "event_array_msgs/msg/EventArray"}
@@ -38,10 +38,10 @@ _ARRAY_TYPES: Final = frozenset(
 LARGEST_SENSOR_SIDE_PX: Final = 8192
 # RTPS pads a serialized payload to a multiple of four; more than that is not padding.
 _LARGEST_TAIL_BYTES: Final = 3
-_LARGEST_TIME_BASE_NS: Final = 2**62
 _ENCAPSULATION_LITTLE: Final = b"\x00\x01"
 _ROS1_RECORD_BYTES: Final = 13
 _NS_PER_S: Final = 1_000_000_000
+_BEYOND: Final = "beyond January 2038, up to which ROS stamps count"
 
 # Stride of the records in CDR, laid so that record 0 begins two bytes before its real place: from
 # `sec` on, all records then agree, and only x and y of record 0 differ.
@@ -72,8 +72,9 @@ def read_packet(type_name: str, data: bytes | bytearray | memoryview) -> EventPa
         `seq` None and a payload from record 0 to the end of the last record.
 
     Raises:
-        MalformedPacket: the bytes contradict the layout, or announce a byte order or an
-            encapsulation other than plain little-endian CDR.
+        MalformedPacket: the bytes contradict the layout, announce a byte order or an
+            encapsulation other than plain little-endian CDR, or hold a stamp or a time base that
+            no ROS stamp can hold (`TIME_LIMIT_NS`).
         ConfigurationError: `type_name` is not an event message.
     """
     _require_known(type_name)
@@ -114,6 +115,9 @@ def write_packet(packet: EventPacket) -> bytes:
 
     Returns:
         The message with its encapsulation header.
+
+    Raises:
+        ConfigurationError: the stamp does not fit `builtin_interfaces/Time`.
     """
     encoding = packet.encoding.encode() + b"\0"
     payload = np.frombuffer(packet.payload, np.uint8).tobytes()
@@ -173,9 +177,24 @@ def write_event_array(
     return out[:-1].tobytes()
 
 
+def stamp_fields(stamp_ns: int) -> tuple[int, int]:
+    """Return (sec, nanosec) of a `builtin_interfaces/Time`.
+
+    Raises:
+        ConfigurationError: it does not fit, `sec` being an int32.
+    """
+    if not -TIME_LIMIT_NS <= stamp_ns < TIME_LIMIT_NS:
+        raise ConfigurationError(
+            f"A time of {stamp_ns} ns lies {_BEYOND}; see that the clock of the camera or of its "
+            "host is right.",
+            stamp_ns=stamp_ns,
+        )
+    return divmod(stamp_ns, _NS_PER_S)
+
+
 def _header(stamp_ns: int, frame_id: str) -> bytearray:
     """Return the encapsulation header and a `std_msgs/Header`, padded to four bytes."""
-    seconds, nanoseconds = divmod(stamp_ns, _NS_PER_S)
+    seconds, nanoseconds = stamp_fields(stamp_ns)
     name = frame_id.encode() + b"\0"
     out = bytearray(b"\x00\x01\x00\x00")
     out += struct.pack("<iII", seconds, nanoseconds, len(name)) + name
@@ -240,7 +259,10 @@ class _Reader:
     def stamp_ns(self) -> int:
         layout = "i" if self.aligned else "I"  # ROS 1 time is unsigned
         seconds = self.number(layout, "header.stamp")
-        return seconds * _NS_PER_S + self.number("I", "header.stamp")
+        stamp_ns = seconds * _NS_PER_S + self.number("I", "header.stamp")
+        if stamp_ns >= TIME_LIMIT_NS:
+            raise self.fail(f"header.stamp {stamp_ns} ns lies {_BEYOND}")
+        return stamp_ns
 
     def size_px(self, what: str) -> int:
         size = self.number("I", what)
@@ -277,8 +299,8 @@ def _read(type_name: str, reader: _Reader) -> EventPacket:
         return EventPacket(encoding, height, width, payload, 0, stamp_ns, None, frame_id)
     seq = reader.number("Q", "seq")
     time_base_ns = reader.number("Q", "time_base")
-    if time_base_ns >= _LARGEST_TIME_BASE_NS:
-        raise reader.fail(f"time_base {time_base_ns} ns lies beyond the year 2116")
+    if time_base_ns >= TIME_LIMIT_NS:
+        raise reader.fail(f"time_base {time_base_ns} ns lies {_BEYOND}")
     encoding = reader.string("encoding")
     big_endian = reader.number("B", "is_bigendian")
     if big_endian != 0:

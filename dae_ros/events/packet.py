@@ -7,12 +7,15 @@ time since the camera started for `evt3`, `evt2` and `evt2.1`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+# ROS stamps count seconds in 31 bits, up to January 2038: no time from here on can be published.
+TIME_LIMIT_NS: Final = 2**31 * 1_000_000_000
 
 Payload: TypeAlias = "bytes | bytearray | memoryview | NDArray[np.uint8]"
 
@@ -96,6 +99,10 @@ class Triggers:
     def __len__(self) -> int:
         return len(self.t)
 
+    def slice(self, start: int, stop: int) -> Triggers:
+        """Return the edges of index `start` (inclusive) to `stop` (exclusive), without a copy."""
+        return Triggers(self.t[start:stop], self.edge[start:stop], self.channel[start:stop])
+
     @staticmethod
     def empty() -> Triggers:
         """Return no triggers."""
@@ -137,8 +144,23 @@ class DecodedPacket:
         triggers: external trigger edges.
         breaks_ns: for each cut, how far time ran back (positive ns). A packet that begins
             with a cut against the packet before has as many breaks as segments.
+        trigger_cuts: for each cut, the index of the first trigger after it. Times cannot tell
+            the side on which a trigger lies.
     """
 
     segments: tuple[Events, ...]
     triggers: Triggers
     breaks_ns: tuple[int, ...] = ()
+    trigger_cuts: tuple[int, ...] = ()
+
+    def parts(self) -> Iterator[tuple[int | None, Events, Triggers]]:
+        """Yield (how far time ran back before it in ns or None, events, triggers) in order.
+
+        One part for a packet without breaks, even without events.
+        """
+        segments = self.segments or (Events.empty(),)
+        unbroken = len(segments) - len(self.breaks_ns)  # 1, or 0 where the packet begins with a cut
+        bounds = [0] * unbroken + [*self.trigger_cuts, len(self.triggers)]
+        back_ns = [None] * unbroken + [*self.breaks_ns]
+        for index, events in enumerate(segments):
+            yield back_ns[index], events, self.triggers.slice(bounds[index], bounds[index + 1])

@@ -54,11 +54,16 @@ class SensorClock:
     Args:
         absolute: event times count from the epoch; `to_ros` is then the identity, and the offset
             and jitter are measured for diagnostics alone.
+        provisional_offset_ns: ROS time minus event time until the first update.
     """
 
-    def __init__(self, absolute: bool) -> None:
+    def __init__(self, absolute: bool, provisional_offset_ns: int = 0) -> None:
         self.absolute = absolute
+        self._provisional_offset_ns = provisional_offset_ns
         self._newest_ns = 0
+        self._stamp_ns: int | None = None  # the last that was used
+        self._stamps_differ = False
+        self._useless_stamp_ns: int | None = None
         self._minima: deque[tuple[int, int]] = deque(maxlen=_HISTORY_BUCKETS)
         self._target: _Line | None = None
         # Piecewise linear offset: knot k holds from its time on.
@@ -81,6 +86,14 @@ class SensorClock:
         return None if self._target is None else self._newest_ns
 
     @property
+    def useless_stamp_ns(self) -> int | None:
+        """The stamp that all packets so far carried, where it tells no time; else None.
+
+        It is 0, or the same although event time moved on. Event times then convert to themselves.
+        """
+        return self._useless_stamp_ns
+
+    @property
     def drift_ppm(self) -> float:
         """How much faster the host's clock runs than the sensor's; 0 while unknown."""
         return 0.0 if self._target is None else self._target.slope * 1e6
@@ -94,8 +107,19 @@ class SensorClock:
         """Take in one packet: its first event and its `header.stamp`.
 
         The first event, because a driver that merges reads into one message stamps the first.
-        Event times must not decrease between calls.
+        Event times must not decrease between calls. A stamp of 0 or one that the packet before
+        had already is not used: its delay would shrink by as much as event time went on.
         """
+        repeated = stamp_ns == self._stamp_ns and event_time_ns > self._newest_ns
+        if stamp_ns == 0 or repeated:
+            if not self._stamps_differ:
+                self._forget()
+                self._useless_stamp_ns = stamp_ns
+            self._newest_ns = event_time_ns
+            return
+        self._useless_stamp_ns = None
+        self._stamps_differ = self._stamps_differ or self._stamp_ns not in (None, stamp_ns)
+        self._stamp_ns = stamp_ns
         delay_ns = stamp_ns - event_time_ns
         self._newest_ns = event_time_ns
         target = self._target
@@ -112,7 +136,7 @@ class SensorClock:
         about a minute; times beyond are extrapolated.
         """
         if self.absolute or not self._knots:
-            return event_time_ns
+            return event_time_ns + self._provisional_offset_ns
         knot = max(0, bisect_right(self._knot_ns, event_time_ns) - 1)
         return event_time_ns + self._knots[knot].at(event_time_ns)
 
@@ -122,11 +146,21 @@ class SensorClock:
         The inverse of `to_ros` within a nanosecond or two.
         """
         if self.absolute or not self._knots:
-            return ros_time_ns
+            return ros_time_ns - self._provisional_offset_ns
         index = max(0, bisect_right(self._knot_ros_ns, ros_time_ns) - 1)
         knot = self._knots[index]
         elapsed_ns = ros_time_ns - self._knot_ros_ns[index]
         return knot.at_ns + elapsed_ns - round(elapsed_ns * knot.slope / (1.0 + knot.slope))
+
+    def _forget(self) -> None:
+        """Convert to the same time again."""
+        self._provisional_offset_ns = 0
+        self._minima.clear()
+        self._target = None
+        self._knot_ns.clear()
+        self._knot_ros_ns.clear()
+        self._knots.clear()
+        self._jitter_ns = 0.0
 
     def _add(self, event_time_ns: int, delay_ns: int) -> bool:
         """Keep the smallest delay of each bucket; return whether the minima changed."""

@@ -26,12 +26,14 @@ class StreamPart:
     Attributes:
         gap: what lies between this part and what came before; None for a healthy stream.
         events: may be empty.
-        triggers: of the whole packet, on its last part.
+        triggers: external edges on the part's side of a break; may be empty.
         newest_time_ns: newest sensor time seen, from events or from time words without events.
             Windows that end at or before it are complete.
         stamp_ns: `header.stamp` of the packet.
         clock: converts this part's times, and those of all before back to the last gap that
-            breaks time. Where a packet holds such a break, its parts have different clocks.
+            breaks time. Where a packet holds such a break, its parts have different clocks; that
+            of what lies after it is provisional until the next packet, because the stamp is that
+            of the packet's beginning.
     """
 
     gap: Gap | None
@@ -114,9 +116,10 @@ class EventStream:
         if surplus is not None:
             self._counts[surplus] += 1
             return []
-        gap = _worse(self._pending, self._continuity.check(packet))
+        found = self._continuity.check(packet)
         try:
-            decoder = self._decoder_for(packet, gap)
+            # What the pending gap asks for has been done; again, it would undo what came since.
+            decoder = self._decoder_for(packet, found)
             decoded = decoder.decode_packet(packet.payload, packet.time_base_ns)
         except PacketError as error:
             self._counts[error.code] += 1
@@ -126,8 +129,7 @@ class EventStream:
         if decoder is not self._decoder:
             self._replace(decoder)
         self._continuity.accept(packet)
-        self._pending = None
-        return self._parts(packet, gap, decoder, decoded)
+        return self._parts(packet, _worse(self._pending, found), decoder, decoded)
 
     def reset(self) -> None:
         """Forget the past: ring, clock, the decoder's state; the counts stay."""
@@ -139,7 +141,7 @@ class EventStream:
         self._forget_time()
 
     def _decoder_for(self, packet: EventPacket, gap: Gap | None) -> Decoder:
-        """Return the decoder, prepared for what the gap says is missing."""
+        """Return the decoder, prepared for what the gap before this packet says is missing."""
         decoder = self._decoder
         wanted = (packet.encoding, packet.width, packet.height)
         if decoder is None or (decoder.encoding, decoder.width, decoder.height) != wanted:
@@ -163,57 +165,75 @@ class EventStream:
         self, packet: EventPacket, gap: Gap | None, decoder: Decoder, decoded: DecodedPacket
     ) -> list[StreamPart]:
         parts = []
-        segments = decoded.segments or (Events.empty(),)
-        unbroken = len(segments) - len(decoded.breaks_ns)  # 1 or 0 segments before the first break
-        for index, events in enumerate(segments):
-            if index >= unbroken:
-                gap = _worse(gap, _backward(decoded.breaks_ns[index - unbroken]))
+        found = list(decoded.parts())
+        inside = False  # whether a part of this packet lies before
+        for index, (back_ns, events, triggers) in enumerate(found):
+            if back_ns is not None:
+                gap = _worse(gap, _backward(back_ns))
+            last = index == len(found) - 1
+            first_ns = _first(events, triggers)
+            newest_ns = decoder.latest_time_ns if last else _newest(events, triggers)
+            if gap is not None and gap.breaks_time:
+                resumed_ns = newest_ns if first_ns is None else first_ns
+                self._forget_time(resumed_ns if inside else None)
             if len(events) > 0:
-                gap = self._follow(gap, events, packet.stamp_ns, decoder)
-            elif gap is not None and gap.breaks_time:
-                self._forget_time()
-            last = index == len(segments) - 1
-            if last:
-                newest_ns = decoder.latest_time_ns
-            else:
-                newest_ns = int(events.t[-1]) if len(events) > 0 else None
+                # The stamp does not belong to what follows a break inside the packet; and where
+                # there is one, drivers that stamp the end have stamped the other side.
+                if len(found) == 1:
+                    gap = self._compare(gap, events, packet.stamp_ns)
+                if not inside:
+                    self.clock.update(int(events.t[0]), packet.stamp_ns)
+                if gap is not None and self._newest_time_ns is not None:
+                    missing_ns = max(0, int(events.t[0]) - self._newest_time_ns)
+                    gap = replace(gap, duration_ns=missing_ns)
+            inside = inside or first_ns is not None
             if newest_ns is not None:
                 self._newest_time_ns = newest_ns
             if self._newest_time_ns is None:
-                # Nothing to date a part with; what comes next starts after this gap as well.
-                self._pending = gap
-                continue
+                continue  # nothing to date a part with; what comes next starts after this gap too
             if gap is not None:
                 self._continuity.count(gap)
-            triggers = decoded.triggers if last else Triggers.empty()
             newest_ns = self._newest_time_ns
             parts.append(StreamPart(gap, events, triggers, newest_ns, packet.stamp_ns, self.clock))
             gap = None
+        self._pending = gap
         return parts
 
-    def _follow(
-        self, gap: Gap | None, events: Events, stamp_ns: int, decoder: Decoder
-    ) -> Gap | None:
-        """Compare a part's times with the past, then let the clock follow."""
-        first_ns, absolute = int(events.t[0]), decoder.has_absolute_time
+    def _compare(self, gap: Gap | None, events: Events, stamp_ns: int) -> Gap | None:
+        """Compare a whole packet's times with the packet before; forget the time at a jump."""
+        first_ns = int(events.t[0])
         span_ns = int(events.t[-1]) - first_ns
-        if gap is None or not gap.breaks_time:
-            jump = self._continuity.check_time(
-                first_ns, stamp_ns, absolute=absolute, span_ns=span_ns
-            )
-            gap = _worse(gap, jump)
-        if gap is not None and gap.breaks_time:
-            self._forget_time()
-            self._continuity.check_time(first_ns, stamp_ns, absolute=absolute, span_ns=span_ns)
-        elif gap is not None and self._newest_time_ns is not None:
-            gap = replace(gap, duration_ns=max(0, first_ns - self._newest_time_ns))
-        self.clock.update(first_ns, stamp_ns)
-        return gap
+        absolute = self.clock.absolute
+        jump = self._continuity.check_time(first_ns, stamp_ns, absolute=absolute, span_ns=span_ns)
+        if jump is None:
+            return gap
+        self._forget_time()
+        self._continuity.check_time(first_ns, stamp_ns, absolute=absolute, span_ns=span_ns)
+        return _worse(gap, jump)
 
-    def _forget_time(self) -> None:
+    def _forget_time(self, resumed_ns: int | None = None) -> None:
+        """Begin a new time axis.
+
+        Args:
+            resumed_ns: its first time, where no stamp tells when that was. Until one does, it is
+                taken for the moment at which the old axis ended; where ROS time was sensor time
+                (a `.raw` file, no stamps), it stays so.
+        """
+        offset_ns = 0
+        if resumed_ns is not None and self._newest_time_ns is not None:
+            ended_ns = self.clock.to_ros(self._newest_time_ns)
+            offset_ns = ended_ns - resumed_ns if ended_ns != self._newest_time_ns else 0
         self._newest_time_ns = None
         self._continuity.forget_time()
-        self.clock = SensorClock(self.clock.absolute)
+        self.clock = SensorClock(self.clock.absolute, offset_ns)
+
+
+def _first(events: Events, triggers: Triggers) -> int | None:
+    return min((int(times[0]) for times in (events.t, triggers.t) if len(times)), default=None)
+
+
+def _newest(events: Events, triggers: Triggers) -> int | None:
+    return max((int(times[-1]) for times in (events.t, triggers.t) if len(times)), default=None)
 
 
 def _backward(by_ns: int) -> Gap:

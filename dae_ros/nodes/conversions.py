@@ -19,15 +19,19 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from dae_ros.bags.messages import CameraInfo
+from dae_ros.events.cdr import stamp_fields
 
-NS_PER_S = 1_000_000_000
 # (sample type, dimensions) -> name in sensor_msgs/image_encodings
 _ENCODINGS = {("float32", 2): "32FC1", ("uint8", 2): "mono8", ("uint8", 3): "rgb8"}
 
 
 def ns_to_stamp(time_ns: int) -> Time:
-    """Return ns as a stamp."""
-    seconds, nanoseconds = divmod(time_ns, NS_PER_S)
+    """Return ns as a stamp.
+
+    Raises:
+        ConfigurationError: it does not fit; the message's own setter would wrap it silently.
+    """
+    seconds, nanoseconds = stamp_fields(time_ns)
     return Time(sec=seconds, nanosec=nanoseconds)
 
 

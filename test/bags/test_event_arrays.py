@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dae_ros.bags.event_arrays import event_array_to_cdr
@@ -18,6 +18,7 @@ EVENT = st.tuples(
 )
 
 
+@settings(deadline=None)
 @given(events=st.lists(EVENT, max_size=40), name=st.text("ab/_", max_size=9))
 def test_repacked_arrays_equal_the_converters_bytes(events, name):
     """Any array, in any order and of any frame_id, becomes byte for byte what rosbags makes."""

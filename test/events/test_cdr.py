@@ -143,7 +143,7 @@ def test_written_array_equals_the_reference(count: int, frame_id: str) -> None:
     assert written == expected
 
 
-@given(st.text(max_size=12), st.text(max_size=12), st.binary(max_size=40), st.integers(0, 2**61))
+@given(st.text(max_size=12), st.text(max_size=12), st.binary(max_size=40), st.integers(0, 2**60))
 @settings(max_examples=60, deadline=None)
 def test_written_packet_reads_back(
     frame_id: str, encoding: str, payload: bytes, number: int
@@ -202,6 +202,8 @@ def test_damage_is_named() -> None:
         (packet(height=0), "height is 0"),
         (packet(width=2**31), "width is 2147483648"),
         (packet(time_base=2**63), "time_base"),
+        (packet(time_base=2**31 * 10**9), "time_base 2147483648000000000 ns lies beyond January"),
+        (packet(stamp=(2**31 - 1, 10**9)), "header.stamp 2147483648000000000 ns lies beyond"),
         (good + bytes(4), "4 bytes follow"),
         (good.replace(b"cam\x00", b"camX"), "not ended by a zero byte"),
         (good.replace(b"cam\x00", b"\xff\xfe\xff\x00"), "not UTF-8"),
@@ -209,6 +211,12 @@ def test_damage_is_named() -> None:
         with pytest.raises(MalformedPacket, match=words):
             read_packet(PACKET, data)
     assert bytes(read_packet(PACKET, good + bytes(3)).payload) == b"1234"  # RTPS padding
+    assert (
+        read_packet(PACKET, packet(time_base=2**31 * 10**9 - 1)).time_base_ns == 2**31 * 10**9 - 1
+    )
+    unsigned = event_array(Ros1Writer(), (-(2**31), 0), "cam", 260, 346, _records(3))
+    with pytest.raises(MalformedPacket, match=r"header\.stamp .* beyond January 2038"):
+        read_ros1_packet(ARRAY, unsigned)
     array = bytearray(event_array(CdrWriter(), (1, 2), "cam", 260, 346, _records(3)))
     struct.pack_into("<I", array, 4 + 24, 2**31)
     with pytest.raises(MalformedPacket, match="array of 2147483648 events needs"):
@@ -234,6 +242,9 @@ def test_times_that_no_message_holds_are_refused() -> None:
     )
     with pytest.raises(ConfigurationError, match="2\\^31 s"):
         write_event_array(late, 1, 1, 0, "")
+    for stamp_ns in (2**31 * 10**9, -(2**31) * 10**9 - 1):
+        with pytest.raises(ConfigurationError, match="beyond January 2038"):
+            write_packet(EventPacket("mono", 1, 1, b"", 0, stamp_ns))
 
 
 @pytest.mark.parametrize("type_name", [PACKET, ARRAY])

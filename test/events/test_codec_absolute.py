@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 
-from dae_ros.errors import ConfigurationError, UnsupportedEncoding
+from dae_ros.errors import ConfigurationError, MalformedPacket, UnsupportedEncoding
 from dae_ros.events.codecs import Decoder, create_decoder, supported_encodings, warm_up
 
 
@@ -96,6 +96,36 @@ def test_mono_checks_the_geometry() -> None:
     assert odd(decoder) == {"out_of_bounds": 2}
 
 
+def test_times_beyond_ros_stamps_are_refused_and_leave_no_trace() -> None:
+    """A damaged time base costs its packet alone; the last representable ns is still good."""
+    decoder = create_decoder("mono", 640, 480)
+    decoder.decode(mono((1, 1, 1, 1)) + b"\x01", 5 * 10**9)
+    limit_ns = 2**31 * 10**9
+    for base in (2**61 + 5, limit_ns - 1):
+        with pytest.raises(MalformedPacket, match="beyond January 2038"):
+            decoder.decode_packet(mono((0, 1, 1, 1), (1, 2, 2, 1)) + b"\x01", base)
+    assert (decoder.latest_time_ns, odd(decoder)) == (5 * 10**9 + 1, {"trailing_bytes": 1})
+    # also where a break follows
+    words = libcaer((2**20, 1, 1, 1), (0, 1, 1, 1))
+    with pytest.raises(MalformedPacket):
+        create_decoder("libcaer", 640, 480).decode_packet(words, limit_ns - 2**20 * 1000)
+    assert decoder.decode(mono((0, 1, 1, 1)), limit_ns - 1).t.tolist() == [limit_ns - 1]
+
+
+@pytest.mark.parametrize("encoding", ["event_array_cdr", "event_array_ros1"])
+def test_array_events_with_unrepresentable_seconds_are_dropped_alone(encoding: str) -> None:
+    """The same octets in ROS 1 and ROS 2: seconds of 2^31 or more, or below 0."""
+    padding = b"\0\0" if encoding == "event_array_cdr" else b""
+    seconds = (7, 2**31, 2**32 - 1, 2**31 - 1)
+    records = [struct.pack("<HH", 1, 2) + struct.pack("<IIB", s, 3, 1) for s in seconds]
+    if padding:
+        records = records[:1] + [b"\0" + r[:4] + padding + r[4:] for r in records[1:]]
+    decoder = create_decoder(encoding, 640, 480)
+    events = decoder.decode(b"".join(records))
+    assert events.t.tolist() == [7 * 10**9 + 3, (2**31 - 1) * 10**9 + 3]
+    assert odd(decoder) == {"invalid": 2}
+
+
 @pytest.mark.parametrize(("back_ns", "breaks"), [(10_000_000, ()), (10_000_001, (10_000_001,))])
 def test_order_between_packets(back_ns: int, breaks: tuple[int, ...]) -> None:
     """The order rule holds across packets: raised to 10 ms, beyond that a cut at the start."""
@@ -106,14 +136,6 @@ def test_order_between_packets(back_ns: int, breaks: tuple[int, ...]) -> None:
     assert [len(segment) for segment in packet.segments] == [1]
     assert packet.segments[0].t[0] == (9_999_999 if breaks else 20_000_000)
     assert decoder.latest_time_ns == packet.segments[0].t[0]
-
-
-def test_array_seconds_are_signed_in_ros_2_only() -> None:
-    """int32 seconds in ROS 2, uint32 in ROS 1."""
-    record = struct.pack("<HHIIB", 1, 2, 0xFFFFFFFF, 5, 1)
-    cdr = create_decoder("event_array_cdr", 9, 9).decode(record)
-    ros1 = create_decoder("event_array_ros1", 9, 9).decode(record)
-    assert (cdr.t[0], ros1.t[0]) == (-(10**9) + 5, (2**32 - 1) * 10**9 + 5)
 
 
 def test_array_records_that_contradict_their_type_are_invalid() -> None:

@@ -74,6 +74,17 @@ def test_disorder_and_breaks(encoding: str) -> None:
     assert odd(decoder) == {"time_raised": 1, "time_breaks": 1}
 
 
+def test_triggers_on_both_sides_of_a_break(encoding: str) -> None:
+    """Each cut says which trigger is the first after it, whether or not events lie between."""
+    decoder = create_decoder(encoding, 640, 480)
+    edge = ("trigger", 0, 1, 0, 1)
+    payload = words(encoding, high(1000), edge, high(500), edge, cd(0, 1), high(100))
+    packet = decoder.decode_packet(payload)
+    assert packet.triggers.t.tolist() == [64_000_000, 32_000_000]
+    assert [len(segment) for segment in packet.segments] == [0, 1, 0]
+    assert packet.trigger_cuts == (1, 2)
+
+
 def test_other_words(encoding: str) -> None:
     """OTHERS and CONTINUED are skipped, reserved types unknown, rows outside dropped."""
     decoder = create_decoder(encoding, 640, 480)

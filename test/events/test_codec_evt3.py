@@ -244,15 +244,42 @@ def test_a_break_without_events_is_still_reported() -> None:
     assert again.breaks_ns == (9 * 4_096_000,)
 
 
+def test_triggers_lie_on_their_own_side_of_a_break() -> None:
+    """A cut says which trigger is the first after it, though all times fit on both sides."""
+    camera = decoder()
+    words = (
+        *(high(100), low(0), trigger(1, 0), row(1), event(1), trigger(0, 1)),
+        *(high(50), low(0), trigger(1, 2), high(60), low(0), trigger(0, 3)),
+        *(high(10), low(0), row(2), event(2)),
+    )
+    packet = camera.decode_packet(payload(*words))
+    assert [len(segment) for segment in packet.segments] == [1, 0, 1]
+    assert packet.triggers.channel.tolist() == [0, 1, 2, 3]
+    assert packet.trigger_cuts == (2, 4)
+
+
+def test_triggers_before_the_first_break_have_a_segment_even_without_events() -> None:
+    """A packet that begins with a trigger does not begin with the cut after it."""
+    camera = decoder()
+    camera.decode(payload(high(100), low(0)))
+    packet = camera.decode_packet(payload(trigger(1, 0), high(50), low(0), row(1), event(1)))
+    assert [len(segment) for segment in packet.segments] == [0, 1]
+    assert (len(packet.breaks_ns), packet.trigger_cuts) == (1, (1,))
+    packet = camera.decode_packet(payload(high(10), low(0), trigger(1, 0), row(1), event(1)))
+    assert [len(segment) for segment in packet.segments] == [1]
+    assert (len(packet.breaks_ns), packet.trigger_cuts) == (1, (0,))
+
+
 def test_more_breaks_than_one_kernel_call_holds() -> None:
     """A payload with 1000 breaks is cut into 1000 segments."""
     camera = decoder()
     words = list(SYNC)
     for _ in range(1000):
-        words += [high(9), low(0), row(1), event(1), high(1), low(0)]
+        words += [high(9), low(0), row(1), event(1), trigger(1, 0), high(1), low(0)]
     packet = camera.decode_packet(payload(*words))
     assert len(packet.breaks_ns) == camera.counts["time_breaks"] == 1000
     assert [len(segment) for segment in packet.segments] == [1] * 1000 + [0]
+    assert packet.trigger_cuts == tuple(range(1, 1001))
 
 
 def test_disorder_across_the_wrap_is_no_leap_of_16_seconds() -> None:

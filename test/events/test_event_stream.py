@@ -256,8 +256,62 @@ def test_each_part_brings_the_clock_of_its_own_time() -> None:
     assert before.clock.to_ros(start_ns) == EPOCH + 8 * MS
     assert before.clock.final_ns == start_ns
     assert after.clock is stream.clock
-    assert after.clock.to_ros(S) == EPOCH + 8 * MS
-    assert after.clock.final_ns == S
+    # The stamp is that of the packet's beginning: the new clock goes on from the old one's end
+    # until the next packet sets it.
+    assert after.clock.to_ros(S) == before.clock.to_ros(before.newest_time_ns)
+    assert after.clock.to_event(after.clock.to_ros(S + MS)) == S + MS
+    assert after.clock.final_ns is None
+    (part,) = stream.feed(_packet(encoder, _events(S + 4 * MS), 10, EPOCH + 14 * MS))
+    assert part.clock is after.clock
+    assert (part.clock.to_ros(S), part.clock.final_ns) == (EPOCH + 10 * MS, S + 4 * MS)
+
+
+def _array(stamp_ns: int, *runs: Events) -> EventPacket:
+    """Join runs of events in one array, which has no counter."""
+    payload = b"".join(
+        create_encoder("event_array_ros1", WIDTH, HEIGHT).encode(events)[0] for events in runs
+    )
+    return EventPacket("event_array_ros1", HEIGHT, WIDTH, payload, 0, stamp_ns, None, "cam")
+
+
+@pytest.mark.parametrize("stamped_at_end", [False, True])
+def test_a_clock_that_is_set_back_inside_an_array_is_one_gap(stamped_at_end: bool) -> None:
+    """Stamps follow the events, and the one of the broken array belongs to one side only."""
+    runs = [[_events(EPOCH + k * 4 * MS)] for k in range(3)]
+    runs.append([_events(EPOCH + 12 * MS), _events(EPOCH - 5 * S)])
+    runs += [[_events(EPOCH - 5 * S + k * 4 * MS)] for k in (1, 2)]
+    stream = EventStream()
+    causes = []
+    for events in runs:
+        stamp_ns = int(events[-1].t[-1] if stamped_at_end else events[0].t[0])
+        for part in stream.feed(_array(stamp_ns, *events)):
+            causes.append(part.gap and part.gap.cause)
+    assert causes == [None, None, None, None, "time_backward", None, None]
+
+
+def test_a_break_without_a_time_of_its_own_is_told_once() -> None:
+    """Two breaks with nothing in between are one gap, and the next packet continues."""
+    stream = EventStream()
+    times = [[0x8064, 0x6000], [0x8032, 0x6000, 0x800A, 0x6000, 0x0001, 0x2001], [0x6001, 0x2002]]
+    causes = []
+    for seq, words in enumerate(times):
+        payload = np.array(words, "<u2").tobytes()
+        for part in stream.feed(EventPacket("evt3", HEIGHT, WIDTH, payload, seq=seq)):
+            causes.append(part.gap and part.gap.cause)
+    assert causes == [None, "time_backward", None]
+
+
+def test_a_restart_whose_time_comes_in_pieces_loses_nothing() -> None:
+    """TIME_HIGH, TIME_LOW and events in packets of their own: the decoder begins anew only once."""
+    stream = EventStream()
+    restart = [[0x8001], [0x6100, 0x0005, 0x2003], [0x6200, 0x2004]]
+    found = []
+    for seq, words in zip((500, 0, 1, 2), [[0x8400, 0x6000], *restart], strict=True):
+        payload = np.array(words, "<u2").tobytes()
+        for part in stream.feed(EventPacket("evt3", HEIGHT, WIDTH, payload, seq=seq)):
+            found.append((part.gap and part.gap.cause, part.events.x.tolist()))
+    assert found == [(None, []), ("restart", [3]), (None, [4])]
+    assert "before_sync" not in {reason for reason, number in stream.counts().items() if number}
 
 
 def test_time_running_back_between_packets() -> None:
@@ -329,6 +383,7 @@ def test_refused_packets_are_counted_and_count_as_lost() -> None:
         ({"encoding": "evt9", "height": 8, "width": 8}, "unsupported_encoding"),
         ({"height": 0}, "malformed_packet"),
         ({"width": 70_000}, "malformed_packet"),
+        ({"encoding": "mono", "payload": bytes(8), "time_base_ns": 2**61}, "malformed_packet"),
     ],
 )
 @pytest.mark.parametrize("seq", [9, None])
@@ -425,8 +480,8 @@ def test_time_words_without_events_move_time_on() -> None:
     assert part.newest_time_ns == (2 * 4096 + 1) * 1000
 
 
-def test_triggers_arrive_with_the_last_part() -> None:
-    """External triggers come out with their packet."""
+def test_triggers_arrive_on_their_side_of_a_break() -> None:
+    """External triggers come out with their packet, and with the part that they belong to."""
     stream = EventStream()
     triggers = Triggers(
         np.array([S + MS, S + 3 * MS], np.int64),
@@ -437,6 +492,13 @@ def test_triggers_arrive_with_the_last_part() -> None:
     (part,) = stream.feed(_packet(encoder, _events(S), 1, EPOCH, triggers))
     np.testing.assert_array_equal(part.triggers.t, triggers.t)
     np.testing.assert_array_equal(part.triggers.edge, [1, 0])
+    more = Triggers(np.array([S + 5 * MS]), np.ones(1, np.uint8), np.zeros(1, np.uint16))
+    packet = _packet(encoder, Events.empty(), 2, EPOCH + 4 * MS, more)
+    words, _ = create_encoder("evt3", WIDTH, HEIGHT).encode(_events(0), triggers.slice(0, 0))
+    before, after = stream.feed(replace(packet, payload=bytes(packet.payload) + words))
+    assert (before.triggers.t.tolist(), before.newest_time_ns) == ([S + 5 * MS], S + 5 * MS)
+    assert (before.gap, len(before.events), len(after.triggers)) == (None, 0, 0)
+    _same(after, _events(0))
 
 
 def test_reset_forgets_the_past_and_keeps_the_counts() -> None:

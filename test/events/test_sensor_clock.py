@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,6 +59,9 @@ def test_monotone_and_never_changes_its_mind(steps: list[tuple[int, int]]) -> No
     """Whatever the stamps, ROS time never falls and past conversions stay as they were."""
     clock = SensorClock(absolute=False)
     event = 0
+    # Stamps that differ: with one alone, the second may turn out to say nothing.
+    clock.update(event - MS, EPOCH - MS)
+    clock.update(event, EPOCH)
     known: dict[int, int] = {}
     for elapsed_ms, delay_ms in steps:
         event += elapsed_ms * MS
@@ -96,6 +100,40 @@ def test_first_packet_converts_at_once() -> None:
     assert clock.to_ros(1 * S) == EPOCH
     assert clock.to_ros(1 * S + 7) == EPOCH + 7
     assert clock.to_event(EPOCH + 7) == 1 * S + 7
+
+
+@pytest.mark.parametrize("stamp_ns", [0, EPOCH])
+def test_stamps_that_tell_no_time_leave_sensor_time(stamp_ns: int) -> None:
+    """Stamps of 0, or one and the same, convert nothing; the first that is another does."""
+    clock = SensorClock(absolute=False)
+    for event in range(5 * S, 8 * S, 10 * MS):
+        clock.update(event, stamp_ns)
+        if event > 5 * S:
+            assert clock.to_ros(event) == event == clock.to_event(event)
+            assert (clock.offset_ns, clock.final_ns, clock.jitter_ns) == (None, None, 0)
+            assert clock.useless_stamp_ns == stamp_ns
+    clock.update(8 * S, EPOCH + 3 * S)
+    assert clock.to_ros(8 * S) == EPOCH + 3 * S
+    assert clock.useless_stamp_ns is None
+
+
+def test_a_stamp_that_comes_again_is_not_used() -> None:
+    """Two messages of one read share a stamp; the second would look 4 ms less delayed."""
+    clock = SensorClock(absolute=False)
+    for k in range(500):
+        clock.update(k * 4 * MS, EPOCH + k // 2 * 8 * MS)
+        if k > 1:
+            assert clock.to_ros(k * 4 * MS) == EPOCH + k * 4 * MS
+    assert clock.final_ns == 499 * 4 * MS
+
+
+def test_a_provisional_offset_holds_until_the_first_packet() -> None:
+    """It converts both ways, is not final, and leaves no trace in the estimate."""
+    clock = SensorClock(absolute=False, provisional_offset_ns=EPOCH)
+    assert (clock.to_ros(S), clock.to_event(EPOCH + S)) == (EPOCH + S, S)
+    assert clock.final_ns is clock.offset_ns is clock.useless_stamp_ns is None
+    clock.update(2 * S, EPOCH + 3 * S)
+    assert clock.to_ros(2 * S) == EPOCH + 3 * S
 
 
 def test_absolute_times_stay_and_the_lag_is_reported() -> None:

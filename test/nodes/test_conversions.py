@@ -9,6 +9,7 @@ from sensor_msgs.msg import CameraInfo as CameraInfoMessage
 from sensor_msgs.msg import Image
 
 from dae_ros.bags.messages import CameraInfo, read_camera_info
+from dae_ros.errors import ConfigurationError
 from dae_ros.nodes.conversions import camera_info_message, image_message, ns_to_stamp
 from dae_ros.runtime.output_camera import output_camera
 
@@ -36,6 +37,12 @@ def test_a_negative_time_keeps_its_nanoseconds_positive():
     """Stamps before the epoch follow the convention of builtin_interfaces/Time."""
     stamp = ns_to_stamp(-1)
     assert (stamp.sec, stamp.nanosec) == (-1, 999_999_999)
+
+
+def test_a_time_that_no_stamp_holds_is_refused():
+    """The message's setter would wrap it to a time before the epoch."""
+    with pytest.raises(ConfigurationError, match="beyond January 2038"):
+        ns_to_stamp(2**31 * 10**9)
 
 
 def test_a_calibration_is_scaled_to_the_map_that_it_accompanies():

@@ -98,7 +98,7 @@ class ArrayRecordsCdr(MonoRecords):
             self._record(out, *values)
 
     def _record(self, out: Decoded, x: int, y: int, seconds: int, ns: int, polarity: int) -> None:
-        if ns >= 10**9 or polarity > 1:
+        if ns >= 10**9 or polarity > 1 or not 0 <= seconds < 2**31:
             self.counts["invalid"] += 1
         else:
             self.add_timed(out, seconds * 10**9 + ns, x, y, polarity)

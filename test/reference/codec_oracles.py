@@ -31,6 +31,7 @@ ORACLES = {
 def assert_same(packet: DecodedPacket, expected: Decoded) -> None:
     """Compare every column of every segment, triggers and breaks."""
     assert list(packet.breaks_ns) == expected.breaks
+    assert list(packet.trigger_cuts) == expected.trigger_cuts
     assert len(packet.segments) == len(expected.segments)
     for events, rows in zip(packet.segments, expected.segments, strict=True):
         table = np.array(rows, np.int64).reshape(-1, 4)

@@ -14,6 +14,7 @@ class Decoded:
         self.segments: list[list[tuple[int, int, int, int]]] = []
         self.triggers: list[tuple[int, int, int]] = []
         self.breaks: list[int] = []
+        self.trigger_cuts: list[int] = []
 
     def add(self, t: int, x: int, y: int, p: int) -> None:
         if not self.segments:
@@ -21,7 +22,10 @@ class Decoded:
         self.segments[-1].append((t, x, y, p))
 
     def cut(self, back_ns: int) -> None:
+        if self.triggers and not self.segments:
+            self.segments.append([])  # the triggers lie before the cut
         self.breaks.append(back_ns)
+        self.trigger_cuts.append(len(self.triggers))
         self.segments.append([])
 
 

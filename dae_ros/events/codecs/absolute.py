@@ -22,6 +22,7 @@ dv_ros2_msgs) as XCDR1 lays them out: uint16 x, uint16 y, int32 s, uint32 ns, bo
 Record 0 takes 13 bytes; record k begins at 14 + 16 (k - 1) and has 2 bytes of padding after y.
 
 `event_array_ros1`, the same as ROS 1 writes it: 13 bytes without padding, seconds unsigned.
+Seconds with the top bit set are invalid in both: no ROS 2 stamp holds them.
 
 Long because all five share one order pass, and compiled functions of one file do not call those
 of another (`compilation`).
@@ -57,6 +58,7 @@ from dae_ros.events.compilation import kernel
 HALF_RANGE_US = 2**30  # libcaer
 RANGE_US = 2**31
 SECOND_NS = 1_000_000_000
+SIGNED_S = 2**31  # seconds that ROS 2 would read as negative
 
 
 def whole_array_octets(size: int) -> int:
@@ -97,6 +99,7 @@ def _order(
                 else:
                     breaks[broken, 0] = i
                     breaks[broken, 1] = now - time
+                    breaks[broken, 2] = 0  # these encodings carry no triggers
                     broken += 1
                     counts[TIME_BREAKS] += 1
             now = time
@@ -364,6 +367,7 @@ def decode_cdr(
             y[n] = row
             p[n] = polarity
             invalid = np.int64(nanoseconds >= SECOND_NS) | np.int64(polarity > 1)
+            invalid |= np.int64(seconds < 0)
             counts[INVALID] += invalid
             state[DROPPED] += invalid
             inside = np.int64(column < width) & np.int64(row < height)
@@ -411,6 +415,7 @@ def decode_ros1(
             y[n] = row
             p[n] = polarity
             invalid = np.int64(nanoseconds >= SECOND_NS) | np.int64(polarity > 1)
+            invalid |= np.int64(seconds >= SIGNED_S)
             counts[INVALID] += invalid
             state[DROPPED] += invalid
             inside = np.int64(column < width) & np.int64(row < height)

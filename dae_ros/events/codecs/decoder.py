@@ -9,10 +9,10 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dae_ros.errors import ConfigurationError, TimeDisorder
+from dae_ros.errors import ConfigurationError, MalformedPacket, TimeDisorder
 from dae_ros.events.codecs import layout
 from dae_ros.events.codecs.types import Int64s, Octets
-from dae_ros.events.packet import DecodedPacket, Events, Payload, Triggers
+from dae_ros.events.packet import TIME_LIMIT_NS, DecodedPacket, Events, Payload, Triggers
 
 _NO_TRIGGERS = Triggers.empty()
 _NO_EDGES = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint16))
@@ -75,7 +75,7 @@ class Decoder:
         self._codec = codec
         self._state = np.zeros(layout.STATE_SIZE, np.int64)
         self._counts = np.zeros(len(layout.REASONS), np.int64)
-        self._breaks = np.empty((layout.BREAK_CAPACITY, 2), np.int64)
+        self._breaks = np.empty((layout.BREAK_CAPACITY, 3), np.int64)
         self.reset()
 
     def reset(self) -> None:
@@ -138,7 +138,12 @@ class Decoder:
         Returns:
             Segments and triggers. A segment that follows a break is empty where no event came
             after the break, so that the break itself is never lost.
+
+        Raises:
+            MalformedPacket: times that no ROS stamp can hold (`TIME_LIMIT_NS`), from a damaged
+                time base or a flood of wraps. The packet then has changed nothing.
         """
+        before = self._state.copy(), self._counts.copy()
         octets = np.frombuffer(_read_only(payload), np.uint8)
         whole = self._codec.whole_octets(octets.size)
         if whole != octets.size:
@@ -159,7 +164,7 @@ class Decoder:
             channel = np.empty(triggers, np.uint16)
         state = self._state
         state[: layout.PAYLOAD_STATE] = 0
-        cuts: list[tuple[int, int]] = []
+        cuts: list[tuple[int, int, int]] = []
         while not state[layout.DONE]:
             state[layout.BREAKS] = 0
             self._codec.decode(
@@ -175,15 +180,21 @@ class Decoder:
         everything = Events(t[:stored], x[:stored], y[:stored], p[:stored])
         kept = int(state[layout.TRIGGERS])
         found = Triggers(edge_t[:kept], edge[:kept], channel[:kept]) if kept else _NO_TRIGGERS
+        latest_ns = int(state[layout.NOW])
         if cuts:
-            return DecodedPacket(_cut(everything, cuts), found, tuple(back for _, back in cuts))
-        return DecodedPacket((everything,) if stored else (), found)
-
-
-def _cut(events: Events, cuts: list[tuple[int, int]]) -> tuple[Events, ...]:
-    """Cut before each (index, ...); what precedes the first cut is left out where it is empty."""
-    bounds = [first for first, _ in cuts] + [len(events)]
-    segments = [events.slice(start, stop) for start, stop in pairwise(bounds)]
-    if bounds[0] > 0:
-        segments.insert(0, events.slice(0, bounds[0]))
-    return tuple(segments)
+            latest_ns = max(latest_ns, *(int(t.max(initial=0)) for t in (everything.t, found.t)))
+        if latest_ns >= TIME_LIMIT_NS:
+            state[:], self._counts[:] = before
+            raise MalformedPacket(
+                f"A packet of encoding {self.encoding} holds times beyond January 2038, up to "
+                "which ROS stamps count. It was dropped; see that the camera's clock is right.",
+                encoding=self.encoding,
+                time_base_ns=time_base_ns,
+            )
+        if not cuts:
+            return DecodedPacket((everything,) if stored else (), found)
+        first_events, backs_ns, first_triggers = zip(*cuts, strict=True)
+        segments = [everything.slice(*ends) for ends in pairwise((*first_events, stored))]
+        if first_events[0] > 0 or first_triggers[0] > 0:  # else the packet begins with the cut
+            segments.insert(0, everything.slice(0, first_events[0]))
+        return DecodedPacket(tuple(segments), found, backs_ns, first_triggers)

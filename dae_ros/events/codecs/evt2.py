@@ -74,6 +74,7 @@ def _time_high(value: int, tolerance_ns: int, at: int, state: Int64s, counts: In
     if state[NOW_KNOWN] == 1 and state[NOW] - time > tolerance_ns:
         breaks[state[BREAKS], 0] = at
         breaks[state[BREAKS], 1] = state[NOW] - time
+        breaks[state[BREAKS], 2] = state[TRIGGERS]
         state[BREAKS] += 1
         counts[TIME_BREAKS] += 1
         state[NOW] = time

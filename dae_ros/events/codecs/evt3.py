@@ -359,6 +359,7 @@ def decode(
             else:
                 breaks[broken, 0] = np.int64(n)
                 breaks[broken, 1] = (now_us - time_us) * 1000
+                breaks[broken, 2] = triggers
                 broken += 1
                 counts[TIME_BREAKS] += 1
                 now_us = time_us

@@ -10,9 +10,10 @@ as `decode` then stores or drops, so that `decode` can take the rest as out of b
 
 `octets` is the read-only payload, `state` int64[STATE_SIZE] lives as long as the decoder, `counts`
 int64[len(REASONS)] is added to, the columns have room for what `count` returned plus one row
-(kernels store first and advance afterwards), and `breaks` int64[BREAK_CAPACITY, 2] receives
-(index of the first event after the break, how far time ran back in ns). A kernel returns when
-the payload is used up (`state[DONE]` is 1) or `breaks` is full, to be called again.
+(kernels store first and advance afterwards), and `breaks` int64[BREAK_CAPACITY, 3] receives
+(index of the first event after the break, how far time ran back in ns, index of the first trigger
+after the break). A kernel returns when the payload is used up (`state[DONE]` is 1) or `breaks` is
+full, to be called again.
 """
 
 from __future__ import annotations
