@@ -356,7 +356,8 @@ class DepthNode(LifecycleNode):
         reception = None
         if worker is not None and events is not None:
             if worker.snapshot is not None:
-                reason = self._rate.wait(worker.snapshot.pipeline.no_ends, time.monotonic())
+                done = worker.snapshot.pipeline
+                reason = self._rate.wait(done.no_ends or done.no_stamps, time.monotonic())
                 if reason is not None:
                     self.get_logger().warning(reason)
             reception = Reception(

@@ -210,6 +210,8 @@ class DepthDiagnostics:
                     "size are lost on the way: let the publisher offer reliable or send less"
                 ),
             )
+        elif pipeline.no_stamps is not None:
+            level, text = WARN, pipeline.no_stamps
         elif worker.inbox_dropped:
             level, text = WARN, "messages were dropped because the inbox was full"
         values: dict[str, object] = {

@@ -26,10 +26,10 @@ class RateReport:
         self._waiting_since_s: float | None = None
 
     def wait(self, reason: str | None, now_s: float) -> str | None:
-        """Take note of why no window can close, None where one can; return what is to be said.
+        """Take note of what the user has to know while it lasts; return what is to be said.
 
         Args:
-            reason: `PipelineStatistics.no_ends`.
+            reason: `PipelineStatistics.no_ends` or `no_stamps`, None where neither is given.
             now_s: wall time, monotonic.
         """
         if reason is None:

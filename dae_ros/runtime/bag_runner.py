@@ -254,9 +254,10 @@ class _BagRun:
                     report(self._progress(self._fraction(now_ns)))
             if not interrupted and damage is None:
                 report(self._progress(1.0))
-        reason = self._pipeline.statistics().no_ends
-        if reason is not None:
-            self._note(reason)
+        done = self._pipeline.statistics()
+        for reason in (done.no_ends, done.no_stamps):
+            if reason is not None:
+                self._note(reason)
         wall_s = time.perf_counter() - begin_s
         summary = self._summary(interrupted, damage)
         timing = self._timing(wall_s, time.process_time() - begin_cpu_s)
@@ -338,6 +339,7 @@ class _BagRun:
                 "unreached": done.unreached,
             },
             "no_windows_because": done.no_ends,
+            "sensor_time_because": done.no_stamps,
             "resets": dict(sorted(done.resets.items())),
             "gaps": dict(sorted(done.gaps.items())),
             "drops": {name: count for name, count in sorted(done.drops.items()) if count},

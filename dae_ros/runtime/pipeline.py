@@ -13,16 +13,15 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, PacketError
 from dae_ros.events.frame import Frame
-from dae_ros.events.packet import EventPacket, Triggers
+from dae_ros.events.packet import EventPacket
 from dae_ros.events.stream import EventStream, StreamPart
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame, scale_of
 from dae_ros.runtime.estimator import DepthEstimator
-from dae_ros.runtime.statistics import PipelineStatistics, Tally
+from dae_ros.runtime.statistics import PipelineStatistics, Tally, no_stamps
 from dae_ros.runtime.window_encoder import WindowEncoder
 from dae_ros.runtime.windows import (
     CountWindows,
@@ -42,11 +41,6 @@ EVENT_BYTES = 13
 
 def _ignore(_: PacketError) -> None:
     """Do nothing: the error is counted anyway."""
-
-
-def _chosen(triggers: Triggers, chosen: NDArray[np.bool_]) -> Triggers:
-    """Return the edges that a mask chooses."""
-    return Triggers(triggers.t[chosen], triggers.edge[chosen], triggers.channel[chosen])
 
 
 class DepthPipeline:
@@ -193,7 +187,10 @@ class DepthPipeline:
             if self._tally.events and not self._windows.added:
                 reason = no_ends(self._parameters.window, self._stream.encoding)
         clock = self._stream.clock
-        return self._tally.snapshot(drops, clock.offset_ns, clock.jitter_ns, self._silent, reason)
+        stampless = no_stamps(clock, self._parameters.stamp_clock)
+        return self._tally.snapshot(
+            drops, clock.offset_ns, clock.jitter_ns, self._silent, reason, stampless
+        )
 
     def _absorb_next(self) -> bool:
         """Take in one part, decoding the next packet if none is left; False if nothing waits."""
@@ -234,14 +231,15 @@ class DepthPipeline:
             if stop == len(events):
                 break
             newest_ns = int(events.t[stop - 1])
-            past = part.triggers.t <= newest_ns
+            triggers = part.triggers
+            past = int(np.searchsorted(triggers.t, newest_ns, side="right"))
             yield dataclasses.replace(
                 part,
                 events=events.slice(start, stop),
-                triggers=_chosen(part.triggers, past),
+                triggers=triggers.slice(0, past),
                 newest_time_ns=newest_ns,
             )
-            part = dataclasses.replace(part, gap=None, triggers=_chosen(part.triggers, ~past))
+            part = dataclasses.replace(part, gap=None, triggers=triggers.slice(past, len(triggers)))
             start = stop
         yield dataclasses.replace(part, events=events.slice(start, len(events)))
 

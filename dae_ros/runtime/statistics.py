@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dae_ros.events.sensor_clock import SensorClock
+
 # Quantiles are over this many latest windows: nearly two minutes at 20 Hz.
 LATENCY_WINDOWS = 2048
 STAGES = ("decode", "encode", "infer", "latency")
@@ -38,6 +40,8 @@ class PipelineStatistics:
         clock_offset_ns, clock_jitter_ns: ROS minus event clock, None before the first packet.
         silent: whether stepping has stopped for want of events.
         no_ends: why no window can close although events come, with what to do; None where one can.
+        no_stamps: why results bear sensor time though ROS time is wanted, with what to do; else
+            None.
         stages: quantiles of `decode` (per packet), `encode`, `infer` and `latency` (per window).
     """
 
@@ -56,6 +60,7 @@ class PipelineStatistics:
     clock_jitter_ns: int | None
     silent: bool
     no_ends: str | None
+    no_stamps: str | None
     stages: Mapping[str, Quantiles]
 
 
@@ -88,6 +93,7 @@ class Tally:
         clock_jitter_ns: int | None,
         silent: bool,
         no_ends: str | None,
+        no_stamps: str | None,
     ) -> PipelineStatistics:
         """Return everything counted so far."""
         return PipelineStatistics(
@@ -106,12 +112,30 @@ class Tally:
             clock_jitter_ns=clock_jitter_ns,
             silent=silent,
             no_ends=no_ends,
+            no_stamps=no_stamps,
             stages={
                 stage: quantiles(durations)
                 for stage, durations in self._durations_ns.items()
                 if durations
             },
         )
+
+
+def no_stamps(clock: SensorClock, stamp_clock: str) -> str | None:
+    """Return why results bear no ROS time, and what to do about it; None where all is well.
+
+    Args:
+        clock: of the newest events.
+        stamp_clock: `DepthParameters.stamp_clock`.
+    """
+    stamp_ns = clock.useless_stamp_ns
+    if stamp_ns is None or clock.absolute or stamp_clock != "ros":
+        return None
+    what = "0" if stamp_ns == 0 else f"always {stamp_ns / 1e9:.3f} s"
+    return (
+        f"depth bears the sensor's own time: header.stamp of the event messages is {what}, which "
+        "does not lead to ROS time; let the camera driver fill it, or set stamp_clock to sensor"
+    )
 
 
 def quantiles(durations_ns: deque[int]) -> Quantiles:

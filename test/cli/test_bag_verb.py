@@ -257,6 +257,7 @@ def test_a_recording_without_trigger_edges_says_so(tmp_path, capsys):
     assert "rising edge" not in capsys.readouterr().err
     summary = summary_of(tmp_path / "two")
     assert (summary["windows"]["stepped"], summary["no_windows_because"]) == (2, None)
+    assert summary["sensor_time_because"] is None
 
 
 def test_frames_of_another_clock_are_named(tmp_path, recording, capsys):

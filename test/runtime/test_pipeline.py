@@ -479,6 +479,67 @@ def test_trigger_windows_end_at_rising_edges() -> None:
     assert pipeline.statistics().windows_skipped == 1
 
 
+def _restarted(packets_ms: list[tuple[int, int]]) -> list[bytes]:
+    """Evt3 words with a trigger every 40 ms, of a camera that begins anew where time falls."""
+    payloads, before_ms = [], 0
+    for start_ms, stop_ms in packets_ms:
+        if start_ms < before_ms or not payloads:
+            encoder = create_encoder("evt3", WIDTH, HEIGHT)
+        before_ms = start_ms
+        t = np.arange(start_ms * MS, stop_ms * MS, 200_000, dtype=np.int64)
+        column = np.arange(len(t))
+        events = Events(
+            t,
+            (column % WIDTH).astype(np.uint16),
+            (column % HEIGHT).astype(np.uint16),
+            (column % 2).astype(np.uint8),
+        )
+        edges = np.array([k * MS for k in range(start_ms, stop_ms) if k % 40 == 10], np.int64)
+        ones = np.ones(len(edges), np.uint8)
+        payloads.append(encoder.encode(events, Triggers(edges, ones, ones.astype(np.uint16)))[0])
+    return payloads
+
+
+@pytest.mark.parametrize("window", ["trigger", "time"])
+def test_a_break_inside_a_packet_is_as_one_between_packets(window: str) -> None:
+    """The same windows with the same stamps, triggers on both sides of the break included."""
+    times_ms = [(t, t + 20) for t in range(5_000, 5_200, 20)] + [(5_200, 5_215)]
+    times_ms += [(t, t + 20) for t in range(0, 400, 20)]
+    whole = _restarted(times_ms)
+    delays_ms = [t - 5_000 if t >= 5_000 else t + 215 for t, _ in times_ms]
+    joined = [*whole[:10], whole[10] + whole[11], *whole[12:]]
+    frames = []
+    for payloads, delays in ((whole, delays_ms), (joined, delays_ms[:11] + delays_ms[12:])):
+        pipeline = DepthPipeline(parameters(window=window, window_s=0.02), LeakyEstimator())
+        packets = [
+            EventPacket("evt3", HEIGHT, WIDTH, payload, 0, BASE_NS + delay_ms * MS, seq)
+            for seq, (payload, delay_ms) in enumerate(zip(payloads, delays, strict=True))
+        ]
+        done = run(pipeline, packets)
+        frames.append([(f.start_ns, f.end_ns, f.event_count, f.stamp_ns) for f in done])
+        statistics = pipeline.statistics()
+        assert statistics.gaps == {"time_backward": 1}
+        assert "trigger_not_newer" not in statistics.drops
+    assert len(frames[0]) == (5 + 9 if window == "trigger" else 4 + 7)
+    assert frames[0] == frames[1]
+
+
+@pytest.mark.parametrize("stamp_ns", [0, BASE_NS])
+def test_stamps_that_tell_no_time_give_sensor_time_and_a_reason(stamp_ns: int) -> None:
+    """Depth goes at the speed of the events, and the user hears why it is not in ROS time."""
+    packets = [dataclasses.replace(packet, stamp_ns=stamp_ns) for packet in evt3_stream(300, 0)]
+    pipeline = DepthPipeline(parameters(), LeakyEstimator())
+    frames = run(pipeline, packets)
+    assert [f.stamp_ns for f in frames] == [f.end_ns for f in frames] != []
+    what = "0" if stamp_ns == 0 else r"always 1700000000\.000 s"
+    assert re.search(f"messages is {what}, .* set stamp_clock", pipeline.statistics().no_stamps)
+    asked = DepthPipeline(parameters(stamp_clock="sensor"), LeakyEstimator())
+    run(asked, packets)
+    healthy = DepthPipeline(parameters(), LeakyEstimator())
+    run(healthy, evt3_stream(300, 0))
+    assert asked.statistics().no_stamps is healthy.statistics().no_stamps is None
+
+
 def test_triggers_of_a_packet_longer_than_the_ring_end_their_windows() -> None:
     """A packet of two seconds through a ring of 0.2 s steps a window at each of its edges."""
     encoder = create_encoder("evt3", WIDTH, HEIGHT)
