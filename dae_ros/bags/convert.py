@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dae_ros.bags.container import RecordedMessage
 from dae_ros.bags.message_types import EVENT_PACKET
 from dae_ros.bags.recording import Recording
@@ -19,8 +21,8 @@ from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError, PacketError, RecordingError
 from dae_ros.events.cdr import event_types, write_packet
 from dae_ros.events.codecs import Decoder, create_decoder
-from dae_ros.events.packet import EventPacket
-from dae_ros.simulation.encoders import create_encoder
+from dae_ros.events.packet import EventPacket, Events
+from dae_ros.simulation.encoders import create_encoder, longest_payload_ns
 
 PACKET_ENCODINGS = ("evt3", "libcaer_cmp", "libcaer", "mono")
 
@@ -141,6 +143,20 @@ def _fraction(recording: Recording, time_ns: int) -> float | None:
     return (time_ns - recording.start_ns) / length_ns if length_ns > 0 else None
 
 
+def _pieces(events: Events, span_ns: int | None) -> Iterator[Events]:
+    """Cut events so that each piece ends less than `span_ns` after its start; one where None."""
+    start = 0
+    while span_ns is not None and start < len(events):
+        # from the whole microsecond on, as time bases are
+        end_ns = int(events.t[start]) // 1000 * 1000 + span_ns
+        stop = int(np.searchsorted(events.t, end_ns, side="left"))
+        if stop == len(events):
+            break
+        yield events.slice(start, stop)
+        start = stop
+    yield events.slice(start, len(events))
+
+
 class _ArrayEncoder:
     """Turns the event arrays of one topic into EventPackets, numbered from 0."""
 
@@ -163,7 +179,12 @@ class _ArrayEncoder:
         return dict(sorted(total.items()))
 
     def convert(self, packet: EventPacket) -> Iterator[bytes]:
-        """Yield the messages for one array: one, and one more wherever time ran back in it."""
+        """Yield the messages for one array.
+
+        One, and one more wherever time ran back in it and wherever it is longer than what a payload
+        holds. Such pieces are stamped as the array is: so long after their first event, or after
+        their last one if the array's stamp is nearer to that.
+        """
         shape = (packet.encoding, packet.width, packet.height)
         if shape != self._shape:
             self._shape = shape
@@ -173,9 +194,18 @@ class _ArrayEncoder:
         if self._decoder is None:
             raise RuntimeError("the first packet always makes a decoder")
         decoded = self._decoder.decode_packet(packet.payload)
-        unbroken = len(decoded.segments) - len(decoded.breaks_ns)
-        for index, events in enumerate(decoded.segments):
-            if index >= unbroken:
+        pieces = [
+            (back_ns if number == 0 else None, piece)
+            for back_ns, events, _ in decoded.parts()
+            for number, piece in enumerate(_pieces(events, longest_payload_ns(self._encoding)))
+        ]
+        delays_ns = [
+            0 if len(piece) == 0 else packet.stamp_ns - int(piece.t[index])
+            for (_, piece), index in ((pieces[0], 0), (pieces[-1], -1))
+        ]
+        stamped = 0 if abs(delays_ns[0]) <= abs(delays_ns[1]) else -1
+        for back_ns, events in pieces:
+            if back_ns is not None:
                 # A clock that was set back: the words go on from nothing.
                 self._encoder = create_encoder(self._encoding, packet.width, packet.height)
             payload, base_ns = self._encoder.encode(events)
@@ -184,9 +214,9 @@ class _ArrayEncoder:
                 # The words hold only the low 24 bits of the microseconds; the stamp of the first
                 # event is what leads back to the recorded clock.
                 stamp_ns = int(events.t[0])
+            elif len(pieces) > 1 and stamp_ns != 0:
+                stamp_ns = int(events.t[stamped]) + delays_ns[stamped]
             yield self._packet(packet, payload, base_ns, stamp_ns)
-        if not decoded.segments:
-            yield self._packet(packet, b"", 0, packet.stamp_ns)
 
     def _packet(self, packet: EventPacket, payload: bytes, base_ns: int, stamp_ns: int) -> bytes:
         self._seq += 1

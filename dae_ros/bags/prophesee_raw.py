@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dae_ros.bags.container import RecordedMessage, TopicInfo
 from dae_ros.bags.message_types import EVENT_PACKET
-from dae_ros.errors import RecordingError
+from dae_ros.errors import PacketError, RecordingError
 from dae_ros.events.cdr import write_packet
 from dae_ros.events.codecs import create_decoder
 from dae_ros.events.packet import EventPacket
@@ -66,8 +66,9 @@ class PropheseeRawFile:
         found = size or _geometry(fields)
         if found is None:
             raise RecordingError(
-                f"the header of {path} does not tell the size of the sensor; give it with "
-                f"--size WIDTHxHEIGHT, for example --size 1280x720",
+                f"the header of {path} does not tell the size of the sensor; give it to dae-ros "
+                f"bag or convert with --size WIDTHxHEIGHT, for example --size 1280x720 (convert "
+                f"makes a recording that tells it, which replay_node plays)",
                 path=str(path),
             )
         self._height, self._width = found
@@ -84,9 +85,12 @@ class PropheseeRawFile:
             file.seek(self._data_start)
             seq = 0
             while payload := file.read(PACKET_BYTES):
-                decoded = decoder.decode_packet(payload)
+                try:
+                    segments = decoder.decode_packet(payload).segments
+                except PacketError:  # who decodes the packet finds and counts the same
+                    segments = ()
                 time_ns = decoder.latest_time_ns or 0
-                events = next((part for part in decoded.segments if len(part)), None)
+                events = next((part for part in segments if len(part)), None)
                 if start_ns is None or time_ns >= start_ns:
                     packet = EventPacket(
                         self._encoding,

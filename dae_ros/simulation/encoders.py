@@ -100,6 +100,11 @@ def encodable() -> tuple[str, ...]:
     return (*_WORDS, *_RECORDS)
 
 
+def longest_payload_ns(encoding: str) -> int | None:
+    """Return the exclusive upper bound of times after the time base, None where there is none."""
+    return None if encoding in _WORDS else _RECORDS[encoding][1]
+
+
 def encode(
     encoding: str,
     events: Events,

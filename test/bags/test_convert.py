@@ -10,12 +10,14 @@ from rosbags.rosbag1 import Writer
 from rosbags.typesys import Stores, get_typestore
 
 from dae_ros.bags.convert import PACKET_ENCODINGS, convert
+from dae_ros.bags.event_arrays import event_array_to_cdr
 from dae_ros.bags.recording import open_recording
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import RecordingError
-from dae_ros.events.cdr import write_event_array
+from dae_ros.events.cdr import read_ros1_packet, write_event_array
 from dae_ros.events.codecs import create_decoder
 from dae_ros.events.packet import Events
+from dae_ros.events.stream import EventStream
 from test.reference.mvsec_bag import (
     ROS1,
     START_NS,
@@ -186,3 +188,51 @@ def test_events_that_change_on_the_way_are_counted(tmp_path):
     outside = int((x >= 16).sum())
     raised = int((x[50:60] < 16).sum())
     assert result.events == {"/events": {"out_of_bounds": outside, "time_raised": raised}}
+
+
+@pytest.mark.parametrize("stamped_at_end", [False, True])
+@pytest.mark.parametrize("encoding", PACKET_ENCODINGS)
+def test_an_array_longer_than_a_payload_is_cut(tmp_path, encoding, stamped_at_end):
+    """Pieces of what the encoding spans, stamped as the array: every event, and no gap."""
+    step = 10**9
+    times = [[0, 1], [2, 30], [31, 32, 33]]  # s; 28 s are too long for mono and libcaer_cmp
+    with BagWriter(tmp_path / "source") as bag:
+        for group in times:
+            t = START_NS + np.array(group, np.int64) * step
+            zeros = np.zeros(len(t), np.uint16)
+            stamp_ns = int(t[-1 if stamped_at_end else 0])
+            events = Events(t, zeros, zeros, zeros.astype(np.uint8))
+            data = write_event_array(events, 16, 16, stamp_ns, "camera")
+            bag.write("/events", "dvs_msgs/msg/EventArray", stamp_ns, data)
+    result = run(tmp_path / "source", tmp_path / "out", event_packets=encoding)
+    assert result.messages == {"/events": 4 if encoding in ("mono", "libcaer_cmp") else 3}
+    stream, found = EventStream(), []
+    with open_recording(tmp_path / "out") as recording:
+        for packet in recording.event_packets():
+            for part in stream.feed(packet):
+                assert part.gap is None
+                found += part.events.t.tolist()
+    seconds = np.round((np.array(found) - found[0]) / step).astype(int).tolist()
+    assert seconds == [second for group in times for second in group]
+
+
+@pytest.mark.parametrize("stamped_at_end", [False, True])
+def test_an_array_with_a_break_inside_gives_one_gap(tmp_path, stamped_at_end):
+    """What follows the break is a packet of its own, whose stamp follows its events."""
+    groups = [[0, 1], [2, 3, -5000, -4999], [-4998, -4997]]  # ms
+    with BagWriter(tmp_path / "source") as bag:
+        for number, group in enumerate(groups):
+            t = START_NS + np.array(group, np.int64) * 1_000_000
+            events = [(int(time), 0, 0, 0) for time in t]
+            stamp_ns = int(t[-1 if stamped_at_end else 0])
+            packet = read_ros1_packet(
+                "dvs_msgs/msg/EventArray", event_array_bytes(events, number, stamp_ns)
+            )
+            data = event_array_to_cdr(packet)
+            bag.write("/events", "dvs_msgs/msg/EventArray", START_NS + number, data)
+    run(tmp_path / "source", tmp_path / "out", event_packets="mono")
+    stream, causes = EventStream(), []
+    with open_recording(tmp_path / "out") as recording:
+        for packet in recording.event_packets():
+            causes += [part.gap and part.gap.cause for part in stream.feed(packet)]
+    assert causes == [None, None, "time_backward", None]

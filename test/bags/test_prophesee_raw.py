@@ -85,7 +85,7 @@ def test_a_size_may_be_given_where_the_header_lacks_it(tmp_path):
     payload, _ = create_encoder("evt3", 640, 480).encode(some_events(50))
     path = tmp_path / "a.raw"
     path.write_bytes(b"% evt 3.0\n% end\n" + payload)
-    with pytest.raises(RecordingError, match="--size 1280x720"):
+    with pytest.raises(RecordingError, match=r"convert with .*--size 1280x720 .*replay_node plays"):
         open_recording(path)
     with open_recording(path, (480, 640)) as recording:
         assert len(columns(recording.event_packets())[0]) == 50
@@ -144,3 +144,21 @@ def test_ros_time_is_sensor_time_at_any_event_rate(tmp_path):
                 last_ns = int(part.events.t[-1])
                 assert part.clock.to_ros(last_ns) == last_ns
     assert stream.counts()["lost_packets"] == 0
+
+
+def test_a_clock_that_begins_anew_inside_a_packet_is_one_gap(tmp_path):
+    """ROS time stays sensor time on both sides of it."""
+    words = b""
+    for start_ms in (5_000, 0):
+        t = np.arange(start_ms, start_ms + 1000, dtype=np.int64) * 1_000_000
+        zeros = np.zeros(len(t), np.uint16)
+        events = Events(t, zeros, zeros, zeros.astype(np.uint8))
+        words += create_encoder("evt3", 640, 480).encode(events)[0]
+    (tmp_path / "a.raw").write_bytes(b"% evt 3.0\n% geometry 640x480\n% end\n" + words)
+    stream, gaps = EventStream(), []
+    with open_recording(tmp_path / "a.raw") as recording:
+        for packet in recording.event_packets():
+            for part in stream.feed(packet):
+                gaps.append(part.gap and part.gap.cause)
+                assert part.clock.to_ros(int(part.events.t[-1])) == part.events.t[-1]
+    assert [cause for cause in gaps if cause] == ["time_backward"]
