@@ -51,6 +51,11 @@ class Shipped:
     seen: str = ""
 
 
+SEEN = """\
+What moves across the picture stands out in front of what is behind. A board held near the camera is
+put metres away and is no plane; the robot arm in front of the wall is not told from it. Where
+nothing moves, the answer is a room as in training, whatever is there."""
+
 SHIPPED = (
     Shipped(
         "micro",
@@ -59,9 +64,7 @@ SHIPPED = (
         "Depth in metres from events: the compact recurrent network, trained by the exact depth\n"
         "of simulated worlds. The default of `depth.launch.py`, `dae-ros bag` and the demo.",
         ("micro_reset", "micro_memoryless"),
-        "Somebody who walks past stands out in front of what is behind. A board held near the\n"
-        "camera is put metres away and is no plane. Where nothing moves, the answer is a room as\n"
-        "in training, whatever is there.",
+        SEEN,
     ),
     Shipped(
         "micro_distilled",
@@ -70,6 +73,7 @@ SHIPPED = (
         "Depth in metres from events: the network and the worlds of `micro`, taught by what\n"
         "`micro_frames` says about the camera's frames. No true depth touched it.",
         ("micro", "micro_frames"),
+        SEEN,
     ),
     Shipped(
         "micro_frames",
