@@ -54,6 +54,7 @@ class Objective:
         verdicts: labels judged, by what came of them; empty where none was judged.
         fits, below: images whose scale was fitted, and of these those with a scale below 0;
             judged or not.
+        labelled: images with a label on at least one pixel, usable or not.
     """
 
     total: Tensor
@@ -61,6 +62,7 @@ class Objective:
     verdicts: Counter[str]
     fits: int = 0
     below: int = 0
+    labelled: int = 0
 
 
 class TrueDepthObjective:
@@ -193,6 +195,8 @@ def _compare(
     trim: float,
 ) -> Objective:
     reduction = cast("Reduction", settings.reduction)
+    weight = label_weight(depth, mask)
+    labelled = int((weight > 0).flatten(1).any(dim=1).sum())
     if settings.loss == "published":
         loss = ScaleAndShiftInvariantLoss(
             alpha=settings.alpha,
@@ -211,15 +215,15 @@ def _compare(
             verdicts,
             fits=int(signs.abs().nansum()),
             below=int((signs < 0).sum()),
+            labelled=labelled,
         )
-    weight = label_weight(depth, mask)
     verdicts = Counter[str]()
     if rule is not None:
         verdict = judge_alignment(solve_scale_and_shift(p, depth, weight), rule)
         verdicts.update(verdict.reasons)
         weight = weight * verdict.accepted[:, None, None]
     if settings.loss == "none":
-        return Objective(p.sum() * 0.0, {}, verdicts)
+        return Objective(p.sum() * 0.0, {}, verdicts, labelled=labelled)
     valid_p = torch.where(weight > 0, only_valid(p, weight), 1.0)
     valid_d = torch.where(weight > 0, only_valid(depth, weight), 1.0)
     residual = torch.log(valid_p + LOG_EPSILON) - torch.log(valid_d + LOG_EPSILON)
@@ -229,7 +233,7 @@ def _compare(
         data = _mean(residual.abs(), weight, reduction)
     gradient = gradient_matching(residual, weight, reduction=reduction)
     total = data + settings.alpha * gradient
-    return Objective(total, {"data": data, "gradient": gradient}, verdicts)
+    return Objective(total, {"data": data, "gradient": gradient}, verdicts, labelled=labelled)
 
 
 def _mean(values: Tensor, weight: Tensor, reduction: Literal["batch", "image"]) -> Tensor:

@@ -41,6 +41,8 @@ Note = Callable[[str], None]
 LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
 # Once so many labels were judged, more than half of them upside down mean a wrong label space.
 JUDGED_AT_LEAST = 500
+# So many updates in a row without a label are no accident.
+UNLABELLED_IN_A_ROW = 50
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _COUNTERS = ("judged", "refused", "negative_scale")
 
@@ -118,6 +120,7 @@ class Trainer:
         self._identity: dict[str, Any] = {**settings.identity(), "data": data}
         self._counters = dict.fromkeys(_COUNTERS, 0)
         self._upright = UprightWatch(settings.metric)
+        self._unlabelled = 0
         self._step = 0
         self._best: float | None = None
         self._best_step: int | None = None
@@ -212,11 +215,13 @@ class Trainer:
                 verdicts["negative_scale"],
                 objective.fits,
                 objective.below,
+                objective.labelled,
             ]
         ).to(self._workers.device)
         norm, rate = self._updates.apply(objective.total, self._step, numbers)
-        loss, stop, judged_all, refused, negative, fits, below = numbers.tolist()
+        loss, stop, judged_all, refused, negative, fits, below, labelled = numbers.tolist()
         self._upright.update(self._step, round(fits), round(below))
+        self._count_unlabelled(labelled > 0)
         self._loss = loss / self._workers.count
         self._count_labels(round(judged_all), round(refused), round(negative))
         values = {
@@ -231,6 +236,18 @@ class Trainer:
             **{name: float(part.detach()) for name, part in objective.parts.items()},
         }
         return values, stop > 0
+
+    def _count_unlabelled(self, labelled: bool) -> None:
+        """Give up where there is nothing to learn from: the loss is 0 then, and looks perfect."""
+        self._unlabelled = 0 if labelled else self._unlabelled + 1
+        if self._unlabelled == min(UNLABELLED_IN_A_ROW, self._settings.steps):
+            raise DistillationError(
+                f"{self._unlabelled} updates in a row had no label on any pixel, and nothing was "
+                "learned from them: depth of the clips is unknown everywhere, or beyond "
+                "'maximum_depth_m' or 'far_m', or no window ends at a camera frame (dae-ros clips "
+                "--show)",
+                step=self._step,
+            )
 
     def _count_labels(self, judged: int, refused: int, negative: int) -> None:
         counters = self._counters

@@ -88,10 +88,11 @@ class UprightWatch:
             return ""
         where = "held-out windows" if scored > MEANINGFUL else "the last updates' images"
         return (
-            f"depth is upside down on {max(learned, scored):.0%} of {where} (fitted scale below "
-            "0), which the published loss accepts; as it is, the checkpoint will say orientation: "
-            "unknown. Begin with weights that give depth, or teach metres first (--set "
-            "loss=log_depth); where a teacher teaches, --set normalised_weight=0.5 turns a student"
+            f"depth is upside down on {max(learned, scored):.0%} of {where} (fitted scale not "
+            "above 0), which the published loss accepts; as it is, the checkpoint will say "
+            "orientation: unknown. Begin with weights that give depth, add the normalised term, "
+            "which turns a student (--set normalised_weight=0.5), or teach metres first (--set "
+            "loss=log_depth)"
         )
 
     def state(self) -> dict[str, float | None]:

@@ -257,6 +257,17 @@ def test_a_run_that_cannot_learn_gives_up(
         train(broken, tmp_path / "run")
 
 
+@pytest.mark.parametrize("loss", ["log_depth", "published"])
+def test_depth_that_is_unknown_everywhere_teaches_nothing(
+    tmp_path: Path, settings: Settings, loss: str
+) -> None:
+    """A loss of 0 because no pixel has a label ends the run; it is not perfection."""
+    store = wedge_clips(tmp_path / "clips", [WedgeSource(1)], [])
+    nowhere = settings(clips=store, steps=3, loss=loss, maximum_depth_m=0.1)
+    with pytest.raises(DistillationError, match="3 updates in a row had no label on any pixel"):
+        train(nowhere, tmp_path / "run")
+
+
 def test_rows_that_come_again_are_cut_off(tmp_path: Path) -> None:
     """Rows from the next update on, and half a row at the end, leave the journal."""
     path = tmp_path / "updates.csv"
