@@ -14,6 +14,7 @@ from dae_ros.distillation.clip_store import (
     ClipSequence,
     ClipStore,
 )
+from dae_ros.distillation.labels import OUTDOOR
 from dae_ros.distillation.online.observation import LabelledClip, Observation, Refusal
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters.distillation import OnlineParameters
@@ -213,7 +214,8 @@ def _clip(sequence: ClipSequence, first: int, length: int, digest: str) -> Label
     return LabelledClip(
         observation=observation,
         depth=depth,
-        weight=np.where(np.isfinite(depth) & (depth > 0), 255, 0).astype(np.uint8),
+        # NaN compares as False. The student was not trained beyond either.
+        weight=np.where((depth > 0) & (depth <= OUTDOOR.maximum_m), 255, 0).astype(np.uint8),
         label_metric=True,
         teacher="ground_truth",
         teacher_digest=digest,

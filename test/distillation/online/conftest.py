@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
+from dae_ros.distillation.online.learner import Learner
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters.distillation import OnlineParameters
+from test.reference.online_clips import wedge_clip
 
 Online = Callable[..., OnlineParameters]
 
 
-@pytest.fixture(scope="session")
-def student() -> LoadedModel:
-    """An untrained metric `micro` for 28 x 42 px."""
-    loaded = untrained("micro")
-    config = variant("micro", input_height=28, input_width=42)
-    network = build_network(config)
-    network.load_state_dict(loaded.network.state_dict())
-    meaning = Meaning(event_encoder="tencode", orientation="depth", scale="metric")
-    return dataclasses.replace(loaded, network=network.eval(), config=config, meaning=meaning)
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Learn with one thread: networks are too small for more, which would wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +38,23 @@ def online() -> Online:
         return OnlineParameters.from_mapping({**values, **changes})
 
     return build
+
+
+@pytest.fixture(scope="session")
+def student(online: Online) -> LoadedModel:
+    """A metric `micro` for 28 x 42 px that has seen a few wedges; its depth correlates."""
+    loaded = untrained("micro")
+    config = variant("micro", input_height=28, input_width=42)
+    network = build_network(config)
+    network.load_state_dict(loaded.network.state_dict())
+    meaning = Meaning(event_encoder="tencode", orientation="depth", scale="metric")
+    untaught = dataclasses.replace(loaded, network=network.eval(), config=config, meaning=meaning)
+    parameters = online(
+        tier=2, learning_rate=3e-3, average_decay=0.8, warm_up=2, pull=0.0, pin_weight=0.0,
+        anchor_weight=0.0, largest_norm_ratio=1e9,
+    )  # fmt: skip
+    learner = Learner(untaught, parameters, torch.device("cpu"))
+    clips = [wedge_clip(seed, length=5) for seed in range(4, 8)]
+    for step in range(40):
+        learner.step([], [clips[step % 4], clips[(step + 1) % 4]], step)
+    return dataclasses.replace(untaught, network=learner.candidate().network)
