@@ -431,6 +431,25 @@ class OnlineParameters(NodeParameters):
         30.0, "Time in seconds over which that share is taken.", minimum=1.0, maximum=3600.0
     )
 
+    # Of teachers that know disparity only: the place's nearest and farthest depth.
+    near_m: float = declare(0.3, "Nearest depth of the place, of relative teachers.", minimum=0.01)
+    far_m: float = declare(
+        15.0,
+        "Farthest depth of the place, of relative teachers; labels beyond it are invalid.",
+        minimum=0.02,
+    )
+
+    # On disk: what a kill may cost, and how far back depth can go.
+    save_every_steps: int = declare(
+        10, "Accepted steps between two saves of the learner's state.", minimum=1
+    )
+    kept_snapshots: int = declare(
+        5,
+        "Published versions that stay, beside the first, the best and the announced one.",
+        minimum=2,
+        maximum=10_000,
+    )
+
     @property
     def windows_per_clip(self) -> int:
         """Windows of a clip."""
@@ -461,6 +480,7 @@ class OnlineParameters(NodeParameters):
                 f"'window_s' ({self.window_s:g})"
             )
         for low, high in (
+            ("near_m", "far_m"),
             ("darkest_mean", "brightest_mean"),
             ("sharp_blur_px", "largest_blur_px"),
             ("smallest_on_ratio", "largest_on_ratio"),

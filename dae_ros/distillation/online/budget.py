@@ -141,3 +141,26 @@ class DutyCycle:
         else:
             earned_ns = elapsed_ns * self.duty / (1.0 - self.duty)
             self._owed_ns = max(self._owed_ns - earned_ns, 0.0)
+
+
+class StepRate:
+    """Steps at a fixed rate, for runs that must be the same every time.
+
+    Args:
+        steps_per_s: of the time of a recording.
+    """
+
+    def __init__(self, steps_per_s: float) -> None:
+        self.period_ns = round(1e9 / steps_per_s)
+        self._next_ns: int | None = None
+
+    def due(self, now_ns: int) -> bool:
+        """Say whether a step is due; what was not used within a period is gone."""
+        if self._next_ns is None:
+            self._next_ns = now_ns + self.period_ns
+        return now_ns >= self._next_ns
+
+    def used(self, now_ns: int) -> None:
+        """Take a step, whether it was one of learning or not."""
+        next_ns = now_ns if self._next_ns is None else self._next_ns
+        self._next_ns = max(next_ns, now_ns - self.period_ns) + self.period_ns

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from dae_ros.distillation.online.tiers import check_adaptable
 from dae_ros.distillation.rollout import encode, roll_features
 from dae_ros.errors import ConfigurationError, DistillationError
 from dae_ros.model.configuration import Meaning
-from dae_ros.model.networks import Network
+from dae_ros.model.networks import Network, build_network
 from dae_ros.runtime.torch_estimator import Fitting
 
 State = tuple[Tensor, ...]
@@ -48,6 +48,7 @@ class ClipNetwork:
 
     Attributes:
         network: the network.
+        meaning: what it takes and gives.
         device: of its weights.
 
     Raises:
@@ -67,9 +68,42 @@ class ClipNetwork:
                 "this network gives inverse depth, and labels are depth: aligned to them its "
                 "scale is negative. Use weights that give depth"
             )
+        self.meaning = meaning
         self.device = next(network.parameters()).device
         self._fitting = Fitting(network.config, network.multiple, self.device)
         self._precision = precision
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> ClipNetwork:
+        """Return such a network with other weights, which are copied: plain, frozen, in eval mode.
+
+        Args:
+            weights: a whole state under plain names.
+        """
+        with torch.device("meta"):
+            network = build_network(self.network.config)
+        own = {name: weight.to(self.device, copy=True) for name, weight in weights.items()}
+        network.load_state_dict(own, assign=True)
+        # See `rollout.py`; the stubs of PyTorch do not know this form.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return ClipNetwork(network.eval().requires_grad_(False), self.meaning, self._precision)
+
+    def between(self, other: ClipNetwork, part: float) -> ClipNetwork:
+        """Return the network that lies at a part of the way from another one (0) to this (1)."""
+        end = self.network.state_dict()
+        return self.with_weights(
+            {
+                name: torch.lerp(begin, end[name], part) if begin.is_floating_point() else end[name]
+                for name, begin in other.network.state_dict().items()
+            }
+        )
+
+    def at_sensor_size(self, maps: Tensor, observation: Observation) -> NDArray[np.float32]:
+        """Return maps (T, h, w) of the network's size as float32[T, H, W] of a clip's pixels."""
+        height, width = observation.windows.shape[1:]
+        restored: NDArray[np.float32] = (
+            self._fitting.restore(maps[:, None], height, width)[:, 0].cpu().numpy()
+        )
+        return restored
 
     def size(self, observation: Observation) -> tuple[int, int]:
         """Return height and width of the network's input for a clip, px."""

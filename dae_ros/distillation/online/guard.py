@@ -206,8 +206,12 @@ class Guard:
                 f"depth trembles {numbers['jitter']:.3f} times as much as the published one's, and "
                 f"{limits.largest_jitter:g} times is allowed",
             )
-        numbers["positive_scale"] = _mean(trio.candidate.positive_scale for trio in trios)
-        numbers["positive_scale_published"] = _mean(trio.published.positive_scale for trio in trios)
+        # Where the original stands for a label, nothing was measured of the original itself.
+        labelled = [trio for trio in trios if trio.labelled]
+        numbers["positive_scale"] = _mean(trio.candidate.positive_scale for trio in labelled)
+        numbers["positive_scale_published"] = _mean(
+            trio.published.positive_scale for trio in labelled
+        )
         least = numbers["positive_scale_published"] - _INVERTED_SHARE
         if not numbers["positive_scale"] >= least:
             yield Refusal(

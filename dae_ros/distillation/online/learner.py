@@ -28,7 +28,6 @@ from dae_ros.distillation.online.tiers import ChangingWeights
 from dae_ros.distillation.schedule import learning_rate, update_average
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
-from dae_ros.model.networks import Network, build_network
 from dae_ros.parameters.distillation import OnlineParameters
 
 # Rates of parameter learning_rate 0, by encoder; others have the one of the transformers.
@@ -97,7 +96,6 @@ class Learner:
         original = copy.deepcopy(loaded.network).to(device).eval().requires_grad_(False)
         # See `rollout.py`; the stubs of PyTorch do not know this form.
         original.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._meaning = loaded.meaning
         self._original = ClipNetwork(original, loaded.meaning, parameters.precision)
         self.accepted_steps = 0
         self.version = 0
@@ -124,11 +122,7 @@ class Learner:
 
     def candidate(self) -> ClipNetwork:
         """Return a copy with the averaged weights, plain: what a guard judges and a file holds."""
-        return ClipNetwork(
-            self._network_of({**self._weights.merged(), **self._average}),
-            self._meaning,
-            self._parameters.precision,
-        )
+        return self._original.with_weights({**self._weights.merged(), **self._average})
 
     def remember(self, clip: LabelledClip, prediction: ClipPrediction) -> LabelledClip:
         """Return the clip with the state that the weights of `version` had before its burn-in.
@@ -265,17 +259,10 @@ class Learner:
         self.interventions = Counter(state["interventions"])
         self._judge.restore(state["judge"])
 
-    def _network_of(self, weights: Mapping[str, Tensor]) -> Network:
-        with torch.device("meta"):
-            network = build_network(self._original.network.config)
-        network.load_state_dict({name: w.clone() for name, w in weights.items()}, assign=True)
-        # As above.
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return network.eval().requires_grad_(False)
-
     def _begin(self, tier: int, weights: Mapping[str, Tensor]) -> None:
         """Take on weights with nothing learned about gradients and losses."""
-        network = self._network_of(weights)
+        raw = self._original.with_weights(weights)
+        network = raw.network
         original = self._original.network.state_dict()
         # Equal encoders give equal features, which are worth keeping.
         shared = tier < 3 and all(
@@ -288,9 +275,9 @@ class Learner:
         )
         self._lessons = Lessons(
             self._original,
-            ClipNetwork(network, self._meaning, self._parameters.precision),
+            raw,
             self._parameters,
-            metric=self._meaning.scale == "metric",
+            metric=self._original.meaning.scale == "metric",
             shared_encoder=shared,
         )
         self._average = {name: value.clone() for name, value in self._weights.values().items()}

@@ -1,0 +1,396 @@
+"""The loop: from events and frames to published weights, one bounded piece of work at a time.
+
+`OnlineDistiller` drives the gates, the replay buffer, the learner and the guard. It has no threads
+and no clock: time comes in as an argument, and whoever calls decides how often it may work
+(`budget.DutyCycle` live, `budget.StepRate` on a recording). Equal calls give equal weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from dae_ros.distillation.online.anchors import AnchorSet
+from dae_ros.distillation.online.clip_network import ClipNetwork
+from dae_ros.distillation.online.expected_gain import ExpectedGain
+from dae_ros.distillation.online.guard import Guard, Verdict
+from dae_ros.distillation.online.health import Health
+from dae_ros.distillation.online.intake import Intake
+from dae_ros.distillation.online.learner import Learner
+from dae_ros.distillation.online.observation import Refusal
+from dae_ros.distillation.online.persistence import OnlineStore
+from dae_ros.distillation.online.publisher import Publisher
+from dae_ros.distillation.online.reports import LoopReport, LoopStatus
+from dae_ros.distillation.teacher import FrameTeacher
+from dae_ros.errors import DistillationError
+from dae_ros.events.frame import Frame
+from dae_ros.events.packet import EventPacket
+from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.parameters.distillation import OnlineParameters
+from dae_ros.runtime.snapshots import Announcement, SnapshotStore
+
+SNAPSHOTS, LEARNER = "snapshots", "learner"
+# A candidate that went too far is halved towards the published weights down to this part.
+SMALLEST_PART = 0.125
+# Harmful candidates in a row, or so much forgotten on anchors at once, after which learning begins
+# anew from the published weights; from the original where that has happened without a publication.
+HARMFUL_IN_A_ROW, FORGOTTEN = 3, 0.05
+
+
+class OnlineDistiller:
+    """Learns from one camera and publishes into one folder.
+
+    Args:
+        loaded: the student before adaptation.
+        teacher: sees frames.
+        anchors: what must not be forgotten; clips of the deployment are pinned to it.
+        parameters: validated.
+        folder: `snapshots/` and `learner/` are made in it; learning goes on from what is there.
+        device: where to learn.
+        pause: called often during work, where a process may give way to others.
+
+    Attributes:
+        health: as of the last call of `work`.
+        running: whether it learns; `start` and `stop`.
+
+    Raises:
+        ConfigurationError: the student does not learn online, or the folder is of another one.
+        DistillationError: another process learns in the folder, or it cannot be written.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        teacher: FrameTeacher,
+        anchors: AnchorSet,
+        parameters: OnlineParameters,
+        folder: Path,
+        device: torch.device,
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._parameters = parameters
+        self._pause = pause
+        metric = loaded.meaning.scale == "metric"
+        self._learner = Learner(loaded, parameters, device)
+        self._guard = Guard(self._learner.original, parameters, metric=metric)
+        self._counts: Counter[str] = Counter()
+        self._intake = Intake(
+            self._learner, teacher, anchors, parameters, metric=metric, counts=self._counts
+        )
+        self._gain = ExpectedGain(parameters)
+        self._steps = self._saved_step = self._judged_step = 0
+        self._judged_ns: int | None = None
+        self._part = 1.0
+        self._harmful = self._resets = 0
+        self._loss = math.nan
+        self._last_verdict = self._problem = ""
+        self.running = True
+        self.health = Health("holding", "no_events", "nothing has come yet")
+        self._store = OnlineStore(folder / LEARNER)
+        try:
+            snapshots = SnapshotStore(folder / SNAPSHOTS, parameters.kept_snapshots)
+        except DistillationError:
+            self._store.close()
+            raise
+        try:
+            self._publisher = Publisher(snapshots, self._learner.original)
+            self._learner.version = self._publisher.live.version
+            self._resume()
+        except BaseException:
+            snapshots.close()
+            self._store.close()
+            raise
+
+    def close(self) -> None:
+        """Free the folder; what came after the last `save` is lost."""
+        self._publisher.close()
+        self._store.close()
+
+    @property
+    def announcement(self) -> Announcement:
+        """The version that depth should have."""
+        return self._publisher.live.announcement
+
+    def kept_versions(self) -> dict[int, Path]:
+        """Return the files of the versions that are kept, oldest first."""
+        return {found.version: found.path for found in self._publisher.kept()}
+
+    def begin_input(self) -> None:
+        """Forget events and frames: another camera, or another recording, begins."""
+        self._intake.begin()
+
+    def feed(self, packet: EventPacket) -> None:
+        """Queue an event packet."""
+        self._intake.pairing.feed(packet)
+
+    def add_frame(self, frame: Frame) -> None:
+        """Queue a camera frame."""
+        self._intake.pairing.add_frame(frame)
+
+    def take_in(self, now_ns: int) -> bool:
+        """Judge one frame of those that were queued; to be called until it returns False.
+
+        A clip that is due waits for `work`, the newest only.
+        """
+        return self._intake.take_in(now_ns)
+
+    def work(
+        self, now_ns: int, *, ros_ns: int | None = None, learn: bool = True
+    ) -> LoopReport | None:
+        """Do one piece of work: label a clip, else judge a candidate, else a step of learning.
+
+        Args:
+            now_ns: any clock that only grows.
+            ros_ns: ROS time, to notice that events or frames have stopped; None without.
+            learn: whether more than a label may be worked on.
+
+        Returns:
+            What was done; None where there is nothing to do, or `health` says why nothing may be.
+        """
+        if self._judged_ns is None:
+            self._judged_ns = now_ns
+        self.health = self._assess(now_ns, ros_ns)
+        if not self.running:
+            return None
+        if self._intake.pending is not None:
+            return self._label(now_ns)
+        if not learn or self.health.state != "active":
+            return None
+        if self._judgement_due(now_ns):
+            return self._judge(now_ns)
+        return self._step()
+
+    def worked(self, duration_ns: int) -> None:
+        """Say how long learning and judging took, which weighs what they gain."""
+        self._gain.worked(duration_ns)
+
+    def start(self) -> None:
+        """Learn."""
+        self.running = True
+
+    def stop(self) -> None:
+        """Do nothing until `start`; what waits is forgotten, what was learned is saved."""
+        self.running = False
+        self._intake.pending = None
+        self.save()
+
+    def save(self) -> bool:
+        """Write everything to disk; return whether that was possible (`problem` of the status)."""
+        state = {
+            "learner": self._learner.state(),
+            "intake": self._intake.state(),
+            "steps": self._steps,
+            "judged_step": self._judged_step,
+            "harmful": self._harmful,
+            "resets": self._resets,
+            "counts": dict(self._counts),
+        }
+        try:
+            self._store.save(state, self._intake.live)
+        except DistillationError as error:
+            self._fail(error)
+            return False
+        self._saved_step = self._learner.accepted_steps
+        self._problem = ""
+        return True
+
+    def rollback(self) -> Announcement | None:
+        """Go back to the version that the published one was trained from; None without one."""
+        parent = self._publisher.live.parent
+        return None if parent is None else self._go_back(parent)
+
+    def reset_to_anchor(self) -> Announcement | None:
+        """Publish the original and learn anew from it; None where that cannot be written."""
+        return self._go_back(self._publisher.first.version)
+
+    def rejected(self, version: int, live_version: int) -> Announcement | None:
+        """Follow depth, which took a version back or refused it.
+
+        Args:
+            version: the one that depth does not want.
+            live_version: the one that it has; the original where that is not of this folder.
+
+        Returns:
+            What to announce; None where the version is no longer the published one.
+        """
+        if version != self._publisher.live.version or version == self._publisher.first.version:
+            return None
+        self._counts["rejected"] += 1
+        return self._go_back(live_version)
+
+    def status(self) -> LoopStatus:
+        """Return how learning is doing."""
+        live, intake = self._publisher.live, self._intake
+        return LoopStatus(
+            health=self.health,
+            version=live.version,
+            sha256=live.sha256,
+            steps=self._steps,
+            accepted_steps=self._learner.accepted_steps,
+            saved_step=self._saved_step,
+            loss=self._loss,
+            error=intake.error,
+            stride=intake.stride.stride,
+            clips=len(intake.replay),
+            heldout_blocks=len(intake.replay.heldout()),
+            anchors=len(intake.anchors.replayed) + len(intake.anchors.measured),
+            tier=self._learner.tier,
+            published=self._counts["verdict.accepted"],
+            verdicts=self._counts["verdicts"],
+            resets=self._learner.interventions["hard_reset"],
+            rollbacks=self._counts["rollbacks"],
+            last_verdict=self._last_verdict,
+            counts=dict(sorted(self._counts.items())),
+            problem=self._problem,
+        )
+
+    def _assess(self, now_ns: int, ros_ns: int | None) -> Health:
+        holds = [] if self.running else [Refusal("stopped", "learning was stopped; start it")]
+        missing = self._intake.pairing.holding(ros_ns)
+        small = self._gain.update(now_ns, surprised=self._intake.stride.surprised)
+        holds += [hold for hold in (missing, small) if hold is not None]
+        if not holds and len(self._intake.replay) < self._parameters.batch_clips:
+            count = f"{len(self._intake.replay)} of {self._parameters.batch_clips}"
+            holds.append(Refusal("few_clips", f"{count} clips to learn from are there"))
+        health = self._intake.monitor.health(now_ns, holds)
+        if health.reason == "uncorrelated":
+            return Health(
+                "holding",
+                "poor_student",
+                f"{health.detail}: labels cannot be checked by a student that sees so little of "
+                "the place. Train it offline first (dae-ros distill), or mend the teacher",
+            )
+        return health
+
+    def _label(self, now_ns: int) -> LoopReport:
+        report, kept = self._intake.label(self._publisher.network, now_ns)
+        for (kind, key), clip in kept.items():
+            try:
+                self._store.append(kind, key, clip)
+            except DistillationError as error:
+                self._fail(error)
+        return LoopReport("labelled", label=report)
+
+    def _step(self) -> LoopReport:
+        parameters = self._parameters
+        wanted = round(parameters.anchor_share * parameters.batch_clips)
+        anchors = self._intake.anchors.draw(self._steps, wanted)
+        clips = self._intake.replay.draw(self._steps, parameters.batch_clips - len(anchors))
+        report = self._learner.step(clips, anchors, self._steps, self._pause)
+        self._steps += 1
+        self._counts[f"step.{report.reason}"] += 1
+        self._loss = report.loss
+        if self._learner.accepted_steps - self._saved_step >= parameters.save_every_steps:
+            self.save()
+        return LoopReport("learned", step=report)
+
+    def _judgement_due(self, now_ns: int) -> bool:
+        if self._part < 1.0:
+            return True
+        steps = self._learner.accepted_steps - self._judged_step
+        elapsed_s = (now_ns - (self._judged_ns or 0)) / 1e9
+        return steps >= self._parameters.judge_every_steps or (
+            steps > 0 and elapsed_s >= self._parameters.judge_every_s
+        )
+
+    def _judge(self, now_ns: int) -> LoopReport:
+        part = self._part
+        candidate = self._learner.candidate()
+        if part < 1.0:
+            candidate = candidate.between(self._publisher.network, part)
+        verdict = self._guard.judge(
+            candidate,
+            self._publisher.network,
+            self._intake.replay.heldout(),
+            self._intake.anchors.measured,
+            self._pause,
+        )
+        self._gain.judged(verdict)
+        self._note(verdict)
+        self._judged_ns, self._judged_step = now_ns, self._learner.accepted_steps
+        self._part = 1.0
+        announcement, reset = None, ""
+        if verdict.accepted:
+            announcement = self._publish(candidate, verdict)
+        elif verdict.too_far and part > SMALLEST_PART:
+            self._part = part / 2.0
+        elif verdict.harmful:
+            reset = self._after_harm(verdict)
+        return LoopReport(
+            "judged", verdict=verdict, part=part, reset=reset, announcement=announcement
+        )
+
+    def _note(self, verdict: Verdict) -> None:
+        self._counts["verdicts"] += 1
+        for reason in verdict.reasons or ("accepted",):
+            self._counts[f"verdict.{reason}"] += 1
+        self._last_verdict = ", ".join(verdict.reasons) or "accepted"
+
+    def _publish(self, candidate: ClipNetwork, verdict: Verdict) -> Announcement | None:
+        try:
+            snapshot = self._publisher.publish(candidate, verdict, self._learner.accepted_steps)
+        except DistillationError as error:
+            self._fail(error)
+            return None
+        self._learner.version = snapshot.version
+        self._harmful = self._resets = 0
+        # What is usual for the weights of before says nothing about these.
+        self._intake.stride.forget()
+        self.save()
+        return snapshot.announcement
+
+    def _after_harm(self, verdict: Verdict) -> str:
+        """Begin anew where harm repeats; return from what."""
+        self._harmful += 1
+        worsening = [v for name, v in verdict.numbers.items() if name.endswith("_worsening")]
+        forgotten = any(not value <= FORGOTTEN for value in worsening)
+        if self._harmful < HARMFUL_IN_A_ROW and not forgotten:
+            return ""
+        self._harmful = 0
+        self._resets += 1
+        again = self._resets > 1
+        self._learner.reset(None if again else self._publisher.network.network.state_dict())
+        self.save()
+        return "original" if again else "published"
+
+    def _go_back(self, version: int) -> Announcement | None:
+        try:
+            snapshot = self._publisher.go_back(version)
+        except DistillationError as error:
+            self._fail(error)
+            return None
+        self._counts["rollbacks"] += 1
+        self._learner.version = snapshot.version
+        self._learner.reset(self._publisher.network.network.state_dict())
+        self._harmful, self._part = 0, 1.0
+        self._intake.stride.forget()
+        self.save()
+        return snapshot.announcement
+
+    def _fail(self, error: DistillationError) -> None:
+        """Go on without what could not be written, and say so."""
+        self._counts["not_written"] += 1
+        self._problem = error.message
+
+    def _resume(self) -> None:
+        """Go on from the disk."""
+        state = self._store.load()
+        if state is None:
+            self.save()
+            return
+        self._learner.restore(state["learner"])
+        missing = self._intake.restore(
+            state["intake"], self._store.clips("clip"), self._store.clips("anchor")
+        )
+        self._steps, self._judged_step = state["steps"], state["judged_step"]
+        self._harmful, self._resets = state["harmful"], state["resets"]
+        self._counts.update(state["counts"])
+        self._counts["clips_missing"] += missing
+        self._counts["resumed"] += 1
+        # A publication whose state was not saved any more: the file is what depth has.
+        self._learner.version = self._publisher.live.version
+        self._saved_step = self._learner.accepted_steps

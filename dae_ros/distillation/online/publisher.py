@@ -1,0 +1,122 @@
+"""The versions of one deployment: what is published, and the ways forward and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from dae_ros.distillation.online.clip_network import ClipNetwork
+from dae_ros.distillation.online.guard import Verdict
+from dae_ros.errors import ConfigurationError
+from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
+from dae_ros.runtime.snapshots import Snapshot, SnapshotStore
+
+ORIGIN = "online"
+
+
+class Publisher:
+    """Knows what depth should have, as a file and as a network.
+
+    The first version of a folder is the original, which is never removed.
+
+    Args:
+        store: of the deployment; an empty one gets the original.
+        original: from before adaptation.
+        above: versions begin above this, for a depth node that has seen higher ones.
+
+    Attributes:
+        live: the version that is announced.
+        network: its weights; the same object as long as these are, as a guard asks for.
+
+    Raises:
+        ConfigurationError: the folder is of another original.
+        DistillationError, WeightsError: it cannot be read or written.
+    """
+
+    def __init__(self, store: SnapshotStore, original: ClipNetwork, above: int = 0) -> None:
+        self._store = store
+        self._original = original
+        if not store.snapshots():
+            self._write(original, step=0, score=1.0, parent=None, metrics={}, above=above)
+        self.first = store.snapshots()[0]
+        if not _equal(self._read(self.first).network.state_dict(), original.network.state_dict()):
+            raise ConfigurationError(
+                f"{store.folder} began with other weights than those that are given; give these, "
+                "or another folder",
+                path=str(store.folder),
+            )
+        live = store.latest()
+        self.live: Snapshot = self.first if live is None else live
+        self.network = self._network_of(self.live)
+
+    def publish(self, candidate: ClipNetwork, verdict: Verdict, step: int) -> Snapshot:
+        """Write and announce a candidate that a guard has accepted.
+
+        Raises:
+            DistillationError: it cannot be written; everything is as it was.
+        """
+        snapshot = self._write(
+            candidate,
+            step=step,
+            # Errors of different minutes are not comparable, but parts of the original's are.
+            score=1.0 - verdict.numbers.get("gain_over_original", 0.0),
+            parent=self.live.version,
+            metrics=dict(verdict.numbers),
+            above=0,
+        )
+        self.live, self.network = snapshot, candidate
+        return snapshot
+
+    def go_back(self, version: int) -> Snapshot:
+        """Announce an earlier version; the original where that is no longer kept.
+
+        Raises:
+            DistillationError: it cannot be written.
+        """
+        kept = {found.version for found in self._store.snapshots()}
+        snapshot = self._store.roll_back(version if version in kept else self.first.version)
+        self.live, self.network = snapshot, self._network_of(snapshot)
+        return snapshot
+
+    def kept(self) -> list[Snapshot]:
+        """Return the versions whose files are there, oldest first."""
+        return self._store.snapshots()
+
+    def close(self) -> None:
+        """Free the folder."""
+        self._store.close()
+
+    def _network_of(self, snapshot: Snapshot) -> ClipNetwork:
+        if snapshot.version == self.first.version:
+            return self._original
+        return self._read(snapshot)
+
+    def _read(self, snapshot: Snapshot) -> ClipNetwork:
+        weights = load_checkpoint(snapshot.path).network.state_dict()
+        return self._original.with_weights(weights)
+
+    def _write(
+        self,
+        network: ClipNetwork,
+        *,
+        step: int,
+        score: float,
+        parent: int | None,
+        metrics: dict[str, float],
+        above: int,
+    ) -> Snapshot:
+        extra = {"origin": ORIGIN, "step": str(step), "parent": str(parent or "")}
+
+        def write(path: Path) -> None:
+            save_checkpoint(path, network.network, network.meaning, extra=extra)
+
+        return self._store.publish(
+            write, step=step, score=score, metrics=metrics, parent=parent, above=above
+        )
+
+
+def _equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        bool((tensor.cpu() == second[name].cpu()).all()) for name, tensor in first.items()
+    )

@@ -1,0 +1,140 @@
+"""The loop: from events and frames to published weights, back again, and on from the disk."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from dae_ros.distillation.online.reports import LoopReport
+from dae_ros.errors import DistillationError
+from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
+from dae_ros.runtime.snapshots import read_latest
+from test.reference.scrolling_wall import MS
+from test.reference.wall_deployment import EchoTeacher, deployment, items, run
+
+SEEN = items(1, 2000)
+
+
+@pytest.fixture(scope="module")
+def teacher(student: LoadedModel) -> EchoTeacher:
+    """Says 1.2 times what the student says."""
+    return EchoTeacher(student, SEEN, 1.2)
+
+
+@pytest.fixture(scope="module")
+def first_run(
+    student: LoadedModel, teacher: EchoTeacher, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[LoopReport], dict[str, object]]:
+    """A deployment that has seen everything: folder, reports, status at the end."""
+    folder = tmp_path_factory.mktemp("first")
+    distiller = deployment(student, teacher, folder)
+    reports = list(run(distiller, SEEN))
+    distiller.save()
+    status = distiller.status().to_dict()
+    distiller.close()
+    return folder, reports, status
+
+
+def published(reports: list[LoopReport]) -> list[int]:
+    return [r.announcement.version for r in reports if r.announcement is not None]
+
+
+def test_a_better_student_is_published(
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+) -> None:
+    """Labels become clips, clips steps, steps a candidate, and the guard lets it out, numbered."""
+    folder, reports, status = first_run
+    actions = [report.action for report in reports]
+    assert actions[0] == "labelled" and {"learned", "judged"} <= set(actions)
+    versions = published(reports)
+    assert versions and versions[0] == 2 and versions == sorted(versions)
+    latest = read_latest(folder / "snapshots")
+    assert latest is not None and latest.version == status["version"] == versions[-1]
+    verdicts = [r.verdict for r in reports if r.verdict is not None and r.announcement is not None]
+    assert all(v.accepted and v.numbers["gain"] > 0 for v in verdicts)
+    # The error on new labels, measured before they are learned from, falls as well.
+    errors = [r.label.error for r in reports if r.label is not None and r.label.clip is not None]
+    assert errors[-1] < errors[0]
+
+
+def test_equal_runs_give_equal_weights(
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    tmp_path: Path,
+) -> None:
+    """The same events, frames and times give the same versions, bit for bit."""
+    folder, reports, _ = first_run
+    distiller = deployment(student, teacher, tmp_path)
+    again = list(run(distiller, SEEN))
+    distiller.close()
+    assert published(again) == published(reports)
+    first, second = read_latest(folder / "snapshots"), read_latest(tmp_path / "snapshots")
+    assert first is not None and second is not None and first.sha256 == second.sha256
+
+
+def test_nothing_moves_while_it_is_stopped_or_frames_are_missing(
+    student: LoadedModel, teacher: EchoTeacher, tmp_path: Path
+) -> None:
+    """Stopped, or without frames, it does not work, says why, and goes on when that is over."""
+    distiller = deployment(student, teacher, tmp_path)
+    distiller.stop()
+    assert list(run(distiller, SEEN[:60])) == []
+    assert distiller.status().health.text == "holding:stopped"
+    distiller.start()
+    distiller.begin_input()
+    events_alone = [item for item in SEEN if not hasattr(item, "image")]
+    assert list(run(distiller, events_alone)) == []
+    assert distiller.status().health.reason == "no_frames"
+    distiller.begin_input()
+    assert any(report.action == "labelled" for report in run(distiller, SEEN[:60]))
+    distiller.close()
+
+
+def test_it_goes_on_from_the_disk(
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    tmp_path: Path,
+) -> None:
+    """Weights, clips, steps and version are there again; two at once are refused."""
+    first, _, status = first_run
+    folder = shutil.copytree(first, tmp_path / "copy")
+    distiller = deployment(student, teacher, folder)
+    with pytest.raises(DistillationError, match="another process"):
+        deployment(student, teacher, folder)
+    now = distiller.status().to_dict()
+    for name in ("version", "accepted_steps", "steps", "clips", "heldout_blocks"):
+        assert now[name] == status[name], name
+    # A camera that is switched on again begins its clock anew; its clips come after the others.
+    reports = list(run(distiller, SEEN[:60]))
+    kept = [r.label.clip for r in reports if r.label is not None and r.label.split]
+    last_ns = SEEN[-1].stamp_ns - 200 * MS
+    assert kept and all(clip and clip.observation.start_ns >= last_ns for clip in kept)
+    distiller.close()
+
+
+def test_what_depth_rejects_is_taken_back(
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    tmp_path: Path,
+) -> None:
+    """The version is not announced any more, and learning begins anew from the one in use."""
+    folder = shutil.copytree(first_run[0], tmp_path / "copy")
+    distiller = deployment(student, teacher, folder)
+    bad = distiller.announcement.version
+    assert distiller.rejected(bad - 1, 1) is None
+    back = distiller.rejected(bad, 0)
+    assert back is not None and back.version == 1 and back.rollback
+    latest = read_latest(folder / "snapshots")
+    assert latest is not None and latest.version == 1
+    weights = load_checkpoint(latest.path).network.state_dict()
+    original = student.network.state_dict()
+    assert all(torch.equal(tensor, original[name]) for name, tensor in weights.items())
+    assert distiller.status().rollbacks == 1 and distiller.status().resets == 1
+    assert distiller.rollback() is None
+    distiller.close()
