@@ -26,6 +26,7 @@ VERBS = (
     "clips",
     "train",
     "distill",
+    "adapt",
 )
 
 DESCRIPTION = """\
