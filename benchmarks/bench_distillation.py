@@ -66,10 +66,10 @@ from dae_ros.model.checkpoint import load_checkpoint
 
 # Row -> what it adds to the rows before it. `{first}` and `{second}` are the teachers.
 ROWS: Mapping[str, Mapping[str, str]] = {
-    "ssi": {"loss": "published", "alpha": "0.0", "normalised_weight": "0.0",
-            "teachers": "{first}"},
+    "ssi": {"loss": "published", "alpha": "0.0", "normalisation": "hybrid",
+            "normalised_weight": "0.0", "teachers": "{first}"},
     "gradient": {"alpha": "0.25"},
-    "normalisation": {"normalisation": "hybrid", "normalised_weight": "0.5"},
+    "normalisation": {"normalised_weight": "0.5"},
     "local_global": {"local_global_share": "0.5", "local_global_weight": "0.5"},
     "two_teachers": {"teachers": "{first}:0.7,{second}:0.3"},
 }  # fmt: skip

@@ -167,7 +167,6 @@ def test_each_row_adds_one_idea(folder: Path) -> None:
         {name for name in before if before[name] != after[name]}
         for before, after in itertools.pairwise(found)
     ]
-    # `hybrid` and 0.5 are the defaults of the preset and of the term.
     assert changes == [{"alpha"}, {"normalised_weight"}, {"local_global_share"}, {"teachers"}]
     assert (found[0]["alpha"], found[0]["normalised_weight"]) == (0.0, 0.0)
     assert found[-1]["normalisation"] == "hybrid"
