@@ -1,0 +1,77 @@
+"""`dae-ros adapt`: the loop on a recording, twice the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dae_ros.cli.main import main
+from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
+from dae_ros.model.configuration import Meaning, variant
+from dae_ros.model.networks import build_network
+
+FILES = ("adapt.json", "adapted.safetensors", "adapt.png", "snapshots/LATEST.json")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second in a simulated room, a student and a teacher that know nothing."""
+    folder = tmp_path_factory.mktemp("place")
+    words = ["simulate", "--out", str(folder / "room"), "--duration", "1.2", "--width", "48"]
+    assert main([*words, "--height", "36"]) == 0
+    student = variant("micro", input_height=28, input_width=42)
+    for name, encoder in (("student", "tencode"), ("teacher", "grey")):
+        config = student if name == "student" else variant("micro_frames")
+        meaning = Meaning.from_dict(
+            {"event_encoder": encoder, "orientation": "depth", "scale": "metric"}
+        )
+        save_checkpoint(folder / f"{name}.safetensors", build_network(config), meaning)
+    return folder
+
+
+def adapt(place: Path, out: Path, *more: str) -> int:
+    return main(
+        [
+            "adapt", str(place / "room"), "--out", str(out), "--device", "cpu",
+            "--weights", str(place / "student.safetensors"),
+            "--teacher", str(place / "teacher.safetensors"), *more,
+        ]
+    )  # fmt: skip
+
+
+def test_two_runs_are_equal(place: Path, tmp_path: Path) -> None:
+    """Files are equal bit for bit; without a publication errors and weights are the original's."""
+    for name in ("first", "second"):
+        options = ["--set", "lead=1", "--set", "burn_in=1", "--set", "unroll=4"]
+        assert adapt(place, tmp_path / name, *options, "--elsewhere", str(place / "room")) == 0
+    for name in FILES:
+        first, second = ((tmp_path / run / name).read_bytes() for run in ("first", "second"))
+        assert first == second, name
+    facts = json.loads((tmp_path / "first" / "adapt.json").read_text(encoding="utf-8"))
+    errors = facts["errors"]
+    assert errors["frozen"] == errors["online"] and errors["frozen"]["mean"]["windows"] > 10
+    # The same recording at the end gives the same error again.
+    assert facts["elsewhere"][0]["recordings"][0]["abs_rel"] == pytest.approx(
+        errors["frozen"]["mean"]["abs_rel"]
+    )
+    counts = facts["status"]["counts"]
+    assert facts["status"]["version"] == 1 and any(name.startswith("label.") for name in counts)
+    given = load_checkpoint(place / "student.safetensors").network.state_dict()
+    adapted = load_checkpoint(tmp_path / "first" / "adapted.safetensors").network.state_dict()
+    assert all(bool((tensor == adapted[name]).all()) for name, tensor in given.items())
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("--steps-per-s=0", "above 0"), ("--set=tiers=2", "no parameter 'tiers'"),
+     ("--set=tier=two", "'tier' cannot be 'two'"), ("--set=tier", "not NAME=VALUE")],
+)  # fmt: skip
+def test_wrong_options_leave_nothing_behind(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, told: str
+) -> None:
+    """They are refused with a sentence before a folder is made."""
+    assert adapt(place, tmp_path / "out", option) == 1
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
