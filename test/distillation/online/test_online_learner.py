@@ -141,7 +141,7 @@ def test_anchors_without_a_label_hold_the_student(student: LoadedModel, online: 
     before = learner.step([], [anchor], 6).loss
     for step in range(7, 20):
         after = learner.step([], [anchor], step).loss
-    assert after < 0.7 * before
+    assert after < 0.5 * before
 
 
 def test_a_step_without_labels_moves_nothing(student: LoadedModel, online: Online) -> None:
