@@ -273,13 +273,6 @@ class OnlineParameters(NodeParameters):
         minimum=0.0,
         maximum=0.5,
     )
-    scale_weight: float = declare(
-        0.1,
-        "How much the common factor of a label in metres counts beside its shape; anchors count "
-        "in full.",
-        minimum=0.0,
-        maximum=1.0,
-    )
     normalised_weight: float = declare(
         0.5, "Weight of the normalised term of labels without metres.", minimum=0.0
     )

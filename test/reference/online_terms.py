@@ -9,10 +9,8 @@ from typing import Any
 Image = list[list[float]]
 
 
-def log_depth_term(
-    p: Any, d: Any, w: Any, sharp: Any, trim: float, alpha: float, share: float
-) -> float:
-    """Mean over images of the trimmed |r - (1 - share) mean(r)|, plus alpha times L_reg of r."""
+def log_depth_term(p: Any, d: Any, w: Any, sharp: Any, trim: float, alpha: float) -> float:
+    """Mean over images of the trimmed |ln p - ln d|, plus alpha times the gradient term."""
     data, edges = [], []
     for image in range(len(p)):
         height, width = len(p[image]), len(p[image][0])
@@ -22,19 +20,10 @@ def log_depth_term(
                 if w[image][y][x] > 0:
                     r = math.log(p[image][y][x] + 1e-6) - math.log(d[image][y][x] + 1e-6)
                     residual[y, x] = r
-        weight = {place: w[image][place[0]][place[1]] for place in residual}
-
-        def common(places: Any, r: Any = residual, weight: Any = weight) -> float:
-            mean = sum(weight[k] * r[k] for k in places) / sum(weight[k] for k in places)
-            return (1 - share) * float(mean)
-
         count = len(residual) - int(len(residual) * trim)
-        first = common(residual)
-        order = sorted(residual, key=lambda place: abs(residual[place] - first))
-        kept = {place: residual[place] for place in order[:count]}
-        left = common(kept)
-        total_weight = sum(weight[k] for k in kept)
-        data.append(sum(weight[k] * abs(kept[k] - left) for k in kept) / total_weight)
+        kept = dict(sorted(residual.items(), key=lambda item: abs(item[1]))[:count])
+        weight = {place: w[image][place[0]][place[1]] for place in kept}
+        data.append(sum(weight[k] * abs(kept[k]) for k in kept) / sum(weight.values()))
         total = 0.0
         if sharp[image]:
             for stride in (1, 2, 4, 8):

@@ -87,12 +87,10 @@ def clip_loss(predictions: Tensor, targets: Targets, parameters: OnlineParameter
     count = int(used.sum())
     if count == 0:
         return ClipLoss(p.sum() * 0.0, {}, 0, verdicts)
-    maps = p[used], targets.depth[used], targets.weight[used], targets.sharp[used]
-    if targets.metric:
-        share = 1.0 if targets.anchored else parameters.scale_weight
-        label = _log_depth(*maps, share, parameters.trim)
-    else:
-        label = _up_to_scale(*maps, parameters)
+    compare = _log_depth if targets.metric else _up_to_scale
+    label = compare(
+        p[used], targets.depth[used], targets.weight[used], targets.sharp[used], parameters
+    )
     terms = {
         "label": (1.0, label),
         "pin": (parameters.pin_weight, _pin(p, targets.original)),
@@ -109,27 +107,16 @@ def clip_loss(predictions: Tensor, targets: Targets, parameters: OnlineParameter
 
 
 def _log_depth(
-    p: Tensor, depth: Tensor, weight: Tensor, sharp: Tensor, share: float, trim: float
+    p: Tensor, depth: Tensor, weight: Tensor, sharp: Tensor, parameters: OnlineParameters
 ) -> Tensor:
-    """Return the mean over images of |r - (1 - share) mean(r)|, plus alpha L_reg of r.
-
-    r = ln p - ln d; its mean is the image's common factor. The largest of each image are left out.
-    """
+    """Return the mean over images of |ln p - ln d|, trimmed, plus alpha L_reg of it."""
     valid_p = torch.where(weight > 0, only_valid(p, weight), 1.0)
     valid_d = torch.where(weight > 0, only_valid(depth, weight), 1.0)
     residual = torch.log(valid_p + LOG_EPSILON) - torch.log(valid_d + LOG_EPSILON)
-    off = _less_common(residual, weight, share)
-    kept = without_largest(off, weight, trim)
-    off = _less_common(residual, kept, share)
-    data = (kept * off.abs()).sum((1, 2)) / kept.sum((1, 2))
+    kept = without_largest(residual, weight, parameters.trim)
+    data = (kept * residual.abs()).sum((1, 2)) / kept.sum((1, 2))
     edges = gradient_matching(residual, kept * sharp[:, None, None], reduction="image")
     return data.mean() + ALPHA * edges
-
-
-def _less_common(residual: Tensor, weight: Tensor, share: float) -> Tensor:
-    """Return residuals with that share of their mean."""
-    mean = (weight * residual).sum((1, 2)) / weight.sum((1, 2))
-    return residual - (1.0 - share) * mean[:, None, None]
 
 
 def _up_to_scale(
