@@ -55,9 +55,6 @@ def student(online: Online) -> LoadedModel:
     )  # fmt: skip
     learner = Learner(untaught, parameters, torch.device("cpu"))
     clips = [wedge_clip(seed, length=5) for seed in range(4, 8)]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # this fixture comes before `one_thread`
     for step in range(40):
         learner.step([], [clips[step % 4], clips[(step + 1) % 4]], step)
-    torch.set_num_threads(threads)
     return dataclasses.replace(untaught, network=learner.candidate().network)
