@@ -20,7 +20,7 @@ from test.reference.online_clips import wedge_clip
 Online = Callable[..., OnlineParameters]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
     """Learn with one thread: networks are too small for more, which would wait for each other."""
     threads = torch.get_num_threads()
