@@ -130,7 +130,8 @@ def run(args: argparse.Namespace) -> int:
     """
     # The network takes seconds to import, which --help does not need.
     from dae_ros.bags.recording import open_recording
-    from dae_ros.distillation.online.adaptation import Adaptation, open_distiller, score_elsewhere
+    from dae_ros.distillation.online.adaptation import Adaptation, score_elsewhere
+    from dae_ros.distillation.online.opening import open_student
     from dae_ros.runtime.output_folder import output_folder
 
     if not args.steps_per_s > 0:
@@ -144,9 +145,8 @@ def run(args: argparse.Namespace) -> int:
         length_s = _length_s(recordings)
         stack.enter_context(output_folder(args.out, args.overwrite, OUTPUTS))
         stopped = stack.enter_context(InterruptFlag())
-        distiller = open_distiller(
-            args.weights, args.teacher, args.anchors, parameters, args.out, args.device
-        )
+        student = open_student(args.weights, args.anchors, parameters, args.device)
+        distiller = student.learn(student.teacher(args.teacher), args.out)
         stack.callback(distiller.close)
         adaptation = Adaptation(distiller, depth, args.steps_per_s)
         result = adaptation.run(

@@ -39,19 +39,7 @@ class Journal:
     def __init__(self, folder: Path, first_step: int, tensorboard: bool) -> None:
         self._updates = _Table(folder / "updates.csv", first_step)
         self._heldout = _Table(folder / "heldout.csv", first_step + 1)
-        self._board: Any = None
-        if tensorboard:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ConfigurationError(
-                    "'tensorboard' is on and TensorBoard is not installed; install the extra "
-                    "`tensorboard`, or turn it off"
-                ) from error
-            # Untyped in PyTorch.
-            self._board = SummaryWriter(  # type: ignore[no-untyped-call]
-                str(folder / "tensorboard"), purge_step=first_step
-            )
+        self._board: Any = open_tensorboard(folder, first_step) if tensorboard else None
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Write one update down; what it does not have stays empty."""
@@ -83,6 +71,29 @@ class Journal:
         self._heldout.close()
         if self._board is not None:
             self._board.close()
+
+
+def open_tensorboard(folder: Path, first_step: int) -> Any:
+    """Return a `SummaryWriter` into `tensorboard/` below a folder.
+
+    Args:
+        folder: of the run.
+        first_step: what an earlier process wrote from here on is not shown.
+
+    Raises:
+        ConfigurationError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigurationError(
+            "'tensorboard' is on and TensorBoard is not installed; install the extra "
+            "`tensorboard`, or turn it off"
+        ) from error
+    # Untyped in PyTorch.
+    return SummaryWriter(  # type: ignore[no-untyped-call]
+        str(folder / "tensorboard"), purge_step=first_step
+    )
 
 
 class _Table:

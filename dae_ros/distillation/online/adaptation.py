@@ -11,28 +11,19 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from dae_ros.bags.container import RecordedMessage
 from dae_ros.bags.messages import read_depth
 from dae_ros.bags.recording import Recording
 from dae_ros.bags.topics import choose_depth_topic, choose_events_topic, choose_image_topic
-from dae_ros.distillation.clip_store import open_clip_store
-from dae_ros.distillation.labels import DepthRange
-from dae_ros.distillation.online.anchors import AnchorSet, anchors_of_store
 from dae_ros.distillation.online.budget import StepRate
 from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.reports import LoopReport
-from dae_ros.distillation.teacher import load_teacher
 from dae_ros.errors import PacketError, RecordingError
 from dae_ros.evaluation.sequence_scorer import TableChoice, default_scorings
 from dae_ros.evaluation.truth_comparison import ComparedFrame, Prediction, TruthComparison
-from dae_ros.model.weights import load_weights
 from dae_ros.parameters import DepthParameters
-from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.backends import create_estimator, follow_weights
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.pipeline import DepthPipeline
@@ -330,42 +321,6 @@ class Adaptation:
             f"version {status.version}, {status.accepted_steps} steps, {status.clips} clips, "
             f"{status.heldout_blocks} blocks to judge by, {status.health.text}"
         )
-
-
-def open_distiller(
-    weights: str,
-    teacher: str,
-    anchors: Path | None,
-    parameters: OnlineParameters,
-    folder: Path,
-    device: str,
-) -> OnlineDistiller:
-    """Load student, teacher and anchors by name, and open the folder.
-
-    Args:
-        weights: of the student, as `load_weights` takes them.
-        teacher: as `load_teacher` takes them.
-        anchors: a folder of `dae-ros clips`; None to pin clips of the deployment only.
-        parameters: validated.
-        folder: see `OnlineDistiller`.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-
-    Raises:
-        ConfigurationError, WeightsError, RecordingError, DistillationError: what does not fit, or
-            cannot be read.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    place = torch.device(device)
-    loaded = load_weights(weights)
-    chosen = AnchorSet((), (), parameters)
-    if anchors is not None:
-        store = open_clip_store(anchors)
-        chosen = anchors_of_store(store, loaded.meaning.event_encoder, parameters)
-    depth_range = DepthRange(parameters.near_m, parameters.far_m)
-    return OnlineDistiller(
-        loaded, load_teacher(teacher, depth_range, place), chosen, parameters, folder, place
-    )
 
 
 def score_elsewhere(recording: Recording, depth: DepthParameters) -> Mapping[str, float] | None:

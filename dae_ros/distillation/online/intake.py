@@ -23,6 +23,7 @@ from dae_ros.distillation.online.replay import Admitted, ReplayBuffer
 from dae_ros.distillation.online.reports import LabelReport
 from dae_ros.distillation.online.stride import LabelStride
 from dae_ros.distillation.teacher import FrameTeacher
+from dae_ros.events.frame import Frame
 from dae_ros.parameters.distillation import OnlineParameters
 
 
@@ -79,6 +80,7 @@ class Intake:
         """Forget events and frames: another camera, or another recording, begins."""
         self.pairing = Pairing(self._parameters, self._encoder)
         self.pending: Observation | None = None
+        self._pending_frame: Frame | None = None
         self._answered = 0  # frames of this pairing that the monitor knows of
         self._continues = False
 
@@ -93,6 +95,7 @@ class Intake:
         elif isinstance(found, Observation):
             self.counts["frame.superseded"] += self.pending is not None
             self.pending = self._on_one_timeline(found)
+            self._pending_frame = self.pairing.last_cut
         else:
             # Frames between two strides give nothing, and have passed as well.
             for _ in range(self.pairing.counts().get("frames", 0) - self._answered):
@@ -137,7 +140,7 @@ class Intake:
         self.stride.scored(self.error, heldout=split == "heldout")
         if isinstance(admitted, Refusal):
             self._count("replay", admitted)
-            return LabelReport(clip, admitted, "", self.error), {}
+            return LabelReport(clip, admitted, "", self.error, self._pending_frame), {}
         self.counts[f"replay.{split}"] += 1
         kept: dict[ClipKey, LabelledClip] = {("clip", admitted.key): clip}
         # By turns a clip to replay and one to measure by, which nothing is learned from.
@@ -145,7 +148,7 @@ class Intake:
             pinned = self.anchors.pin(clip)
             if isinstance(pinned, Pinned):
                 kept[("anchor", pinned.key)] = clip
-        return LabelReport(clip, None, split, self.error), kept
+        return LabelReport(clip, None, split, self.error, self._pending_frame), kept
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the clips."""
@@ -196,7 +199,7 @@ class Intake:
         self, stage: str, refusal: Refusal
     ) -> tuple[LabelReport, Mapping[ClipKey, LabelledClip]]:
         self._count(stage, refusal)
-        return LabelReport(None, refusal, "", math.nan), {}
+        return LabelReport(None, refusal, "", math.nan, self._pending_frame), {}
 
     def _count(self, stage: str, refusal: Refusal) -> None:
         self.counts[f"{stage}.{refusal.reason}"] += 1

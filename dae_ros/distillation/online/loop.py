@@ -51,10 +51,11 @@ class OnlineDistiller:
         parameters: validated.
         folder: `snapshots/` and `learner/` are made in it; learning goes on from what is there.
         device: where to learn.
-        pause: called often during work, where a process may give way to others.
+        pause: called often during work; what it raises ends that, as if it had not begun.
+        above: see `Publisher`.
 
     Attributes:
-        health: as of the last call of `work`.
+        health: as of the last call of `work` or `look`.
         running: whether it learns; `start` and `stop`.
 
     Raises:
@@ -71,6 +72,7 @@ class OnlineDistiller:
         folder: Path,
         device: torch.device,
         pause: Callable[[], None] = lambda: None,
+        above: int = 0,
     ) -> None:
         self._parameters = parameters
         self._pause = pause
@@ -82,10 +84,9 @@ class OnlineDistiller:
             self._learner, teacher, anchors, parameters, metric=metric, counts=self._counts
         )
         self._gain = ExpectedGain(parameters)
-        self._steps = self._saved_step = self._judged_step = 0
+        self._steps = self._saved_step = self._judged_step = self._harmful = self._resets = 0
         self._judged_ns: int | None = None
         self._part = 1.0
-        self._harmful = self._resets = 0
         self._loss = math.nan
         self._last_verdict = self._problem = ""
         self.running = True
@@ -97,7 +98,7 @@ class OnlineDistiller:
             self._store.close()
             raise
         try:
-            self._publisher = Publisher(snapshots, self._learner.original)
+            self._publisher = Publisher(snapshots, self._learner.original, above)
             self._learner.version = self._publisher.live.version
             self._resume()
         except BaseException:
@@ -151,9 +152,7 @@ class OnlineDistiller:
         Returns:
             What was done; None where there is nothing to do, or `health` says why nothing may be.
         """
-        if self._judged_ns is None:
-            self._judged_ns = now_ns
-        self.health = self._assess(now_ns, ros_ns)
+        self.look(now_ns, ros_ns)
         if not self.running:
             return None
         if self._intake.pending is not None:
@@ -248,23 +247,29 @@ class OnlineDistiller:
             problem=self._problem,
         )
 
-    def _assess(self, now_ns: int, ros_ns: int | None) -> Health:
+    def look(self, now_ns: int, ros_ns: int | None = None) -> None:
+        """Find out how learning is doing (`health`), without work; arguments as for `work`."""
+        if self._judged_ns is None:
+            self._judged_ns = now_ns
         holds = [] if self.running else [Refusal("stopped", "learning was stopped; start it")]
         missing = self._intake.pairing.holding(ros_ns)
         small = self._gain.update(now_ns, surprised=self._intake.stride.surprised)
         holds += [hold for hold in (missing, small) if hold is not None]
-        if not holds and len(self._intake.replay) < self._parameters.batch_clips:
-            count = f"{len(self._intake.replay)} of {self._parameters.batch_clips}"
-            holds.append(Refusal("few_clips", f"{count} clips to learn from are there"))
-        health = self._intake.monitor.health(now_ns, holds)
-        if health.reason == "uncorrelated":
-            return Health(
+        clips, wanted = len(self._intake.replay), self._parameters.batch_clips
+        if not holds and clips < wanted:
+            holds.append(Refusal("few_clips", f"{clips} of {wanted} clips to learn from are there"))
+        self.health = self._intake.monitor.health(now_ns, holds)
+        if self.health.reason == "uncorrelated":
+            self.health = Health(
                 "holding",
                 "poor_student",
-                f"{health.detail}: labels cannot be checked by a student that sees so little of "
-                "the place. Train it offline first (dae-ros distill), or mend the teacher",
+                f"{self.health.detail}: labels cannot be checked by a student that sees so little "
+                "of the place. Train it offline first (dae-ros distill), or mend the teacher",
             )
-        return health
+
+    def number_above(self, version: int) -> None:
+        """Number what is published from now on above a version that depth has seen."""
+        self._publisher.above = max(self._publisher.above, version)
 
     def _label(self, now_ns: int) -> LoopReport:
         report, kept = self._intake.label(self._publisher.network, now_ns)
@@ -291,11 +296,10 @@ class OnlineDistiller:
     def _judgement_due(self, now_ns: int) -> bool:
         if self._part < 1.0:
             return True
-        steps = self._learner.accepted_steps - self._judged_step
+        steps, limits = self._learner.accepted_steps - self._judged_step, self._parameters
         elapsed_s = (now_ns - (self._judged_ns or 0)) / 1e9
-        return steps >= self._parameters.judge_every_steps or (
-            steps > 0 and elapsed_s >= self._parameters.judge_every_s
-        )
+        late = steps > 0 and elapsed_s >= limits.judge_every_s
+        return steps >= limits.judge_every_steps or late
 
     def _judge(self, now_ns: int) -> LoopReport:
         part = self._part

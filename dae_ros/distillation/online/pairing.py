@@ -46,6 +46,7 @@ class Pairing:
 
     Attributes:
         stride: every how many usable frames give an observation, at least 1; may change.
+        last_cut: the frame that the last observation ends with; None before.
 
     Raises:
         ConfigurationError: another encoder.
@@ -65,6 +66,7 @@ class Pairing:
                 event_encoder=event_encoder,
             )
         self.stride = 1
+        self.last_cut: Frame | None = None
         self._parameters = parameters
         self._event_encoder = event_encoder
         self._on_packet_error = on_packet_error
@@ -234,7 +236,10 @@ class Pairing:
         self._usable_frames += 1
         if self._usable_frames < self.stride:
             return None
-        return self._cut(end_ns, height, width, speed_px_s)
+        found = self._cut(end_ns, height, width, speed_px_s)
+        if isinstance(found, Observation):
+            self.last_cut = frame
+        return found
 
     def _missing(self, start_ns: int) -> Refusal | None:
         """Say why the events from `start_ns` on are not there without a break."""

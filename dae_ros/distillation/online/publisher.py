@@ -23,9 +23,10 @@ class Publisher:
     Args:
         store: of the deployment; an empty one gets the original.
         original: from before adaptation.
-        above: versions begin above this, for a depth node that has seen higher ones.
+        above: see the attribute.
 
     Attributes:
+        above: versions are numbered above this, for a depth node that has seen higher ones.
         live: the version that is announced.
         network: its weights; the same object as long as these are, as a guard asks for.
 
@@ -37,8 +38,9 @@ class Publisher:
     def __init__(self, store: SnapshotStore, original: ClipNetwork, above: int = 0) -> None:
         self._store = store
         self._original = original
+        self.above = above
         if not store.snapshots():
-            self._write(original, step=0, score=1.0, parent=None, metrics={}, above=above)
+            self._write(original, step=0, score=1.0, parent=None, metrics={})
         self.first = store.snapshots()[0]
         if not _equal(self._read(self.first).network.state_dict(), original.network.state_dict()):
             raise ConfigurationError(
@@ -63,7 +65,6 @@ class Publisher:
             score=1.0 - verdict.numbers.get("gain_over_original", 0.0),
             parent=self.live.version,
             metrics=dict(verdict.numbers),
-            above=0,
         )
         self.live, self.network = snapshot, candidate
         return snapshot
@@ -104,7 +105,6 @@ class Publisher:
         score: float,
         parent: int | None,
         metrics: dict[str, float],
-        above: int,
     ) -> Snapshot:
         extra = {"origin": ORIGIN, "step": str(step), "parent": str(parent or "")}
 
@@ -112,7 +112,7 @@ class Publisher:
             save_checkpoint(path, network.network, network.meaning, extra=extra)
 
         return self._store.publish(
-            write, step=step, score=score, metrics=metrics, parent=parent, above=above
+            write, step=step, score=score, metrics=metrics, parent=parent, above=self.above
         )
 
 

@@ -11,6 +11,7 @@ from dae_ros.distillation.online.guard import Verdict
 from dae_ros.distillation.online.health import Health
 from dae_ros.distillation.online.learner import StepReport
 from dae_ros.distillation.online.observation import LabelledClip, Refusal
+from dae_ros.events.frame import Frame
 from dae_ros.runtime.snapshots import Announcement
 
 
@@ -24,12 +25,14 @@ class LabelReport:
         split: the side that keeps it, `train` or `heldout`; '' where none does.
         error: Abs Rel of the published weights against the label, before anything is learned from
             it: in metres where both give metres, else after alignment. NaN without a label.
+        frame: of the camera, which the clip ends with.
     """
 
     clip: LabelledClip | None
     refusal: Refusal | None
     split: str
     error: float
+    frame: Frame | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +55,24 @@ class LoopReport:
     part: float = 1.0
     reset: str = ""
     announcement: Announcement | None = None
+
+    def numbers(self) -> dict[str, float]:
+        """Return what a curve can be drawn of, finite numbers only."""
+        found: dict[str, float] = {}
+        if self.label is not None:
+            found = {"error": self.label.error}
+        elif self.step is not None:
+            found = {
+                "loss": self.step.loss,
+                "gradient_norm": self.step.gradient_norm,
+                "learning_rate": self.step.learning_rate,
+                "labels": self.step.labels,
+                **{f"loss_{name}": value for name, value in self.step.parts.items()},
+            }
+        elif self.verdict is not None:
+            found = {"accepted": float(self.verdict.accepted), "part": self.part}
+            found |= self.verdict.numbers
+        return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
 @dataclass(frozen=True, slots=True)

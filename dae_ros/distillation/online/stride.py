@@ -18,7 +18,7 @@ REMEMBERED, FEWEST_REMEMBERED = 25, 6
 
 
 class LabelStride:
-    """Counts frames from one label to the next.
+    """Chooses how many frames lie between two labels.
 
     Args:
         parameters: shortest_stride, longest_stride, surprise.
@@ -32,17 +32,8 @@ class LabelStride:
     def __init__(self, parameters: OnlineParameters) -> None:
         self._parameters = parameters
         self._usual: deque[float] = deque(maxlen=REMEMBERED)
-        self._frames = 0
         self.stride = parameters.shortest_stride
         self.surprised = True
-
-    def due(self) -> bool:
-        """Count a frame that may be labelled; return whether it should be."""
-        self._frames += 1
-        if self._frames < self.stride:
-            return False
-        self._frames = 0
-        return True
 
     def scored(self, error: float, *, heldout: bool) -> None:
         """Take the error of the published weights on a label that nothing was learned from yet.

@@ -1,0 +1,109 @@
+"""From names to a loop that can run: student, anchors, teacher, folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dae_ros.distillation.clip_store import open_clip_store
+from dae_ros.distillation.labels import DepthRange
+from dae_ros.distillation.online.anchors import AnchorSet, anchors_of_store
+from dae_ros.distillation.online.loop import OnlineDistiller
+from dae_ros.distillation.teacher import FrameTeacher, load_teacher
+from dae_ros.errors import ConfigurationError
+from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.model.weights import load_weights
+from dae_ros.parameters.distillation import OnlineParameters
+
+
+@dataclass(frozen=True, eq=False)
+class Student:
+    """What learning needs beside a teacher and a folder.
+
+    Attributes:
+        loaded: the student before adaptation.
+        anchors: what must not be forgotten.
+        parameters: validated.
+        device: where to learn.
+    """
+
+    loaded: LoadedModel
+    anchors: AnchorSet
+    parameters: OnlineParameters
+    device: torch.device
+
+    def teacher(self, name: str) -> FrameTeacher:
+        """Load a teacher onto the same device.
+
+        Raises:
+            ConfigurationError, WeightsError: see `load_teacher`; or there is no name.
+        """
+        if not name:
+            raise ConfigurationError(
+                "no teacher: set 'teacher' to a network of frames, such as depth_anything_v2_vits "
+                "(`dae-ros models list`), a checkpoint, or the manifest of an ONNX file",
+                parameter="teacher",
+            )
+        depth_range = DepthRange(self.parameters.near_m, self.parameters.far_m)
+        return load_teacher(name, depth_range, self.device)
+
+    def learn(
+        self,
+        teacher: FrameTeacher,
+        folder: Path,
+        pause: Callable[[], None] = lambda: None,
+        above: int = 0,
+    ) -> OnlineDistiller:
+        """Open the folder and go on from what is there; see `OnlineDistiller`.
+
+        Raises:
+            ConfigurationError, DistillationError: see there.
+        """
+        return OnlineDistiller(
+            self.loaded, teacher, self.anchors, self.parameters, folder, self.device, pause, above
+        )
+
+
+def open_student(
+    weights: str, anchors: Path | None, parameters: OnlineParameters, device: str
+) -> Student:
+    """Load student and anchors by name.
+
+    Args:
+        weights: as `load_weights` takes them.
+        anchors: a folder of `dae-ros clips`; None to pin clips of the deployment only.
+        parameters: validated.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ConfigurationError, WeightsError, RecordingError: what does not fit, or cannot be read.
+    """
+    if not weights:
+        raise ConfigurationError(
+            "no weights: set 'weights' to those that the depth node has, which learning begins "
+            "with",
+            parameter="weights",
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"there is no device '{device}'; use auto, cpu, cuda or cuda:N", device=device
+        ) from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(
+            f"device '{device}' is not there: PyTorch {torch.__version__} sees no CUDA device; "
+            "use cpu",
+            device=device,
+        )
+    loaded = load_weights(weights)
+    chosen = AnchorSet((), (), parameters)
+    if anchors is not None:
+        store = open_clip_store(anchors)
+        chosen = anchors_of_store(store, loaded.meaning.event_encoder, parameters)
+    return Student(loaded, chosen, parameters, place)
