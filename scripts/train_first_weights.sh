@@ -18,4 +18,4 @@ for part in frames micro memoryless; do
     dae_ros train "first_weights_$part" --out "$folder/$part" --set "clips=$folder/clips"
 done
 dae_ros distill first_weights_distilled --out "$folder/distilled" --set "clips=$folder/clips" \
-    --set "teachers=$folder/frames/best.safetensors"
+    --set "teachers=$folder/frames/last.safetensors"

@@ -83,12 +83,17 @@ class TrainingParameters(NodeParameters):
         80.0, "Labels beyond are not used; published: labels are divided by it.", minimum=0.1
     )
     learning_rate: float = declare(1e-3, "Peak of the learning rate.", minimum=0.0, maximum=1.0)
-    final_rate: float = declare(
-        0.01, "Learning rate at the end, relative to the peak; 1 keeps it constant.",
+    muon_rate: float = declare(
+        0.0, "Peak of the rate of Muon, which then moves matrices and kernels while AdamW moves "
+        "the rest at 'learning_rate'; 0: AdamW moves all.",
         minimum=0.0, maximum=1.0,
     )  # fmt: skip
-    warm_up: int = declare(200, "Updates over which the rate grows from 0.", minimum=0)
-    weight_decay: float = declare(0.01, "AdamW's, of matrices and kernels only.", minimum=0.0)
+    final_rate: float = declare(
+        0.01, "Rates at the end, relative to their peak; 1 keeps them constant.",
+        minimum=0.0, maximum=1.0,
+    )  # fmt: skip
+    warm_up: int = declare(200, "Updates over which the rates grow from 0.", minimum=0)
+    weight_decay: float = declare(0.01, "Of matrices and kernels only.", minimum=0.0)
     beta_2: float = declare(
         0.999, "AdamW's decay of squared gradients.", minimum=0.5, maximum=0.9999
     )
