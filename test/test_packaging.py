@@ -18,7 +18,14 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.installation import share_folder
 
 ROOT = Path(__file__).resolve().parent.parent
-EXECUTABLES = ("depth_node", "gt_node", "recorder_node", "replay_node", "simulator_node")
+EXECUTABLES = (
+    "depth_node",
+    "distillation_node",
+    "gt_node",
+    "recorder_node",
+    "replay_node",
+    "simulator_node",
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.parameter_options import parser_of
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.errors import ConfigurationError
-from dae_ros.parameters import DepthParameters, declarations
+from dae_ros.parameters import DepthParameters, DistillationNodeParameters, declarations
 from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.parameter_file import read_node_parameters
 
@@ -108,6 +108,9 @@ def parameters_of(args: argparse.Namespace) -> OnlineParameters:
             path=str(args.params),
         )
     known = declarations(OnlineParameters)
+    # What a file says about the rest of the node is given by options here, or means nothing.
+    beside = declarations(DistillationNodeParameters).keys() - known.keys()
+    values = {name: value for name, value in values.items() if name not in beside}
     for override in args.overrides:
         name, equals, text = override.partition("=")
         if not equals:

@@ -27,7 +27,7 @@ from dae_ros.distillation.labels import (
     self_consistency,
 )
 from dae_ros.distillation.preparation import FRAME_ENCODERS, frames_as_images
-from dae_ros.errors import ConfigurationError, WeightsError
+from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.fetch import digest_of
@@ -112,6 +112,9 @@ class FrameTeacher:
 
         Returns:
             Label and weight of the frames' size.
+
+        Raises:
+            InferenceError: the network fails.
         """
         output = self._output(frames)
         label = depth_label(
@@ -144,8 +147,15 @@ class FrameTeacher:
         return self_consistency(whole, part, torch.isfinite(whole), tolerance)
 
     def _output(self, frames: Tensor) -> Tensor:
-        with torch.no_grad():
-            output = torch.cat([self._backend(part) for part in torch.split(frames, CHUNK)])
+        try:
+            with torch.no_grad():
+                output = torch.cat([self._backend(part) for part in torch.split(frames, CHUNK)])
+        except RuntimeError as error:
+            raise InferenceError(
+                f"the teacher {self.name} failed on frames of {tuple(frames.shape[1:])} px: "
+                f"{error}. If memory ran out, use a smaller one",
+                teacher=self.name,
+            ) from error
         scale, shift = self._meaning.metres_scale, self._meaning.metres_shift
         return output if scale is None or shift is None else scale * output + shift
 

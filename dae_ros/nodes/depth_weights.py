@@ -48,6 +48,38 @@ def verdict_text(verdict: Verdict) -> str:
     )
 
 
+def read_verdict(text: str) -> Verdict:
+    """Read what `verdict_text` wrote; null becomes NaN.
+
+    Raises:
+        WeightsError: it is no verdict.
+    """
+    try:
+        values = json.loads(text)
+        found = Verdict(
+            version=values["version"],
+            sha256=values["sha256"],
+            outcome=values["verdict"],
+            code=values["code"],
+            reason=values["reason"],
+            live_version=values["live_version"],
+            live_sha256=values["live_sha256"],
+            numbers={
+                name: math.nan if value is None else float(value)
+                for name, value in values["numbers"].items()
+            },
+        )
+        if type(found.version) is not int or type(found.live_version) is not int:
+            raise TypeError("a version is no whole number")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"this is no verdict on weights ({type(error).__name__}: {error}): {text[:120]!r}; "
+            "see that nobody but the depth node publishes depth/weights",
+            text=text[:1000],
+        ) from error
+    return found
+
+
 class WeightFollower:
     """The topics `distill/snapshot`, `distill/snapshot_chunk`, `depth/weights`; `~/rollback`.
 

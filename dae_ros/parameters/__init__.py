@@ -17,6 +17,7 @@ from dae_ros.parameters.declaration import (
     declare,
 )
 from dae_ros.parameters.depth import DepthParameters
+from dae_ros.parameters.distillation_node import DistillationNodeParameters
 from dae_ros.parameters.ground_truth import GroundTruthParameters
 from dae_ros.parameters.recorder import RecorderParameters
 from dae_ros.parameters.replay import ReplayParameters
@@ -26,6 +27,7 @@ __all__ = [
     "NODES",
     "Declaration",
     "DepthParameters",
+    "DistillationNodeParameters",
     "GroundTruthParameters",
     "NodeParameters",
     "RecorderParameters",
@@ -38,6 +40,7 @@ __all__ = [
 
 NODES: dict[str, type[NodeParameters]] = {
     "depth_node": DepthParameters,
+    "distillation_node": DistillationNodeParameters,
     "replay_node": ReplayParameters,
     "simulator_node": SimulatorParameters,
     "recorder_node": RecorderParameters,

@@ -1,4 +1,4 @@
-"""What may be set of `distillation_node`, and of `dae-ros adapt`, which runs the same loop.
+"""What may be set of the loop of online learning: of `distillation_node` and of `dae-ros adapt`.
 
 Long because it is one table: a node declares all that may be set of it in one class.
 """
@@ -12,7 +12,7 @@ from dae_ros.parameters.declaration import NodeParameters, declare
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineParameters(NodeParameters):
-    """Parameters of `distillation_node`, and of `dae-ros adapt`, which runs the same loop."""
+    """Parameters of the loop that `distillation_node` and `dae-ros adapt` run."""
 
     # Clips: windows that end at camera frames.
     window_s: float = declare(

@@ -90,15 +90,15 @@ class EchoTeacher:
     ) -> None:
         self.factor, self.frames = factor, 0
         network = ClipNetwork(student.network, student.meaning)
-        self._known: dict[bytes, NDArray[np.float32]] = {}
+        self.known: dict[bytes, NDArray[np.float32]] = {}
         for clip in observations(seen):
             maps = network.at_sensor_size(network.predict(clip, 0).maps, clip)
             for frame, depth in zip(clip.frames, maps, strict=True):
-                self._known[frame.tobytes()] = depth
+                self.known[frame.tobytes()] = depth
 
     def __call__(self, frames: Tensor) -> Tensor:
         self.frames += len(frames)
-        known = [self._known[frame.tobytes()] for frame in frames.numpy()]
+        known = [self.known[frame.tobytes()] for frame in frames.numpy()]
         return torch.from_numpy(np.stack(known)) * self.factor
 
     def teacher(self) -> FrameTeacher:

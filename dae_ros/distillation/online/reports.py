@@ -124,3 +124,27 @@ class LoopStatus:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
         }
+
+
+@dataclass(frozen=True, slots=True)
+class LiveStatus:
+    """How live learning is doing.
+
+    Attributes:
+        health: of everything: the loop's, or why it may not work.
+        loop: None as long as teacher or folder are missing.
+        duty: share of the time that learning may take.
+        rest_ns: until work may begin; None where nothing says when.
+        depth_version: of the weights that depth has; None as long as it has not said.
+        depth_verdict: the last one of depth, in words.
+        counts: `clock_jump`, `other_clock` (frames that were left out), `abandoned` (pieces of
+            work that gave way).
+    """
+
+    health: Health
+    loop: LoopStatus | None
+    duty: float
+    rest_ns: int | None
+    depth_version: int | None
+    depth_verdict: str
+    counts: Mapping[str, int]

@@ -1,0 +1,374 @@
+"""Online learning beside a running camera and a running depth node, without ROS.
+
+`LiveDistillation` gives the loop what it has not: a clock, a budget, an ear for what depth says,
+and patience where teacher or folder are missing. One thread makes all calls.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+
+from dae_ros.distillation.journal import open_tensorboard
+from dae_ros.distillation.online.budget import DutyCycle
+from dae_ros.distillation.online.health import Health
+from dae_ros.distillation.online.loop import OnlineDistiller
+from dae_ros.distillation.online.observation import Refusal
+from dae_ros.distillation.online.opening import open_student
+from dae_ros.distillation.online.reports import LiveStatus, LoopReport
+from dae_ros.errors import ConfigurationError, DistillationError, InferenceError, WeightsError
+from dae_ros.events.frame import Frame
+from dae_ros.events.packet import EventPacket
+from dae_ros.parameters import DistillationNodeParameters
+from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.weight_stages import Verdict
+
+SECOND = 1_000_000_000
+# How often what was missing is looked for again, and a failed teacher is asked again.
+RETRY_NS = 10 * SECOND
+# How often a version is announced again that depth could not read.
+ANNOUNCE_AGAIN_NS = 30 * SECOND
+# Stamps of events that go back or ahead by more belong to another time.
+LARGEST_BACKWARD_NS, LARGEST_FORWARD_NS = SECOND, 10 * SECOND
+# A version was refused for what it does; other codes say that depth could not read or use it.
+HARMFUL_CODES = frozenset(
+    {"blacklisted", "scale_step", "dead_output", "flicker", "slow", "not_finite", "failed"}
+)
+Action: TypeAlias = Literal["start", "stop", "save", "rollback", "reset_to_anchor"]
+ACTIONS: tuple[Action, ...] = get_args(Action)
+
+
+class _Abandoned(Exception):
+    """Ends the piece of work in hand."""
+
+
+class LiveDistillation:
+    """Learns as a camera and a machine allow.
+
+    Args:
+        parameters: validated.
+        announce: called with every version that depth should have.
+        interrupted: asked during work; where it says True, the piece in hand is given up and done
+            again later.
+        clock_ns: monotonic time.
+
+    Raises:
+        ConfigurationError, WeightsError, RecordingError: student or anchors cannot be used.
+        A missing teacher, or a folder in which another process learns, is waited for instead.
+    """
+
+    def __init__(
+        self,
+        parameters: DistillationNodeParameters,
+        *,
+        announce: Callable[[Announcement], None],
+        interrupted: Callable[[], bool] = lambda: False,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._parameters = parameters
+        self._announce = announce
+        self._interrupted = interrupted
+        self._clock_ns = clock_ns
+        self._folder = Path(parameters.folder).expanduser()
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(parameters.threads or max(1, cores // 2))
+        anchors = Path(parameters.anchors).expanduser() if parameters.anchors else None
+        self._student = open_student(parameters.weights, anchors, parameters, parameters.device)
+        if self._student.device.type == "cuda":
+            # Of this thread; streams have the lowest priority unless they ask for another.
+            # PyTorch does not type them.
+            stream = torch.cuda.Stream(self._student.device)  # type: ignore[no-untyped-call]
+            torch.cuda.set_stream(stream)
+        self._distiller: OnlineDistiller | None = None
+        self._board: Any = None
+        self._active = False
+        self._answer: Verdict | None = None
+        self._counts: Counter[str] = Counter()
+        self._missing = Refusal("no_teacher", "")
+        self._failed: Refusal | None = None
+        self._not_taken: Refusal | None = None
+        now_ns = clock_ns()
+        self._retry_ns = self._announce_ns = self._memory_ns = now_ns
+        self._budget = DutyCycle(parameters, now_ns)
+        # The newest stamp of events or frames, and when it came.
+        self._stamp_ns: int | None = None
+        self._event_stamp_ns: int | None = None
+        self._stamped_at_ns = now_ns
+        self._open(now_ns)
+
+    @property
+    def health(self) -> Health:
+        """Whether it learns, and why not."""
+        if self._distiller is None:
+            return Health("holding", self._missing.reason, self._missing.detail)
+        hold = self._failed or self._not_taken or self._budget.hold
+        if hold is None or not self._distiller.running:
+            return self._distiller.health
+        return Health("holding", hold.reason, hold.detail)
+
+    def begin(self) -> None:
+        """Begin to learn, and tell depth which version it should have."""
+        self._active = True
+        self._budget = DutyCycle(self._parameters, self._clock_ns())
+        if self._distiller is not None:
+            self._announce(self._distiller.announcement)
+
+    def end(self) -> None:
+        """Save everything and forget events and frames."""
+        self._active = False
+        if self._distiller is not None:
+            self._distiller.save()
+        self.begin_input("")
+
+    def close(self) -> None:
+        """Free the folder; what came after the last save is lost."""
+        if self._distiller is not None:
+            self._distiller.close()
+        if self._board is not None:
+            self._board.close()
+        self._distiller = self._board = None
+
+    def apply(self, parameters: DistillationNodeParameters) -> None:
+        """Take over what may change at run time."""
+        self._budget.parameters = parameters
+
+    def begin_input(self, cause: str) -> None:
+        """Forget events and frames: time has jumped, or another camera begins."""
+        if cause:
+            self._counts[cause] += 1
+        self._stamp_ns = self._event_stamp_ns = None
+        if self._distiller is not None:
+            self._distiller.begin_input()
+
+    def feed(self, packet: EventPacket) -> None:
+        """Queue an event packet."""
+        distiller, last_ns = self._distiller, self._event_stamp_ns
+        if distiller is None or not distiller.running:
+            return
+        if last_ns is not None and not (
+            -LARGEST_BACKWARD_NS <= packet.stamp_ns - last_ns <= LARGEST_FORWARD_NS
+        ):
+            self.begin_input("clock_jump")
+        self._event_stamp_ns = packet.stamp_ns
+        self._stamped(packet.stamp_ns)
+        distiller.feed(packet)
+
+    def add_frame(self, frame: Frame) -> None:
+        """Queue a camera frame."""
+        distiller, events_ns = self._distiller, self._event_stamp_ns
+        if distiller is None or not distiller.running:
+            return
+        if events_ns is not None and abs(frame.stamp_ns - events_ns) > LARGEST_FORWARD_NS:
+            # Of before a jump, of a clock that is another one, or events have stopped.
+            self._counts["other_clock"] += 1
+            return
+        self._stamped(frame.stamp_ns)
+        distiller.add_frame(frame)
+
+    def depth(self, latency_ms: float) -> None:
+        """Take the latency of a depth image."""
+        self._budget.depth(latency_ms)
+
+    def dropped(self, windows: int) -> None:
+        """Take a number of windows that depth lost since the last call."""
+        self._budget.dropped(windows)
+
+    def depth_answered(self, verdict: Verdict) -> None:
+        """Follow what depth says about a version."""
+        self._answer = verdict
+        distiller = self._distiller
+        if distiller is None:
+            return
+        distiller.number_above(verdict.live_version)
+        live = distiller.announcement
+        if verdict.code == "start" or verdict.live_sha256 == live.sha256:
+            self._not_taken = None
+        if verdict.sha256 != live.sha256 or verdict.outcome in ("swapped", "kept"):
+            return
+        if verdict.outcome == "rolled_back" or verdict.code in HARMFUL_CODES:
+            announcement = distiller.rejected(verdict.version, verdict.live_version)
+            if announcement is not None:
+                self._announce(announcement)
+        elif verdict.code == "downgraded" and not live.rollback:
+            # Depth has had higher numbers, from another folder.
+            self._announce(dataclasses.replace(live, rollback=True))
+        elif verdict.code != "superseded":
+            self._not_taken = Refusal(
+                "not_taken",
+                f"depth cannot take version {live.version} [{verdict.code}]: {verdict.reason}",
+            )
+            self._announce_ns = self._clock_ns() + ANNOUNCE_AGAIN_NS
+
+    def turn(self) -> LoopReport | None:
+        """Take in what was queued, and do a piece of work where that may be.
+
+        Returns:
+            What was done; None where there was nothing to do, or nothing may be done.
+        """
+        now_ns = self._clock_ns()
+        if self._distiller is None and now_ns >= self._retry_ns:
+            try:
+                self._open(now_ns)
+            except ConfigurationError as error:
+                self._missing = Refusal("configuration", error.message)
+        distiller = self._distiller
+        if distiller is None:
+            return None
+        while not self._interrupted() and distiller.take_in(now_ns):
+            pass
+        self._look_around(distiller, now_ns)
+        held = self._failed or self._not_taken or self._budget.hold
+        if held is not None or self._budget.rest_ns(now_ns) != 0:
+            distiller.look(now_ns, self._ros_ns(now_ns))
+            return None
+        return self._work(distiller, now_ns)
+
+    def rest_ns(self) -> int | None:
+        """Return until when nothing may be done, 0 for now; None where nothing says when."""
+        return self._budget.rest_ns(self._clock_ns())
+
+    def ask(self, action: Action) -> tuple[bool, str]:
+        """Do what a user asks for.
+
+        Args:
+            action: `start`: learn. `stop`: do nothing until `start`, what was learned is saved.
+                `save`: write everything to disk. `rollback`: go back to the version that the
+                published one was trained from. `reset_to_anchor`: publish the original, and learn
+                anew from it.
+
+        Returns:
+            Whether it was done, and a sentence.
+        """
+        distiller = self._distiller
+        if distiller is None:
+            return False, f"learning has not begun: {self._missing.detail}"
+        if action in ("rollback", "reset_to_anchor"):
+            back = distiller.rollback() if action == "rollback" else distiller.reset_to_anchor()
+            if back is not None:
+                self._announce(back)
+                return True, f"version {back.version} is announced; depth says when it is in use"
+            version = distiller.announcement.version
+            return False, distiller.status().problem or f"there is nothing before version {version}"
+        if action == "start":
+            if not distiller.running:
+                self.begin_input("")
+            distiller.start()
+            return True, "learning"
+        if action == "stop":
+            distiller.stop()
+        else:
+            distiller.save()
+        problem = distiller.status().problem
+        done = "stopped" if action == "stop" else "saved"
+        return not problem, f"{done}, {problem or f'all is in {self._folder}'}"
+
+    def status(self) -> LiveStatus:
+        """Return how learning is doing."""
+        answer = self._answer
+        return LiveStatus(
+            health=self.health,
+            loop=None if self._distiller is None else self._distiller.status(),
+            duty=self._budget.duty,
+            rest_ns=self.rest_ns(),
+            depth_version=None if answer is None else answer.live_version,
+            depth_verdict=""
+            if answer is None
+            else f"version {answer.version} {answer.outcome} [{answer.code}]: {answer.reason}",
+            counts=dict(sorted(self._counts.items())),
+        )
+
+    def _open(self, now_ns: int) -> None:
+        """Open teacher and folder; where one is missing, note why, to try again later."""
+        self._retry_ns = now_ns + RETRY_NS
+        try:
+            teacher = self._student.teacher(self._parameters.teacher)
+        except (ConfigurationError, WeightsError) as error:
+            self._missing = Refusal("no_teacher", error.message)
+            return
+        above = 0 if self._answer is None else self._answer.live_version
+        try:
+            distiller = self._student.learn(teacher, self._folder, self._give_way, above)
+        except (DistillationError, WeightsError) as error:
+            self._missing = Refusal("folder", error.message)
+            return
+        if self._parameters.tensorboard:
+            try:
+                self._board = open_tensorboard(self._folder, distiller.status().steps)
+            except ConfigurationError:
+                distiller.close()
+                raise
+        self._distiller = distiller
+        if self._active:
+            self._announce(distiller.announcement)
+        if self._answer is not None:
+            self.depth_answered(self._answer)
+
+    def _look_around(self, distiller: OnlineDistiller, now_ns: int) -> None:
+        """Adjust the budget; try again what failed before."""
+        if now_ns >= self._memory_ns:
+            self._memory_ns = now_ns + SECOND
+            self._budget.memory(used_bytes(self._student.device))
+        self._budget.update(now_ns)
+        if self._failed is not None and now_ns >= self._retry_ns:
+            self._failed = None
+        if self._not_taken is not None and now_ns >= self._announce_ns:
+            self._announce_ns = now_ns + ANNOUNCE_AGAIN_NS
+            self._announce(distiller.announcement)
+
+    def _work(self, distiller: OnlineDistiller, now_ns: int) -> LoopReport | None:
+        report: LoopReport | None = None
+        try:
+            report = distiller.work(now_ns, ros_ns=self._ros_ns(now_ns))
+        except _Abandoned:
+            self._counts["abandoned"] += 1
+        except InferenceError as error:
+            self._fail("teacher_failed", error.message)
+        except torch.cuda.OutOfMemoryError as error:
+            torch.cuda.empty_cache()
+            self._fail("memory", f"{self._student.device} has no memory left: {error}")
+        end_ns = self._clock_ns()
+        self._budget.worked(end_ns - now_ns, end_ns)
+        if report is None:
+            return None
+        if report.action != "labelled":
+            distiller.worked(end_ns - now_ns)
+        if self._board is not None:
+            for name, value in report.numbers().items():
+                self._board.add_scalar(f"{report.action}/{name}", value, distiller.status().steps)
+        if report.announcement is not None:
+            self._announce(report.announcement)
+        return report
+
+    def _fail(self, reason: str, detail: str) -> None:
+        self._failed = Refusal(reason, detail)
+        self._retry_ns = self._clock_ns() + RETRY_NS
+
+    def _give_way(self) -> None:
+        if self._interrupted():
+            raise _Abandoned
+
+    def _stamped(self, stamp_ns: int) -> None:
+        if self._stamp_ns is None or stamp_ns > self._stamp_ns:
+            self._stamp_ns, self._stamped_at_ns = stamp_ns, self._clock_ns()
+
+    def _ros_ns(self, now_ns: int) -> int | None:
+        """Return the time on the clock of the stamps, whichever that is."""
+        if self._stamp_ns is None:
+            return None
+        return self._stamp_ns + max(now_ns - self._stamped_at_ns, 0)
+
+
+def used_bytes(device: torch.device) -> int:
+    """Return how much memory the process has, of the machine or of the GPU, whichever is more."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    resident = pages * os.sysconf("SC_PAGE_SIZE")
+    if device.type != "cuda":
+        return resident
+    return max(resident, torch.cuda.memory_reserved(device))
