@@ -106,7 +106,7 @@ class Plan:
     @property
     def first_teacher(self) -> Path:
         """The frame network of the folder."""
-        return self.source / "frames" / "best.safetensors"
+        return self.source / "frames" / "last.safetensors"
 
     @property
     def second_teacher(self) -> Path:

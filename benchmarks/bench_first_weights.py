@@ -173,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure, print, write; return 0 also where goals are missed, which is a result."""
     parser = argparse.ArgumentParser(description="the first weights on held-out worlds")
     parser.add_argument("--folder", type=Path, default=Path("output/first_weights"))
-    parser.add_argument("--checkpoint", default="best.safetensors", help="or last.safetensors")
+    parser.add_argument("--checkpoint", default="last.safetensors", help="or best.safetensors")
     parser.add_argument("--windows", type=int, default=0, help="of each sequence; 0: all")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -2,7 +2,8 @@
 
     python -m scripts.ship_weights output/first_weights
 
-The folder is what scripts/train_first_weights.sh leaves. Of each run, best.safetensors becomes
+The folder is what scripts/train_first_weights.sh leaves. Of each run, last.safetensors (the
+best was chosen on held-out worlds, which it could not be scored on any more) becomes
 `models/<name>.safetensors` in half precision, with its meta-data. The scores come from
 benchmarks/results/first_weights.json; where that file is of other weights, the benchmark is run
 first. The same runs and scores give the same bytes.
@@ -79,7 +80,7 @@ def pack(item: Shipped, folder: Path, models: Path) -> LoadedModel:
     Raises:
         WeightsError: the run has no checkpoint, or its meta-data names a place of one machine.
     """
-    source = folder / item.run / "best.safetensors"
+    source = folder / item.run / "last.safetensors"
     loaded = load_checkpoint(source)
     target = models / f"{item.name}.safetensors"
     save_checkpoint(

@@ -54,7 +54,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Return U V^T of a matrix U S V^T, with singular values within 0.7..1.2 instead of 1.
+    """Return U V^T of a matrix U S V^T, with singular values of about 0.7..1.2 instead of 1.
 
     Args:
         matrix: float (m, n); zeros stay zeros.

@@ -85,9 +85,10 @@ def test_equal_runs_are_equal(tmp_path: Path, settings: Settings) -> None:
     assert weights(tmp_path / "first") != weights(tmp_path / "third")
 
 
-def test_a_stopped_run_goes_on(tmp_path: Path, settings: Settings) -> None:
+@pytest.mark.parametrize("muon_rate", [0.0, 0.01])
+def test_a_stopped_run_goes_on(tmp_path: Path, settings: Settings, muon_rate: float) -> None:
     """Stopped after any update and taken up again, a run ends as if it had never stopped."""
-    train(settings(), tmp_path / "whole")
+    train(settings(muon_rate=muon_rate), tmp_path / "whole")
     asked = 0
 
     def stop_every_second() -> bool:
@@ -97,7 +98,9 @@ def test_a_stopped_run_goes_on(tmp_path: Path, settings: Settings) -> None:
 
     results = []
     while not results or results[-1].interrupted:
-        results.append(train(settings(), tmp_path / "parts", stopped=stop_every_second))
+        results.append(
+            train(settings(muon_rate=muon_rate), tmp_path / "parts", stopped=stop_every_second)
+        )
     assert [result.step for result in results] == [2, 4, 6]
     assert [result.interrupted for result in results] == [True, True, False]
     for name in ("last.safetensors", "best.safetensors"):
@@ -107,7 +110,7 @@ def test_a_stopped_run_goes_on(tmp_path: Path, settings: Settings) -> None:
         for row in (*whole, *parts):
             row.pop("seconds", None)
         assert whole == parts
-    again = train(settings(), tmp_path / "parts")
+    again = train(settings(muon_rate=muon_rate), tmp_path / "parts")
     assert again.step == 6 and weights(tmp_path / "whole") == weights(tmp_path / "parts")
 
 

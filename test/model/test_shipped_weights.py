@@ -38,11 +38,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }  # fmt: skip
         teachers = {}
         if run == "distilled":
-            teacher = f"{TRAINED_IN}/frames/best.safetensors"
+            teacher = f"{TRAINED_IN}/frames/last.safetensors"
             settings["teachers"], teachers[teacher] = teacher, digests["frames"]
         (folder / run).mkdir()
         digests[run] = save_checkpoint(
-            folder / run / "best.safetensors",
+            folder / run / "last.safetensors",
             loaded.network,
             Meaning(
                 event_encoder=loaded.meaning.event_encoder, orientation="depth", scale="metric"
@@ -72,9 +72,9 @@ def results_of(runs: Path) -> dict[str, Any]:
             },
         }
     for item in SHIPPED:
-        digest = digest_of(runs / item.run / "best.safetensors")
+        digest = digest_of(runs / item.run / "last.safetensors")
         contenders[item.name] |= {
-            "file": f"{item.run}/best.safetensors", "sha256": digest, "step": 600, "steps": 1800,
+            "file": f"{item.run}/last.safetensors", "sha256": digest, "step": 600, "steps": 1800,
             "updates_min": 41.4,
         }  # fmt: skip
     clips = {"digest": "c1" * 32, "height": 130, "width": 173, "train_sequences": 80,
@@ -112,7 +112,7 @@ def test_runs_become_files_cards_and_entries(runs: Path, models: Path) -> None:
     assert [entry for entry in manifest.entries if not entry.shipped] == kept
     for item in SHIPPED:
         path = models / f"{item.name}.safetensors"
-        run = load_checkpoint(runs / item.run / "best.safetensors")
+        run = load_checkpoint(runs / item.run / "last.safetensors")
         entry, loaded = shipped[item.name], load_checkpoint(path)
         assert (entry.sha256, entry.size_bytes) == (digest_of(path), len(files[path.name]))
         assert entry.meaning == loaded.meaning == run.meaning
@@ -157,7 +157,7 @@ def test_cards_say_what_was_measured(runs: Path, models: Path) -> None:
 def test_scores_of_other_weights_are_not_taken(runs: Path, tmp_path: Path) -> None:
     """Results count for exactly the checkpoints that were scored."""
     path = tmp_path / "results.json"
-    digests = {digest_of(runs / item.run / "best.safetensors"): item.name for item in SHIPPED}
+    digests = {digest_of(runs / item.run / "last.safetensors"): item.name for item in SHIPPED}
     assert ship_weights._results(path, digests) == (None, "there is no results.json")
     document = results_of(runs)
     path.write_text(json.dumps(document))
