@@ -206,6 +206,8 @@ class OnnxFrames:
             ) from error
         state = onnxruntime.capi.onnxruntime_pybind11_state
         failures = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument)
+        # Those of a run are no RuntimeErrors, unlike PyTorch's.
+        self._failures = (state.Fail, state.InvalidArgument, state.RuntimeException)
         try:
             self._session: Any = onnxruntime.InferenceSession(
                 str(path), providers=onnxruntime.get_available_providers()
@@ -229,7 +231,10 @@ class OnnxFrames:
         images = frames_as_images(frames.cpu(), self._mean.shape[1])
         images = functional.interpolate(images, size=target, mode="bicubic", align_corners=False)
         images = (images - self._mean) / self._deviation
-        (output,) = self._session.run(None, {self._input: images.numpy()})
+        try:
+            (output,) = self._session.run(None, {self._input: images.numpy()})
+        except self._failures as error:
+            raise RuntimeError(str(error)) from error
         prediction = torch.from_numpy(output).float()
         prediction = prediction.reshape(len(frames), 1, *prediction.shape[-2:])
         restored = functional.interpolate(

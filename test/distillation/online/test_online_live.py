@@ -1,0 +1,299 @@
+"""Live learning without ROS: what is missing is waited for, what depth says is followed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dae_ros.distillation.online.live import ANNOUNCE_AGAIN_NS, RETRY_NS, LiveDistillation
+from dae_ros.distillation.online.reports import LoopReport
+from dae_ros.errors import ConfigurationError
+from dae_ros.events.frame import Frame
+from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
+from dae_ros.parameters import DistillationNodeParameters
+from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.weight_stages import Outcome, Verdict
+from test.reference.echo_onnx import write_echo
+from test.reference.scrolling_wall import MS
+from test.reference.wall_deployment import PARAMETERS, EchoTeacher, items
+
+SEEN = items(1, 1000)
+SECOND = 1_000_000_000
+Make = Callable[..., "Running"]
+
+
+class Running:
+    """Live learning with a clock of its own, and everything that it announced."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        self.now_ns = 0
+        self.step_ns = 20 * MS  # what every look at the clock takes
+        self.announced: list[Announcement] = []
+        self.interrupted = False
+        self.live = LiveDistillation(
+            DistillationNodeParameters.from_mapping(values),
+            announce=self.announced.append,
+            interrupted=lambda: self.interrupted,
+            clock_ns=self._clock,
+        )
+        self.live.begin()
+
+    def _clock(self) -> int:
+        self.now_ns += self.step_ns
+        return self.now_ns
+
+    def see(self, offset_ns: int = 0, *, frames: bool = True) -> list[LoopReport]:
+        """Hand over all that the camera saw, moved in time, and turn; return what was done."""
+        reports = []
+        for item in SEEN:
+            moved_ns = item.stamp_ns + offset_ns
+            if not isinstance(item, Frame):
+                time_base_ns = item.time_base_ns + offset_ns
+                self.live.feed(
+                    dataclasses.replace(item, stamp_ns=moved_ns, time_base_ns=time_base_ns)
+                )
+            elif frames:
+                self.live.add_frame(dataclasses.replace(item, stamp_ns=moved_ns))
+            reports += self.turns(1)
+        return reports
+
+    def turns(self, count: int) -> list[LoopReport]:
+        """Turn so often; return what was done."""
+        return [report for _ in range(count) if (report := self.live.turn()) is not None]
+
+    def until_published(self) -> None:
+        """See the same again and again, until a version follows the original."""
+        first = self.announced[-1].version
+        for again in range(10):
+            self.see(11 * again * SECOND)  # so far apart are pinned anchors
+            if self.announced[-1].version > first:
+                return
+        raise AssertionError(self.live.status())
+
+    def depth_says(self, outcome: Outcome, code: str, live_version: int = 1) -> None:
+        """Let depth answer the last announcement."""
+        last = self.announced[-1]
+        live = last.sha256 if outcome in ("swapped", "kept") else "0" * 64
+        self.live.depth_answered(
+            Verdict(last.version, last.sha256, outcome, code, "so", live_version, live)
+        )
+
+
+@pytest.fixture(scope="module")
+def files(student: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student, and a teacher that says 1.2 times what it says."""
+    folder = tmp_path_factory.mktemp("files")
+    save_checkpoint(folder / "student.safetensors", student.network, student.meaning)
+    write_echo(folder, EchoTeacher(student, SEEN, 1.2).known, 1.2)
+    return folder
+
+
+@pytest.fixture
+def make(files: Path, tmp_path: Path) -> Iterator[Make]:
+    """Begin to learn with the parameters of a test; closed at its end."""
+    made: list[Running] = []
+
+    def build(**changes: Any) -> Running:
+        values = {
+            **PARAMETERS, "pinned_clips": 2, "weights": str(files / "student.safetensors"),
+            "teacher": str(files / "echo.yaml"), "folder": str(tmp_path / "folder"),
+            "device": "cpu", "threads": 1, "duty": 1.0, "hold_after_s": 5.0, **changes,
+        }  # fmt: skip
+        made.append(Running(values))
+        return made[-1]
+
+    yield build
+    for running in made:
+        running.live.close()
+
+
+def test_it_learns_within_its_budget_and_tells_depth_what_to_have(make: Make) -> None:
+    """The original is announced first; labels and steps follow, with rests between them."""
+    running = make(duty=0.5)
+    assert [one.version for one in running.announced] == [1]
+    reports = [*running.see(), *running.see(2 * SECOND)]
+    assert {"labelled", "learned"} <= {report.action for report in reports}
+    assert len(reports) < len(SEEN) / 2, "it must rest"
+    status = running.live.status()
+    assert status.health.text == "active" and status.loop is not None
+    assert status.loop.accepted_steps > 0 and 0 < status.duty <= 0.5
+
+
+def test_a_teacher_that_is_missing_is_waited_for(make: Make, files: Path, tmp_path: Path) -> None:
+    """The status names the file; nothing is announced; when it is there, learning begins."""
+    late = tmp_path / "late.yaml"
+    running = make(teacher=str(late))
+    assert running.see() == [] and running.announced == []
+    health = running.live.status().health
+    assert health.text == "holding:no_teacher" and "late.yaml" in health.detail
+    assert running.live.ask("save") == (False, f"learning has not begun: {health.detail}")
+    text = (files / "echo.yaml").read_text(encoding="utf-8")
+    late.write_text(text.replace("file: echo.onnx", f"file: {files / 'echo.onnx'}"), "utf-8")
+    running.now_ns += RETRY_NS
+    running.turns(1)
+    assert [one.version for one in running.announced] == [1]
+    assert running.see()
+    assert make(teacher="", folder=str(tmp_path / "other")).live.health.reason == "no_teacher"
+
+
+def test_a_folder_in_which_another_learns_is_waited_for(make: Make) -> None:
+    """Two learners never write into one folder; the second begins when the first has gone."""
+    first, second = make(), make()
+    assert second.live.health.reason == "folder" and "another" in second.live.health.detail
+    first.live.close()
+    second.now_ns += RETRY_NS
+    second.turns(1)
+    assert second.live.status().loop is not None
+
+
+def test_what_can_only_be_mended_by_its_user_is_refused(make: Make, files: Path) -> None:
+    """No weights, no such device, and a folder that began with other weights."""
+    with pytest.raises(ConfigurationError, match="no weights: set 'weights'"):
+        make(weights="")
+    with pytest.raises(ConfigurationError, match="no device 'abacus'"):
+        make(device="abacus")
+    make().live.close()
+    with pytest.raises(ConfigurationError, match="began with other weights"):
+        make(weights="untrained:micro")
+
+
+def test_a_camera_that_stops_is_noticed_on_its_own_clock(make: Make) -> None:
+    """Frames or events that stay away hold learning, whatever time the stamps are on."""
+    running = make(hold_after_s=0.5)
+    assert "learned" in {report.action for report in running.see()}
+    running.now_ns += SECOND
+    assert running.turns(3) == []
+    assert running.live.health.reason in ("no_events", "no_frames")
+    running.see(2 * SECOND, frames=False)
+    assert running.live.health.reason == "no_frames"
+    assert "learned" in {report.action for report in running.see(4 * SECOND)}
+
+
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_a_clock_that_jumps_begins_the_input_anew(make: Make, jump_s: int) -> None:
+    """As when a recording loops, or the time is set: frames of before are left out."""
+    running = make()
+    running.see()
+    before = running.live.status().loop
+    running.see(jump_s * SECOND)
+    running.live.add_frame(next(item for item in SEEN if isinstance(item, Frame)))
+    status = running.live.status()
+    assert status.counts == {"clock_jump": 1, "other_clock": 1}
+    assert before is not None and status.loop is not None
+    assert status.loop.counts["label.accepted"] > before.counts["label.accepted"]
+    assert status.health.state == "active"
+
+
+def test_work_gives_way_to_what_is_urgent(make: Make) -> None:
+    """A step that is interrupted moves nothing, and is done when there is time again."""
+    running = make()
+    running.see()
+    running.now_ns += SECOND  # rested
+    before = running.live.status().loop
+    running.interrupted = True
+    assert running.turns(1) == []
+    running.interrupted = False
+    status = running.live.status()
+    assert status.counts["abandoned"] == 1 and status.loop is not None and before is not None
+    assert status.loop.steps == before.steps
+    running.now_ns += SECOND
+    assert [report.action for report in running.turns(1)] == ["learned"]
+
+
+def test_depth_that_is_late_or_loses_windows_stops_learning(make: Make) -> None:
+    """Nothing is done as long as windows are lost; the status says why."""
+    running = make()
+    running.see()
+    running.live.dropped(3)
+    assert running.turns(20) == []
+    assert running.live.health.text == "holding:windows_dropped"
+    running.now_ns += 6 * SECOND
+    assert running.see(8 * SECOND)
+    assert running.live.health.state == "active"
+
+
+def test_what_depth_takes_back_is_not_announced_any_more(make: Make) -> None:
+    """A version that depth rolled back gives way to the one that depth has."""
+    running = make()
+    running.until_published()
+    bad = running.announced[-1]
+    assert [one.version for one in running.announced[:2]] == [1, 2]
+    running.depth_says("swapped", "replayed", live_version=bad.version)
+    assert running.announced[-1] == bad
+    running.depth_says("rolled_back", "flicker")
+    back = running.announced[-1]
+    assert (back.version, back.rollback) == (1, True)
+    loop = running.live.status().loop
+    assert loop is not None and (loop.version, loop.rollbacks, loop.counts["rejected"]) == (1, 1, 1)
+    running.depth_says("refused", "superseded")
+    assert running.announced[-1] == back
+    assert running.live.ask("rollback") == (False, "there is nothing before version 1")
+
+
+def test_a_version_that_depth_cannot_read_holds_learning_and_is_announced_again(
+    make: Make,
+) -> None:
+    """A folder that is not mounted there, or another network: learning on would be in vain."""
+    running = make()
+    running.depth_says("refused", "missing", live_version=0)
+    assert running.see() == []
+    health = running.live.health
+    assert health.text == "holding:not_taken" and "version 1 [missing]: so" in health.detail
+    running.now_ns += ANNOUNCE_AGAIN_NS
+    running.turns(1)
+    assert [one.version for one in running.announced] == [1, 1]
+    running.depth_says("kept", "canary")
+    assert running.live.health.reason != "not_taken"
+
+
+def test_numbers_begin_above_those_that_depth_has_seen(make: Make) -> None:
+    """A folder that is new announces its version as a way back, and numbers the next ones above."""
+    running = make()
+    running.depth_says("refused", "downgraded", live_version=7)
+    assert [(one.version, one.rollback) for one in running.announced] == [(1, False), (1, True)]
+    running.until_published()
+    assert running.announced[2].version == 8
+
+
+def test_learning_goes_on_from_the_disk_after_a_kill(make: Make) -> None:
+    """Whoever comes after a process that was killed has its steps and its clips."""
+    running = make(save_every_steps=1)
+    running.see()
+    before = running.live.status().loop
+    running.live.close()  # without `end`: nothing is saved on the way
+    again = make(save_every_steps=1)
+    after = again.live.status().loop
+    assert before is not None and after is not None
+    assert after.accepted_steps == before.accepted_steps > 0
+    assert after.clips == before.clips and after.counts["resumed"] == 1
+
+
+def test_stopping_saves_and_costs_nothing_until_it_starts_again(make: Make) -> None:
+    """Events and frames are not even read; starting begins with what the camera sees then."""
+    running = make()
+    running.see()
+    done, sentence = running.live.ask("stop")
+    assert done and sentence.startswith("stopped, all is in ")
+    assert running.see(SECOND) == [] and running.live.health.text == "holding:stopped"
+    loop = running.live.status().loop
+    assert loop is not None and loop.saved_step == loop.accepted_steps
+    frames = loop.counts.get("frame.no_history", 0)
+    assert running.live.ask("start") == (True, "learning")
+    assert running.see(20 * SECOND)
+    loop = running.live.status().loop
+    assert loop is not None and loop.counts["frame.no_history"] > frames
+
+
+def test_a_teacher_that_fails_is_asked_again_later(make: Make, files: Path) -> None:
+    """Frames that the network cannot take are said, and depth is not touched."""
+    text = (files / "echo.yaml").read_text(encoding="utf-8")
+    narrow = files / "narrow.yaml"
+    narrow.write_text(text.replace("width: 42", "width: 40"), encoding="utf-8")
+    running = make(teacher=str(narrow))
+    assert running.see() == []
+    health = running.live.health
+    assert health.text == "holding:teacher_failed" and "narrow" in health.detail
