@@ -4,7 +4,9 @@ The arguments are described in `dae_ros.nodes.launch_arguments`; what is started
 `dae_ros.nodes.processes`.
 """
 
+import json
 import sys
+import tempfile
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
@@ -26,9 +28,14 @@ def node(process: Process) -> Node:
     return Node(
         package=process.package,
         executable=process.executable,
-        name=process.name,
+        # A name would be given to every node of the process.
+        name=None if process.nodes else process.name,
         namespace=process.namespace,
-        parameters=[parameters] if parameters else [],
+        parameters=[sections_file(process)]
+        if process.nodes
+        else [parameters]
+        if parameters
+        else [],
         remappings=list(process.remappings),
         arguments=list(process.arguments),
         ros_arguments=["--log-level", process.log_level],
@@ -36,6 +43,15 @@ def node(process: Process) -> Node:
         on_exit=Shutdown() if process.required else None,
         output="screen",
     )
+
+
+def sections_file(process: Process) -> str:
+    """Write the parameters of several nodes into a file, as launch_ros does for one."""
+    sections = process.parameter_sections.items()
+    content = {section: {"ros__parameters": values} for section, values in sections}
+    with tempfile.NamedTemporaryFile("w", prefix="dae_ros_", suffix=".yaml", delete=False) as file:
+        json.dump(content, file)  # JSON is a part of YAML
+    return file.name
 
 
 def start(context: LaunchContext) -> list[Node]:

@@ -19,6 +19,7 @@ from dae_ros.installation import share_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 EXECUTABLES = (
+    "depth_distillation_node",
     "depth_node",
     "distillation_node",
     "gt_node",

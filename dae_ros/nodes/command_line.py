@@ -16,7 +16,7 @@ class Usage:
     """What the help of a node says beside its parameters.
 
     Attributes:
-        node: the executable, a key of `dae_ros.parameters.NODES`.
+        node: the executable: a key of `dae_ros.parameters.NODES`, or of several nodes.
         purpose: what it does.
         main: the parameter that a bare argument is taken to mean, in the sentence that refuses it.
         examples: arguments, one example each.
@@ -39,9 +39,13 @@ class Usage:
             *(f"  ros2 run dae_ros {self.node} {example}" for example in self.examples),
             f"  (or python -m dae_ros.nodes.{self.node} ...)",
             "",
-            "parameters, NAME:=DEFAULT (docs/parameters.md has their ranges):",
+            "parameters, NAME:=DEFAULT (docs/parameters.md has their ranges):"
+            if self.node in NODES
+            else "parameters: docs/parameters.md",
         ]
-        for name, (default, declared) in declarations(NODES[self.node]).items():
+        # A process that holds several nodes has none of its own.
+        own = declarations(NODES[self.node]) if self.node in NODES else {}
+        for name, (default, declared) in own.items():
             shown = str(default).lower() if isinstance(default, bool) else default
             choices = f" One of {', '.join(declared.choices)}." if declared.choices else ""
             lines += [f"  {name}:={shown}", f"      {declared.description}{choices}"]

@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
@@ -65,18 +65,19 @@ class Signals:
 
 
 def run(
-    create: Callable[[], Created],
+    create: Callable[[], Created] | Sequence[Callable[[], Created]],
     usage: Usage,
     args: list[str] | None = None,
     interrupt: Callable[[Created], None] | None = None,
 ) -> int:
-    """Create a node and spin it until it ends or a signal comes.
+    """Create a node, or several for one executor, and spin until one ends or a signal comes.
 
     Args:
-        create: makes the node; called after rclpy is initialised.
+        create: makes the node; called after rclpy is initialised. Several are closed in their
+            order.
         usage: for `--help`, and for arguments that no node has.
         args: command line without the program's name, None for the process's own.
-        interrupt: called with the node on the first signal, in the middle of whatever callback
+        interrupt: called with each node on the first signal, in the middle of whatever callback
             runs, so that one which waits can give up; it must only set flags.
 
     Returns:
@@ -89,29 +90,38 @@ def run(
         return answered
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     signals = Signals()
+    nodes: list[Any] = []
     try:
-        node = create()
+        nodes += [make() for make in (create if isinstance(create, Sequence) else [create])]
     except DaeError as error:
         get_logger("dae_ros").fatal(f"{error} [{error.code}]")
         rclpy.try_shutdown()
         return EXIT_FAILURE
-    if interrupt is not None:
-        signals.first = lambda: interrupt(node)
-        if signals.received:
-            interrupt(node)
+
+    def give_up() -> None:
+        for node in nodes:
+            if interrupt is not None:
+                interrupt(node)
+
+    signals.first = give_up
+    if signals.received:
+        give_up()
     try:
         executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while node.exit_code is None and not signals.received:
+        for node in nodes:
+            executor.add_node(node)
+        while not signals.received and all(node.exit_code is None for node in nodes):
             executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
-        node.close()
+        for node in nodes:
+            node.close()
         executor.shutdown()
-        node.destroy_node()
+        for node in nodes:
+            node.destroy_node()
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     finally:
         rclpy.try_shutdown()
-    return node.exit_code or 0
+    return next((node.exit_code for node in nodes if node.exit_code), 0)
 
 
 def leave_despite(thread_name: str, code: int) -> None:

@@ -64,13 +64,13 @@ ARGUMENTS: tuple[Argument, ...] = (
         "",
         "Checkpoint file, a name from models/manifest.yaml, or untrained:NAME to run without "
         "weights (vits, vitb, vitl, vitt, micro, micro_memoryless, e2depth, ereformer).",
-        parameter=(("depth_node", "weights"),),
+        parameter=(("depth_node", "weights"), ("distillation_node", "weights")),
     ),
     Argument(
         "device",
         "",
-        "Where the network runs: auto, cpu, cuda or cuda:N.",
-        parameter=(("depth_node", "device"),),
+        "Where networks run: auto, cpu, cuda or cuda:N.",
+        parameter=(("depth_node", "device"), ("distillation_node", "device")),
     ),
     Argument(
         "precision",
@@ -130,11 +130,39 @@ ARGUMENTS: tuple[Argument, ...] = (
         "Topic of true depth images; gt_node compares depth with them and publishes 'metrics'.",
     ),
     Argument(
+        "distill",
+        "false",
+        "Learn on while depth is live: starts distillation_node, whose versions the depth node "
+        "follows. Needs a teacher and camera frames of the events' pixels.",
+        TRUE_FALSE,
+    ),
+    Argument(
+        "teacher",
+        "",
+        "With distill: the network of camera frames that labels; a checkpoint file, a name from "
+        "models/manifest.yaml, or the manifest of an ONNX file.",
+        parameter=(("distillation_node", "teacher"),),
+    ),
+    Argument(
+        "distill_folder",
+        "",
+        "With distill: where versions and learner are kept over restarts; empty is "
+        "~/.ros/dae_ros/distillation, below the namespace where there is one.",
+        parameter=(("distillation_node", "folder"),),
+    ),
+    Argument(
+        "single_process",
+        "false",
+        "With distill: depth and distillation in one process, for a GPU that is too small for two.",
+        TRUE_FALSE,
+    ),
+    Argument(
         "autostart",
         "",
-        "Configure and activate the depth node by itself; false waits for lifecycle calls.",
+        "Configure and activate depth and distillation by themselves; false waits for lifecycle "
+        "calls.",
         ("", *TRUE_FALSE),
-        parameter=(("depth_node", "autostart"),),
+        parameter=(("depth_node", "autostart"), ("distillation_node", "autostart")),
     ),
     Argument(
         "params_file",
@@ -157,7 +185,14 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument("namespace", "", "Namespace of all nodes and their topics."),
 )
 
-_LAUNCH_FILES = frozenset({"depth.launch.py", "demo.launch.py"})
+DISTILLATION_ALONE = frozenset(
+    {"source", "bag", "calibration", "rate", "loop", "start", "precision", "scale", "shift"}
+    | {"orientation", "rviz", "ground_truth", "distill", "single_process"}
+)
+"""What `distillation.launch.py` has no argument for: it starts the learner beside a depth node that
+runs already, here or on another machine."""
+
+_LAUNCH_FILES = frozenset({"depth.launch.py", "demo.launch.py", "distillation.launch.py"})
 
 
 def arguments_of_command(command_line: Sequence[str]) -> dict[str, str]:

@@ -42,12 +42,15 @@ def ros_arguments(process: Process, folder: Path) -> list[str]:
         process: what to start.
         folder: where the parameter file is written.
     """
-    result = ["--ros-args", "-r", f"__node:={process.name}"]
+    result = ["--ros-args"]
+    if not process.nodes:
+        result += ["-r", f"__node:={process.name}"]
     if process.namespace:
         result += ["-r", f"__ns:=/{process.namespace.strip('/')}"]
-    if process.parameters:
+    sections = process.parameter_sections
+    if sections:
         path = folder / f"{process.name}.yaml"
-        content = {"/**": {"ros__parameters": dict(process.parameters)}}
+        content = {key: {"ros__parameters": values} for key, values in sections.items()}
         # JSON is a part of YAML.
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
         result += ["--params-file", str(path)]

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.installation import share_folder
-from dae_ros.nodes.launch_arguments import ARGUMENTS
+from dae_ros.nodes.launch_arguments import ARGUMENTS, DISTILLATION_ALONE
 from dae_ros.parameters import NODES, NodeParameters, Value, declarations
 from dae_ros.runtime.parameter_file import read_parameters_of
 
@@ -54,6 +54,8 @@ class Process:
         log_level: severity from which the node prints.
         environment: variables to set in addition.
         required: whether the launch ends with this process.
+        nodes: parameters by node name, of a process that holds several nodes; `name` is then that
+            of none, and `parameters` are empty.
     """
 
     package: str
@@ -66,6 +68,13 @@ class Process:
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict)
     required: bool = False
+    nodes: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+
+    @property
+    def parameter_sections(self) -> dict[str, dict[str, Value]]:
+        """Sections of the parameter file that gives each node of the process its own set."""
+        sets = {f"/**/{name}": dict(values) for name, values in self.nodes.items() if values}
+        return {"/**": dict(self.parameters), **sets} if self.parameters else sets
 
 
 def transport_environment() -> dict[str, str]:
@@ -149,20 +158,35 @@ def launch_plan(
             required=required,
         )
 
+    distill = values["distill"] == "true"
+    follow: dict[str, Value] = {"follow_snapshots": True} if distill else {}
     depth = node(
         "depth_node",
         # A recording is worth every window; a live camera is worth the newest one.
-        {"overload": "queue" if from_bag else "latest", "use_sim_time": from_bag},
+        {"overload": "queue" if from_bag else "latest", "use_sim_time": from_bag, **follow},
         _renamed(topics),
         required=True,
     )
     processes = [depth]
+    if distill:
+        folder = "/".join(filter(None, [*values["namespace"].split("/"), "distillation"]))
+        learner = node(
+            "distillation_node",
+            {
+                "folder": f"~/.ros/dae_ros/{folder}",
+                "use_sim_time": depth.parameters["use_sim_time"],
+            },
+            _renamed({name: topics[name] for name in ("events", "image")}),
+        )
+        processes = (
+            [_together(depth, learner)] if values["single_process"] == "true" else [depth, learner]
+        )
     truth = values["ground_truth"]
     if truth:
         processes.append(node("gt_node", {}, (("ground_truth", published.get(truth, truth)),)))
     # What the nodes subscribe, of what the source publishes, so that they lose nothing.
     awaited = [chosen[name] for name in ("events", "camera_info") if chosen[name] in published]
-    if chosen["image"] in published and depth.parameters.get("window") == "frame":
+    if chosen["image"] in published and (distill or depth.parameters.get("window") == "frame"):
         awaited.append(chosen["image"])
     if truth in published:
         awaited.append(truth)
@@ -177,6 +201,27 @@ def launch_plan(
     if values["rviz"] == "true":
         processes.append(_rviz(values, topics, depth.parameters["use_sim_time"]))
     return processes
+
+
+def distillation_plan(arguments: Mapping[str, str]) -> list[Process]:
+    """Return the one process of `distillation.launch.py`: the learner of a depth node elsewhere.
+
+    Args:
+        arguments: values by name of `ARGUMENTS` but `DISTILLATION_ALONE`.
+
+    Raises:
+        ConfigurationError: see `launch_plan`, and for an argument that belongs to depth.
+    """
+    foreign = sorted(DISTILLATION_ALONE.intersection(arguments))
+    if foreign:
+        raise ConfigurationError(
+            f"{', '.join(foreign)} belong to depth.launch.py: distillation.launch.py starts the "
+            "learner alone, beside a depth node that runs with follow_snapshots",
+            arguments=foreign,
+        )
+    plan = launch_plan({**arguments, "distill": "true"})
+    (learner,) = (process for process in plan if process.executable == "distillation_node")
+    return [replace(learner, required=True)]
 
 
 def recorder(
@@ -212,9 +257,23 @@ def _contradictions(values: Mapping[str, str]) -> list[str]:
     for name in ("loop", "start", "calibration"):
         if values[name] not in ("", "false") and source != "bag":
             problems.append(f"'{name}' belongs to source:=bag, but source is '{source}'")
+    for name in ("teacher", "distill_folder", "single_process"):
+        if values[name] not in ("", "false") and values["distill"] != "true":
+            problems.append(f"'{name}' belongs to distill:=true")
     if values["rate"] and source == "topic":
         problems.append("'rate' belongs to source:=bag or source:=simulator, not to a live topic")
     return problems
+
+
+def _together(depth: Process, learner: Process) -> Process:
+    """Return one process with both nodes; what they subscribe has the same names."""
+    return replace(
+        depth,
+        executable="depth_distillation_node",
+        name="depth_distillation",
+        parameters={},
+        nodes={depth.name: depth.parameters, learner.name: learner.parameters},
+    )
 
 
 def _node_parameters(
