@@ -69,7 +69,7 @@ class LearnerFailed(DaeError):
 
 
 class DistillationNode(LifecycleNode):
-    """Node `distillation`; topics, services and parameters are listed in `docs/nodes.md`.
+    """Node `distillation`; topics, services and parameters are listed in `docs/online.md`.
 
     Raises:
         ConfigurationError: a parameter is out of range or breaks a rule.

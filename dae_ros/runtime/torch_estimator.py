@@ -26,6 +26,8 @@ from dae_ros.runtime.estimator import FloatImage, OutputMeaning
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+# Lower goes first on CUDA, and 0 is last.
+STEP_PRIORITY = -1
 # Channels of each event image; a voxel grid may have any number of bins.
 _EVENT_CHANNELS = {"tencode": 3, "tencode_voxel": 3}
 
@@ -141,6 +143,14 @@ class TorchEstimator:
         self._network = loaded.network.to(self._device).eval()
         self._fitting = Fitting(loaded.config, self._network.multiple, self._device)
         self.input_channels = self._fitting.format.channels
+        self._stream: torch.cuda.Stream | None = None
+        if self._device.type == "cuda":
+            # Weights came over on the thread's own stream.
+            torch.cuda.current_stream(self._device).synchronize()
+            # Steps go ahead of what learns in the same process. Untyped in PyTorch.
+            self._stream = torch.cuda.Stream(  # type: ignore[no-untyped-call]
+                self._device, priority=STEP_PRIORITY
+            )
         self._sensor_size: tuple[int, int] | None = None
         self._state: tuple[Tensor, ...] | None = None
         self.state_age = 0
@@ -268,7 +278,9 @@ class TorchEstimator:
     @contextlib.contextmanager
     def _arithmetic(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            if self._device.type == "cuda":
+            if self._stream is not None:
+                # Each step waits for its own end, so that states may change their stream.
+                stack.enter_context(torch.cuda.stream(self._stream))
                 # float32 means float32, and the same input gives the same bits.
                 stack.enter_context(
                     torch.backends.cudnn.flags(

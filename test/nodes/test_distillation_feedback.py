@@ -1,0 +1,67 @@
+"""What the learner hears of the depth node: latencies, losses, verdicts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from std_msgs.msg import String
+
+from dae_ros.errors import WeightsError
+from dae_ros.nodes.depth_weights import read_verdict, verdict_text
+from dae_ros.nodes.diagnostics import OK, status
+from dae_ros.nodes.distillation_feedback import DepthFeedback
+from dae_ros.nodes.distillation_worker import DepthImage, DroppedWindows
+from dae_ros.nodes.qos import latched_qos
+from dae_ros.runtime.weight_stages import Verdict
+
+pytestmark = pytest.mark.ros
+VERDICT = Verdict(3, "a" * 64, "refused", "missing", "no file", 2, "b" * 64, {"scale_step": 0.5})
+
+
+def test_a_verdict_is_read_as_it_was_written() -> None:
+    """Numbers that are none come back as such; what is no verdict is refused with a sentence."""
+    assert read_verdict(verdict_text(VERDICT)) == VERDICT
+    unknown = Verdict(1, "", "kept", "start", "", 1, "", {"pairs": math.nan})
+    assert math.isnan(read_verdict(verdict_text(unknown)).numbers["pairs"])
+    for text in (
+        "no json",
+        "[]",
+        "{}",
+        verdict_text(VERDICT).replace('"version": 3', '"version": 3.5'),
+    ):
+        with pytest.raises(WeightsError, match="no verdict on weights"):
+            read_verdict(text)
+
+
+def test_latencies_losses_and_verdicts_reach_the_learner(graph) -> None:
+    """Windows that depth skipped are counted from the first report on, over a restart of depth."""
+    heard, verdicts = [], []
+    feedback = DepthFeedback(graph.peer, heard.append, verdicts.append)
+    images = graph.publisher(DiagnosticArray, "depth/status")
+    reports = graph.publisher(DiagnosticArray, "/diagnostics")
+    answers = graph.peer.create_publisher(String, "depth/weights", latched_qos())
+
+    def found() -> bool:
+        feedback.look()
+        return all(p.get_subscription_count() for p in (images, reports, answers))
+
+    graph.until(found)
+    for latency in ("12.5", "nan", "late"):
+        values = {"latency_ms": latency}
+        images.publish(DiagnosticArray(status=[status("depth", OK, "metric", values)]))
+    for name, skipped in (
+        ("/peer: windows", 4), ("/other: windows", 90), ("/peer: windows", 7),
+        ("/peer: windows", 0), ("/peer: windows", 2),
+    ):  # fmt: skip
+        values = {"skipped": skipped}
+        reports.publish(DiagnosticArray(status=[status(name, OK, "", values)]))
+        graph.spin(0.02)
+    answers.publish(String(data="no json"))
+    answers.publish(String(data=verdict_text(VERDICT)))
+    graph.until(lambda: verdicts and len(heard) >= 3)
+    graph.spin(0.1)
+    assert heard == [DepthImage(12.5), DroppedWindows(3), DroppedWindows(2)]
+    assert verdicts == [VERDICT]
+    feedback.destroy()
