@@ -14,8 +14,11 @@ dae_ros() { "$python" -m dae_ros.cli "$@"; }
 
 dae_ros clips config/train/clips_first_weights.yaml --out "$folder/clips" \
     --processes "${PROCESSES:-2}"
-for part in frames micro memoryless; do
-    dae_ros train "first_weights_$part" --out "$folder/$part" --set "clips=$folder/clips"
+dae_ros train first_weights_frames --out "$folder/frames" --set "clips=$folder/clips"
+teacher="$folder/frames/last.safetensors"
+for part in micro memoryless; do
+    dae_ros train "first_weights_$part" --out "$folder/$part" --set "clips=$folder/clips" \
+        --set "encoder_weights=$teacher"
 done
 dae_ros distill first_weights_distilled --out "$folder/distilled" --set "clips=$folder/clips" \
-    --set "teachers=$folder/frames/last.safetensors"
+    --set "encoder_weights=$teacher" --set "teachers=$teacher"

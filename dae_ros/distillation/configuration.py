@@ -33,6 +33,10 @@ class TrainingParameters(NodeParameters):
     weights: str = declare(
         "untrained:micro", "Where training begins: untrained:NAME, a manifest name, or a file."
     )
+    encoder_weights: str = declare(
+        "", "Weights whose image encoder to begin with, instead of that of 'weights'; a first "
+        "layer for other channels stays as it was.",
+    )  # fmt: skip
     clips: str = declare("", "Folders of clips (dae-ros clips), separated by commas.")
     steps: int = declare(10_000, "Updates of the weights.", minimum=1)
     batch: int = declare(8, "Clips per update, over all processes.", minimum=1, maximum=4096)

@@ -29,6 +29,7 @@ from dae_ros.distillation.validation import Validation
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import EventEncoder, Meaning, same_input
+from dae_ros.model.encoder_transfer import take_encoder
 from dae_ros.model.weights import load_weights
 from dae_ros.runtime.torch_estimator import Fitting
 
@@ -88,6 +89,11 @@ def train(
 
 def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Trainer:
     loaded = load_weights(settings.weights)
+    origins = {"started_from": loaded.digest}
+    if settings.encoder_weights:
+        source = load_weights(settings.encoder_weights)
+        take_encoder(loaded, source)
+        origins["encoder_from"] = source.digest
     stores = tuple(open_clip_store(path) for path in settings.folders)
     _check(settings, loaded, stores)
     encoder = _encoder(loaded, stores)
@@ -138,11 +144,11 @@ def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Tr
         provenance={
             "origin": "dae_ros " + ("distillation" if teachers else "training"),
             "settings": json.dumps(settings.identity(), sort_keys=True),
-            "started_from": loaded.digest,
+            **origins,
             "clips": json.dumps(data),
             "teachers": json.dumps({name: item.digest for name, item in teachers.items()}),
         },
-        data=[*data, loaded.digest, *(item.digest for item in teachers.values())],
+        data=[*data, *origins.values(), *(item.digest for item in teachers.values())],
     )
 
 
