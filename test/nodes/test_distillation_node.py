@@ -40,7 +40,7 @@ def values(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def learned(values, tmp_path_factory):
-    """A folder in which the next judgement can publish."""
+    """A folder with clips to learn from and to judge by."""
     folder = tmp_path_factory.mktemp("learned")
     prepare(values, SEEN, folder)
     return folder
@@ -198,8 +198,7 @@ def test_depth_takes_a_better_version_and_its_rollback_is_followed(
     )  # fmt: skip
     assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
     images = graph.listen(DiagnosticArray, "depth/status")
-    # One judgement, at once: what was learned before the restart is enough.
-    learner = Learner(graph, values, tmp_path, judge_every_s=1e9, judge_every_steps=8).activate()
+    learner = Learner(graph, values, tmp_path).activate()
     graph.until(lambda: learner.events.get_subscription_count() == 2)
     graph.until(lambda: learner.statuses and learner.values("counts").get("resumed") == "1")
     stopped = False

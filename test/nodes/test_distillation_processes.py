@@ -25,6 +25,7 @@ from test.reference.prepared_learner import prepare, write_files
 pytestmark = pytest.mark.ros
 # Times of `mono` go on over a restart of the simulator.
 SIMULATED = {"height": 36, "width": 48, "encoding": "mono"}
+KNOWN_S, RATE = 2.0, 0.25
 GIVEN = {"weights": "micro.safetensors", "teacher": "frames.safetensors", "distill": "true"}
 
 
@@ -78,7 +79,7 @@ def test_the_learner_alone_has_its_own_launch_file() -> None:
 def deployment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """Parameters, and a folder that knows the beginning of the simulated room."""
     folder = tmp_path_factory.mktemp("deployment")
-    simulation = Simulation(SimulatorParameters(**SIMULATED, duration_s=1.5))
+    simulation = Simulation(SimulatorParameters(**SIMULATED, duration_s=KNOWN_S))
     seen = [item for item in simulation.run() if isinstance(item, (EventPacket, Frame))]
     values = write_files(folder, seen)
     prepare(values, seen, folder / "learned")
@@ -92,7 +93,8 @@ def test_a_better_version_is_seen_in_the_depth_stream(
 ) -> None:
     """The learner goes on from disk, its error on what was held out falls, and depth names it."""
     folder = shutil.copytree(str(deployment["folder"]), tmp_path / "learned")
-    own = {**deployment, "judge_every_steps": 8}
+    # Beyond the frames that it knows the teacher says the same of all, which is refused.
+    own = {**deployment, "degraded_share": 1.0}
     for name in ("folder", "weights", "teacher", "device"):
         del own[name]
     sections = {
@@ -101,7 +103,7 @@ def test_a_better_version_is_seen_in_the_depth_stream(
             "threads": 1, "canary_latency": 1e6, "canary_flicker": 100.0, "canary_windows": 8,
             "replay_windows": 4,
         },
-        "/**/simulator": SIMULATED,
+        "/**/simulator": {**SIMULATED, "rate": RATE},
     }  # fmt: skip
     file = tmp_path / "robot.yaml"
     content = {name: {"ros__parameters": values} for name, values in sections.items()}
