@@ -6,16 +6,13 @@ one whose orientation nobody measured is refused (`labels.py` says why).
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-import yaml
 from torch import Tensor
-from torch.nn import functional
 
 from dae_ros.distillation.configuration import DistillationParameters
 from dae_ros.distillation.labels import (
@@ -26,13 +23,13 @@ from dae_ros.distillation.labels import (
     flip_consistency,
     self_consistency,
 )
+from dae_ros.distillation.onnx_frames import OnnxFrames, read_manifest
 from dae_ros.distillation.preparation import FRAME_ENCODERS, frames_as_images
 from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.fetch import digest_of
 from dae_ros.model.weights import load_weights
-from dae_ros.representation.geometry import network_size
 from dae_ros.runtime.torch_estimator import Fitting
 
 # Frames that go through a teacher at a time, to bound its memory.
@@ -184,80 +181,12 @@ class TorchFrames:
         return self._fitting.restore(prediction, height, width)[:, 0]
 
 
-class OnnxFrames:
-    """An ONNX model on frames: one input (N, C, h, w), one output (N, h, w) or (N, 1, h, w).
-
-    Args:
-        path: the .onnx file.
-        facts: the manifest; see `load_teacher`.
-
-    Raises:
-        ConfigurationError: onnxruntime is missing.
-        WeightsError: it cannot be opened.
-    """
-
-    def __init__(self, path: Path, facts: Mapping[str, Any]) -> None:
-        try:
-            onnxruntime: Any = importlib.import_module("onnxruntime")
-        except ImportError as error:
-            raise ConfigurationError(
-                f"the teacher {path.name} needs onnxruntime, which is not installed; install the "
-                "extra `onnx`"
-            ) from error
-        state = onnxruntime.capi.onnxruntime_pybind11_state
-        failures = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument)
-        # Those of a run are no RuntimeErrors, unlike PyTorch's.
-        self._failures = (state.Fail, state.InvalidArgument, state.RuntimeException)
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(path), providers=onnxruntime.get_available_providers()
-            )
-        except (*failures, state.NotImplemented, RuntimeError) as error:
-            raise WeightsError(f"{path} cannot be opened: {error}", path=str(path)) from error
-        self._input = self._session.get_inputs()[0].name
-        shape = (1, facts["channels"], 1, 1)
-        self._mean = torch.tensor(facts["mean"]).reshape(shape)
-        self._deviation = torch.tensor(facts["deviation"]).reshape(shape)
-        self._size = (facts["height"], facts["width"])
-        self._multiple = facts["multiple"]
-        self._fixed = facts["fixed_size"]
-
-    def __call__(self, frames: Tensor) -> Tensor:
-        """See `FrameBackend`."""
-        height, width = frames.shape[1:]
-        target = self._size
-        if not self._fixed:
-            target = network_size(height, width, *target, self._multiple)
-        images = frames_as_images(frames.cpu(), self._mean.shape[1])
-        images = functional.interpolate(images, size=target, mode="bicubic", align_corners=False)
-        images = (images - self._mean) / self._deviation
-        try:
-            (output,) = self._session.run(None, {self._input: images.numpy()})
-        except self._failures as error:
-            raise RuntimeError(str(error)) from error
-        prediction = torch.from_numpy(output).float()
-        prediction = prediction.reshape(len(frames), 1, *prediction.shape[-2:])
-        restored = functional.interpolate(
-            prediction, size=(height, width), mode="bilinear", align_corners=False
-        )
-        return restored[:, 0].to(frames.device)
-
-
-_ONNX_FIELDS = {
-    "file", "sha256", "licence", "channels", "mean", "deviation", "height", "width", "multiple",
-    "fixed_size", "meaning",
-}  # fmt: skip
-
-
 def load_teacher(name: str, depth_range: DepthRange, device: torch.device) -> FrameTeacher:
     """Load a teacher.
 
     Args:
-        name: weights as `load_weights` takes them, or a .yaml manifest of an ONNX file:
-            file (beside the manifest), sha256, licence, channels (1 or 3), mean and deviation
-            (a number per channel), height and width (lower bounds in px, the aspect is kept),
-            multiple, fixed_size (true: exactly height x width), meaning (as in
-            models/manifest.yaml).
+        name: weights as `load_weights` takes them, or a .yaml manifest of an ONNX file
+            (`OnnxManifest`).
         depth_range: of the place.
         device: where it runs; ONNX chooses itself.
 
@@ -270,19 +199,18 @@ def load_teacher(name: str, depth_range: DepthRange, device: torch.device) -> Fr
         backend: FrameBackend = TorchFrames(loaded, device)
         return FrameTeacher(name, loaded.digest, backend, loaded.meaning, depth_range)
     path = Path(name)
-    facts = _read_manifest(path)
-    file = path.parent / facts["file"]
+    manifest = read_manifest(path)
+    file = path.parent / manifest.file
     if not file.is_file():
         raise WeightsError(f"{path} names {file}, which is not there", path=str(file))
     digest = digest_of(file)
-    if digest != facts["sha256"]:
+    if digest != manifest.sha256:
         raise WeightsError(
-            f"{file} has the sha256 {digest}, {path} says {facts['sha256']}; get the file again",
+            f"{file} has the sha256 {digest}, {path} says {manifest.sha256}; get the file again",
             path=str(file),
         )
-    meaning = Meaning.from_dict(facts["meaning"])
-    backend = OnnxFrames(file, facts)
-    return FrameTeacher(path.stem, digest, backend, meaning, depth_range)
+    backend = OnnxFrames(file, manifest)
+    return FrameTeacher(path.stem, digest, backend, manifest.meaning, depth_range)
 
 
 def load_teachers(
@@ -295,17 +223,3 @@ def load_teachers(
     """
     depth_range = DepthRange(settings.near_m, settings.far_m)
     return {name: load_teacher(name, depth_range, device) for name in settings.shares}
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        facts = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}", path=str(path)) from error
-    if not isinstance(facts, dict) or set(facts) != _ONNX_FIELDS:
-        has = sorted(facts) if isinstance(facts, dict) else facts
-        raise ConfigurationError(
-            f"{path} must have exactly the keys {', '.join(sorted(_ONNX_FIELDS))}; it has {has}",
-            path=str(path),
-        )
-    return facts

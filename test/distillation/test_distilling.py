@@ -266,38 +266,85 @@ def test_network_teachers_see_frames(tmp_path: Path) -> None:
         load_teacher("untrained:micro", INDOOR, CPU)
 
 
-def test_onnx_teachers_by_manifest(tmp_path: Path) -> None:
-    """A manifest with the file's digest, size and meaning makes any ONNX network a teacher."""
+def write_mean_of_channels(folder: Path, shape: list[object], outputs: int = 1, half: bool = False):
+    """Write an ONNX file that answers the mean over channels; return the facts of its manifest."""
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
-    helper, kinds = onnx.helper, onnx.TensorProto
+    helper = onnx.helper
+    kind = onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT
+    names = [f"y{number}" for number in range(outputs)]
     graph = helper.make_graph(
-        [helper.make_node("ReduceMean", ["x"], ["y"], axes=[1], keepdims=1)],
+        [helper.make_node("ReduceMean", ["x"], [y], axes=[1], keepdims=1) for y in names],
         "grey",
-        [helper.make_tensor_value_info("x", kinds.FLOAT, ["n", 3, "h", "w"])],
-        [helper.make_tensor_value_info("y", kinds.FLOAT, ["n", 1, "h", "w"])],
+        [helper.make_tensor_value_info("x", kind, shape)],
+        [helper.make_tensor_value_info(y, kind, ["n", 1, "h", "w"]) for y in names],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.save(model, str(tmp_path / "grey.onnx"))
-    facts = {
+    onnx.save(model, str(folder / "grey.onnx"))
+    return {
         "file": "grey.onnx",
-        "sha256": hashlib.sha256((tmp_path / "grey.onnx").read_bytes()).hexdigest(),
+        "sha256": hashlib.sha256((folder / "grey.onnx").read_bytes()).hexdigest(),
         "licence": "Apache-2.0", "channels": 3, "mean": [0.0, 0.0, 0.0],
         "deviation": [0.1, 0.1, 0.1], "height": 28, "width": 42, "multiple": 14,
         "fixed_size": False,
         "meaning": {"event_encoder": "rgb", "orientation": "depth", "scale": "metric"},
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "half"),
+    [
+        (["n", 3, "h", "w"], False),
+        ([1, 3, "h", "w"], False),
+        ([2, 3, 28, 42], False),
+        (["n", "c", "h", "w"], True),
+    ],
+)
+def test_onnx_teachers_by_manifest(tmp_path: Path, shape: list[object], half: bool) -> None:
+    """Any number of frames goes through, whatever number the file takes, float32 or float16."""
+    facts = write_mean_of_channels(tmp_path, shape, half=half)
     path = tmp_path / "grey.yaml"
     path.write_text(yaml.safe_dump(facts))
-    frames = torch.full((2, 56, 84), 51, dtype=torch.uint8)
+    values = torch.tensor([51, 102, 153], dtype=torch.uint8)
+    frames = values[:, None, None].expand(3, 56, 84)
     label = load_teacher(str(path), INDOOR, CPU).label(frames, consistency=False)
     # 51 / 255 / 0.1
-    torch.testing.assert_close(label.depth, torch.full((2, 56, 84), 2.0))
-    path.write_text(yaml.safe_dump({**facts, "sha256": "0" * 64}))
-    with pytest.raises(WeightsError, match="get the file again"):
+    expected = torch.tensor([2.0, 4.0, 6.0])[:, None, None].expand(3, 56, 84)
+    torch.testing.assert_close(label.depth, expected, rtol=2e-3 if half else 1e-6, atol=0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"sha256": "0" * 64}, "get the file again"),
+        ({"more": 1}, "exactly the keys"),
+        ({"file": 3}, "'file' must be a text"),
+        ({"channels": "3"}, "'channels' must be 1 or 3"),
+        ({"mean": [0.5]}, "'mean' must be a list with a number per channel"),
+        ({"deviation": [0.1, 0.0, 0.1]}, "'deviation' must be a list with a number above 0"),
+        ({"multiple": 0}, "'multiple' must be a whole number above 0"),
+        ({"fixed_size": "no"}, "'fixed_size' must be true or false"),
+        ({"meaning": 3}, "'meaning' must be a mapping"),
+        ({"meaning": {"orientation": "sideways"}}, "no orientation 'sideways'"),
+        ({"channels": 1, "mean": [0.0], "deviation": [1.0]}, "frames of 1 channels"),
+    ],
+)
+def test_bad_manifests_of_onnx_files_are_refused(
+    tmp_path: Path, change: dict[str, object], sentence: str
+) -> None:
+    """Each field is checked before a frame is labelled."""
+    path = tmp_path / "grey.yaml"
+    facts = write_mean_of_channels(tmp_path, ["n", 3, "h", "w"])
+    path.write_text(yaml.safe_dump({**facts, **change}))
+    with pytest.raises((ConfigurationError, WeightsError), match=sentence):
         load_teacher(str(path), INDOOR, CPU)
-    path.write_text(yaml.safe_dump({**facts, "more": 1}))
-    with pytest.raises(ConfigurationError, match="exactly the keys"):
+
+
+def test_onnx_files_with_more_than_depth_are_refused(tmp_path: Path) -> None:
+    """Which of two outputs is depth is not guessed."""
+    path = tmp_path / "grey.yaml"
+    path.write_text(yaml.safe_dump(write_mean_of_channels(tmp_path, ["n", 3, "h", "w"], 2)))
+    with pytest.raises(WeightsError, match="outputs y0, y1; export it"):
         load_teacher(str(path), INDOOR, CPU)
 
 
