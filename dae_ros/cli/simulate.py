@@ -107,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigurationError: an option out of range, or options that exclude each other.
-        RecordingError: the recording exists, or cannot be written.
+        RecordingError: the recording exists, or cannot be written; or a filmed sequence is damaged,
+            and what was simulated until there is whole.
     """
     # numba takes seconds to import, which --help does not need.
     from dae_ros.simulation.simulation import START_NS, Simulation
@@ -122,14 +123,22 @@ def run(args: argparse.Namespace) -> int:
         duration_s = min(duration_s, sequence.end_us / 1e6)
     bar = ProgressBar()
     count, elapsed_s = 0, 0.0
+    damage: RecordingError | None = None
+    names = " and ".join(str(path) for path in _targets(args))
     try:
         with (
             InterruptFlag() as stopped,
             contextlib.closing(_writer(args.out, args.format, simulation, parameters)) as writer,
             _preview(args.preview, parameters, simulation) as show,
         ):
-            for item in simulation.items():
-                if stopped():
+            items = simulation.items()
+            while not stopped():
+                try:
+                    item = next(items, None)
+                except RecordingError as error:
+                    damage = error
+                    break
+                if item is None:
                     break
                 writer.write(item)
                 show(item)
@@ -146,12 +155,17 @@ def run(args: argparse.Namespace) -> int:
             path=str(args.out),
         ) from error
     bar.close()
+    if damage is not None:
+        raise RecordingError(
+            f"{damage.message}. What was simulated until then, {elapsed_s:.2f} s of "
+            f"{duration_s:.2f} s, is whole: {names}",
+            **damage.data,
+        ) from damage
     if stopped():
         print(
             f"interrupted after {elapsed_s:.2f} s of {duration_s:.2f} s; what was simulated until "
             "then is whole:"
         )
-    names = " and ".join(str(path) for path in _targets(args))
     print(f"{count} packets, frames and depth maps -> {names}")
     return EXIT_INTERRUPTED if stopped() else 0
 

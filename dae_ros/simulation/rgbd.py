@@ -7,6 +7,9 @@ Layout (7-Scenes, Shotton et al., CVPR 2013, with the intrinsics file of the 3DM
     frame-000000.depth.png          16-bit, mm, on the colour's pixels; 0 and 65535 unknown
     frame-000000.pose.txt           4 x 4 matrix from the camera to the world, m
 
+A frame's number is its time: frames that are missing, such as those whose pose was not found, leave
+a pause over which the camera goes on evenly. The first frame that is there is the beginning.
+
 Between two frames the camera follows their poses smoothly, and both frames are warped to where it
 is: their depth makes a mesh, torn at jumps of depth, whose colours fade from one to the other.
 What neither of them saw keeps its last radiance, and has no depth.
@@ -63,15 +66,15 @@ class RgbdSequence:
 
     Raises:
         RecordingError: a file is missing, damaged or of another layout.
-        ConfigurationError: a rate that is not positive.
+        ConfigurationError: a rate that is not positive and finite.
     """
 
     def __init__(self, path: Path, frame_hz: float, size: tuple[int, int] | None = None) -> None:
-        if not frame_hz > 0.0:
+        if not 0.0 < frame_hz < math.inf:
             raise ConfigurationError(
-                f"The rate of a sequence must be positive, not {frame_hz}.", frame_hz=frame_hz
+                f"The rate of a sequence must be positive and finite, not {frame_hz}.",
+                frame_hz=frame_hz,
             )
-        self._frame_us = 1e6 / frame_hz
         self._colours = sorted(path.glob("frame-*.color.*"))
         if len(self._colours) < 2:
             raise RecordingError(
@@ -81,10 +84,11 @@ class RgbdSequence:
             )
         self._stems = [item.name.split(".")[0] for item in self._colours]
         self._path = path
+        self._times_us = self._read_numbers() * (1e6 / frame_hz)
         self.poses = np.stack([_read_matrix(path / f"{stem}.pose.txt", 4) for stem in self._stems])
         self._check_poses()
         beside = path / INTRINSICS
-        matrix = _read_matrix(beside if beside.exists() else path.parent / INTRINSICS, 3)
+        matrix = _read_intrinsics(beside if beside.exists() else path.parent / INTRINSICS)
         height, width = self._read_colour(0).shape
         self._size = (height, width) if size is None else size
         down, across = self._size[0] / height, self._size[1] / width
@@ -104,7 +108,7 @@ class RgbdSequence:
     @property
     def end_us(self) -> int:
         """See `World`: the time of the last frame."""
-        return int((len(self._stems) - 1) * self._frame_us)
+        return int(self._times_us[-1])
 
     def view(self) -> RgbdView:
         """See `World`."""
@@ -112,9 +116,12 @@ class RgbdSequence:
 
     def between(self, time_us: float) -> tuple[int, float]:
         """Return the frame before a time, and how far it is on the way to the next one, 0..1."""
-        place = min(max(time_us / self._frame_us, 0.0), len(self._stems) - 1.0)
-        index = min(int(place), len(self._stems) - 2)
-        return index, place - index
+        times_us = self._times_us
+        time_us = min(max(time_us, 0.0), float(times_us[-1]))
+        later = int(np.searchsorted(times_us, time_us, side="right"))
+        index = min(later - 1, len(times_us) - 2)
+        span_us = times_us[index + 1] - times_us[index]
+        return index, float((time_us - times_us[index]) / span_us)
 
     def pose(self, time_us: int) -> Pose:
         """Return where the camera is: cubic between positions, the shortest turn in between."""
@@ -133,18 +140,45 @@ class RgbdSequence:
         index, part = self.between(time_us)
         first, second = self.poses[index], self.poses[index + 1]
         p, q = first[:3, 3], second[:3, 3]
-        # Beyond its ends the path goes on straight.
-        before = self.poses[index - 1][:3, 3] if index > 0 else 2 * p - q
-        after = self.poses[index + 2][:3, 3] if index + 2 < len(self.poses) else 2 * q - p
+        span_us = self._times_us[index + 1] - self._times_us[index]
+        leave, arrive = (span_us * self._velocity(index + end) for end in (0, 1))
         u = part
         position = (
-            (1 + 2 * u) * (1 - u) ** 2 * p + u * (1 - u) ** 2 * (q - before) / 2
-            + u * u * (3 - 2 * u) * q + u * u * (u - 1) * (after - p) / 2
+            (1 + 2 * u) * (1 - u) ** 2 * p + u * (1 - u) ** 2 * leave
+            + u * u * (3 - 2 * u) * q + u * u * (u - 1) * arrive
         )  # fmt: skip
         vector, _ = cv2.Rodrigues(first[:3, :3].T @ second[:3, :3])
         turn, _ = cv2.Rodrigues(np.asarray(vector) * u)
         rotation: NDArray[np.float64] = first[:3, :3] @ np.asarray(turn, np.float64)
         return rotation, position
+
+    def _velocity(self, index: int) -> NDArray[np.float64]:
+        """Return how fast the camera passes a frame, m/us: from its neighbours, or the only one."""
+        before, after = max(index - 1, 0), min(index + 1, len(self.poses) - 1)
+        way: NDArray[np.float64] = self.poses[after][:3, 3] - self.poses[before][:3, 3]
+        return way / float(self._times_us[after] - self._times_us[before])
+
+    def _read_numbers(self) -> NDArray[np.float64]:
+        """Return the numbers of the frames, from that of the first one on.
+
+        Raises:
+            RecordingError: a name without a number, or two of one.
+        """
+        numbers: list[int] = []
+        for item, stem in zip(self._colours, self._stems, strict=True):
+            number = stem.removeprefix("frame-")
+            if not (number.isascii() and number.isdigit()):
+                raise RecordingError(
+                    f"{item} has no number; frames are frame-NNNNNN.color.png", path=str(item)
+                )
+            if numbers and int(number) <= numbers[-1]:
+                raise RecordingError(
+                    f"{item} is not later than the frame before it; give each frame one picture "
+                    "and all numbers equally many digits",
+                    path=str(item),
+                )
+            numbers.append(int(number))
+        return np.array(numbers, np.float64) - numbers[0]
 
     def _check_poses(self) -> None:
         for stem, pose in zip(self._stems, self.poses, strict=True):
@@ -156,8 +190,8 @@ class RgbdSequence:
                 or np.abs(pose[3] - [0.0, 0.0, 0.0, 1.0]).max() > 1e-6
             ):
                 raise RecordingError(
-                    f"{self._path / stem}.pose.txt is no rigid motion; leave the frames without a "
-                    "pose out, and number the others without a gap",
+                    f"{self._path / stem}.pose.txt is no rigid motion; remove the files of frames "
+                    "without a pose, and leave the others their numbers",
                     path=str(self._path / stem),
                 )
 
@@ -176,7 +210,9 @@ class RgbdSequence:
         path = self._path / f"{self._stems[index]}.depth.png"
         image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if image is None or image.dtype != np.uint16 or image.shape != radiance.shape:
-            found = "missing" if image is None else f"{image.dtype}{list(image.shape)}"
+            found = (
+                "missing or unreadable" if image is None else f"{image.dtype}{list(image.shape)}"
+            )
             raise RecordingError(
                 f"the depth {path} is {found}, expected a 16-bit picture of "
                 f"{radiance.shape[1]}x{radiance.shape[0]} px in mm",
@@ -285,6 +321,15 @@ def _read_matrix(path: Path, size: int) -> NDArray[np.float64]:
     if matrix.shape != (size, size):
         raise RecordingError(
             f"the matrix {path} is {list(matrix.shape)}, not {size} x {size}", path=str(path)
+        )
+    return matrix
+
+
+def _read_intrinsics(path: Path) -> NDArray[np.float64]:
+    matrix = _read_matrix(path, 3)
+    if not (np.isfinite(matrix).all() and matrix[0, 0] > 0.0 and matrix[1, 1] > 0.0):
+        raise RecordingError(
+            f"{path} is no matrix of a camera: fx and fy must be above 0", path=str(path)
         )
     return matrix
 

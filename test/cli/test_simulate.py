@@ -153,6 +153,24 @@ def test_a_filmed_sequence_is_simulated(tmp_path: Path) -> None:
     assert {(packet.height, packet.width) for packet in packets} == {(36, 40)}
 
 
+def test_a_film_that_is_damaged_gives_what_was_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error names the file, what is whole and how long it is; that recording can be read."""
+    film = tmp_path / "film"
+    frames = [(np.full((36, 40), 0.5), np.full((36, 40), 2.0), np.eye(3), np.zeros(3))] * 5
+    rgbd_folder.write(film, frames, [[30.0, 0.0, 19.5], [0.0, 30.0, 17.5], [0.0, 0.0, 1.0]])
+    (film / "frame-000003.depth.png").write_bytes(b"")
+    command = ["simulate", "--out", str(tmp_path / "walk"), "--rgbd", str(film)]
+    assert main([*command, "--rgbd-hz", "20"]) == 1
+    error = capsys.readouterr().err
+    assert "frame-000003.depth.png is missing or unreadable" in error
+    assert f"of 0.20 s, is whole: {tmp_path / 'walk'}" in error
+    with open_recording(tmp_path / "walk") as recording:
+        # From 0.1 s on frame 3 would have been needed.
+        assert recording.topics["/depth_truth"].count == 2
+
+
 def test_ctrl_c_says_how_far_it_came(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

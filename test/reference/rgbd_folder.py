@@ -8,13 +8,15 @@ import cv2
 import numpy as np
 
 
-def write(folder: Path, frames, matrix, intrinsics_in: Path | None = None) -> None:
-    """Write frames (radiance 0..1, depth m with NaN, rotation, position)."""
+def write(folder: Path, frames, matrix, intrinsics_in: Path | None = None, numbers=None) -> None:
+    """Write frames (radiance 0..1, depth m with NaN, rotation, position), numbered from 0 on."""
     folder.mkdir(parents=True)
     (intrinsics_in or folder).joinpath("camera-intrinsics.txt").write_text(
         "\n".join(" ".join(f"{v:.9e}" for v in row) for row in matrix) + "\n"
     )
-    for number, (radiance, depth, rotation, position) in enumerate(frames):
+    for number, (radiance, depth, rotation, position) in zip(
+        range(len(frames)) if numbers is None else numbers, frames, strict=True
+    ):
         stem = folder / f"frame-{number:06d}"
         grey = np.rint(np.clip(radiance, 0.0, 1.0) ** (1 / 2.2) * 255).astype(np.uint8)
         cv2.imwrite(f"{stem}.color.png", np.stack([grey] * 3, axis=-1))

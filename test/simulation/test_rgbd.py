@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dae_ros.errors import RecordingError
+from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.events.packet import Events
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.simulation.camera import Camera
@@ -122,6 +122,9 @@ def test_it_ends_with_its_last_frame_and_can_be_smaller(filmed: tuple[SceneWorld
         ("frame-000001.pose.txt", "1 0 0\n", "not 4 x 4"),
         ("frame-000001.depth.png", "", "expected a 16-bit picture of 128x96 px in mm"),
         ("../camera-intrinsics.txt", "fx fy", "cannot be read"),
+        ("../camera-intrinsics.txt", "0 0 1\n0 50 1\n0 0 1\n", "fx and fy must be above 0"),
+        ("frame-x.color.png", "", "has no number"),
+        ("frame-000001.color.jpg", "", "give each frame one picture"),
     ],
 )
 def test_damaged_folders_name_the_file(
@@ -138,6 +141,40 @@ def test_damaged_folders_name_the_file(
     with pytest.raises(RecordingError, match=sentence) as caught:
         RgbdSequence(copy, HZ).view().look(20_000)
     assert Path(name).name.partition(".")[0] in str(caught.value)
+
+
+def test_frames_that_are_missing_leave_their_time(
+    filmed: tuple[SceneWorld, Path], tmp_path: Path
+) -> None:
+    """Without frame 1, and counted from 7 on, frame 2 is where it was, at the time it was."""
+    world, _ = filmed
+    left, frames = (0, 2, 3, 4), []
+    truth = world.view()
+    for number in left:
+        truth.look(round(number * 1e6 / HZ))
+        pose = truth.pose()
+        frames.append((truth.radiance(), truth.depth(), pose.rotation, pose.position))
+    folder = tmp_path / "film"
+    rgbd_folder.write(folder, frames, world.camera.matrix(), numbers=[7 + n for n in left])
+    sequence = RgbdSequence(folder, HZ)
+    assert sequence.end_us == 133_333
+    view = sequence.view()
+    for time_us in (66_667, 83_333):
+        view.look(time_us)
+        truth.look(time_us)
+        np.testing.assert_allclose(view.pose().position, truth.pose().position, atol=2e-4)
+    # Within the pause it moves at the pace of the world, not at twice that.
+    view.look(33_333)
+    truth.look(33_333)
+    pace, true_pace = (np.linalg.norm(one.pose().linear) for one in (view, truth))
+    assert pace == pytest.approx(true_pace, rel=0.2)
+
+
+@pytest.mark.parametrize("frame_hz", [0.0, float("nan"), float("inf")])
+def test_a_rate_is_positive_and_finite(filmed: tuple[SceneWorld, Path], frame_hz: float) -> None:
+    """Others are refused with the number."""
+    with pytest.raises(ConfigurationError, match=f"not {frame_hz}"):
+        RgbdSequence(filmed[1], frame_hz)
 
 
 def test_a_warp_tears_at_jumps_and_keeps_the_nearest() -> None:
