@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +73,13 @@ def _recipe(content: Any, root: Path) -> Recipe:
         raise ConfigurationError(
             f"event_encoder must be one of {', '.join(ENCODERS)}, not '{encoder}'"
         )
-    window_ns = round(float(content.get("window_s", 0.05)) * 1e9)
-    every_world = content.get("every_world", {})
+    window_s = content.get("window_s", 0.05)
+    if not _are_numbers([window_s]) or window_s <= 0 or round(window_s * 1e9) % 1000:
+        raise ConfigurationError(
+            f"window_s must be a number of seconds above 0, in whole microseconds, not {window_s!r}"
+        )
+    window_ns = round(window_s * 1e9)
+    every_world = _mapping("every_world", content.get("every_world", {}))
     sources: dict[str, Source] = {}
     places: dict[str, str] = {}
     for split in SPLITS:
@@ -110,7 +116,7 @@ def _sources(entry: Any, every_world: Mapping[str, Any], root: Path) -> Iterator
 
 def _worlds(entry: Mapping[str, Any], every_world: Mapping[str, Any]) -> Iterator[Source]:
     """Yield a world per seed; ranges and choices are drawn by the seed, so a seed is a world."""
-    wanted = {**every_world, **entry["world"]}
+    wanted = {**every_world, **_mapping("world", entry["world"])}
     name = wanted.pop("preset", None)
     if name is not None and name not in PRESETS:
         raise ConfigurationError(f"there is no preset '{name}'; known are {', '.join(PRESETS)}")
@@ -137,21 +143,29 @@ def _draw(name: str, wanted: Any, random: np.random.Generator) -> Value:
     if not isinstance(wanted, dict):
         value: Value = wanted
         return value
+    kind, values = next(iter(wanted.items()), ("", []))
     draws: dict[str, Callable[[list[Any]], Any]] = {
         "uniform": lambda ends: float(random.uniform(*ends)),
         "log_uniform": lambda ends: float(np.exp(random.uniform(*np.log(ends)))),
         "choice": lambda values: values[int(random.integers(len(values)))],
     }
-    kind, values = next(iter(wanted.items()), ("", []))
-    ends = kind == "choice" or (isinstance(values, list) and len(values) == 2)
-    if len(wanted) != 1 or kind not in draws or not isinstance(values, list) or not ends:
+    if len(wanted) != 1 or not _drawable(kind, values):
         raise ConfigurationError(
-            f"'{name}' must be a value, {{uniform: [low, high]}}, {{log_uniform: [low, high]}} or "
-            f"{{choice: [...]}}, not {wanted!r}"
+            f"'{name}' must be a value, {{uniform: [low, high]}}, {{log_uniform: [low, high]}} "
+            f"above 0, or {{choice: [...]}}, not {wanted!r}"
         )
     drawn: Value = draws[kind](values)
     # Times of the simulator are whole microseconds.
     return round(drawn, 6) if isinstance(drawn, float) else drawn
+
+
+def _drawable(kind: object, values: object) -> bool:
+    if not isinstance(values, list):
+        return False
+    if kind == "choice":
+        return len(values) > 0
+    ends = len(values) == 2 and _are_numbers(values) and values[0] <= values[1]
+    return ends and (kind == "uniform" or (kind == "log_uniform" and values[0] > 0))
 
 
 def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
@@ -159,11 +173,27 @@ def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
     ends = entry.get("ends", "depth")
     if ends not in ("depth", "frame"):
         raise ConfigurationError(f"'ends' must be depth or frame, not {ends!r}")
-    for item in entry["recordings"]:
+    wanted = entry["recordings"]
+    items = wanted if isinstance(wanted, list) else []
+    lists = [item if isinstance(item, list) else [item] for item in items]
+    if not all(lists) or not all(
+        isinstance(part, str) and part for parts in lists for part in parts
+    ):
+        lists = []
+    if not lists:
+        raise ConfigurationError(
+            f"'recordings' must be a list of patterns, or of lists of files that are read as one, "
+            f"not {wanted!r}"
+        )
+    for item in items:
         if isinstance(item, list):
             groups = [tuple(str(root / part) for part in item)]
         else:
-            groups = [(match,) for match in sorted(map(str, root.glob(item)))]
+            # A pattern may begin at /, which pathlib does not take.
+            pattern = Path(item)
+            top = Path(pattern.anchor) if pattern.is_absolute() else root
+            matches = top.glob(str(pattern.relative_to(pattern.anchor)))
+            groups = [(path,) for path in sorted(map(str, matches))]
         if not groups:
             raise ConfigurationError(f"nothing matches {root / item}; is --root right?")
         for paths in groups:
@@ -173,7 +203,7 @@ def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
 
 
 def _dataset(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
-    name, split = entry["dataset"], entry.get("split", "train")
+    name, split = str(entry["dataset"]), str(entry.get("split", "train"))
     rows = _rows(entry)
     if name in PROTOCOLS:
         protocol = PROTOCOLS[name]
@@ -197,14 +227,25 @@ def _rows(entry: Mapping[str, Any]) -> tuple[int, int] | None:
     rows = entry.get("rows")
     if rows is None:
         return None
-    if not isinstance(rows, list) or len(rows) != 2 or not 0 <= rows[0] < rows[1]:
+    whole = isinstance(rows, list) and len(rows) == 2 and all(type(row) is int for row in rows)
+    if not whole or not 0 <= rows[0] < rows[1]:
         raise ConfigurationError(f"'rows' must be [first, one past the last], not {rows!r}")
     return (rows[0], rows[1])
+
+
+def _mapping(what: str, content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"'{what}' must be a mapping of parameters, not {content!r}")
+    return content
+
+
+def _are_numbers(values: list[Any]) -> bool:
+    return all(type(value) in (int, float) and math.isfinite(value) for value in values)
 
 
 def _check_keys(what: str, content: Any, known: set[str]) -> None:
     if not isinstance(content, dict):
         raise ConfigurationError(f"{what} must be a mapping, not {content!r}")
-    unknown = sorted(set(content) - known)
+    unknown = sorted(map(str, set(content) - known))
     if unknown:
         raise ConfigurationError(f"{what} has no {unknown}; known are {sorted(known)}")

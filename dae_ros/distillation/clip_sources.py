@@ -142,6 +142,12 @@ class RecordingSource:
         ) as sequence:
             rows = slice(None) if self.rows is None else slice(*self.rows)
             for window in sequence:
+                if self.rows is not None and self.rows[1] > window.height:
+                    raise RecordingError(
+                        f"'rows' {list(self.rows)} go beyond the {window.height} rows of "
+                        f"{self.label}",
+                        rows=self.rows,
+                    )
                 image = window.encode(event_encoder, VOXEL_BINS)
                 frame = _frame_of(window.frame, (window.height, window.width), left_out)
                 offset_ns = 0 if window.frame is None else window.frame.stamp_ns - window.stamp_ns

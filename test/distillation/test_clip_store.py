@@ -177,6 +177,35 @@ def test_stopping_keeps_what_is_finished(tmp_path: Path) -> None:
         (("duration_s: 0.15", "duration_s: 0.0"), "duration_s"),
         (("- world: {scene: room}\n    seeds: [1, 2]", "- recordings: ['*.bag']"), "matches"),
         (("- world: {scene: room}\n    seeds: [1, 2]", "- dataset: kitti"), "no data set"),
+        (("- world: {scene: room}\n    seeds: [1, 2]", "- dataset: [dsec]"), "no data set"),
+        (("event_encoder: tencode", "window_s: abc"), "window_s must be a number"),
+        (("event_encoder: tencode", "window_s: 0"), "window_s must be a number"),
+        (("event_encoder: tencode", "1: 2"), "has no"),
+        (
+            (RECIPE[RECIPE.index("  height") : RECIPE.index("train")], "  [3]\n"),
+            "'every_world' must be",
+        ),
+        (("- world: {scene: room}", "- world:"), "'world' must be a mapping"),
+        (("{uniform: [0.15, 0.4]}", "{choice: []}"), "log_uniform"),
+        (("{uniform: [0.15, 0.4]}", "{uniform: [a, b]}"), "log_uniform"),
+        (("{uniform: [0.15, 0.4]}", "{log_uniform: [0, 1]}"), "log_uniform"),
+        (("- world: {scene: room}\n    seeds: [1, 2]", "- recordings:"), "'recordings' must be"),
+        (("- world: {scene: room}\n    seeds: [1, 2]", "- recordings: a"), "'recordings' must be"),
+        (
+            ("- world: {scene: room}\n    seeds: [1, 2]", "- recordings: [3]"),
+            "'recordings' must be",
+        ),
+        (
+            ("- world: {scene: room}\n    seeds: [1, 2]", "- recordings: [[]]"),
+            "'recordings' must be",
+        ),
+        (
+            (
+                "- world: {scene: room}\n    seeds: [1, 2]",
+                "- recordings: [['a']]\n    rows: [x, y]",
+            ),
+            "'rows' must be",
+        ),
     ],
 )
 def test_bad_recipes_are_refused(tmp_path: Path, change: tuple[str, str], sentence: str) -> None:
@@ -256,7 +285,11 @@ def test_recordings_become_clips(tmp_path: Path) -> None:
     text = "train: [{recordings: [a], rows: [8, 36]}]\nheldout: [{recordings: [b], ends: frame}]"
     with pytest.raises(RecordingError, match="different sizes"):
         build_clips(read_recipe(write_recipe(tmp_path, text), tmp_path), tmp_path / "cropped")
-    text = text.replace(", rows: [8, 36]", "")
+    beyond = text.replace("[8, 36]", "[32, 41]")
+    with pytest.raises(RecordingError, match="go beyond the 40 rows of a"):
+        build_clips(read_recipe(write_recipe(tmp_path, beyond), tmp_path), tmp_path / "beyond")
+    # A pattern that begins at / needs no root.
+    text = text.replace(", rows: [8, 36]", "").replace("[a]", f"[{tmp_path}/a]")
     store = build_clips(read_recipe(write_recipe(tmp_path, text), tmp_path), tmp_path / "s").store
     assert store is not None
     train, heldout = store.sequences
