@@ -118,7 +118,8 @@ def run_evaluation(
 
     Raises:
         ConfigurationError: no sources, two of one name, or a network that cannot be scored so.
-        RecordingError: a sequence cannot be opened, or no window had ground truth.
+        RecordingError: no sequence can be opened, or no pixel of any window could be scored. One
+            sequence of several that cannot be read is left out, and is the result's damage.
         InferenceError: the backend failed.
     """
     return _Run(sources, plan, estimator, out, report, note).run(stopped)
@@ -180,6 +181,13 @@ class _Run:
                 "the same time and camera as the events?",
                 sequences=[source.name for source in self._sources],
             )
+        if not any(_has_pixels(scorer) for scorer in scored):
+            raise self._damage or RecordingError(
+                f"not one pixel of {sum(len(scorer.records) for scorer in scored)} windows could "
+                "be scored: true depth is unknown or beyond the clip distance everywhere, or the "
+                "network gave no number; look at the depth topic, or choose another (--truth)",
+                sequences=[source.name for source in self._sources],
+            )
         document = EvaluationReport(
             dataset=self._plan.dataset,
             network=f"{self._estimator.name} (sha256 {self._estimator.digest[:12]})",
@@ -214,11 +222,19 @@ class _Run:
         scorer = SequenceScorer(source.name, self._choices, rows)
         self._scorers.append(scorer)
         next_report_s, total, numbers = 0.0, 0.0, 0
-        interrupted = False
+        interrupted, damage = False, None
         observations = source.observations(self._plan.parameters, self._estimator, rules)
         # Closed also when it is left early, so that no recording stays open.
         with contextlib.closing(observations):
-            for observation in observations:
+            while True:
+                try:
+                    observation = next(observations, None)
+                except RecordingError as error:
+                    # What was scored of it, and the other sequences, count all the same.
+                    damage = error
+                    break
+                if observation is None:
+                    break
                 abs_rel = scorer.add(observation).metrics["abs_rel"]
                 if not math.isnan(abs_rel):
                     total, numbers = total + abs_rel, numbers + 1
@@ -233,9 +249,12 @@ class _Run:
                 if stopped():
                     interrupted = True
                     break
-        if source.damage is not None:
-            self._note(f"{source.name}: {source.damage}")
-            self._damage = self._damage or source.damage
+        damage = damage or source.damage
+        if damage is not None:
+            self._note(f"{source.name}: {damage}")
+            self._damage = self._damage or damage
+        if scorer.records and not _has_pixels(scorer):
+            self._note(f"{source.name}: not one pixel of {len(scorer.records)} windows counts")
         left_out = ", ".join(f"{count} {name}" for name, count in _counted(source))
         if left_out:
             self._note(f"{source.name}: truths left out: {left_out}")
@@ -348,6 +367,11 @@ class _Run:
             text = io.StringIO()
             csv.writer(text, lineterminator="\n").writerows(rows)
             replace_file(self._out / name, text.getvalue())
+
+
+def _has_pixels(scorer: SequenceScorer) -> bool:
+    """Whether a pixel counted under any table; the published ones leave more out."""
+    return any(score.frames > score.frames_without_pixels for score in scorer.tables())
 
 
 def _counted(source: EvaluationSource) -> list[tuple[str, int]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dae_ros.bags.labelled_recording import AFTER_LAST_EVENT_NS
 from dae_ros.bags.messages import DepthTruthImage
+from dae_ros.errors import RecordingError
 from dae_ros.evaluation.protocols import DatasetProtocol
 from dae_ros.evaluation.stamp_matcher import Match, StampMatcher
 from dae_ros.events.frame import Frame
@@ -130,6 +131,7 @@ def observe(
             events had left the ring before the truth was read).
 
     Raises:
+        RecordingError: ground truth is of another size than the events.
         InferenceError: the backend failed.
     """
     return _Pass(parameters, cropped(estimator, rules.protocol), rules, skipped).run(inputs)
@@ -196,6 +198,14 @@ class _Pass:
     def _matched(self, matches: list[Match[DepthFrame, DepthTruthImage]]) -> Iterator[Observation]:
         for match in matches:
             predicted, truth = match.prediction, match.truth
+            if predicted.depth.shape != truth.depth.shape:
+                (height, width), (rows, columns) = truth.depth.shape, predicted.depth.shape
+                raise RecordingError(
+                    f"ground truth has {width}x{height} px and the events {columns}x{rows}; choose "
+                    "the depth that belongs to the events (--truth)",
+                    truth=truth.depth.shape,
+                    events=predicted.depth.shape,
+                )
             yield Observation(
                 stamp_ns=truth.stamp_ns,
                 offset_ns=match.offset_ns,

@@ -278,7 +278,7 @@ class GroundTruthNode(Node):
         )
         try:
             written = write_report(report, Path(self._parameters.report))
-        except OSError as error:
+        except (OSError, RecordingError) as error:
             self.get_logger().error(f"the report cannot be written: {error}")
             return
         self.get_logger().info(f"report in {written[1]}")

@@ -226,6 +226,33 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path) -> None:
         )  # fmt: skip
 
 
+def test_a_sequence_that_cannot_be_read_costs_no_other(tmp_path: Path) -> None:
+    """One is not there, one has truth of another size: the third is scored, and both are said."""
+    write_eventscape(tmp_path / "town")
+    write_eventscape(tmp_path / "other")
+    for path in (tmp_path / "other" / "depth" / "data").glob("*.npy"):
+        np.save(path, np.load(path)[:-2])
+    sources = [recorded_source(str(tmp_path / name), size=(24, 40)) for name in ("gone", "other")]
+    sources.append(recorded_source(str(tmp_path / "town"), size=(24, 40)))
+    result, document, notes, _ = evaluate(sources, tmp_path / "out", scorings=(STANDARD,))
+    assert result.damage is not None and "gone" in result.damage.message
+    assert "gone" in document["facts"]["damage"]
+    assert [row["name"] for row in document["tables"][0]["sequences"]] == ["town"]
+    assert any(note.startswith("gone: ") for note in notes)
+    assert any(note.startswith("other: ") and "40x22" in note for note in notes)
+
+
+def test_truth_that_is_unknown_everywhere_is_an_error(tmp_path: Path) -> None:
+    """Depth of nothing but NaN gives no table of NaN."""
+    write_eventscape(tmp_path / "town")
+    for path in (tmp_path / "town" / "depth" / "data").glob("*.npy"):
+        np.save(path, np.full_like(np.load(path), np.nan))
+    source = recorded_source(str(tmp_path / "town"), size=(24, 40))
+    with pytest.raises(RecordingError, match="not one pixel of"):
+        evaluate([source], tmp_path / "out", scorings=(STANDARD,))
+    assert not (tmp_path / "out" / "evaluation.json").exists()
+
+
 def test_truth_of_another_time_is_an_error(tmp_path: Path) -> None:
     """A recording whose depth lies hours from its events scores nothing and says so."""
     written = write_eventscape(tmp_path / "town")

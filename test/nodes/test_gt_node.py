@@ -18,6 +18,7 @@ from dae_ros.nodes.conversions import header, image_message
 from dae_ros.nodes.diagnostics import OK, WARN, status
 from dae_ros.nodes.gt_node import GroundTruthNode
 from dae_ros.nodes.processes import launch_plan
+from test.reference.full_disk import no_room_beyond
 
 pytestmark = pytest.mark.ros
 ROOT = Path(__file__).resolve().parents[2]
@@ -216,6 +217,19 @@ def test_the_report_is_written_at_the_end(graph, tmp_path):
     )
     assert document["network"] == "sha256 abababababab"
     assert (tmp_path / "live" / "evaluation.md").is_file()
+
+
+def test_a_report_that_does_not_fit_costs_nothing_else(graph, tmp_path):
+    """On a full disk, and where a file is in the way, the node closes as ever."""
+    for folder in (tmp_path / "full", tmp_path / "taken" / "inside"):
+        bench = Bench(graph, report=str(folder))
+        bench.send(S, *frame(0))
+        bench.send(2 * S, *frame(1))
+        graph.until(lambda bench=bench: bench.metrics)
+        (tmp_path / "taken").touch()
+        with no_room_beyond(100):
+            bench.node.close()
+        assert not (folder / "evaluation.json").exists()
 
 
 def test_the_process_ends_with_its_summary(graph):
