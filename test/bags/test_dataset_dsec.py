@@ -124,6 +124,16 @@ def test_a_start_time_gives_the_same_messages_from_there_on(sequence, monkeypatc
         assert recording.start_ns == sequence.depths[0][0]
 
 
+def test_the_rectify_map_says_the_size(sequence):
+    """Without a size that of the map is taken; another one that is given is refused."""
+    with open_recording(sequence.path) as found, open_recording(sequence.path, SIZE) as given:
+        assert [bytes(m.data) for m in found.messages()] == [
+            bytes(m.data) for m in given.messages()
+        ]
+    with pytest.raises(RecordingError, match=r"rectify_map in .* expected \(47, 64, 2\)"):
+        open_recording(sequence.path, (47, 64))
+
+
 def test_a_test_sequence_has_no_depth(sequence):
     """Without disparity and images the events are read all the same."""
     shutil.rmtree(sequence.path / "disparity")

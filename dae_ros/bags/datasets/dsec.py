@@ -47,6 +47,11 @@ _COLUMNS = ("x", "y", "p", "t")
 class DsecSequence:
     """One sequence, such as `train/zurich_city_04_a`.
 
+    Args:
+        path: the folder.
+        size: (height, width) in px of the event camera; None takes that of `rectify_map`, which
+            has every pixel, and without one DSEC's 480x640.
+
     Raises:
         ConfigurationError: h5py or hdf5plugin is not installed.
         RecordingError: a file is missing, damaged or of another layout.
@@ -54,7 +59,7 @@ class DsecSequence:
 
     def __init__(self, path: Path, size: tuple[int, int] | None = None) -> None:
         self.path = path
-        self._height, self._width = size or SIZE
+        self._height, self._width = size or self._size_of_map() or SIZE
         self._file = open_hdf5(path / EVENTS_FILE)
         self._columns = {
             name: require_array(self._file, f"events/{name}", (None,)) for name in _COLUMNS
@@ -119,8 +124,20 @@ class DsecSequence:
             return 0
         return int(require_array(self._file, "t_offset", ())[()])
 
+    def _size_of_map(self) -> tuple[int, int] | None:
+        path = self._map_file
+        if not path.is_file():
+            return None
+        with open_hdf5(path) as file:
+            height, width, _ = require_array(file, "rectify_map", (None, None, 2)).shape
+        return int(height), int(width)
+
+    @property
+    def _map_file(self) -> Path:
+        return self.path / "events" / "left" / "rectify_map.h5"
+
     def _read_map(self) -> NDArray[np.float32] | None:
-        path = self.path / "events" / "left" / "rectify_map.h5"
+        path = self._map_file
         if not path.is_file():
             return None
         with open_hdf5(path) as file:
