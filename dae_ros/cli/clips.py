@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 
 from dae_ros.cli.interrupt import InterruptFlag
@@ -105,3 +106,7 @@ def _describe(folder: Path) -> None:
             f"  {split}: {windows} windows in {len(sequences)} sequences, "
             f"{with_depth} with depth, {with_frames} with frames"
         )
+        left_out = sum((Counter(item.facts["left_out"]) for item in sequences), Counter[str]())
+        if left_out:
+            counts = ", ".join(f"{count} {reason}" for reason, count in sorted(left_out.items()))
+            print(f"    left out: {counts}")

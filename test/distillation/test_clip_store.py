@@ -277,7 +277,7 @@ def test_a_full_disk_keeps_the_rest(tmp_path: Path) -> None:
     assert list((tmp_path / "train").iterdir()) == []
 
 
-def test_recordings_become_clips(tmp_path: Path) -> None:
+def test_recordings_become_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A recorded simulation gives the windows, depth and frames that lie in the recording."""
     bag = ["--height", "40", "--width", "56", "--duration", "0.2", "--scene", "room"]
     for name, seed in (("a", "1"), ("b", "2")):
@@ -304,3 +304,7 @@ def test_recordings_become_clips(tmp_path: Path) -> None:
         np.testing.assert_array_equal(train.windows[index], code_of_tencode(window.image))
         np.testing.assert_array_equal(cut[index], train.windows[index][8:36])
     assert len(train) >= 2
+    capsys.readouterr()
+    assert main(["clips", "--show", str(tmp_path / "s")]) == 0
+    # Depth at 0 s, and the window that would begin before the first event.
+    assert "left out: 2 before_events\n" in capsys.readouterr().out
