@@ -18,6 +18,23 @@ else:
 DECOMPRESSION_ERRORS = (zstd.ZstdError, zlib.error, lzma.LZMAError, RuntimeError)
 
 
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def plain_message(data: bytes) -> bytes:
+    """Return a message as it was before rosbag2 compressed it, where it did (mode `message`).
+
+    What CDR begins with is 0, so that a message tells by itself. One that is damaged is returned
+    as it is: whoever reads it finds no message in it.
+    """
+    if not data.startswith(ZSTD_MAGIC):
+        return data
+    try:
+        return zstd.decompress(data)
+    except zstd.ZstdError:
+        return data
+
+
 def decompress_prefix(name: str, data: bytes) -> bytes:
     """Return everything that can be decompressed of a chunk that may be cut.
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -11,14 +10,15 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from dae_ros.bags import aedat4, rosbag1, rosbag2_mcap, rosbag2_sqlite3
+from dae_ros.bags.compression import ZSTD_MAGIC
 from dae_ros.bags.container import Container, RecordedMessage, TopicInfo
 from dae_ros.bags.datasets import hdf5
 from dae_ros.bags.datasets.dsec import RAW, RECTIFIED, DsecSequence
 from dae_ros.bags.datasets.eventscape import EventScapeSequence
 from dae_ros.bags.datasets.layouts import is_sequence_folder, open_sequence_folder
-from dae_ros.bags.datasets.messages import until_damage
 from dae_ros.bags.datasets.mvsec_hdf5 import MvsecHdf5File
 from dae_ros.bags.event_arrays import event_array_to_cdr
+from dae_ros.bags.merging import merge_messages, merge_topics
 from dae_ros.bags.message_types import SERIALIZATION_DAMAGE, create_typestore
 from dae_ros.bags.messages import read_frame
 from dae_ros.bags.prophesee_raw import PropheseeRawFile, is_raw
@@ -34,6 +34,7 @@ _MAGIC: tuple[tuple[bytes, Callable[[Path], Container]], ...] = (
     (rosbag1.MAGIC, rosbag1.open_rosbag1),
     (rosbag2_mcap.MAGIC, open_storage_file),
     (rosbag2_sqlite3.MAGIC, open_storage_file),
+    (ZSTD_MAGIC, open_storage_file),
     (aedat4.MAGIC, aedat4.Aedat4File),
 )
 
@@ -66,7 +67,7 @@ def open_recording(
     containers: list[Container] = []
     for item in paths:
         containers += _open(Path(item), size)
-    return Recording(containers)
+    return Recording(containers, [Path(item) for item in paths])
 
 
 def _open(path: Path, size: tuple[int, int] | None) -> list[Container]:
@@ -138,14 +139,16 @@ class Recording:
 
     Attributes:
         containers: what is read.
+        paths: the files and folders that were opened.
         topics: name -> `TopicInfo`, over all containers.
         start_ns, end_ns: record times of the first and the last message, None where only reading
             would tell (`.aedat4`, `.raw`).
     """
 
-    def __init__(self, containers: Sequence[Container]) -> None:
+    def __init__(self, containers: Sequence[Container], paths: Sequence[Path]) -> None:
         self.containers = tuple(containers)
-        self.topics: Mapping[str, TopicInfo] = _merge_topics(containers)
+        self.paths = tuple(paths)
+        self.topics: Mapping[str, TopicInfo] = merge_topics(containers)
         starts = [item.start_ns for item in containers if item.start_ns is not None]
         ends = [item.end_ns for item in containers if item.end_ns is not None]
         self.start_ns = min(starts, default=None)
@@ -156,7 +159,7 @@ class Recording:
     @property
     def name(self) -> str:
         """The paths, for messages."""
-        return " + ".join(str(item.path) for item in self.containers)
+        return " + ".join(str(path) for path in self.paths)
 
     @property
     def tells_size(self) -> bool:
@@ -178,19 +181,8 @@ class Recording:
         """
         for topic in topics or ():
             require_topic(self.topics, topic)
-        return self._read(frozenset(self.topics if topics is None else topics), start_ns)
-
-    def _read(self, chosen: Set[str], start_ns: int | None) -> Iterator[RecordedMessage]:
-        damage: list[RecordingError] = []
-        sources = [
-            until_damage(item.messages(chosen, start_ns), damage) for item in self.containers
-        ]
-        if len(sources) == 1:
-            yield from sources[0]
-        else:
-            yield from heapq.merge(*sources, key=lambda message: message.time_ns)
-        if damage:
-            raise damage[0]
+        chosen = frozenset(self.topics if topics is None else topics)
+        return merge_messages(self.containers, chosen, start_ns)
 
     def to_cdr(self, message: RecordedMessage) -> bytes | memoryview:
         """Return a message in ROS 2 serialization.
@@ -354,25 +346,6 @@ class Recording:
                 f"be converted"
             )
         return ""
-
-
-def _merge_topics(containers: Sequence[Container]) -> dict[str, TopicInfo]:
-    merged: dict[str, TopicInfo] = {}
-    for container in containers:
-        for topic, info in container.topics.items():
-            known = merged.get(topic)
-            if known is not None and known.type != info.type:
-                raise RecordingError(
-                    f"{topic} has the type {known.type} in one file and {info.type} in another; "
-                    f"read them one by one",
-                    topic=topic,
-                )
-            if known is not None:
-                counted = known.count is not None and info.count is not None
-                total = (known.count or 0) + (info.count or 0)
-                info = TopicInfo(info.type, total if counted else None, known.definition, known.qos)
-            merged[topic] = info
-    return dict(sorted(merged.items()))
 
 
 def _same_fields(old: Typestore, new: Typestore, name: str) -> bool:

@@ -1,4 +1,4 @@
-"""A whole recording that the rosbags library reads."""
+"""A whole file that the rosbags library reads: a `.bag` or an `.mcap`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag1 import Reader as Reader1
 from rosbags.rosbag1 import ReaderError as ReaderError1
-from rosbags.rosbag2 import Reader as Reader2
 from rosbags.rosbag2 import ReaderError as ReaderError2
+from rosbags.rosbag2.storage_mcap import McapReader
 
-from dae_ros.bags.compression import DECOMPRESSION_ERRORS
+from dae_ros.bags.compression import DECOMPRESSION_ERRORS, plain_message
 from dae_ros.bags.container import RecordedMessage, TopicInfo
 from dae_ros.errors import RecordingError
 
@@ -70,16 +70,17 @@ def _qos(connection: Connection) -> tuple[Qos, ...]:
 
 
 class RosbagsFile:
-    """A `.bag`, a rosbag2 folder or a rosbag2 storage file.
+    """A `.bag` or an `.mcap`.
 
     Args:
         path: what `reader` reads, for messages.
-        reader: a rosbags reader, opened.
+        reader: of the rosbags library, opened. What a file says of itself is believed, never what
+            a metadata.yaml says of it.
         serialization: of its messages.
     """
 
     def __init__(
-        self, path: Path, reader: Reader1 | Reader2, serialization: Literal["cdr", "ros1"]
+        self, path: Path, reader: Reader1 | McapReader, serialization: Literal["cdr", "ros1"]
     ) -> None:
         self.path = path
         self._reader = reader
@@ -91,10 +92,11 @@ class RosbagsFile:
             self.topics[connection.topic] = TopicInfo(
                 connection.msgtype, count, connection.msgdef, _qos(connection)
             )
-        empty = reader.message_count == 0
-        self.start_ns = None if empty else reader.start_time
+        extent = reader.metadata if isinstance(reader, McapReader) else reader
+        empty = extent.message_count == 0
+        self.start_ns = None if empty else extent.start_time
         # The library's end is one past the last message.
-        self.end_ns = None if empty else reader.end_time - 1
+        self.end_ns = None if empty else extent.end_time - 1
 
     def messages(self, topics: Set[str], start_ns: int | None) -> Iterator[RecordedMessage]:
         """See `Container.messages`."""
@@ -105,7 +107,11 @@ class RosbagsFile:
         try:
             for connection, time_ns, data in self._reader.messages(chosen, start=start_ns):
                 yield RecordedMessage(
-                    connection.topic, connection.msgtype, time_ns, data, self._serialization
+                    connection.topic,
+                    connection.msgtype,
+                    time_ns,
+                    data if self._serialization == "ros1" else plain_message(data),
+                    self._serialization,
                 )
                 delivered += 1
         except DAMAGE as error:

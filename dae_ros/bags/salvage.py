@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from rosbags.interfaces import MessageDefinition
 
+from dae_ros.bags.compression import plain_message
 from dae_ros.bags.container import RecordedMessage, TopicInfo
 from dae_ros.errors import RecordingError
 
@@ -84,7 +85,7 @@ class SalvagedFile:
                         message.topic,
                         message.type,
                         message.time_ns,
-                        message.data,
+                        plain_message(message.data),
                         self._serialization,
                     )
         except Cut as cut:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,7 @@ class BagWriter:
         storage: `mcap` or `sqlite3`.
 
     Raises:
-        RecordingError: the folder exists, or cannot be created.
+        RecordingError: the folder exists, or cannot be created, or cannot hold a database.
     """
 
     def __init__(self, path: Path | str, storage: str = "mcap") -> None:
@@ -40,6 +41,13 @@ class BagWriter:
             raise RecordingError(
                 f"there is no storage '{storage}'; choose one of {', '.join(STORAGES)}",
                 storage=storage,
+            )
+        if storage == "sqlite3" and re.search("[?#%]", str(path)):
+            # The library gives it to SQLite as an address, which would write somewhere else.
+            raise RecordingError(
+                f"SQLite writes to no path with ?, # or % in it, as {path}; choose another, or the "
+                f"storage mcap",
+                path=str(path),
             )
         # The storage file takes the name of its folder, which must therefore be the final one.
         self._partial = self.path.with_name(f"{self.path.name}.partial")

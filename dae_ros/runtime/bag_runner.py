@@ -323,7 +323,7 @@ class _BagRun:
         done = self._pipeline.statistics()
         estimator = self._pipeline.estimator
         return {
-            "recording": [str(item.path) for item in self._recording.containers],
+            "recording": [str(path) for path in self._recording.paths],
             "topics": {"events": self._events, "image": self._image},
             "start_s": self._selection.start_s,
             "duration_s": self._selection.duration_s,

@@ -209,3 +209,11 @@ def test_a_full_disk_is_said_and_what_fitted_stays(tmp_path):
     with no_room_beyond(100_000), pytest.raises(RecordingError, match=said):
         fill_up()
     assert [path.name for path in tmp_path.iterdir()] == ["bag.partial"]
+
+
+@pytest.mark.parametrize("name", ["run#1", "50%20", "what?"])
+def test_a_database_is_not_written_somewhere_else(tmp_path, name):
+    """A path that SQLite would take for another one is refused before anything is written."""
+    with pytest.raises(RecordingError, match="choose another, or the storage mcap"):
+        BagWriter(tmp_path / name / "bag", "sqlite3")
+    assert list(tmp_path.iterdir()) == []
