@@ -267,6 +267,8 @@ def load_settings(
     path = _find(source)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"{path} must be a mapping of names to values", path=str(path))
         for override in overrides:
             name, equals, value = override.partition("=")
             if not equals:
@@ -274,8 +276,6 @@ def load_settings(
             values[name.strip()] = yaml.safe_load(value)
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}", path=str(path)) from error
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"{path} must be a mapping of names to values", path=str(path))
     # YAML reads 1e-4, without a point, as a text.
     defaults = {name: default for name, (default, _) in declarations(kind).items()}
     values = {

@@ -158,7 +158,12 @@ def not_comparable(report: EvaluationReport, table: ScoreTable) -> str | None:
 def _sequence_rows(table: ScoreTable) -> list[str]:
     mean = mean_of_sequences(table.sequences)
     columns = [(key, heading) for key, heading in COLUMNS if key in mean]
-    rows = [(s.name, s.frames, s.positive_scale, s.coverage, s.metrics) for s in table.sequences]
+    # A scale that nothing fitted says nothing.
+    fitted = table.scoring.alignment != "none"
+    rows = [
+        (s.name, s.frames, s.positive_scale if fitted else math.nan, s.coverage, s.metrics)
+        for s in table.sequences
+    ]
     lines = [
         _row(["sequence", "frames", "scale > 0", "coverage", *(h for _, h in columns)]),
         _row(["---"] * (4 + len(columns))),

@@ -462,6 +462,16 @@ def test_bad_settings_are_refused(tmp_path: Path, override: str, sentence: str) 
         load_settings(DistillationParameters, path, [override])
 
 
+@pytest.mark.parametrize("text", ["", "- clips", "clips"])
+@pytest.mark.parametrize("overrides", [[], ["steps=5"]])
+def test_a_file_without_names_is_refused(tmp_path: Path, text: str, overrides: list[str]) -> None:
+    """An empty file, a list and a word are no settings, also where something is set beside them."""
+    path = tmp_path / "some.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match="must be a mapping of names to values"):
+        load_settings(TrainingParameters, path, overrides)
+
+
 def test_metres_cannot_be_taught_on_crops(tmp_path: Path) -> None:
     """A metric loss and a shared crop exclude each other."""
     path = tmp_path / "some.yaml"

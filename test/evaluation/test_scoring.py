@@ -170,6 +170,9 @@ def test_markdown_numbers() -> None:
     assert "| sequence | frames | scale > 0 | coverage | Abs Rel | RMSE m |" in lines
     assert "| lab | 3 | 50.0 % | 25.0 % | 0.123 | - |" in lines
     assert "| **mean of sequences** | 3 |  |  | 0.123 | - |" in lines
+    metric = dataclasses.replace(STANDARD, alignment="none")
+    text = to_markdown(EvaluationReport("lab", "micro", (ScoreTable("all", metric, (sequence,)),)))
+    assert "| lab | 3 | - | 25.0 % | 0.123 | - |" in text
 
 
 def test_report_files(tmp_path: Path) -> None:
