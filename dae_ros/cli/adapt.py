@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.parameter_options import parser_of
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters, DistillationNodeParameters, declarations
 from dae_ros.parameters.distillation import OnlineParameters
@@ -137,9 +138,12 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.distillation.online.opening import open_student
     from dae_ros.runtime.output_folder import output_folder
 
-    if not args.steps_per_s > 0:
-        raise ConfigurationError("--steps-per-s must be above 0; without steps, use dae-ros bag")
-    parameters = parameters_of(args)
+    with usage():
+        if not args.steps_per_s > 0:
+            raise ConfigurationError(
+                "--steps-per-s must be above 0; without steps, use dae-ros bag"
+            )
+        parameters = parameters_of(args)
     depth = DepthParameters(weights=args.weights, device=args.device, overload="queue")
     bar = ProgressBar()
     with contextlib.ExitStack() as stack:

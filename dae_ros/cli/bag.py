@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.parameter_options import add_parameter_options
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters, Value, declarations
 from dae_ros.runtime.parameter_file import read_node_parameters
@@ -234,7 +235,8 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.runtime.bag_runner import OUTPUTS, BagSelection, Progress, run_bag
     from dae_ros.runtime.output_folder import output_folder
 
-    parameters = parameters_of(args)
+    with usage():
+        parameters = parameters_of(args)
     selection = BagSelection(
         events=args.events,
         image=args.image,

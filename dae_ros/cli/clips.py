@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError
 
 EXIT_INTERRUPTED = 130
@@ -68,17 +69,21 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.distillation.clip_store import open_clip_store
 
     looked_at = args.verify or args.show
-    if (looked_at is None) == (args.recipe is None) or (args.recipe and args.out is None):
-        raise ConfigurationError("give a recipe with --out, or --verify or --show with a folder")
-    if args.processes < 1:
-        raise ConfigurationError(f"{args.processes} processes make nothing; give 1 or more")
+    with usage():
+        if (looked_at is None) == (args.recipe is None) or (args.recipe and args.out is None):
+            raise ConfigurationError(
+                "give a recipe with --out, or --verify or --show with a folder"
+            )
+        if args.processes < 1:
+            raise ConfigurationError(f"{args.processes} processes make nothing; give 1 or more")
     if looked_at is not None:
         store = open_clip_store(looked_at)
         if args.verify:
             store.verify()
         _describe(looked_at)
         return 0
-    recipe = read_recipe(args.recipe, args.root)
+    with usage():
+        recipe = read_recipe(args.recipe, args.root)
     bar = ProgressBar()
     with InterruptFlag() as stopped:
         result = build_clips(

@@ -20,6 +20,7 @@ from dae_ros.cli.demo_processes import (
     run_processes,
 )
 from dae_ros.cli.demo_scores import in_words, scores_of_summary
+from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.nodes.processes import DEMO_DEFAULTS
 
@@ -115,8 +116,10 @@ def run(args: argparse.Namespace) -> int:
 
     folder: Path = args.out
     _check(folder)
+    with usage():
+        parameters = parameters_of(args)
     # Wrong weights are told before anything is started.
-    notes = create_estimator(parameters_of(args)).notes
+    notes = create_estimator(parameters).notes
     # An earlier demo stays as it is until this one has succeeded.
     work = folder.with_name(f"{folder.name}.partial")
     _check(work)

@@ -11,6 +11,7 @@ from dae_ros.cli.bag import parse_size, read_parameter_file
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.parameter_options import add_parameter_options
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters, declarations
 
@@ -196,6 +197,10 @@ def sources_of(args: argparse.Namespace) -> list[EvaluationSource]:
     if args.dataset is None:
         if args.split is not None:
             raise ConfigurationError("--split belongs to --dataset; name the data set too")
+        if not args.sequences and not args.simulator:
+            raise ConfigurationError(
+                "there is nothing to evaluate; name a recording, a data set or a simulation"
+            )
         given = {"events": args.events, "truth": args.truth, "size": args.size}
         return [
             *(recorded_source(text, **given) for text in args.sequences),
@@ -254,9 +259,10 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.runtime.depth_frame import scale_of
     from dae_ros.runtime.output_folder import output_folder
 
-    parameters = parameters_of(args)
-    sources = sources_of(args)
-    chosen = [_scoring(text) for text in args.scoring or ()]
+    with usage():
+        parameters = parameters_of(args)
+        sources = sources_of(args)
+        chosen = [_scoring(text) for text in args.scoring or ()]
     estimator = create_estimator(parameters)
     protocol = PROTOCOLS.get(args.dataset)
     if protocol is not None and same_input(estimator.meaning.event_encoder, protocol.event_encoder):
@@ -264,13 +270,13 @@ def run(args: argparse.Namespace) -> int:
     scale = scale_of(estimator, parameters.orientation, parameters.scale, parameters.shift)
     scorings = chosen or default_scorings(scale.kind, published=protocol is not None)
     simulated = bool(args.simulator) and not args.sequences
+    with usage():
+        scorings = [dataclasses.replace(item, clip_distance_m=args.clip) for item in scorings]
     plan = EvaluationPlan(
         dataset=args.dataset or ("simulator" if simulated else "recordings"),
         parameters=parameters,
         rules=ObservationRules(args.reset, protocol, args.frames),
-        scorings=tuple(
-            dataclasses.replace(scoring, clip_distance_m=args.clip) for scoring in scorings
-        ),
+        scorings=tuple(scorings),
     )
     bar = ProgressBar()
 

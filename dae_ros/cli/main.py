@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from dae_ros.cli.usage import WrongUsage
 from dae_ros.errors import DaeError
 from dae_ros.installation import version
 
 EXIT_FAILURE = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 # Verb -> module; a module is imported only when the parser is built, and imports what is slow
@@ -34,6 +36,13 @@ Depth from event cameras: run it on recordings, compare it with ground truth, co
 recordings, manage weights.
 The live node is started with `ros2 launch dae_ros depth.launch.py`; the verbs here need no ROS."""
 
+EPILOG = """\
+Exit codes: 0 finished; 1 failed (a recording or weights that are missing or damaged, no such topic,
+device or package, something in the way), after everything that could be done; 2 wrong usage (an
+option, or a file of settings that it names, that is unknown, out of range or excluded by another),
+before anything was done; 130 interrupted.
+`dae-ros <verb> --help` explains a verb, with examples."""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every verb."""
@@ -41,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="dae-ros",
         description=DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="`dae-ros <verb> --help` explains a verb, with examples.",
+        epilog=EPILOG,
     )
     parser.add_argument("--version", action=_ShowVersion, help="show the version and exit")
     subparsers = parser.add_subparsers(dest="verb", metavar="<verb>", required=True)
@@ -66,15 +75,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one verb.
 
     Returns:
-        0 when it succeeded, 1 when it failed, 2 for wrong usage (by argparse), 130 when it was
-        interrupted.
+        0 when it succeeded, 1 when it failed, 2 for wrong usage, 130 when it was interrupted.
+
+    Raises:
+        SystemExit: wrong usage that argparse finds (2), --help and --version (0).
     """
     parsed = build_parser().parse_args(arguments)
     try:
         code: int = parsed.run(parsed)
     except DaeError as error:
         print(f"dae-ros {parsed.verb}: {error}", file=sys.stderr)
-        return EXIT_FAILURE
+        return EXIT_USAGE if isinstance(error, WrongUsage) else EXIT_FAILURE
     except KeyboardInterrupt:
         print(f"dae-ros {parsed.verb}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.parameter_options import add_parameter_option
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError, RecordingError, reason_of
 from dae_ros.parameters import Declaration, DepthParameters, SimulatorParameters, declarations
 
@@ -113,9 +114,10 @@ def run(args: argparse.Namespace) -> int:
     # numba takes seconds to import, which --help does not need.
     from dae_ros.simulation.simulation import START_NS, Simulation
 
-    parameters, sequence = _parameters(args)
-    if parameters.duration_s <= 0.0:
-        raise ConfigurationError("a recording needs an end; give --duration more than 0 s")
+    with usage():
+        parameters, sequence = _parameters(args)
+        if parameters.duration_s <= 0.0:
+            raise ConfigurationError("a recording needs an end; give --duration more than 0 s")
     _make_room(args)
     simulation = Simulation(parameters, sequence)
     duration_s = parameters.duration_s

@@ -11,6 +11,7 @@ from types import FrameType
 
 from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.cli.usage import usage
 from dae_ros.distillation.configuration import (
     TrainingParameters,
     describe,
@@ -95,9 +96,10 @@ def run_with(args: argparse.Namespace, kind: type[TrainingParameters]) -> int:
     if args.settings:
         print(f"presets: {', '.join(presets())}\n\nsettings and defaults:\n{describe(kind)}")
         return 0
-    if args.config is None or args.out is None:
-        raise ConfigurationError("give CONFIG and --out, or --settings to see what there is")
-    settings = load_settings(kind, args.config, args.overrides)
+    with usage():
+        if args.config is None or args.out is None:
+            raise ConfigurationError("give CONFIG and --out, or --settings to see what there is")
+        settings = load_settings(kind, args.config, args.overrides)
     terminated = threading.Event()
 
     def terminate(_number: int, _frame: FrameType | None) -> None:

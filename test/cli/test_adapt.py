@@ -71,7 +71,7 @@ def test_two_runs_are_equal(place: Path, tmp_path: Path) -> None:
 def test_wrong_options_leave_nothing_behind(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, told: str
 ) -> None:
-    """They are refused with a sentence before a folder is made."""
-    assert adapt(place, tmp_path / "out", option) == 1
+    """They are wrong usage (exit code 2), said in a sentence before a folder is made."""
+    assert adapt(place, tmp_path / "out", option) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

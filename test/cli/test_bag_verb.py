@@ -329,10 +329,10 @@ def test_parameters_come_from_the_nodes_file(tmp_path, recording, capsys):
     # Offline nothing is skipped, whatever the live node would do.
     assert parameters["overload"] == "queue"
     file.write_text("/**/depth:\n  ros__parameters:\n    hopp_s: 0.1\n")
-    assert run(recording, "--out", tmp_path / "b", "--params", file) == 1
+    assert run(recording, "--out", tmp_path / "b", "--params", file) == 2
     assert "no parameter 'hopp_s'" in capsys.readouterr().err
     file.write_text("other: {}")
-    assert run(recording, "--out", tmp_path / "b", "--params", file) == 1
+    assert run(recording, "--out", tmp_path / "b", "--params", file) == 2
     assert "needs a section" in capsys.readouterr().err
 
 
@@ -347,7 +347,7 @@ def test_parameters_come_from_the_nodes_file(tmp_path, recording, capsys):
         (["{bag}", "--out", "{out}", "--image", "/davis/left/camera_info"], 1, "not sensor_msgs"),
         (["{bag}", "--out", "{out}", "--truth", "/visensor/cust_imu"], 1, "not sensor_msgs"),
         (["{bag}", "--out", "{out}", "--camera-info", "/visensor/cust_imu"], 1, "not sensor_msgs"),
-        (["{bag}", "--out", "{out}", "--window-s", "9"], 1, "'window_s' must be at most 2"),
+        (["{bag}", "--out", "{out}", "--window-s", "9"], 2, "'window_s' must be at most 2"),
         (["{bag}", "--out", "{out}", "--device", "cuda:99"], 1, "cuda"),
         (["{bag}", "--out", "{out}", "--calibration", "{missing}"], 1, "Kalibr"),
     ],

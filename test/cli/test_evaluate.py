@@ -181,32 +181,33 @@ def test_other_data_sets_by_split(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "text"),
+    ("arguments", "text", "code"),
     [
-        ((), "nothing to evaluate"),
-        (("{missing}",), "no readable recording"),
-        (("{walk}", "--scoring", "standard:best"), "There is no scoring 'standard:best'"),
-        (("{walk}", "--scoring", "standard:none"), "without alignment mean nothing"),
-        (("{walk}", "--split", "test"), "--split belongs to --dataset"),
-        (("{walk}", "--dataset", "dsec", "--window-s", "0.02"), "leave out --window-s"),
+        ((), "nothing to evaluate", 2),
+        (("{missing}",), "no readable recording", 1),
+        (("{walk}", "--scoring", "standard:best"), "There is no scoring 'standard:best'", 2),
+        (("{walk}", "--scoring", "standard:none"), "without alignment mean nothing", 1),
+        (("{walk}", "--split", "test"), "--split belongs to --dataset", 2),
+        (("{walk}", "--dataset", "dsec", "--window-s", "0.02"), "leave out --window-s", 2),
         (
             ("{walk}", "--dataset", "dsec", "--event-encoder", "tencode"),
             "leave out --event-encoder",
+            2,
         ),
-        (("--dataset", "dsec"), "--dataset takes one SEQUENCE"),
-        (("{walk}", "--dataset", "dsec"), "lacks 10 of the 10 sequences"),
-        (("{walk}", "--truth", "/nope"), "there is no topic /nope"),
-        (("{walk}", "{walk}"), "Two sequences are named walk"),
-        (("--simulator", "moon"), "no simulator preset 'moon'"),
-        (("{walk}", "--params", "{missing}"), "cannot be read"),
-        (("{walk}", "--clip", "0"), "0 < minimum depth < clip"),
+        (("--dataset", "dsec"), "--dataset takes one SEQUENCE", 2),
+        (("{walk}", "--dataset", "dsec"), "lacks 10 of the 10 sequences", 1),
+        (("{walk}", "--truth", "/nope"), "there is no topic /nope", 1),
+        (("{walk}", "{walk}"), "Two sequences are named walk", 1),
+        (("--simulator", "moon"), "no simulator preset 'moon'", 2),
+        (("{walk}", "--params", "{missing}"), "cannot be read", 2),
+        (("{walk}", "--clip", "0"), "0 < minimum depth < clip", 2),
     ],
 )
-def test_what_cannot_be_evaluated_is_explained(tmp_path, walk, capsys, arguments, text):
-    """Each mistake has its own sentence, exit code 1, and leaves no report."""
+def test_what_cannot_be_evaluated_is_explained(tmp_path, walk, capsys, arguments, text, code):
+    """Each mistake has its own sentence and exit code, and leaves no report."""
     places = {"{missing}": str(tmp_path / "missing"), "{walk}": str(walk)}
     arguments = [places.get(argument, argument) for argument in arguments]
-    assert run(*arguments, "--out", tmp_path / "out") == 1
+    assert run(*arguments, "--out", tmp_path / "out") == code
     assert text in capsys.readouterr().err
     assert not (tmp_path / "out" / "evaluation.json").exists()
 

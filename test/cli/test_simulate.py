@@ -78,8 +78,8 @@ def test_an_existing_folder_is_kept(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_bad_options_are_refused_before_anything_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], sentence: str
 ) -> None:
-    """An option out of range ends with exit code 1, a sentence, and no folder."""
-    assert simulate(tmp_path / "walk", *option) == 1
+    """An option out of range is wrong usage: exit code 2, a sentence, and no folder."""
+    assert simulate(tmp_path / "walk", *option) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "walk").exists()
 
