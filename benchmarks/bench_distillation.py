@@ -175,6 +175,7 @@ def settings_of(plan: Plan, row: str, seed: int) -> DistillationParameters:
         "weights": str(plan.start),
         "clips": str(plan.folder / "clips_new"),
         "learning_rate": LEARNING_RATE,
+        "muon_rate": LEARNING_RATE,
         "refuse_after": str(plan.updates // 3),
         "seed": str(seed),
         **_pace(plan.updates),
@@ -393,6 +394,8 @@ def _pace(updates: int) -> dict[str, str]:
         "evaluate_every": str(max(1, updates // 4)),
         "heldout_windows": str(CURVE_WINDOWS),
         "threads": "1",
+        # The teacher's encoder has seen the worlds that must be new to the student.
+        "encoder_weights": "''",
     }
 
 
