@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class TimmEncoder(nn.Module):
             ) from error
         if not timm.is_model(name):
             raise ConfigurationError(f"timm has no model '{name}'", encoder=name)
-        probe = timm.create_model(name, pretrained=False, features_only=True)
+        probe, options = _flexible(timm.create_model, name)
         levels = len(probe.feature_info)
         if levels < 4:
             raise ConfigurationError(
@@ -72,16 +72,45 @@ class TimmEncoder(nn.Module):
             pretrained=False,
             features_only=True,
             out_indices=tuple(range(levels - 4, levels)),
+            **options,
         )
+        self.name = name
         self.channels = tuple(int(count) for count in self.body.feature_info.channels())
         self._channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"
         self.strides = tuple(int(stride) for stride in self.body.feature_info.reduction())
         self.multiple = max(self.strides)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return four maps (B, channels[k], H / strides[k], W / strides[k])."""
-        maps = self.body(image)
+        """Return four maps (B, channels[k], H / strides[k], W / strides[k]).
+
+        Raises:
+            ConfigurationError: some models of timm take no image but of their own sizes.
+        """
+        try:
+            maps = self.body(image)
+        except AssertionError as error:
+            height, width = image.shape[2:]
+            raise ConfigurationError(
+                f"timm's {self.name} does not take an input of {height}x{width} ({error}); choose "
+                "another input_height and input_width, or another encoder",
+                encoder=self.name,
+                height=height,
+                width=width,
+            ) from error
         return [level.permute(0, 3, 1, 2) for level in maps] if self._channels_last else list(maps)
+
+
+def _flexible(create_model: Callable[..., Any], name: str) -> tuple[Any, dict[str, bool]]:
+    """Return a model of timm for images of any size, and the options that make it so.
+
+    Transformers with positions or masks of one size have an option for it, each family its own.
+    """
+    for options in ({"dynamic_img_size": True}, {"strict_img_size": False}):
+        try:
+            return create_model(name, pretrained=False, features_only=True, **options), options
+        except TypeError:  # the family has no such option
+            continue
+    return create_model(name, pretrained=False, features_only=True), {}
 
 
 def build_encoder(config: ModelConfig) -> VisionTransformer | MicroEncoder | TimmEncoder:

@@ -206,9 +206,8 @@ def test_any_extractor_can_be_the_encoder() -> None:
         network(image(1, 96, 120), state)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224"])
-def test_timm_models_can_be_the_encoder(name: str) -> None:
-    """Extractors of timm, channels last ones too, build a student of any input size."""
+def build_timm(name: str) -> DepthAnyEventR:
+    """A recurrent student with an encoder of timm; skips where timm cannot be imported."""
     try:
         import timm  # noqa: F401
     except (ImportError, RuntimeError) as error:
@@ -216,10 +215,34 @@ def test_timm_models_can_be_the_encoder(name: str) -> None:
     config = ModelConfig(encoder=f"timm:{name}", features=16, reassemble=(8, 8, 16, 16))
     network = build_network(config).eval()
     assert isinstance(network, DepthAnyEventR)
-    assert network.pretrained.strides == (4, 8, 16, 32)
-    with torch.no_grad():
-        prediction, _ = network(image(1, 224, 224), network.initial_state(1, 224, 224))
-    assert prediction.shape == (1, 1, 224, 224)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("name", "strides"),
+    [
+        ("resnet18", (4, 8, 16, 32)),
+        ("swin_tiny_patch4_window7_224", (4, 8, 16, 32)),
+        ("vit_tiny_patch16_224", (16, 16, 16, 16)),
+    ],
+)
+def test_timm_models_can_be_the_encoder(name: str, strides: tuple[int, ...]) -> None:
+    """Extractors of timm, channels last ones too, build a student of any input size."""
+    network = build_timm(name)
+    assert network.pretrained.strides == strides
+    for height, width in ((224, 224), (192, 256)):
+        with torch.no_grad():
+            first, state = network(image(1, height, width), network.initial_state(1, height, width))
+            second, _ = network(image(1, height, width), state)
+        assert first.shape == (1, 1, height, width)
+        assert not torch.equal(first, second)
+
+
+def test_a_timm_model_for_other_sizes_says_so() -> None:
+    """Models whose windows must divide the image are refused with what to change."""
+    network = build_timm("maxvit_rmlp_pico_rw_256")
+    with pytest.raises(ConfigurationError, match="does not take an input of 224x224"):
+        network(image(1, 224, 224), network.initial_state(1, 224, 224))
 
 
 def test_missing_timm_is_explained() -> None:
