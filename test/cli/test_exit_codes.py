@@ -13,7 +13,7 @@ USAGE = [
     ("bag", "in.bag", "--out", "{out}", "--params", "{missing}"),
     ("bag", "in.bag", "--out", "{out}", "--window", "moon"),
     ("evaluate", "in.bag", "--out", "{out}", "--scale", "-1"),
-    ("simulate", "{out}", "--contrast-threshold", "9"),
+    ("simulate", "--out", "{out}", "--contrast-threshold", "9"),
     ("clips", "--out", "{out}"),
     ("clips", "{missing}", "--out", "{out}"),
     ("clips", "{missing}", "--out", "{out}", "--processes", "0"),
