@@ -26,6 +26,7 @@ from rosbags.rosbag2.storage_mcap import McapReader
 
 from dae_ros.bags.compression import DECOMPRESSION_ERRORS, plain_message
 from dae_ros.bags.container import RecordedMessage, TopicInfo
+from dae_ros.bags.reordering import Reordering
 from dae_ros.errors import RecordingError
 
 # What the rosbags library lets through for damaged bytes, beside its own errors.
@@ -105,7 +106,7 @@ class RosbagsFile:
             return
         delivered = 0
         try:
-            for connection, time_ns, data in self._reader.messages(chosen, start=start_ns):
+            for connection, time_ns, data in self._read(chosen, start_ns):
                 yield RecordedMessage(
                     connection.topic,
                     connection.msgtype,
@@ -130,6 +131,23 @@ class RosbagsFile:
                 path=str(self.path),
                 messages=delivered,
             )
+
+    def _read(
+        self, chosen: list[Connection], start_ns: int | None
+    ) -> Iterator[tuple[Connection, int, bytes]]:
+        reader = self._reader
+        if not isinstance(reader, McapReader) or reader.chunks:
+            yield from reader.messages(chosen, start=start_ns)
+            return
+        # Without an index, the library gives up at the first message that is out of order.
+        order: Reordering[tuple[Connection, int, bytes]] = Reordering(lambda message: message[1])
+        try:
+            for message in reader.messages_scan(chosen, start_ns):
+                yield from order.push(message)
+        except DAMAGE:
+            yield from order.rest()
+            raise
+        yield from order.rest()
 
     def close(self) -> None:
         """See `Container.close`."""

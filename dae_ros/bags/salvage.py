@@ -14,6 +14,7 @@ from rosbags.interfaces import MessageDefinition
 
 from dae_ros.bags.compression import plain_message
 from dae_ros.bags.container import RecordedMessage, TopicInfo
+from dae_ros.bags.reordering import Reordering
 from dae_ros.errors import RecordingError
 
 
@@ -78,24 +79,29 @@ class SalvagedFile:
     def messages(self, topics: Set[str], start_ns: int | None) -> Iterator[RecordedMessage]:
         """See `Container.messages`; always ends with the error that says where the cut is."""
         cause: Cut | None = None
+        order: Reordering[Salvaged] = Reordering(lambda message: message.time_ns)
         try:
             for message in self._scan(self.path):
                 if message.topic in topics and (start_ns is None or message.time_ns >= start_ns):
-                    yield RecordedMessage(
-                        message.topic,
-                        message.type,
-                        message.time_ns,
-                        plain_message(message.data),
-                        self._serialization,
-                    )
+                    yield from map(self._recorded, order.push(message))
         except Cut as cut:
             cause = cut
+        yield from map(self._recorded, order.rest())
         total = sum(info.count or 0 for info in self.topics.values())
         raise RecordingError(
             f"{self.path} was cut: {self.damage}. All {total} messages before the cut were read",
             path=str(self.path),
             messages=total,
         ) from cause
+
+    def _recorded(self, message: Salvaged) -> RecordedMessage:
+        return RecordedMessage(
+            message.topic,
+            message.type,
+            message.time_ns,
+            plain_message(message.data),
+            self._serialization,
+        )
 
     def close(self) -> None:
         """See `Container.close`; the file is open only while it is read."""

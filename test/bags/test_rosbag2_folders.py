@@ -19,6 +19,7 @@ from dae_ros.bags.recording import open_recording
 from dae_ros.cli.main import main
 from dae_ros.errors import RecordingError
 from test.reference.rosbag2_database import START_NS, STEP_NS, message, write_database
+from test.reference.unchunked_mcap import write_unchunked
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "db3": StoragePlugin.SQLITE3}
 both_storages = pytest.mark.parametrize("suffix", ["mcap", "db3"])
@@ -302,3 +303,17 @@ def test_an_unfinished_end_of_a_log_is_reported(tmp_path):
     numbers, error = read(tmp_path / "bag.db3")
     assert numbers == [0, 1]
     assert "was never finished" in error
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_messages_without_an_index_come_in_the_order_of_time(tmp_path, cut):
+    """An MCAP without chunks, recorded a little out of order, is sorted and not refused."""
+    written = [0, 1, 4, 2, 3, 6, 5, 7, 9, 8]
+    path = tmp_path / "fast.mcap"
+    messages = [(START_NS + number * STEP_NS, message(number)) for number in written]
+    write_unchunked(path, "/events", EVENT_PACKET, messages)
+    if cut:
+        path.write_bytes(path.read_bytes()[:-1500])
+    numbers, error = read(path)
+    assert numbers == ([0, 1, 2, 3, 4, 5, 6, 7, 9] if cut else list(range(10)))
+    assert ("was cut" in error) is cut
