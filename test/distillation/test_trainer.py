@@ -394,5 +394,5 @@ def test_the_verbs_explain_themselves(capsys: pytest.CaptureFixture[str]) -> Non
         assert main([verb, "--settings"]) == 0
         text = capsys.readouterr().out
         assert "learning_rate = " in text and "first_weights" in text
-        assert main([verb]) == 1
+        assert main([verb]) == 2
         assert "give CONFIG and --out" in capsys.readouterr().err
