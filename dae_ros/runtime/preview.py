@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -37,6 +38,8 @@ from dae_ros.runtime.estimator import FloatImage
 _FEWEST_ROWS, _MOST_ROWS = 192, 480
 # Share of the newest map in the colour range of relative depth: calm, and there within a second.
 _RANGE_SHARE = 0.1
+
+Value = TypeVar("Value")
 
 
 class PreviewWriter:
@@ -213,16 +216,19 @@ def preview_topics(
     topics = [topic for topic in (events, depth, frames, truth) if topic is not None]
     # The two images of a window share their stamp; which one was recorded first is not known.
     maps: dict[int, FloatImage] = {}
+    # Depth may be recorded long after the frames that its events belong to: stamps decide.
+    seen: dict[int, Frame] = {}
+    truths: dict[int, FloatImage] = {}
     with PreviewWriter(
         folder, parameters, with_frames=frames is not None, with_truth=truth is not None
     ) as writer:
         for message in recording.messages(topics):
             cdr = recording.to_cdr(message)
             if message.topic == frames:
-                writer.add_frame(recording.read_frame(message))
+                seen[stamp_of(cdr)] = recording.read_frame(message)
                 continue
             if message.topic == truth:
-                writer.add_truth(read_depth(cdr).depth)
+                truths[stamp_of(cdr)] = read_depth(cdr).depth
                 continue
             stamp_ns = stamp_of(cdr)
             if message.topic == events:
@@ -230,6 +236,11 @@ def preview_topics(
             else:
                 maps[stamp_ns] = read_depth(cdr).depth
             if stamp_ns in waiting and stamp_ns in maps:
+                frame, exact = _take_until(seen, stamp_ns), _take_until(truths, stamp_ns)
+                if frame is not None:
+                    writer.add_frame(frame)
+                if exact is not None:
+                    writer.add_truth(exact)
                 writer.add(
                     stamp_ns,
                     waiting.pop(stamp_ns),
@@ -243,6 +254,13 @@ def preview_topics(
                     for old in [stamp for stamp in halves if stamp < stamp_ns]:
                         del halves[old]
     return shown
+
+
+def _take_until(images: dict[int, Value], stamp_ns: int) -> Value | None:
+    """Remove what is not after a stamp, and return the newest of it, if there is any."""
+    past = sorted(stamp for stamp in images if stamp <= stamp_ns)
+    taken = [images.pop(stamp) for stamp in past]
+    return taken[-1] if taken else None
 
 
 def _ending(recording: Recording, suffix: str) -> str | None:

@@ -82,6 +82,33 @@ def test_ground_truth_stands_beside_depth_in_the_same_colours(tmp_path, kind, le
     assert same[0] > 30
 
 
+def test_frame_and_truth_are_those_of_the_stamp_however_late_depth_comes(tmp_path):
+    """Depth recorded after every frame stands beside the frame and the truth of its time."""
+    stamps = [(number + 1) * STEP_NS for number in range(4)]
+    with BagWriter(tmp_path / "bag") as bag:
+        for number, stamp_ns in enumerate(stamps):
+            grey = np.full((HEIGHT, WIDTH), 40 + 50 * number, np.uint8)
+            exact = np.full((HEIGHT, WIDTH), 1.0 + number, np.float32)
+            bag.write("/image_raw", IMAGE, stamp_ns, write_image(grey, stamp_ns, "cam"))
+            bag.write("/truth", IMAGE, stamp_ns, write_image(exact, stamp_ns, "cam"))
+        for number, stamp_ns in enumerate(stamps):
+            late_ns = stamps[-1] + stamp_ns
+            events = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+            depth = np.full((HEIGHT, WIDTH), 1.0 + number, np.float32)
+            bag.write("/events/image", IMAGE, late_ns, write_image(events, stamp_ns, "cam"))
+            bag.write("/depth/image", IMAGE, late_ns, write_image(depth, stamp_ns, "cam"))
+    with open_recording(tmp_path / "bag") as recording:
+        assert preview_topics(recording, tmp_path, DepthParameters(), "/truth") == 4
+    with av.open(str(tmp_path / "preview.mp4")) as video:
+        pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)]
+    panel = WIDTH + 4
+    levels = [picture[150, panel + 100, 0] for picture in pictures]
+    assert np.abs(np.array(levels) - [40, 90, 140, 190]).max() < 10
+    for picture in pictures:
+        depth_rgb, truth_rgb = picture[150, 2 * panel + 100], picture[150, 3 * panel + 100]
+        assert np.abs(depth_rgb - truth_rgb).max() < 12
+
+
 def test_a_recording_without_depth_is_refused(tmp_path):
     """The error names the topics that are missing and those that are there."""
     with BagWriter(tmp_path / "bag") as bag:
