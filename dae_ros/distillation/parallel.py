@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from dae_ros.errors import ConfigurationError
+from dae_ros.model.device import device_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,11 @@ def join_workers(device: str) -> Iterator[Workers]:
         ConfigurationError: a device that is not there.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = _device(device, int(os.environ.get("LOCAL_RANK", "0")) if count > 1 else None)
+    if count > 1 and (device == "cuda" or (device == "auto" and torch.cuda.is_available())):
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    chosen = device_of(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
     if count == 1:
         yield Workers(0, 1, chosen)
         return
@@ -73,26 +77,3 @@ def join_workers(device: str) -> Iterator[Workers]:
         yield Workers(distributed.get_rank(), distributed.get_world_size(), chosen)
     finally:
         distributed.destroy_process_group()
-
-
-def _device(name: str, local_rank: int | None) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"there is no device '{name}'; use auto, cpu, cuda or cuda:N", device=name
-        ) from error
-    if device.type == "cpu":
-        return device
-    if device.type == "cuda" and device.index is None and local_rank is not None:
-        device = torch.device("cuda", local_rank)
-    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type != "cuda" or (device.index or 0) >= available:
-        raise ConfigurationError(
-            f"device '{name}' is not there: PyTorch sees {available} CUDA devices; use cpu",
-            device=name,
-        )
-    torch.cuda.set_device(device)
-    return device

@@ -18,6 +18,7 @@ from torch import Tensor
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, WeightsError
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
 from dae_ros.model.configuration import Meaning
+from dae_ros.model.device import device_of
 from dae_ros.model.networks import NetworkConfig
 from dae_ros.model.weights import load_weights
 from dae_ros.parameters import DepthParameters
@@ -131,7 +132,7 @@ class TorchEstimator:
             if threads < 1:
                 raise ConfigurationError(f"{threads} threads cannot run a network; use 1 or more")
             torch.set_num_threads(threads)
-        self._device = _device(device)
+        self._device = device_of(device)
         self._precision = precision
         self.weight_version = weight_version
         self.name = loaded.name
@@ -306,28 +307,6 @@ def output_meaning(meaning: Meaning) -> OutputMeaning:
     )
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"there is no device '{name}'; use auto, cpu, cuda or cuda:N", device=name
-        ) from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigurationError(
-            f"device '{name}' is not supported; use auto, cpu, cuda or cuda:N", device=name
-        )
-    count = torch.cuda.device_count() if device.type == "cuda" else 1
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= count):
-        raise ConfigurationError(
-            f"device '{name}' is not there: PyTorch {torch.__version__} sees "
-            f"{count if torch.cuda.is_available() else 0} CUDA devices. Use device cpu, or "
-            "install a CUDA build of PyTorch and the driver",
-            device=name,
-        )
-    return device
-
-
 def _check_event_encoder(loaded: LoadedModel, parameters: DepthParameters) -> None:
     chosen = parameters.event_encoder
     if loaded.meaning.event_encoder in ("rgb", "grey") and chosen == "checkpoint":
@@ -352,19 +331,16 @@ def create_torch_estimator(parameters: DepthParameters) -> TorchEstimator:
         ConfigurationError: for a device that is not there, or weights that take camera frames.
         WeightsError: if the file is missing, damaged or not what it says.
     """
-    device = parameters.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     precision = parameters.precision
     if precision == "auto":
-        precision = "float32" if _device(device).type == "cpu" else "bfloat16"
+        precision = "float32" if device_of(parameters.device).type == "cpu" else "bfloat16"
     # Fewer than cpu_count in a container or under taskset; not every system can tell.
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     loaded = load_weights(parameters.weights)
     _check_event_encoder(loaded, parameters)
     return TorchEstimator(
         loaded,
-        device=device,
+        device=parameters.device,
         precision=cast("Precision", precision),
         threads=parameters.threads or max(1, (available or 1) - 1),
     )

@@ -15,6 +15,7 @@ from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.teacher import FrameTeacher, load_teacher
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.model.device import device_of
 from dae_ros.model.weights import load_weights
 from dae_ros.parameters.distillation import OnlineParameters
 
@@ -87,20 +88,7 @@ def open_student(
             "with",
             parameter="weights",
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"there is no device '{device}'; use auto, cpu, cuda or cuda:N", device=device
-        ) from error
-    if place.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError(
-            f"device '{device}' is not there: PyTorch {torch.__version__} sees no CUDA device; "
-            "use cpu",
-            device=device,
-        )
+    place = device_of(device)
     loaded = load_weights(weights)
     chosen = AnchorSet((), (), parameters)
     if anchors is not None:
