@@ -101,6 +101,11 @@ class RunningProcess:
                     self._echo.write(f"[{self.plan.name}] {line}")
 
     @property
+    def pid(self) -> int:
+        """Return its process id, which is that of its group as well."""
+        return self._process.pid
+
+    @property
     def exit_code(self) -> int | None:
         """Return the exit status, None while it runs; negative for a signal."""
         return self._process.poll()

@@ -335,7 +335,13 @@ def _from_file(values: Mapping[str, str], node: str) -> dict[str, Value]:
 def _rviz(values: Mapping[str, str], topics: Mapping[str, str], sim_time: Value) -> Process:
     """Return RViz with the displays of config/depth.rviz on this launch's topics."""
     prefix = f"/{values['namespace'].strip('/')}" if values["namespace"] else ""
-    shown = ["depth/image", "depth/relative", "depth/color", "events/image"]
+    shown = [
+        "depth/image",
+        "depth/relative",
+        "depth/color",
+        "events/image",
+        "distill/pseudo_label",
+    ]
     remappings = [(f"/{name}", f"{prefix}/{name}") for name in shown if prefix]
     image = topics["image"]
     image = image if image.startswith("/") else f"{prefix}/{image}"

@@ -152,6 +152,7 @@ def test_rviz_follows_the_namespace() -> None:
         "/depth/relative": "/cam0/depth/relative",
         "/depth/color": "/cam0/depth/color",
         "/events/image": "/cam0/events/image",
+        "/distill/pseudo_label": "/cam0/distill/pseudo_label",
         "/image": "/gray",
     }
 
@@ -423,8 +424,12 @@ def test_rviz_shows_the_topics_of_the_node() -> None:
     displays = yaml.safe_load(text)["Visualization Manager"]["Displays"]
     assert {display["Class"] for display in displays} == {"rviz_default_plugins/Image"}
     topics = {display["Topic"]["Value"] for display in displays}
-    assert topics == {"/depth/color", "/events/image", "/image", "/depth/image", "/depth/relative"}
-    nodes = (share_folder() / "dae_ros" / "nodes").glob("depth_*.py")
+    assert topics == {
+        "/depth/color", "/events/image", "/image", "/depth/image", "/depth/relative",
+        "/distill/pseudo_label",
+    }  # fmt: skip
+    folder = share_folder() / "dae_ros" / "nodes"
+    nodes = [*folder.glob("depth_*.py"), *folder.glob("distillation_*.py")]
     published = "".join(path.read_text(encoding="utf-8") for path in nodes)
     for topic in topics - {"/image"}:
         assert f'"{topic.removeprefix("/")}"' in published, topic
