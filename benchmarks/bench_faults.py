@@ -26,7 +26,7 @@ from benchmarks import faults_one_shot
 from benchmarks.faults_camera import Camera
 from benchmarks.faults_disk import look
 from benchmarks.faults_kills import Kill, Killer
-from benchmarks.faults_one_shot import Outcome, Scene
+from benchmarks.faults_one_shot import Scene
 from benchmarks.faults_segments import remove_orphans
 from benchmarks.online_stand import DEPTH, LEARNER, Deployment, Stand, simulate
 from benchmarks.record import RESULTS, record
@@ -61,6 +61,7 @@ def run(
     warm_up_s: float,
     faults: str | None,
     domain: int | None = None,
+    keep_own: bool = False,
 ) -> dict[str, Any]:
     """Start both, learn for a while, kill, and make every fault.
 
@@ -73,6 +74,7 @@ def run(
         warm_up_s: how long to wait for a first publication; what then is missing comes later.
         faults: part of the names of those that are made; '' for all, None for none.
         domain: ROS domain.
+        keep_own: whether this process goes on with ROS afterwards.
 
     Returns:
         For JSON.
@@ -87,9 +89,7 @@ def run(
                 camera.start()
                 stand.until(lambda: stand.witness.images, "depth", START_TIMEOUT_S, DEPTH)
             else:
-                stand.until(
-                    lambda: stand.learning("state"), "a learner", START_TIMEOUT_S, LEARNER
-                )
+                stand.until(lambda: stand.learning("state"), "a learner", START_TIMEOUT_S, LEARNER)
             start_s[name] = time.monotonic() - begin_s
         try:
             _wait_for_version(stand, warm_up_s)
@@ -102,7 +102,7 @@ def run(
             camera.close()
         left = killer.memory.segments
     # All have ended: what they shared with those that were killed is nobody's now.
-    removed = remove_orphans(left)
+    removed = remove_orphans(left, own=keep_own)
     return {
         "start_s": {name: round(value, 2) for name, value in start_s.items()},
         "rate": rate,
@@ -156,16 +156,16 @@ def table(results: Mapping[str, Any]) -> str:
     for one in results["faults"]:
         verdict = "passed" if one["passed"] else "**failed**"
         rows.append(f"| {one['fault']} | {one['happened'].splitlines()[0]} | {verdict} |")
-    rows += [
-        "",
+    rows.append("")
+    rows.append(
         f"{results['versions_published']} versions were published. "
         f"{results['segments_removed']} pieces of shared memory of killed processes were removed, "
         f"{results['segments_left']} were left. After restarts of depth "
         f"{results['windows_of_the_original_after_restarts']} windows came from the original "
-        "weights, until the latest version had been loaded and rehearsed.",
-    ]
+        "weights, until the latest version had been loaded and rehearsed."
+    )
     problems = sorted({problem for kill in results["kills"] for problem in kill["problems"]})
-    return "\n".join(rows + (["", *(f"* {text.splitlines()[0]}" for text in problems)])) + "\n"
+    return "\n".join([*rows, "", *(f"* {text.splitlines()[0]}" for text in problems)]) + "\n"
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ A quarter of the kills hit a process that is still starting.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import random
 import signal
@@ -171,7 +172,7 @@ class Killer:
             found = self._depth_back(kill) if kill.victim == DEPTH else self._learner_back(kill)
         except StandError as error:
             return dataclasses.replace(kill, problems=(*kill.problems, error.message))
-        images = [image for image in list(self._stand.witness.images)]
+        images = list(self._stand.witness.images)
         problems = [*found.problems, *self._steps_back(images, since_s)]
         stopped_s = longest_gap_s(images, since_s, time.monotonic())
         if kill.victim == LEARNER and stopped_s > MORE_S:
@@ -226,9 +227,7 @@ class Killer:
                 f"it began with {said.values['accepted_steps']} steps, and the disk had "
                 f"{disk.accepted_steps}"
             )
-        return dataclasses.replace(
-            kill, back_s=said.arrival_s - since_s, problems=tuple(problems)
-        )
+        return dataclasses.replace(kill, back_s=said.arrival_s - since_s, problems=tuple(problems))
 
     def _lost_steps(self, disk: Disk) -> int | None:
         """Return how many steps were told of and are not on disk."""
@@ -251,7 +250,7 @@ class Killer:
         back = {said.values["version"] for said in witness.announced if said.values["rollback"]}
         begun_s = self._begun_s[DEPTH]
         found = []
-        for before, after in zip(images, images[1:], strict=False):
+        for before, after in itertools.pairwise(images):
             if after.arrival_s < since_s or after.version >= before.version:
                 continue
             restarted = before.arrival_s < begun_s <= after.arrival_s
@@ -265,4 +264,4 @@ def longest_gap_s(images: Sequence[Image], begin_s: float, end_s: float) -> floa
     """Return the longest time without a depth image between two instants."""
     arrivals = [image.arrival_s for image in images if begin_s < image.arrival_s < end_s]
     times = [begin_s, *arrivals, end_s]
-    return max(after - before for before, after in zip(times, times[1:], strict=False))
+    return max(after - before for before, after in itertools.pairwise(times))

@@ -137,9 +137,7 @@ def full_disk(scene: Scene) -> str:
         saved, sentence = stand.ask("/distillation/save")
         if saved or "cannot be written" not in sentence:
             raise StandError(f"saving said {saved}: {sentence}")
-        stand.until(
-            lambda: stand.learning("problem"), "the status says that", PATIENCE_S, LEARNER
-        )
+        stand.until(lambda: stand.learning("problem"), "the status says that", PATIENCE_S, LEARNER)
         scene.steps_grow(2)
         meanwhile = look(stand.deployment.folder)
         if meanwhile.versions != before.versions or meanwhile.steps is None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-SHARED = Path("/dev/shm")  # noqa: S108 - where Linux has it
+SHARED = Path("/dev/shm")
 _NAME = re.compile(r"(?:sem\.)?fast(?:dds|rtps)_\w+")
 
 
@@ -25,7 +25,7 @@ def held_by(pid: int) -> set[str]:
             found.add(line.partition(f"{SHARED}/")[2].removesuffix(" (deleted)"))
         for descriptor in (process / "fd").iterdir():
             try:
-                target = os.readlink(descriptor)
+                target = str(descriptor.readlink())
             except FileNotFoundError:
                 continue  # closed meanwhile
             found.add(target.partition(f"{SHARED}/")[2].removesuffix(" (deleted)"))
@@ -35,18 +35,20 @@ def held_by(pid: int) -> set[str]:
     return {name for name in found if _NAME.fullmatch(name)}
 
 
-def remove_orphans(names: Iterable[str]) -> list[str]:
+def remove_orphans(names: Iterable[str], *, own: bool = True) -> list[str]:
     """Remove those segments that no living process holds; return their names, sorted.
 
     Args:
         names: what killed processes held (`held_by`, before they were killed). No other name is
             ever touched: segments that nobody seems to hold may be about to be opened.
+        own: whether this process counts. It may keep what it does not use any more.
     """
     candidates = {name for name in names if (SHARED / name).exists()}
     if not candidates:
         return []
     for pid in _living():
-        candidates -= held_by(pid)
+        if own or pid != os.getpid():
+            candidates -= held_by(pid)
     removed = []
     for name in sorted(candidates):
         try:

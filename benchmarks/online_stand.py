@@ -85,12 +85,14 @@ class Image:
 
     Attributes:
         arrival_s: `time.monotonic` when it was received.
+        stamp_ns: of the image.
         end_ns: end of its window in event time.
         version, sha256: of the weights.
         latency_ms: from the arrival of the packet that closed the window to the result.
     """
 
     arrival_s: float
+    stamp_ns: int
     end_ns: int
     version: int
     sha256: str
@@ -117,7 +119,7 @@ class Witness:
         announced: versions, by the learner or anybody else.
         learning: `distill/status`: what is under `learning`, and `counts` below that name.
         work: `distill/metrics`: the numbers and `action`.
-        maps: end of a window in ROS time, ns -> float32[H, W]; the last ones.
+        maps: stamp in ns and float32[H, W] of the last depth images.
     """
 
     def __init__(self, depth_maps: int = 0) -> None:
@@ -183,6 +185,7 @@ class Witness:
         self.images.append(
             Image(
                 time.monotonic(),
+                _stamp_ns(message),
                 int(values["window_end_ns"]),
                 int(values["weight_version"]),
                 values["sha256"],
@@ -201,9 +204,8 @@ class Witness:
         self.work.append(Said(time.monotonic(), {"action": status.name, **_values(status)}))
 
     def _map(self, message: Any) -> None:
-        stamp = message.header.stamp
         depth = np.frombuffer(message.data, np.float32).reshape(message.height, message.width)
-        self.maps.append((stamp.sec * 1_000_000_000 + stamp.nanosec, depth))
+        self.maps.append((_stamp_ns(message), depth))
 
 
 class Stand:
@@ -224,6 +226,7 @@ class Stand:
         depth_maps: int = 0,
         domain: int | None = None,
     ) -> None:
+        self._environment = dict(os.environ)
         chosen = domain or int(os.environ.get("ROS_DOMAIN_ID") or 1 + os.getpid() % 100)
         os.environ.update(PRIVATE, ROS_DOMAIN_ID=str(chosen))
         self.deployment = deployment
@@ -255,6 +258,8 @@ class Stand:
         """Stop everything."""
         self.harness.stop()
         self.witness.close()
+        os.environ.clear()
+        os.environ.update(self._environment)
         self._scratch.cleanup()
 
     def start(self, name: str, process: Process | None = None) -> RunningProcess:
@@ -357,3 +362,8 @@ def simulate(path: Path, duration_s: float, encoding: str, **settings: Value) ->
 
 def _values(status: Any) -> dict[str, str]:
     return {item.key: item.value for item in status.values}
+
+
+def _stamp_ns(message: Any) -> int:
+    stamp = message.header.stamp
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
