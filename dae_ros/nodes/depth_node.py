@@ -17,20 +17,21 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from std_srvs.srv import Trigger
 
-from dae_ros.bags.message_types import CAMERA_INFO, IMAGE
-from dae_ros.bags.messages import read_camera_info
-from dae_ros.errors import DaeError, RecordingError, WeightsError
+from dae_ros.bags.message_types import IMAGE
+from dae_ros.bags.messages import CameraInfo
+from dae_ros.errors import DaeError, WeightsError
 from dae_ros.events.cdr import event_types
+from dae_ros.nodes.calibration_input import CalibrationInput
 from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.depth_outputs import DepthOutputs
 from dae_ros.nodes.depth_weights import WeightFollower
 from dae_ros.nodes.depth_worker import THREAD_NAME, DepthWorker, Fault, ResetState
-from dae_ros.nodes.diagnostics import DepthDiagnostics, NetworkIdentity, Reception
+from dae_ros.nodes.diagnostics import DepthDiagnostics, NetworkIdentity, Traffic
 from dae_ros.nodes.entry import leave_despite, run
 from dae_ros.nodes.lifecycle import REFUSALS, autostart, transition
 from dae_ros.nodes.parameter_binding import ParameterBinding
 from dae_ros.nodes.qos import MatchedSubscription
-from dae_ros.nodes.rate_report import RateReport
+from dae_ros.nodes.rate_report import Patience, RateReport
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame, scale_of
 
@@ -82,11 +83,12 @@ class DepthNode(LifecycleNode):
         self._outputs: DepthOutputs | None = None
         self._events: MatchedSubscription | None = None
         self._images: MatchedSubscription | None = None
-        self._calibrations: MatchedSubscription | None = None
+        self._calibration: CalibrationInput | None = None
         self._fault: Fault | None = None
         self._interrupted = False
         self._rate = RateReport()
-        self._messages = self._bytes = self._largest_bytes = 0
+        self._no_ends, self._no_messages = Patience(), Patience()
+        self._traffic = Traffic()
         self._binding = ParameterBinding(
             self,
             DepthParameters,
@@ -162,9 +164,7 @@ class DepthNode(LifecycleNode):
             depth=parameters.event_queue_depth,
             keep_all=parameters.overload == "queue",
         )
-        self._calibrations = MatchedSubscription(
-            self, "camera_info", [CAMERA_INFO], self._camera_info_received, raw=True, depth=1
-        )
+        self._calibration = CalibrationInput(self, self._calibrated)
         if parameters.window == "frame":
             self._images = MatchedSubscription(
                 self,
@@ -176,6 +176,8 @@ class DepthNode(LifecycleNode):
                 keep_all=parameters.overload == "queue",
             )
         self._rate = RateReport()
+        self._no_ends, self._no_messages = Patience(), Patience()
+        self._traffic.excuse(time.monotonic())
         self._weights.begin(parameters)
         self._outputs.active = True
         self._graph_timer = self.create_timer(
@@ -233,10 +235,10 @@ class DepthNode(LifecycleNode):
         if self._graph_timer is not None:
             self.destroy_timer(self._graph_timer)
             self._graph_timer = None
-        for subscription in (self._events, self._images, self._calibrations):
+        for subscription in (self._events, self._images, self._calibration):
             if subscription is not None:
                 subscription.destroy()
-        self._events = self._images = self._calibrations = None
+        self._events = self._images = self._calibration = None
 
     def _release(self) -> None:
         """Subscriptions, then the thread, then the publishers that it used."""
@@ -266,34 +268,31 @@ class DepthNode(LifecycleNode):
         self._worker = None
 
     def _events_received(self, data: bytes, type_name: str) -> None:
-        self._messages += 1
-        self._bytes += len(data)
-        self._largest_bytes = max(self._largest_bytes, len(data))
         if self._worker is not None:
             self._worker.put_events(data, type_name)
+        self._traffic.add(len(data), time.monotonic())
 
     def _image_received(self, data: bytes, _: str) -> None:
         if self._worker is not None:
             self._worker.put_image(data)
 
-    def _camera_info_received(self, data: bytes, _: str) -> None:
-        try:
-            camera = read_camera_info(data)
-        except RecordingError as error:
-            self._warn(f"a calibration was dropped: {error}")
-            return
+    def _calibrated(self, camera: CameraInfo) -> None:
         if self._outputs is not None:
             self._outputs.camera = camera
 
     def _look_at_graph(self) -> None:
         self._weights.look()
+        now_s = time.monotonic()
+        if self._calibration is not None:
+            self._calibration.look(now_s)
         problems = []
-        for subscription in (self._events, self._images, self._calibrations):
+        for subscription in (self._events, self._images):
             if subscription is not None:
                 subscription.refresh()
-                # Without a calibration there is depth all the same.
-                if subscription.problem is not None and subscription is not self._calibrations:
+                if subscription.problem is not None:
                     problems.append(subscription.problem)
+        if self._events is not None and self._events.problem is not None:
+            self._traffic.excuse(now_s)
         if problems:
             self.get_logger().warning("\n".join(problems), throttle_duration_sec=10.0)
 
@@ -352,33 +351,31 @@ class DepthNode(LifecycleNode):
             self.trigger_deactivate()
 
     def _publish_diagnostics(self) -> None:
-        worker, events = self._worker, self._events
-        reception = None
+        worker, events, outputs, now_s = self._worker, self._events, self._outputs, time.monotonic()
+        reception = calibration = None
         if worker is not None and events is not None:
-            if worker.snapshot is not None:
-                done = worker.snapshot.pipeline
-                reason = self._rate.wait(done.no_ends or done.no_stamps, time.monotonic())
-                if reason is not None:
-                    self.get_logger().warning(reason)
-            reception = Reception(
-                events.name,
-                events.type_name,
-                events.reliable,
-                events.problem,
-                self._messages,
-                self._bytes,
-                self._largest_bytes,
-                len(worker.inbox),
-                worker.inbox.byte_count,
+            reception = self._traffic.reception(
+                events, worker.inbox, now_s, self._binding.value.max_silence_s
             )
+            done = None if worker.snapshot is None else worker.snapshot.pipeline
+            for patience, reason in (
+                (self._no_ends, done and (done.no_ends or done.no_stamps)),
+                (self._no_messages, reception.silence),
+            ):
+                sentence = patience.wait(reason, now_s)
+                if sentence is not None:
+                    self.get_logger().warning(sentence)
+        if self._calibration is not None:
+            calibration = self._calibration.status(None if outputs is None else outputs.misfit)
         state = "unconfigured" if worker is None else "inactive" if events is None else "active"
         self._diagnostics.publish(
             self._report.report(
                 self.get_clock().now().to_msg(),
-                time.monotonic(),
+                now_s,
                 state,
                 self._fault.message if self._fault is not None else None,
                 reception,
+                calibration,
                 worker.snapshot if worker is not None else None,
                 NetworkIdentity.of(worker, self._weights.malformed),
             )

@@ -38,6 +38,7 @@ class DepthOutputs:
     Attributes:
         active: whether anything is published; the lifecycle sets it.
         camera: the latest calibration, set by the executor's thread.
+        misfit: why it cannot be of the event camera, None where it can or nothing is published.
     """
 
     def __init__(self, node: LifecycleNode, parameters: DepthParameters, kind: str) -> None:
@@ -49,6 +50,7 @@ class DepthOutputs:
         self._depth: dict[str, Any] = {}
         self.active = False
         self.camera: CameraInfo | None = None
+        self.misfit: str | None = None
         self._camera_info = node.create_publisher(CameraInfoMessage, "depth/camera_info", self._qos)
         self._status = node.create_publisher(DiagnosticArray, "depth/status", self._qos)
         self._color = node.create_publisher(Image, "depth/color", output_qos())
@@ -101,13 +103,15 @@ class DepthOutputs:
 
     def _camera_of(self, frame: DepthFrame) -> CameraInfo:
         camera, (height, width) = self.camera, frame.depth.shape
-        if camera is not None and not fits(camera, height, width):
-            self._node.get_logger().warning(
+        if camera is None or fits(camera, height, width):
+            self.misfit = None
+        else:
+            self.misfit = (
                 f"the calibration is of a camera of {camera.width}x{camera.height} px and cannot "
                 f"be of the event camera of {width}x{height} px; depth/camera_info is all zero "
-                "(uncalibrated): remap 'camera_info'",
-                throttle_duration_sec=10.0,
+                "(uncalibrated): remap 'camera_info'"
             )
+            self._node.get_logger().warning(self.misfit, throttle_duration_sec=10.0)
         return output_camera(camera, height, width)
 
     def _colored(self, frame: DepthFrame) -> Any:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from dae_ros.nodes.conversions import header
 from dae_ros.nodes.depth_worker import DepthWorker, WorkerSnapshot
+from dae_ros.nodes.qos import MatchedSubscription
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.statistics import PipelineStatistics
 from dae_ros.runtime.weight_stages import Verdict
+from dae_ros.runtime.worker import Inbox
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 # Counts that are no loss: the ring forgets old events by design.
@@ -73,21 +76,79 @@ class Reception:
 
     Attributes:
         topic, type_name, reliable: of the event subscription; type_name None without one.
+        publishers: full names of the nodes that publish the topic.
         problem: why nothing can arrive, None where all is well.
         messages, bytes: received since the node started.
         largest_bytes: size of the largest message.
+        silence_s: since the last message, or since the subscription was made, in steady time.
+        patience_s: how much of it is nothing to speak of.
         inbox_items, inbox_bytes: waiting for the worker.
     """
 
     topic: str
     type_name: str | None
     reliable: bool
+    publishers: tuple[str, ...]
     problem: str | None
     messages: int
     bytes: int
     largest_bytes: int
+    silence_s: float
+    patience_s: float
     inbox_items: int
     inbox_bytes: int
+
+    @property
+    def silence(self) -> str | None:
+        """What to do about messages that stay away, None where they have not for long."""
+        if self.problem is not None or self.silence_s <= self.patience_s:
+            return None
+        return (
+            f"no message on '{self.topic}' for {self.silence_s:.1f} s, though its publisher "
+            f"{', '.join(self.publishers)} is still there: see its log, and whether the camera is "
+            "connected and streams, or the recording is paused or over"
+        )
+
+
+class Traffic:
+    """Counts event messages, and for how long there have been none."""
+
+    def __init__(self) -> None:
+        self._messages = self._bytes = self._largest_bytes = 0
+        self._heard_s = 0.0
+
+    def add(self, size_bytes: int, now_s: float) -> None:
+        """Count a message that has been handed over.
+
+        Not one that waits to be: while a full inbox holds the receiver back, nothing is missing.
+        """
+        self._messages += 1
+        self._bytes += size_bytes
+        self._largest_bytes = max(self._largest_bytes, size_bytes)
+        self._heard_s = now_s
+
+    def excuse(self, now_s: float) -> None:
+        """Until now no message could come."""
+        self._heard_s = now_s
+
+    def reception(
+        self, events: MatchedSubscription, inbox: Inbox[Any], now_s: float, patience_s: float
+    ) -> Reception:
+        """Return what is known of a subscription and the inbox behind it."""
+        return Reception(
+            topic=events.name,
+            type_name=events.type_name,
+            reliable=events.reliable,
+            publishers=events.publishers,
+            problem=events.problem,
+            messages=self._messages,
+            bytes=self._bytes,
+            largest_bytes=self._largest_bytes,
+            silence_s=now_s - self._heard_s,
+            patience_s=patience_s,
+            inbox_items=len(inbox),
+            inbox_bytes=inbox.byte_count,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +210,7 @@ class DepthDiagnostics:
         state: str,
         fault: str | None,
         reception: Reception | None,
+        calibration: DiagnosticStatus | None,
         worker: WorkerSnapshot | None,
         network: NetworkIdentity | None,
     ) -> DiagnosticArray:
@@ -159,7 +221,7 @@ class DepthDiagnostics:
             now_s: monotonic time, for rates.
             state: lifecycle state.
             fault: why depth stopped, None where it did not.
-            reception: None while not subscribed.
+            reception, calibration: None while not subscribed.
             worker, network: None while not configured.
         """
         array = DiagnosticArray()
@@ -182,6 +244,9 @@ class DepthDiagnostics:
             found.append(self._network(network))
             if network.phase is not None and worker is not None:
                 found.append(self._weights(network, worker))
+        if calibration is not None:
+            calibration.name = f"{self._name}: {calibration.name}"
+            found.append(calibration)
         array.status = found
         return array
 
@@ -198,6 +263,8 @@ class DepthDiagnostics:
         level, text = OK, "receiving"
         if reception.problem is not None:
             level, text = WARN, reception.problem
+        elif reception.silence is not None:
+            level, text = WARN, reception.silence
         elif not reception.messages:
             level, text = WARN, f"subscribed to '{reception.topic}', no message yet"
         elif pipeline.silent:
@@ -219,6 +286,7 @@ class DepthDiagnostics:
             "type": reception.type_name,
             "reliability": "reliable" if reception.reliable else "best effort",
             "messages": reception.messages,
+            "silence_s": f"{reception.silence_s:.1f}",
             "messages_per_s": f"{(reception.messages - self._last[0]) * per_s:.1f}",
             "megabytes_per_s": f"{(reception.bytes - self._last[1]) * per_s / 1e6:.3f}",
             "events": pipeline.events,

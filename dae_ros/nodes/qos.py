@@ -166,10 +166,13 @@ class MatchedSubscription:
         types: acceptable type names, empty for any.
         received: called for each message.
         raw: hand over serialized bytes.
-        reliability, depth, keep_all: see `matched_qos`.
+        reliability: the node's parameter `event_reliability`, see `matched_qos`.
+        depth, keep_all: see `matched_qos`.
 
     Attributes:
         problem: one sentence on why nothing can arrive, None where all is well.
+        absent: whether nobody publishes the topic.
+        publishers: full names of the nodes that publish it, or did last; sorted.
         type_name: of the present subscription, None without one.
         reliable: whether the present subscription is.
     """
@@ -198,6 +201,8 @@ class MatchedSubscription:
         self._made_for: tuple[str, QoSProfile] | None = None
         self.name = node.resolve_topic_name(topic)
         self.problem: str | None = None
+        self.absent = True
+        self.publishers: tuple[str, ...] = ()
 
     @property
     def type_name(self) -> str | None:
@@ -220,10 +225,11 @@ class MatchedSubscription:
     def refresh(self) -> None:
         """Look at the graph, and subscribe, or subscribe anew, where that is due."""
         offer = offer_of(self._node, self._topic)
+        self.absent = offer is None
         if offer is None:
-            if self._made_for is None:
-                self.problem = self._waiting()
+            self.problem = self._waiting() if self._made_for is None else self._left()
             return
+        self.publishers = offer.publishers
         usable = [name for name in offer.types if not self._types or name in self._types]
         if not usable:
             self.problem = (
@@ -241,8 +247,9 @@ class MatchedSubscription:
         if self._reliability == "reliable" and not offer.reliable:
             self.problem = (
                 f"a publisher of '{self.name}' ({', '.join(offer.publishers)}) offers best effort "
-                "and this subscription asks for reliable, so nothing arrives from it; set the "
-                "reliability to auto"
+                "and 'event_reliability' asks for reliable, so nothing arrives from it; start this "
+                "node with `-p event_reliability:=auto` behind --ros-args, or with "
+                "`event_reliability: auto` in the parameter file"
             )
         wanted = (
             usable[0],
@@ -284,6 +291,12 @@ class MatchedSubscription:
         return any(
             (info.node_namespace, info.node_name) != own
             for info in self._node.get_publishers_info_by_topic(name)
+        )
+
+    def _left(self) -> str:
+        return (
+            f"nobody publishes '{self.name}' any more: {', '.join(self.publishers)} is gone; see "
+            "why it ended and start it again, its messages are taken as soon as it is back"
         )
 
     def _waiting(self) -> str:

@@ -1,4 +1,4 @@
-"""What the depth node says of its own accord: that depth has begun or why not, and its pace."""
+"""What a node says of its own accord: that depth has begun or why not, and its pace."""
 
 from __future__ import annotations
 
@@ -8,8 +8,31 @@ from dae_ros.nodes.depth_outputs import TOPICS
 from dae_ros.runtime.depth_frame import DepthFrame
 
 PERIOD_S = 30.0
-# What windows wait for may come a little after the first events.
+# What is missing may come a little later than the rest.
 PATIENCE_S = 5.0
+
+
+class Patience:
+    """Says what stands in the way once, when it has lasted for `PATIENCE_S`."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+
+    def wait(self, reason: str | None, now_s: float) -> str | None:
+        """Take note of what the user has to know while it lasts; return what is to be said.
+
+        Args:
+            reason: what stands in the way now, None where nothing does.
+            now_s: wall time, monotonic.
+        """
+        if reason is None:
+            self._since_s = None
+        elif self._since_s is None:
+            self._since_s = now_s
+        elif now_s - self._since_s >= PATIENCE_S:
+            self._since_s = math.inf  # said once
+            return reason
+        return None
 
 
 class RateReport:
@@ -23,23 +46,6 @@ class RateReport:
         self._period_s = period_s
         self._begin_s: float | None = None
         self._count = self._latency_ns = 0
-        self._waiting_since_s: float | None = None
-
-    def wait(self, reason: str | None, now_s: float) -> str | None:
-        """Take note of what the user has to know while it lasts; return what is to be said.
-
-        Args:
-            reason: `PipelineStatistics.no_ends` or `no_stamps`, None where neither is given.
-            now_s: wall time, monotonic.
-        """
-        if reason is None:
-            self._waiting_since_s = None
-        elif self._waiting_since_s is None:
-            self._waiting_since_s = now_s
-        elif now_s - self._waiting_since_s >= PATIENCE_S:
-            self._waiting_since_s = math.inf  # said once
-            return reason
-        return None
 
     def add(self, frame: DepthFrame, now_s: float) -> str | None:
         """Count a published result; return what is to be said now, if anything.

@@ -99,8 +99,8 @@ class DepthParameters(NodeParameters):
     )
     max_silence_s: float = declare(
         1.0,
-        "After this many seconds of empty windows stepping stops; the next event resets "
-        "the recurrent state.",
+        "After this many seconds of empty windows stepping stops, and the next event resets "
+        "the recurrent state; without any message for as long, /diagnostics warns.",
         minimum=0.05,
         maximum=3600.0,
     )

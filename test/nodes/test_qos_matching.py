@@ -90,13 +90,32 @@ def test_the_subscription_is_made_anew_when_the_offer_changes(graph):
 
 
 @pytest.mark.filterwarnings("ignore:Deprecated in favor of:DeprecationWarning")
+def test_a_publisher_that_leaves_is_missed_and_heard_again(graph):
+    """When the last one goes, the problem names it; the next is heard, whatever it offers."""
+    driver = graph.add(Node("driver"))
+    driver.create_publisher(EventPacket, "events", 10)
+    found, received = subscribe(graph)
+    graph.until(lambda: found.problem is None and not found.absent)
+    assert found.publishers == ("/driver",)
+    graph.remove(driver)
+    graph.until(lambda: found.absent)
+    assert "nobody publishes '/events' any more: /driver is gone" in found.problem
+    publisher = graph.publisher(EventPacket, "events", reliable=False)
+    graph.until(lambda: publisher.get_subscription_count() == 1 and not found.reliable)
+    assert found.problem is None
+    publisher.publish(EventPacket(seq=5))
+    graph.until(lambda: received)
+
+
+@pytest.mark.filterwarnings("ignore:Deprecated in favor of:DeprecationWarning")
 def test_insisting_on_reliable_names_the_publisher_that_is_not(graph):
     """A demand that cannot be met is a sentence, not silence."""
     graph.publisher(EventPacket, "events", reliable=False)
     found, _ = subscribe(graph, reliability="reliable")
     graph.until(lambda: found.problem is not None and "best effort" in found.problem)
     assert "/peer" in found.problem
-    assert "set the reliability to auto" in found.problem
+    assert "start this node with `-p event_reliability:=auto`" in found.problem
+    assert "`event_reliability: auto` in the parameter file" in found.problem
 
 
 def test_an_absent_topic_lists_the_topics_that_would_fit(graph):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dae_ros.nodes.rate_report import RateReport
+from dae_ros.nodes.rate_report import Patience, RateReport
 from dae_ros.runtime.depth_frame import DepthFrame
 
 
@@ -37,10 +37,10 @@ def test_the_first_result_is_announced_and_then_each_period_summed_up() -> None:
 
 def test_what_windows_wait_for_is_said_once_and_not_at_once() -> None:
     """A reason that holds for five seconds is said; frames that come a little later are not."""
-    report = RateReport()
-    said = [report.wait("no frame", float(second)) for second in range(20)]
+    patience = Patience()
+    said = [patience.wait("no frame", float(second)) for second in range(20)]
     assert [second for second, sentence in enumerate(said) if sentence] == [5]
-    patient = RateReport()
+    patient = Patience()
     reasons = ["no frame"] * 4 + [None] + ["no frame"] * 5
     assert [patient.wait(reason, float(s)) for s, reason in enumerate(reasons)] == [None] * 10
 
