@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dae_ros.parameters import NODES, declarations
 
 EXIT_USAGE = 2
+# How rcl (rcl/src/rcl/arguments.c) names the argument that it cannot read, and why.
+_UNREADABLE = re.compile(r"Couldn't parse [\w ]+: '(-\S+) (.*?)'\. Error: ", re.DOTALL)
+_PLACE = re.compile(r",? at /\S+:\d+")  # in rcl's source
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,38 @@ class Usage:
         else:
             meant = f"use --ros-args -p {self.main}:={argument}"
         return f"{self.node} knows no argument '{argument}'; {meant}"
+
+    def unreadable(self, error: str) -> str:
+        """Return which argument behind `--ros-args` ROS cannot read, and how to write it.
+
+        Args:
+            error: in rcl's words, or its list of those that it does not know.
+        """
+        found = _UNREADABLE.search(error)
+        if found is None and error.startswith("["):
+            return f"{self.node} knows no ROS argument {error.strip('[]')}; --help shows examples"
+        if found is None:
+            return (
+                f"{self.node} cannot be started: {_PLACE.sub('', error)}; see what stands behind "
+                "--ros-args, and the variables of the environment that begin with ROS_"
+            )
+        flag, argument = found.groups()
+        name, _, value = argument.partition(":=")
+        if "..." in argument:
+            meant = "'...' in an example stands for a path or a name of yours"
+        elif flag in ("-p", "--param"):
+            meant = (
+                f"parameters are NAME:=VALUE, and VALUE is YAML: -p \"{name or 'NAME'}:='{value}'\""
+            )
+        elif flag in ("-r", "--remap"):
+            meant = "names are FROM:=TO, of letters, digits, '_' and '/'"
+        elif flag == "--params-file" and not Path(argument).is_file():
+            meant = f"there is no file {argument}"
+        elif flag == "--params-file":
+            meant = "config/ holds a parameter file for each node to begin from"
+        else:
+            meant = "--help shows examples"
+        return f"{self.node} cannot read the argument '{flag} {argument}': {meant}"
 
 
 def answer(usage: Usage, args: list[str] | None) -> int | None:

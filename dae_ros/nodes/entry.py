@@ -16,7 +16,7 @@ from rclpy.logging import get_logger
 from rclpy.signals import SignalHandlerOptions
 
 from dae_ros.errors import DaeError
-from dae_ros.nodes.command_line import Usage, answer
+from dae_ros.nodes.command_line import EXIT_USAGE, Usage, answer
 
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -88,7 +88,11 @@ def run(
     answered = answer(usage, args)
     if answered is not None:
         return answered
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # RCLError and UnknownROSArgsError, which rclpy does not export
+        sys.stderr.write(f"{usage.unreadable(str(error))}\n")
+        return EXIT_USAGE
     signals = Signals()
     nodes: list[Any] = []
     try:

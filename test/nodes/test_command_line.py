@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import subprocess
+import sys
 
 import pytest
+from rclpy.context import Context
 
 from dae_ros.nodes.command_line import answer
 from dae_ros.parameters import NODES, declarations
@@ -54,6 +57,48 @@ def test_other_arguments_are_refused(capsys, argument, text):
     replay = importlib.import_module("dae_ros.nodes.replay_node")
     assert replay.main([argument, "--ros-args", "-p", "rate:=2.0"]) == 2
     assert text in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "argument", "meant"),
+    [
+        (["-p", "weights:=..."], "'-p weights:=...'", "'...' in an example stands for a path"),
+        (["-r", "events:=..."], "'-r events:=...'", "'...' in an example stands for a path"),
+        (["-p", "weights:=a: b"], "'-p weights:=a: b'", "-p \"weights:='a: b'\""),
+        (["-p", "weights:="], "'-p weights:='", "-p \"weights:=''\""),
+        (["-r", "events:=/a//b"], "'-r events:=/a//b'", "names are FROM:=TO"),
+        (["--params-file", "no.yaml"], "'--params-file no.yaml'", "there is no file no.yaml"),
+        (["--log-level", "loud"], "'--log-level loud'", "--help shows examples"),
+        (["--speed", "2"], "'--speed'", "--help shows examples"),
+        (["-p"], "trailing -p flag", "see what stands behind --ros-args"),
+    ],
+)
+def test_arguments_that_ros_cannot_read_are_named(arguments, argument, meant):
+    """What real rclpy says about them becomes the argument and how to write it."""
+    with pytest.raises(RuntimeError) as caught:
+        Context().init(args=["--ros-args", *arguments])
+    usage = importlib.import_module("dae_ros.nodes.recorder_node").USAGE
+    sentence = usage.unreadable(str(caught.value))
+    assert sentence.startswith("recorder_node ")
+    assert argument in sentence
+    assert meant in sentence
+    assert "/src/" not in sentence
+
+
+def test_a_process_with_such_an_argument_ends_as_wrong_usage(capfd):
+    """Exit code 2 and the sentence last, no traceback."""
+    command = [
+        sys.executable,
+        "-m",
+        "dae_ros.nodes.recorder_node",
+        "--ros-args",
+        "-p",
+        "output:=...",
+    ]
+    assert subprocess.run(command, check=False, timeout=120).returncode == 2
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("recorder_node cannot read the argument '-p output")
 
 
 def test_arguments_for_ros_start_the_node():
