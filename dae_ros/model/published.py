@@ -85,10 +85,12 @@ def read_published(path: Path, content: Any, config: NetworkConfig | None) -> Pu
     encoder = _encoder_of(path, tensors)
     recurrence = _recurrence_of(tensors)
     authors = content.get("config") if nested else None
+    where = "the 'config' that is saved in the file"
     if authors is None:
         authors = _config_beside(path)
+        where = str(path.with_name("config.json"))
     if authors is not None:
-        embedded, notes = _authors_config(path, authors, encoder, recurrence)
+        embedded, notes = _authors_config(path, authors, where, encoder, recurrence)
         return PublishedFile(tensors, embedded, _authors_meaning(authors), True, notes)
     if isinstance(config, ModelConfig):
         # The digest of a manifest entry, or the caller, answers for this.
@@ -200,7 +202,7 @@ def _config_beside(path: Path) -> Any:
 
 
 def _authors_config(
-    path: Path, authors: Any, encoder: str, recurrence: Recurrence | None
+    path: Path, authors: Any, where: str, encoder: str, recurrence: Recurrence | None
 ) -> tuple[ModelConfig, tuple[str, ...]]:
     model = authors.get("model") if isinstance(authors, Mapping) else None
     if not isinstance(model, Mapping):
@@ -218,7 +220,9 @@ def _authors_config(
         said = model.get(key, actual)
         # The authors' factory ignores recurrent_block_type for the network without recurrence.
         if said != actual and not (key == "recurrent_block_type" and recurrence is None):
-            problems.append(f"it says {what} {said!r}, and the weights have {actual!r}")
+            spelling = isinstance(said, str) and said.lower() == actual
+            remedy = f"; write {actual!r}, in small letters" if spelling else ""
+            problems.append(f"it says {what} {said!r}, and the weights have {actual!r}{remedy}")
     if model.get("use_clstoken"):
         problems.append("use_clstoken is on, which no published network uses")
     fields: dict[str, Any] = {
@@ -237,7 +241,9 @@ def _authors_config(
         "representation_type", "tencode"
     )
     if representation != "tencode":
-        problems.append(f"it was trained on '{representation}', and only tencode is built in")
+        problems.append(
+            f"it was trained on '{representation}', and only tencode is built in; take others"
+        )
     if not problems:
         try:
             fields["output_scale"] = float(fields["output_scale"])
@@ -246,7 +252,8 @@ def _authors_config(
             problems.append(error.message)
     if problems:
         raise WeightsError(
-            f"{path}: its configuration cannot be used: {'; '.join(problems)}",
+            f"{path}: its configuration cannot be used: {'; '.join(problems)}. Take the "
+            f"configuration that these weights were trained with, or correct {where}",
             path=str(path),
             problems=problems,
         )

@@ -29,10 +29,11 @@ from dae_ros.model.networks import NetworkConfig, build_network
 
 PREFIX = "untrained:"
 NAMES = (*PUBLISHED, *COMPACT, "e2depth", "ereformer")
+# Of a size for tests.
+TINY_NAMES = ("tiny", "tiny_e2depth", "tiny_ereformer")
 _BASELINES: Mapping[str, NetworkConfig] = {
     "e2depth": E2DepthConfig(),
     "ereformer": EReFormerConfig(),
-    # Only for tests.
     "tiny_e2depth": E2DepthConfig(channels=4),
     "tiny_ereformer": EReFormerConfig(
         width=8, depths=(2, 2, 2, 2), heads=(1, 2, 2, 4), input_height=64, input_width=96
@@ -49,7 +50,7 @@ def untrained(name: str, seed: int = 0) -> LoadedModel:
     depth.
 
     Args:
-        name: one of `NAMES` (or tiny, tiny_e2depth, tiny_ereformer, for tests).
+        name: one of `NAMES` or `TINY_NAMES`.
         seed: of the generator.
 
     Raises:
@@ -77,15 +78,19 @@ def untrained(name: str, seed: int = 0) -> LoadedModel:
     )
 
 
+def offered() -> str:
+    """Return every name with its prefix, for a sentence that ends with them."""
+    names, tiny = (", ".join(PREFIX + name for name in group) for group in (NAMES, TINY_NAMES))
+    return f"{names}, or of a size for tests {tiny}"
+
+
 def _configuration(name: str) -> NetworkConfig:
     if name in _BASELINES:
         return _BASELINES[name]
     if name in (*PUBLISHED, *COMPACT, "tiny"):
         return variant(name)
     raise WeightsError(
-        f"there is no network '{name}' to leave untrained; use "
-        f"{', '.join(PREFIX + known for known in NAMES)}",
-        name=name,
+        f"there is no network '{name}' to leave untrained; use {offered()}", name=name
     )
 
 

@@ -11,7 +11,7 @@ from dae_ros.model.configuration import ModelConfig
 from dae_ros.model.dav2 import metric_config, relative_config
 from dae_ros.model.fetch import digest_of
 from dae_ros.model.manifest import Entry, Manifest, file_of, find_entry, read_manifest
-from dae_ros.model.untrained import PREFIX, untrained
+from dae_ros.model.untrained import PREFIX, offered, untrained
 
 
 def load_weights(weights: str) -> LoadedModel:
@@ -26,8 +26,8 @@ def load_weights(weights: str) -> LoadedModel:
     """
     if not weights:
         raise WeightsError(
-            "no weights are given. `dae-ros models list` shows the known ones; "
-            f"{PREFIX}vits runs without"
+            "no weights are given. `dae-ros models list` shows the known ones; without any, "
+            f"with random numbers, run {offered()}"
         )
     if weights.startswith(PREFIX):
         return untrained(weights.removeprefix(PREFIX))
@@ -36,7 +36,12 @@ def load_weights(weights: str) -> LoadedModel:
     if weights in {entry.name for entry in manifest.entries}:
         return _load_entry(manifest, find_entry(manifest, weights))
     if not path.is_file() and path.name == weights and not path.suffix:
-        find_entry(manifest, weights)  # raises, with the known names
+        raise WeightsError(
+            f"there is no model '{weights}'. Known are "
+            f"{', '.join(entry.name for entry in manifest.entries)}; or give the path of a file, "
+            f"or, for random weights, {offered()}",
+            name=weights,
+        )
     return load_checkpoint(path)
 
 

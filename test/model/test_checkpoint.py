@@ -126,6 +126,23 @@ def test_network_without_recurrence_and_gru(tmp_path: Path, tiny: LoadedModel) -
         load_checkpoint(authors_file(tmp_path / "lie.pth", gru))
 
 
+def test_a_configuration_in_capitals_is_refused_with_the_word_to_write(
+    tmp_path: Path, tiny: LoadedModel
+) -> None:
+    """The refusal names the spelling, and whether it stands in the file or in config.json."""
+    weights = weights_of(tiny)
+    spelled = r"recurrence 'CONVLSTM'.*write 'convlstm', in small letters\. .*or correct "
+    with pytest.raises(WeightsError, match=f"{spelled}the 'config' that is saved in the file"):
+        load_checkpoint(
+            authors_file(tmp_path / "loud.pth", weights, recurrent_block_type="CONVLSTM")
+        )
+    torch.save({"state_dict": weights}, tmp_path / "beside.pth")
+    model = {**AUTHORS["model"], "recurrent_block_type": "CONVLSTM"}
+    (tmp_path / "config.json").write_text(json.dumps({**AUTHORS, "model": model}))
+    with pytest.raises(WeightsError, match=f"{spelled}{tmp_path / 'config.json'}"):
+        load_checkpoint(tmp_path / "beside.pth")
+
+
 def test_official_depth_anything(tmp_path: Path, tiny: LoadedModel) -> None:
     """The name of an official file says relative or metric; a configuration goes before it."""
     weights = weights_of(tiny, recurrent=False)

@@ -21,7 +21,7 @@ from dae_ros.model.networks import (
     config_from_dict,
     config_to_dict,
 )
-from dae_ros.model.untrained import NAMES, untrained
+from dae_ros.model.untrained import NAMES, TINY_NAMES, untrained
 from dae_ros.runtime.torch_estimator import TorchEstimator
 
 METRES = Meaning(orientation="depth", scale="metric")
@@ -235,7 +235,9 @@ def test_untrained_names() -> None:
     assert untrained("tiny_e2depth").meaning.event_encoder == "voxel_grid"
     with pytest.raises(WeightsError) as caught:
         untrained("nano")
-    assert all(f"untrained:{name}" in str(caught.value) for name in NAMES)
+    listed = {word.strip(",") for word in str(caught.value).split() if "untrained:" in word}
+    assert listed == {f"untrained:{name}" for name in (*NAMES, *TINY_NAMES)}
+    assert all(untrained(name).network for name in TINY_NAMES)
 
 
 @pytest.mark.parametrize(
