@@ -19,7 +19,7 @@ from std_srvs.srv import Trigger
 
 from dae_ros.bags.message_types import IMAGE
 from dae_ros.bags.messages import CameraInfo
-from dae_ros.errors import DaeError, WeightsError
+from dae_ros.errors import DaeError
 from dae_ros.events.cdr import event_types
 from dae_ros.nodes.calibration_input import CalibrationInput
 from dae_ros.nodes.command_line import Usage
@@ -28,7 +28,7 @@ from dae_ros.nodes.depth_weights import WeightFollower
 from dae_ros.nodes.depth_worker import THREAD_NAME, DepthWorker, Fault, ResetState
 from dae_ros.nodes.diagnostics import DepthDiagnostics, NetworkIdentity, Traffic
 from dae_ros.nodes.entry import leave_despite, run
-from dae_ros.nodes.lifecycle import REFUSALS, autostart, transition
+from dae_ros.nodes.lifecycle import REFUSALS, autostart, transition, way_out
 from dae_ros.nodes.parameter_binding import ParameterBinding
 from dae_ros.nodes.qos import MatchedSubscription
 from dae_ros.nodes.rate_report import Patience, RateReport
@@ -127,6 +127,8 @@ class DepthNode(LifecycleNode):
         )
         # Known before it has started: a signal may come while it loads.
         self._worker = worker
+        if parameters.weights:
+            self.get_logger().info(f"loading the network ({parameters.weights})")
         try:
             if self._interrupted:
                 worker.interrupt()
@@ -135,7 +137,8 @@ class DepthNode(LifecycleNode):
         except BaseException as error:
             self._stop_worker()
             if isinstance(error, REFUSALS) and not self._interrupted:
-                raise type(error)(f"{error}; {self._way_out(error)}", **error.data) from error
+                way = way_out(self, error, "weights")
+                raise type(error)(f"{error}; {way}", **error.data) from error
             raise
         estimator = worker.estimator
         if estimator is not None:
@@ -247,16 +250,6 @@ class DepthNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.destroy()
         self._outputs = None
-
-    def _way_out(self, error: DaeError) -> str:
-        """Return what to do about a refusal to be configured."""
-        node = self.get_fully_qualified_name()
-        name = "weights" if isinstance(error, WeightsError) else error.data.get("parameter")
-        mend = "mend it" if name is None else f"`ros2 param set {node} {name} VALUE`"
-        return (
-            f"staying unconfigured: {mend}, then `ros2 lifecycle set {node} configure` and "
-            "`activate`; or end with Ctrl-C"
-        )
 
     def _stop_worker(self) -> None:
         timeout_s = INTERRUPTED_STOP_TIMEOUT_S if self._interrupted else STOP_TIMEOUT_S

@@ -36,7 +36,7 @@ from dae_ros.nodes.distillation_worker import (
     DistillationWorker,
 )
 from dae_ros.nodes.entry import leave_despite, run
-from dae_ros.nodes.lifecycle import REFUSALS, autostart, transition
+from dae_ros.nodes.lifecycle import REFUSALS, autostart, transition, way_out
 from dae_ros.nodes.parameter_binding import ParameterBinding
 from dae_ros.nodes.qos import MatchedSubscription
 from dae_ros.parameters import DistillationNodeParameters
@@ -136,7 +136,8 @@ class DistillationNode(LifecycleNode):
         except BaseException as error:
             self._release()
             if isinstance(error, REFUSALS) and not self._interrupted:
-                raise type(error)(f"{error}; {self._way_out(error)}", **error.data) from error
+                sentence = f"{error}; {way_out(self, error)}. Depth goes on without"
+                raise type(error)(sentence, **error.data) from error
             raise
 
     @transition
@@ -244,16 +245,6 @@ class DistillationNode(LifecycleNode):
         if self._outputs is not None:
             self._outputs.destroy()
         self._outputs = None
-
-    def _way_out(self, error: DaeError) -> str:
-        """Return what to do about a refusal to be configured."""
-        node = self.get_fully_qualified_name()
-        name = error.data.get("parameter")
-        mend = "mend it" if name is None else f"`ros2 param set {node} {name} VALUE`"
-        return (
-            f"staying unconfigured: {mend}, then `ros2 lifecycle set {node} configure` and "
-            "`activate`; or end with Ctrl-C. Depth goes on without"
-        )
 
     def _look_at_graph(self) -> None:
         if self._feedback is not None:

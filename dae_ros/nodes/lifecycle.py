@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from dae_ros.errors import ConfigurationError, RecordingError, WeightsError
+from dae_ros.errors import ConfigurationError, DaeError, RecordingError, WeightsError
 
 Managed = TypeVar("Managed", bound=LifecycleNode)
 
@@ -42,6 +42,26 @@ def transition(
         return TransitionCallbackReturn.SUCCESS
 
     return callback
+
+
+def way_out(node: LifecycleNode, error: DaeError, weights: str | None = None) -> str:
+    """Return what to do about a refusal to be configured, for the end of its sentence.
+
+    Args:
+        node: that stays unconfigured.
+        error: names its parameter in `data`, if one is to blame.
+        weights: the parameter to blame for weights.
+    """
+    name = error.data.get("parameter") or (weights if isinstance(error, WeightsError) else None)
+    path, again = node.get_fully_qualified_name(), "start it again (Ctrl-C ends it)"
+    configure = f"`ros2 lifecycle set {path} configure` and `activate`"
+    if name is None:
+        return f"staying unconfigured: mend it and {again}, or use {configure}"
+    value = "PATH" if name == weights else "VALUE"
+    return (
+        f"staying unconfigured: {again} with `-p {name}:={value}`, or without a restart use "
+        f"`ros2 param set {path} {name} {value}`, then {configure}"
+    )
 
 
 def autostart(node: LifecycleNode) -> None:

@@ -32,7 +32,7 @@ def test_an_orientation_against_the_weights_is_refused(graph, refused, tmp_path)
     save_checkpoint(path, untrained("tiny").network, Meaning(orientation="depth", scale="metric"))
     logged = refused(weights=str(path), orientation="inverse_depth")
     assert "'orientation' is inverse_depth, but these weights say" in logged
-    assert "staying unconfigured: `ros2 param set /depth orientation VALUE`" in logged
+    assert "start it again (Ctrl-C ends it) with `-p orientation:=VALUE`" in logged
 
 
 def test_without_pytorch_the_sentence_says_what_to_install(graph, refused, monkeypatch):
@@ -46,12 +46,13 @@ def test_without_pytorch_the_sentence_says_what_to_install(graph, refused, monke
     logged = refused()
     assert "PyTorch, which is not installed here" in logged
     assert "pip install" in logged
-    assert "staying unconfigured: mend it, then `ros2 lifecycle set /depth configure`" in logged
+    assert "staying unconfigured: mend it and start it again" in logged
 
 
 @pytest.mark.parametrize("weights", ["", "missing.pth"], ids=["none", "missing"])
 def test_a_refusal_of_weights_says_how_to_go_on(graph, refused, weights):
-    """Without usable weights the log names the commands that set others and try again."""
+    """What needs no `ros2` comes first: start again; then the commands that go on without."""
     logged = refused(weights=weights)
-    assert "staying unconfigured: `ros2 param set /depth weights VALUE`, then" in logged
-    assert "`ros2 lifecycle set /depth configure` and `activate`; or end with Ctrl-C" in logged
+    restart, without = logged.index("`-p weights:=PATH`"), logged.index("`ros2 param set /depth")
+    assert restart < without
+    assert "`ros2 param set /depth weights PATH`, then `ros2 lifecycle set /depth conf" in logged
