@@ -166,10 +166,16 @@ class Adaptation:
         distiller: learns.
         depth: parameters of both pipelines; their weights are the original's.
         steps_per_s: of learning, per second of the recordings.
+        label_s: how long a label takes, s of the recordings; asked before each. Nothing else is
+            worked on meanwhile, as in the node.
     """
 
     def __init__(
-        self, distiller: OnlineDistiller, depth: DepthParameters, steps_per_s: float
+        self,
+        distiller: OnlineDistiller,
+        depth: DepthParameters,
+        steps_per_s: float,
+        label_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         depth = dataclasses.replace(depth, overload="queue", canary_latency=_ANY_LATENCY)
         self._distiller = distiller
@@ -179,7 +185,8 @@ class Adaptation:
         self._online = ScoredPipeline(DepthPipeline(depth, self._swap), self.result.online)
         frozen = DepthPipeline(depth, create_estimator(depth))
         self._frozen = ScoredPipeline(frozen, self.result.frozen)
-        self._now_ns = self._reported_ns = 0
+        self._label_s = label_s
+        self._now_ns = self._reported_ns = self._busy_until_ns = 0
         self._rejected: list[Verdict] = []
         self._tell(distiller.announcement.version, "original")
 
@@ -267,15 +274,25 @@ class Adaptation:
         distiller, now_ns = self._distiller, self._now_ns
         while distiller.take_in(now_ns):
             pass
-        while (report := distiller.work(now_ns, learn=False)) is not None:
+        while not self._busy:
+            duration_ns = round(self._label_s() * 1e9)
+            report = distiller.work(now_ns, learn=False)
+            if report is None:
+                break
+            self._busy_until_ns = now_ns + duration_ns
             self._note(report)
         while self._rate.due(now_ns):
             self._rate.used(now_ns)
-            report = distiller.work(now_ns)
+            report = None if self._busy else distiller.work(now_ns)
             if report is not None:
                 # As if a step took all of its time.
                 distiller.worked(self._rate.period_ns)
                 self._note(report)
+
+    @property
+    def _busy(self) -> bool:
+        """Whether a label is still being worked on."""
+        return self._now_ns < self._busy_until_ns
 
     def _note(self, report: LoopReport) -> None:
         time_s = self._now_ns / 1e9
@@ -293,6 +310,7 @@ class Adaptation:
             {
                 "at_s": self._now_ns / 1e9,
                 "version": verdict.version,
+                "live_version": verdict.live_version,
                 "outcome": verdict.outcome,
                 "code": verdict.code,
                 "reason": verdict.reason,

@@ -81,6 +81,7 @@ class Intake:
         self.pairing = Pairing(self._parameters, self._encoder)
         self.pending: Observation | None = None
         self._pending_frame: Frame | None = None
+        self._labelled_last = False
         self._answered = 0  # frames of this pairing that the monitor knows of
         self._continues = False
 
@@ -103,6 +104,19 @@ class Intake:
                 self._answered += 1
         return found is not None
 
+    def label_due(self, *, may_learn: bool) -> bool:
+        """Say whether a label is the next piece of work.
+
+        Where a clip waits at every call, labels and learning take turns: a slow machine would ask
+        its teacher for ever, and learn nothing.
+
+        Args:
+            may_learn: whether the other may be done instead.
+        """
+        due = self.pending is not None and not (may_learn and self._labelled_last)
+        self._labelled_last = due
+        return due
+
     def label(
         self, published: ClipNetwork, now_ns: int
     ) -> tuple[LabelReport, Mapping[ClipKey, LabelledClip]]:
@@ -118,11 +132,14 @@ class Intake:
         if self.pending is None:
             raise RuntimeError("no clip waits for a label")
         observation, self.pending = self.pending, None
-        if self.replay.split_of(observation.start_ns, observation.end_ns) is None:
+        foreseen = self.replay.foresee(observation)
+        if foreseen is not None:
             # Nobody would keep the clip, so the teacher is spared.
-            return self._refused(
-                "replay", Refusal("split_border", "it lies between learning and judging")
-            )
+            if foreseen.reason != "split_border":
+                # It is like one whose label was believed, so that only the others would be
+                # counted, which are asked about again and again.
+                self.monitor.answered("label", None, now_ns)
+            return self._refused("replay", foreseen)
         prediction = published.predict(observation, self._learner.lead)
         clip = self._gate.label(
             observation,

@@ -86,8 +86,7 @@ class OnlineDistiller:
         self._gain = ExpectedGain(parameters)
         self._steps = self._saved_step = self._judged_step = self._harmful = self._resets = 0
         self._judged_ns: int | None = None
-        self._part = 1.0
-        self._loss = math.nan
+        self._part, self._loss = 1.0, math.nan
         self._last_verdict = self._problem = ""
         self.running = True
         self.health = Health("holding", "no_events", "nothing has come yet")
@@ -155,9 +154,10 @@ class OnlineDistiller:
         self.look(now_ns, ros_ns)
         if not self.running:
             return None
-        if self._intake.pending is not None:
+        may_learn = learn and self.health.state == "active"
+        if self._intake.label_due(may_learn=may_learn):
             return self._label(now_ns)
-        if not learn or self.health.state != "active":
+        if not may_learn:
             return None
         if self._judgement_due(now_ns):
             return self._judge(now_ns)

@@ -108,19 +108,11 @@ class ReplayBuffer:
             out at once: its stratum is full of others) or `too_large`.
         """
         observation = clip.observation
-        split = self.split_of(observation.start_ns, observation.end_ns)
-        if split is None:
-            return Refusal(
-                "split_border",
-                f"{observation.start_ns} ns to {observation.end_ns} ns touches what lies between "
-                "learning and judging",
-            )
         density = density_map(observation)
-        refusal = self._too_similar(split, observation, density) or self._block_full(
-            split, observation
-        )
-        if refusal is not None:
-            return refusal
+        found = self._side(observation, density)
+        if isinstance(found, Refusal):
+            return found
+        split = found
         item = self._item(self._next_key, split, clip)
         clips_limit, bytes_limit = self._limits(split)
         if item.byte_count > bytes_limit:
@@ -141,6 +133,15 @@ class ReplayBuffer:
         self._last[split] = (observation.end_ns, density)
         self._next_key += 1
         return Admitted(item.key, split)
+
+    def foresee(self, observation: Observation) -> Refusal | None:
+        """Say why a clip would not be taken in, whatever its label; None where it might be.
+
+        Returns:
+            `split_border`, `redundant` or `block_full`, as from `admit`.
+        """
+        found = self._side(observation, density_map(observation))
+        return found if isinstance(found, Refusal) else None
 
     def split_of(self, start_ns: int, end_ns: int) -> Split | None:
         """Return the side of the time from start to end; None where it belongs to neither."""
@@ -243,6 +244,20 @@ class ReplayBuffer:
 
     def _item(self, key: int, split: Split, clip: LabelledClip) -> _Stored:
         return _Stored(key, split, clip, self._priority(clip.observation), clip.byte_count)
+
+    def _side(self, observation: Observation, density: NDArray[np.float32]) -> Split | Refusal:
+        """Return the side that a clip goes to, or why it goes to none."""
+        split = self.split_of(observation.start_ns, observation.end_ns)
+        if split is None:
+            return Refusal(
+                "split_border",
+                f"{observation.start_ns} ns to {observation.end_ns} ns touches what lies between "
+                "learning and judging",
+            )
+        refusal = self._too_similar(split, observation, density) or self._block_full(
+            split, observation
+        )
+        return split if refusal is None else refusal
 
     def _too_similar(
         self, split: Split, observation: Observation, density: NDArray[np.float32]

@@ -10,6 +10,7 @@ import torch
 
 from dae_ros.distillation.online.reports import LoopReport
 from dae_ros.errors import DistillationError
+from dae_ros.events.frame import Frame
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
 from dae_ros.runtime.snapshots import read_latest
 from test.reference.scrolling_wall import MS
@@ -138,3 +139,37 @@ def test_what_depth_rejects_is_taken_back(
     assert distiller.status().rollbacks == 1 and distiller.status().resets == 1
     assert distiller.rollback() is None
     distiller.close()
+
+
+def test_the_teacher_is_not_asked_about_what_nobody_would_keep(
+    student: LoadedModel, teacher: EchoTeacher, tmp_path: Path
+) -> None:
+    """A clip that is like the last one costs no label; asked were only those that are kept."""
+    distiller = deployment(student, teacher, tmp_path, largest_similarity=0.0, heldout_every=0)
+    asked = teacher.frames
+    reports = [report for report in run(distiller, SEEN[:120]) if report.label is not None]
+    kept = [report.label for report in reports if report.label and report.label.split]
+    refusals = [report.label.refusal for report in reports if report.label and report.label.refusal]
+    assert len(kept) == 1 and {refusal.reason for refusal in refusals} == {"redundant"}
+    assert len(refusals) > 3 and teacher.frames - asked == 2 * len(kept)
+    # It is no sign of trouble, however many there are.
+    assert distiller.health.state == "active"
+    distiller.close()
+
+
+def test_a_machine_that_is_slower_than_its_camera_learns_as_well(
+    student: LoadedModel, teacher: EchoTeacher, tmp_path: Path
+) -> None:
+    """Where a clip waits at each call, labels and steps take turns."""
+    distiller = deployment(student, teacher, tmp_path, heldout_every=0)
+    actions = []
+    for item in SEEN[:200]:
+        distiller.add_frame(item) if isinstance(item, Frame) else distiller.feed(item)
+        waits = False
+        while distiller.take_in(item.stamp_ns):
+            waits = True
+        if waits and (report := distiller.work(item.stamp_ns)) is not None:
+            actions.append(report.action)
+    distiller.close()
+    first = actions.index("learned")
+    assert actions[first : first + 6] == ["learned", "labelled"] * 3

@@ -156,6 +156,11 @@ def test_the_like_of_the_last_clip_is_refused() -> None:
     other = buffer.admit(small_clip(10**9 + 2 * STEP_NS, seed=2))
     assert first == Admitted(0, "train") and other == Admitted(1, "train")
     assert isinstance(again, Refusal) and again.reason == "redundant" and "1.000" in again.detail
+    # The same can be said without a label.
+    last = small_clip(10**9 + 3 * STEP_NS, seed=2).observation
+    foreseen = buffer.foresee(last)
+    assert foreseen is not None and foreseen.reason == "redundant"
+    assert buffer.foresee(small_clip(10**9 + 3 * STEP_NS, seed=3).observation) is None
     held = admitted(
         buffer,
         [small_clip(second * 10**9 + i * STEP_NS, seed=1) for second in (9, 19) for i in range(3)],
