@@ -56,6 +56,7 @@ def run(
     recording: Path,
     *,
     kills: int,
+    aimed: int,
     seed: int,
     rate: float,
     warm_up_s: float,
@@ -68,7 +69,8 @@ def run(
     Args:
         deployment: both follow `/clock`.
         recording: for `Camera`.
-        kills: how many.
+        kills: how many at random instants.
+        aimed: how many more while the learner writes.
         seed: of their instants.
         rate: of the camera.
         warm_up_s: how long to wait for a first publication; what then is missing comes later.
@@ -94,7 +96,7 @@ def run(
         try:
             _wait_for_version(stand, warm_up_s)
             killer = Killer(stand, start_s, seed)
-            found = killer.run(kills)
+            found = killer.run(kills, aimed)
             scene = Scene(stand, camera, HOP_S / rate)
             outcomes = [] if faults is None else faults_one_shot.run(scene, faults)
             versions = max([0, *look(deployment.folder).versions])
@@ -127,7 +129,7 @@ def summary(kills: Sequence[Kill]) -> dict[str, Any]:
         found[victim] = {
             "kills": len(own),
             "while_starting": sum(kill.phase == "starting" for kill in own),
-            "while_writing": sum(bool(kill.unfinished) for kill in own),
+            "files_cut": sum(bool(kill.unfinished) for kill in own),
             "back_median_s": round(statistics.median(back), 2) if back else None,
             "back_longest_s": round(max(back), 2) if back else None,
             "depth_stopped_longest_s": round(max((kill.stopped_s for kill in own), default=0), 2),
@@ -144,9 +146,10 @@ def table(results: Mapping[str, Any]) -> str:
         if not found["kills"]:
             continue
         happened = (
-            f"{found['while_starting']} while it started, {found['while_writing']} while it wrote; "
-            f"back after {found['back_median_s']} s in the median, {found['back_longest_s']} s at "
-            f"most; longest without a depth image {found['depth_stopped_longest_s']} s"
+            f"{found['while_starting']} while it started, {found['files_cut']} left a file "
+            f"unfinished; back after {found['back_median_s']} s in the median, "
+            f"{found['back_longest_s']} s at most; longest without a depth image "
+            f"{found['depth_stopped_longest_s']} s"
         )
         if victim == LEARNER:
             happened += f"; at most {found['lost_steps_most']} steps were lost"
@@ -176,6 +179,7 @@ def main() -> int:
     parser.add_argument("--weights", required=True, help="metric student, as depth_node takes it")
     parser.add_argument("--teacher", required=True, help="network of frames")
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--aimed", type=int, default=20, help="kills while the learner writes")
     parser.add_argument("--seed", type=int, default=0, help="of the instants of kills")
     parser.add_argument("--rate", type=float, default=1.0, help="of the camera; 1 is real time")
     parser.add_argument("--faults", default="", metavar="TEXT", help="only those with it in names")
@@ -193,6 +197,7 @@ def main() -> int:
             deployment_of(arguments.weights, arguments.teacher, Path(folder) / "learned"),
             recording,
             kills=arguments.kills,
+            aimed=arguments.aimed,
             seed=arguments.seed,
             rate=arguments.rate,
             warm_up_s=arguments.warm_up,

@@ -2,7 +2,8 @@
 
 After each kill, before anything is started again, the learner's folder is read by code that shares
 nothing with what wrote it (`faults_disk`); then the process is started again, and has to come back.
-A quarter of the kills hit a process that is still starting.
+A quarter of the kills hit a process that is still starting. Instants at which something is being
+written are rare, so that some more kills wait for one.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ LONGEST_RUN_S = 6.0
 # A start beside others may take so many times as long as the first one, and a little more.
 SLOWER, MORE_S = 2.0, 2.0
 PATIENCE_S = 120.0
+# A file under way is looked for so often, and killed within so many seconds after it is seen.
+LOOK_S, LONGEST_WRITE_S = 0.0005, 0.02
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Kill:
 
     Attributes:
         victim: node name.
-        phase: `running`, or `starting` where it had not come back from the kill before.
+        phase: `running`; `starting` where it had not come back from the kill before; `writing`
+            where a file under way was waited for.
         life_s: how long it had lived.
         unfinished: files under way that the kill cut.
         segments: how many pieces of shared memory were removed after it.
@@ -121,8 +125,13 @@ class Killer:
         self._begun_s = dict.fromkeys((DEPTH, LEARNER), time.monotonic())
         self.images_of_the_original = 0
 
-    def run(self, kills: int) -> list[Kill]:
-        """Kill so many times; say how it goes."""
+    def run(self, kills: int, aimed: int) -> list[Kill]:
+        """Kill at random instants, and then the learner while it writes; say how it goes.
+
+        Args:
+            kills: how many at random instants.
+            aimed: how many while a file is under way.
+        """
         found: list[Kill] = []
         while len(found) < kills:
             victim = self._random.choice((DEPTH, LEARNER))
@@ -134,7 +143,22 @@ class Killer:
                 kill = self.kill(victim, "starting")
             found.append(self.come_back(kill))
             print(f"{len(found)}/{kills} {found[-1].victim}: {found[-1].problems or 'well'}")
+        for number in range(aimed):
+            self._wait_for_writing()
+            time.sleep(self._random.uniform(0.0, LONGEST_WRITE_S))
+            found.append(self.come_back(self.kill(LEARNER, "writing")))
+            print(f"{number + 1}/{aimed} while it writes: {found[-1].problems or 'well'}")
         return found
+
+    def _wait_for_writing(self) -> None:
+        """Wait until a file is under way, as long as there is patience."""
+        folder = self._stand.deployment.folder
+        deadline_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline_s:
+            for place in (folder / "snapshots", folder / "learner"):
+                if any(".tmp" in path.name for path in place.iterdir()):
+                    return
+            time.sleep(LOOK_S)
 
     def kill(self, victim: str, phase: str) -> Kill:
         """Kill a process and its group, read the disk, remove its memory, start it again."""

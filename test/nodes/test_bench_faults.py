@@ -141,7 +141,7 @@ def test_the_table_has_a_row_for_kills_of_each_process_and_for_each_fault() -> N
         "windows_of_the_original_after_restarts": 7,
     }
     rows = table(results).splitlines()
-    assert rows[2].startswith("| kill -9 of depth, 1 times | 0 while it started, 0 while it wrote")
+    assert rows[2].startswith("| kill -9 of depth, 1 times | 0 while it started, 0 left a file")
     assert rows[3].endswith("| **1 failed** |") and rows[-1] == "* it was bad"
     assert rows[4] == "| full disk | nothing | passed |"
 
@@ -176,9 +176,10 @@ def test_depth_and_learner_survive_a_few_kills_and_a_full_disk(tmp_path: Path) -
     results = run(
         deployment,
         tmp_path / "recording",
-        kills=3,
+        kills=2,
+        aimed=1,
         seed=2,
-        rate=0.5,
+        rate=0.25,
         warm_up_s=30.0,
         faults="full disk",
         keep_own=True,
