@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from dae_ros.cli.parameter_options import add_parameter_options
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError
+from dae_ros.evaluation.uncompared import why_nothing_was_compared
 from dae_ros.parameters import DepthParameters, Value, declarations
 from dae_ros.runtime.parameter_file import read_node_parameters
 
@@ -203,14 +205,31 @@ def truth_topic(recording: Recording, events: str | None, truth: str | None) -> 
     return truth
 
 
-def metrics_line(metrics: dict[str, Any]) -> str:
-    """Return the means of `summary.json` in one line."""
-    if metrics["not_scored_because"] is not None:
-        return f"Not compared with {metrics['truth']}: {metrics['not_scored_because']}"
-    if not metrics.get("windows"):
-        return (
-            f"No window ends within {metrics['tolerance_s']:g} s of an image of {metrics['truth']}."
-        )
+def unscored_because(metrics: Mapping[str, Any]) -> str | None:
+    """Return why no window in the `metrics` of `summary.json` has a score, None where one has."""
+    matched = metrics.get("windows", 0)
+    if matched:
+        return None
+    refusal: str | None = metrics["not_scored_because"]
+    if refusal is not None:
+        return refusal
+    if "windows" not in metrics:
+        return "no depth image came out"
+    wrong_size = metrics["wrong_size"]
+    return why_nothing_was_compared(
+        depths=metrics["windows_without_truth"] + wrong_size,
+        truths=metrics["truths_without_window"] + wrong_size,
+        refusal=None,
+        wrong_size=wrong_size,
+        tolerance_s=metrics["tolerance_s"],
+    )
+
+
+def metrics_line(metrics: Mapping[str, Any]) -> str:
+    """Return the means of `summary.json` in one line, or why there are none."""
+    reason = unscored_because(metrics)
+    if reason is not None:
+        return f"Not compared with {metrics['truth']}: {reason}"
     # Every scoring has two tables, the first of all pixels.
     scores = "; ".join(
         f"{table['scoring']['alignment']}: Abs Rel {table['metrics']['abs_rel']:.3f}, "

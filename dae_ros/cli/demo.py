@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dae_ros.cli.bag import seconds
+from dae_ros.cli.bag import seconds, unscored_because
 from dae_ros.cli.demo_processes import (
     ROOM_COLOURS,
     SIMULATED_TRUTH,
@@ -163,10 +163,7 @@ def _verdict(summary: Mapping[str, Any]) -> str:
             "so there is no truth to compare with."
         )
     if not summary["scores"]:
-        return (
-            f"It was not compared with {summary['truth']}: what its number means is not known, or "
-            "no image of it fits in time and size."
-        )
+        return f"It was not compared with {summary['truth']}: {summary['uncompared']}"
     return in_words(summary["scores"], summary["truth"])
 
 
@@ -233,4 +230,5 @@ def _in_process(args: argparse.Namespace, folder: Path, asked: bool) -> dict[str
         "processes": [],
         "truth": truth if args.bag or truth is None else SIMULATED_TRUTH,
         "scores": scores_of_summary(metrics),
+        "uncompared": None if metrics is None else unscored_because(metrics),
     }

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from dae_ros.cli.demo_scores import scores_of_report
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.errors import RecordingError
-from dae_ros.nodes.process_harness import ProcessError, ProcessHarness, RunningProcess
-from dae_ros.nodes.processes import DEMO_DEFAULTS, Process, launch_plan, recorder
+from dae_ros.nodes.process_harness import (
+    MessageCounter,
+    ProcessError,
+    ProcessHarness,
+    RunningProcess,
+)
+from dae_ros.nodes.processes import (
+    DEMO_DEFAULTS,
+    NOTHING_COMPARED,
+    Process,
+    launch_plan,
+    recorder,
+)
 from dae_ros.parameters import DepthParameters
 
 OUTPUTS = (
@@ -25,13 +36,36 @@ OUTPUTS = (
     "depth/status",
     "metrics",
 )
+STATUS = "diagnostic_msgs/msg/DiagnosticArray"
 SIMULATED_TRUTH = "the simulator's exact depth"
 # The colours of the simulated room: its walls are 1 to 6 m away.
 ROOM_COLOURS: Mapping[str, float] = {"color_near_m": 0.5, "color_far_m": 6.0}
 # The network may need seconds for one window on a slow machine; when nothing has been recorded for
 # this long after the source has ended, everything that waited has been stepped.
 IDLE_S = 8.0
+# The same before the first depth image, which takes the longest.
+IDLE_BEFORE_FIRST_S = 30.0
 START_S, STOP_S = 120.0, 20.0
+LOOK_S = 0.5
+
+
+class _AboveTheBar:
+    """Takes what the processes print, so that it does not break the moving line."""
+
+    def __init__(self, bar: ProgressBar) -> None:
+        self._bar = bar
+
+    def write(self, text: str) -> None:
+        """Write a whole line."""
+        self._bar.note(text.removesuffix("\n"))
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What the demo has to know of a recording beforehand: its topic of depth, and its length."""
+
+    truth: str | None
+    length_s: float | None
 
 
 def run_processes(args: argparse.Namespace, folder: Path) -> dict[str, object]:
@@ -47,8 +81,11 @@ def run_processes(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     }
     truth: str | None = f"/{DEMO_DEFAULTS['ground_truth']}"
     described: str | None = SIMULATED_TRUTH
+    length_s: float | None = args.duration
     if args.bag is not None:
-        truth = described = _recorded_truth(args.bag)
+        recorded = _recorded(args.bag)
+        truth = described = recorded.truth
+        length_s = None if recorded.length_s is None else min(args.duration, recorded.length_s)
         arguments |= {"source": "bag", "bag": str(args.bag), "ground_truth": truth or ""}
     plan = launch_plan(arguments, DEMO_DEFAULTS)
     frames = dict(plan[0].remappings).get("image", "")
@@ -59,22 +96,22 @@ def run_processes(args: argparse.Namespace, folder: Path) -> dict[str, object]:
     chain = [source.name, f"{depth.name} ({args.weights})", *(node.name for node in compared)]
     print(f"ROS 2: {' -> '.join([*chain, keep.name])}", flush=True)
     bar = ProgressBar()
-    with ProcessHarness([keep, *compared, depth, source], echo=sys.stderr) as harness:
+    with (
+        MessageCounter("/depth/status", STATUS) as windows,
+        ProcessHarness([keep, *compared, depth, source], echo=_AboveTheBar(bar)) as harness,
+    ):
         sender, receiver = harness[source.name], harness[keep.name]
-        network = harness[depth.name]
-
-        def sending() -> str:
-            subscribed = any("subscribed to" in line for line in list(network.lines))
-            return "events are sent" if subscribed else "the network is loaded and compiled"
-
-        code = _wait(sender, bar, sending, _limit_s(args))
+        hop_s = parameters_of(args).hop_s
+        show = _Steps(bar, windows, None if length_s is None else round(length_s / hop_s))
+        code = _wait(sender, show, _limit_s(args))
         if code != 0:
             raise ProcessError(
                 f"{source.name} ended with status {code}; its last lines:\n"
                 + "\n".join(sender.lines[-10:]),
                 name=source.name,
             )
-        _wait_for_rest(receiver, folder, bar, _limit_s(args))
+        _wait_for_rest(receiver, folder, show, _limit_s(args))
+        bar.note("every window is stepped; the recording and the nodes are closed")
         code = receiver.stop(STOP_S)
         if code != 0:
             raise ProcessError(
@@ -82,6 +119,7 @@ def run_processes(args: argparse.Namespace, folder: Path) -> dict[str, object]:
                 + "\n".join(receiver.lines[-10:]),
                 name=keep.name,
             )
+    bar.note("the pictures are made")
     bar.close()
     with open_recording(folder / "topics") as recording:
         if not any(
@@ -91,14 +129,24 @@ def run_processes(args: argparse.Namespace, folder: Path) -> dict[str, object]:
                 "no depth image was recorded; the output of the nodes above says why"
             )
         counts = {name: info.count for name, info in recording.topics.items()}
-        windows = preview_topics(recording, folder, parameters_of(args), truth=truth)
+        shown = preview_topics(recording, folder, parameters_of(args), truth=truth)
+    scores = scores_of_report(folder / "metrics" / "evaluation.json")
     return {
-        "windows": windows,
+        "windows": shown,
         "messages": counts,
         "processes": [node.executable for node in (source, depth, *compared, keep)],
         "truth": described,
-        "scores": scores_of_report(folder / "metrics" / "evaluation.json"),
+        "scores": scores,
+        "uncompared": None if scores or not compared else _uncompared(harness[compared[0].name]),
     }
+
+
+def _uncompared(comparer: RunningProcess) -> str:
+    """Return why gt_node, which has ended, compared nothing."""
+    for line in reversed(comparer.lines):
+        if NOTHING_COMPARED in line:
+            return line.partition(NOTHING_COMPARED)[2]
+    return f"{comparer.plan.executable} ended without a result, its lines above say why"
 
 
 def parameters_of(args: argparse.Namespace) -> DepthParameters:
@@ -114,13 +162,16 @@ def parameters_of(args: argparse.Namespace) -> DepthParameters:
     )
 
 
-def _recorded_truth(path: Path) -> str | None:
-    """Return the topic of depth images beside the events of a recording, None without one."""
+def _recorded(path: Path) -> _Recorded:
     from dae_ros.bags.recording import open_recording
     from dae_ros.bags.topics import choose_depth_topic, choose_events_topic
 
     with open_recording(path) as recording:
-        return choose_depth_topic(recording.topics, choose_events_topic(recording.topics, None))
+        begin_ns, end_ns = recording.start_ns, recording.end_ns
+        return _Recorded(
+            choose_depth_topic(recording.topics, choose_events_topic(recording.topics, None)),
+            None if begin_ns is None or end_ns is None else (end_ns - begin_ns) / 1e9,
+        )
 
 
 def _for_demo(process: Process, args: argparse.Namespace, folder: Path, frames: str) -> Process:
@@ -146,39 +197,63 @@ def _limit_s(args: argparse.Namespace) -> float:
     return 300.0 + 60.0 * float(args.duration)
 
 
-def _wait(
-    process: RunningProcess, bar: ProgressBar, purpose: Callable[[], str], timeout_s: float
-) -> int:
-    """Wait for a process to end, saying every few seconds what is waited for."""
+class _Steps:
+    """Shows how many windows are stepped, of about how many, while something else is waited for.
+
+    Args:
+        bar: where.
+        windows: counts what the depth node says of each window.
+        total: about how many there will be, as the first and the last may not be whole; None where
+            the recording does not say how long it is.
+    """
+
+    def __init__(self, bar: ProgressBar, windows: MessageCounter, total: int | None) -> None:
+        self._bar = bar
+        self._windows = windows
+        self._total = total
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is depth."""
+        return self._windows.count > 0
+
+    def look(self) -> None:
+        """Wait a little and show what has become of it."""
+        begun = self.begun
+        self._windows.wait(LOOK_S)
+        count = self._windows.count
+        if count and not begun:
+            self._bar.restart()
+        if not count:
+            self._bar.update(None, "no depth yet: the network is loaded and compiled")
+        elif self._total:
+            fraction = min(1.0, count / self._total)
+            self._bar.update(fraction, f"{count} of about {self._total} windows are depth")
+        else:
+            self._bar.update(None, f"{count} windows are depth")
+
+
+def _wait(process: RunningProcess, show: _Steps, timeout_s: float) -> int:
+    """Wait for a process to end, showing how far depth is."""
     begin_s = time.monotonic()
-    while process.exit_code is None:
-        elapsed_s = time.monotonic() - begin_s
-        if elapsed_s > timeout_s:
-            return process.wait(0.0)
-        if int(elapsed_s) % 5 == 0:
-            bar.note(f"{elapsed_s:4.0f} s  {purpose()}")
-        time.sleep(1.0)
-    return process.wait(STOP_S)
+    while process.exit_code is None and time.monotonic() - begin_s <= timeout_s:
+        show.look()
+    return process.wait(STOP_S if process.exit_code is not None else 0.0)
 
 
-def _wait_for_rest(
-    recording: RunningProcess, folder: Path, bar: ProgressBar, most_s: float
-) -> None:
+def _wait_for_rest(recording: RunningProcess, folder: Path, show: _Steps, most_s: float) -> None:
     """Wait until nothing more is recorded, or the recorder has ended by itself.
 
     The recorder itself cannot tell: on a busy machine the simulator pauses for longer.
     """
     begin_s = grown_s = time.monotonic()
     size = -1
-    while recording.exit_code is None and time.monotonic() - grown_s < IDLE_S:
+    while recording.exit_code is None and time.monotonic() - grown_s < (
+        IDLE_S if show.begun else IDLE_BEFORE_FIRST_S
+    ):
         now = sum(item.stat().st_size for item in folder.rglob("*.mcap*"))
         if now != size:
             size, grown_s = now, time.monotonic()
-        elapsed_s = time.monotonic() - begin_s
-        if elapsed_s > most_s:
+        if time.monotonic() - begin_s > most_s:
             recording.wait(0.0)
-        if int(elapsed_s) % 5 == 0:
-            bar.note(
-                f"{elapsed_s:4.0f} s  the last windows are stepped, {size / 1e6:.0f} MB recorded"
-            )
-        time.sleep(1.0)
+        show.look()

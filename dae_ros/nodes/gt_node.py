@@ -25,11 +25,13 @@ from dae_ros.evaluation.scoring import Scoring
 from dae_ros.evaluation.sequence_scorer import TableChoice, default_scorings, require_scorable
 from dae_ros.evaluation.stamp_matcher import LIMIT
 from dae_ros.evaluation.truth_comparison import ComparedFrame, Prediction, TruthComparison
+from dae_ros.evaluation.uncompared import why_nothing_was_compared
 from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.conversions import header
 from dae_ros.nodes.diagnostics import OK, WARN, status
 from dae_ros.nodes.entry import run
 from dae_ros.nodes.parameter_binding import declare
+from dae_ros.nodes.processes import NOTHING_COMPARED
 from dae_ros.nodes.qos import MatchedSubscription, output_qos
 from dae_ros.parameters import GroundTruthParameters
 
@@ -37,6 +39,10 @@ STATUS = "diagnostic_msgs/msg/DiagnosticArray"
 GRAPH_PERIOD_S = 0.1
 NOTICE_PERIOD_S = 10.0
 QUEUE_DEPTH = 200
+NO_STATUS = (
+    "no 'depth/status' came before the last depth image, and only that says what the number of "
+    "'depth/relative' grows with; set 'orientation' to depth if it grows with depth"
+)
 SHOWN = ("abs_rel", "rmse", "delta_1", "best_constant_abs_rel")
 
 
@@ -58,7 +64,7 @@ class GroundTruthNode(Node):
     Each pair gives a `metrics` message (diagnostic_msgs/DiagnosticArray) with the stamp of the
     truth: a status `frame` of this pair, and a status `running` of all since the start; metres are
     scored after least squares as well, in a status `running_lstsq`. When the node ends it logs the
-    means, and writes a report where one is wanted.
+    means or why there are none, and writes a report where one is wanted.
 
     Raises:
         ConfigurationError: a parameter is out of range.
@@ -73,7 +79,9 @@ class GroundTruthNode(Node):
         # Truths that came before the first depth image said what is scored.
         self._early: deque[DepthTruthImage] = deque(maxlen=LIMIT)
         self._status: dict[str, str] = {}
-        self._unreadable = 0
+        self._unreadable = self._truths = self._depths = 0
+        # Why what is published cannot be scored, None where it can.
+        self._refusal: str | None = None
         self._quiet_until_s = time.monotonic() + NOTICE_PERIOD_S
         self._frame_id = ""
         self._metrics = self.create_publisher(DiagnosticArray, "metrics", output_qos(100))
@@ -90,20 +98,31 @@ class GroundTruthNode(Node):
         self.create_timer(GRAPH_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
-        """Unsubscribe, score what waits, log the means and write the report."""
+        """Unsubscribe, score what waits, log the means or why there are none, write the report."""
         if not self._inputs:
             return
         for subscription in self._inputs.values():
             subscription.destroy()
         self._inputs = {}
         comparison = self._comparison
-        if comparison is None:
-            self.get_logger().warning("nothing was compared: depth or ground truth never came")
+        if comparison is not None:
+            self._publish(comparison, comparison.flush())
+        if comparison is None or not comparison.counts["matched"]:
+            self.get_logger().warning(f"{NOTHING_COMPARED}{self._reason(comparison)}")
             return
-        self._publish(comparison, comparison.flush())
-        self.get_logger().info(f"depth against ground truth: {self._in_words(comparison)}")
-        if self._parameters.report and comparison.counts["matched"]:
+        self.get_logger().info(f"depth against ground truth: {_in_words(comparison)}")
+        if self._parameters.report:
             self._write_report(comparison)
+
+    def _reason(self, comparison: TruthComparison | None) -> str:
+        reason = why_nothing_was_compared(
+            depths=self._depths,
+            truths=self._truths,
+            refusal=self._refusal,
+            wrong_size=0 if comparison is None else comparison.counts["wrong_size"],
+            tolerance_s=self._parameters.tolerance_s,
+        )
+        return f"{reason}; {self._unreadable} could not be read" if self._unreadable else reason
 
     def _look(self) -> None:
         for subscription in self._inputs.values():
@@ -137,6 +156,7 @@ class GroundTruthNode(Node):
         image = self._read(data)
         if image is None:
             return
+        self._truths += 1
         if self._comparison is None:
             self._early.append(image)
         else:
@@ -147,6 +167,7 @@ class GroundTruthNode(Node):
         image = self._read(data)
         if image is None:
             return
+        self._depths += 1
         if self._comparison is None or kind != self._kind:
             self._begin(kind)
         if self._comparison is None:
@@ -162,18 +183,22 @@ class GroundTruthNode(Node):
         if orientation == "status":
             if kind == "relative" and "orientation" not in self._status:
                 # It is published after the image that it belongs to.
+                self._refusal = NO_STATUS
                 return
             orientation = self._status.get("orientation", "unknown")
         scorings = self._scorings(kind)
         try:
             require_scorable(kind, orientation, scorings)
         except ConfigurationError as error:
-            self._notice(error.message)
+            if error.message != self._refusal:  # once, not with every image
+                self.get_logger().warning(error.message)
+            self._refusal = error.message
             return
         if self._comparison is not None:
-            self.get_logger().info(
-                f"depth is {kind} from here on; until now {self._in_words(self._comparison)}"
-            )
+            found = self._comparison
+            until_now = _in_words(found) if found.counts["matched"] else self._reason(found)
+            self.get_logger().info(f"depth is {kind} from here on; until now {until_now}")
+        self._refusal = None
         self._kind = kind
         self._comparison = TruthComparison(
             "live",
@@ -253,16 +278,6 @@ class GroundTruthNode(Node):
             statuses.append(status(name, OK, _means_in_words(table), values, self._frame_id))
         return statuses
 
-    def _in_words(self, comparison: TruthComparison) -> str:
-        tables = comparison.tables()
-        frames = tables[0].sequences[0].frames
-        if not frames:
-            return (
-                f"no depth image lies within {self._parameters.tolerance_s:g} s of a truth "
-                f"({comparison.unmatched_truths} truths)"
-            )
-        return f"{frames} frames, " + "; ".join(_means_in_words(table) for table in tables)
-
     def _write_report(self, comparison: TruthComparison) -> None:
         digest = self._status.get("sha256", "")
         report = EvaluationReport(
@@ -282,6 +297,12 @@ class GroundTruthNode(Node):
             self.get_logger().error(f"the report cannot be written: {error}")
             return
         self.get_logger().info(f"report in {written[1]}")
+
+
+def _in_words(comparison: TruthComparison) -> str:
+    tables = comparison.tables()
+    frames = tables[0].sequences[0].frames
+    return f"{frames} frames, " + "; ".join(_means_in_words(table) for table in tables)
 
 
 def _means_in_words(table: ScoreTable) -> str:

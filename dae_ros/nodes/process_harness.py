@@ -19,12 +19,14 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 from dae_ros.errors import ConfigurationError, DaeError
 from dae_ros.nodes.processes import Process
 
 POLL_S = 0.05
+# Messages that may wait between two looks of somebody who counts them.
+COUNTED = 1000
 # How long an answer of a service is waited for before it is asked again.
 ASK_AGAIN_S = 5.0
 
@@ -33,6 +35,13 @@ class ProcessError(DaeError):
     """A process of the plan ended early or did not do in time what it should."""
 
     code = "process"
+
+
+class Echo(Protocol):
+    """Where lines of processes are repeated: a stream, or somebody who writes them elsewhere."""
+
+    def write(self, text: str, /) -> object:
+        """Write a line, its end included; called from several threads."""
 
 
 def ros_arguments(process: Process, folder: Path) -> list[str]:
@@ -67,7 +76,7 @@ class RunningProcess:
         lines: stdout and stderr together, one entry per line.
     """
 
-    def __init__(self, plan: Process, folder: Path, echo: TextIO | None) -> None:
+    def __init__(self, plan: Process, folder: Path, echo: Echo | None) -> None:
         if plan.package != "dae_ros":
             raise ConfigurationError(
                 f"{plan.package}/{plan.executable} is started by `ros2 launch` only",
@@ -199,7 +208,7 @@ class ProcessHarness:
         self,
         processes: Iterable[Process],
         *,
-        echo: TextIO | None = None,
+        echo: Echo | None = None,
         stop_timeout_s: float = 10.0,
     ) -> None:
         self._plan = [process for process in processes if process.package == "dae_ros"]
@@ -302,6 +311,65 @@ class ProcessHarness:
             return made
         finally:
             context.try_shutdown()
+
+
+class MessageCounter:
+    """Counts what is published on a topic, for a program that is no node itself.
+
+    It is on the graph inside of the `with`, in a ROS context of its own.
+
+    Args:
+        topic: name from the root.
+        type_name: of its messages, which are counted as bytes and not read.
+
+    Attributes:
+        count: messages so far; it grows during `wait` alone.
+    """
+
+    def __init__(self, topic: str, type_name: str) -> None:
+        from rclpy.context import Context
+        from rclpy.executors import SingleThreadedExecutor
+        from rclpy.node import Node
+
+        from dae_ros.nodes.qos import message_class, output_qos
+
+        self.count = 0
+        kind = message_class(type_name)
+        self._context = Context()
+        self._context.init(args=[])
+        self._node = Node(
+            "message_counter",
+            context=self._context,
+            enable_rosout=False,
+            start_parameter_services=False,
+        )
+        self._node.create_subscription(kind, topic, self._add, output_qos(COUNTED), raw=True)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+
+    def wait(self, seconds: float) -> None:
+        """Wait, and count what comes until then."""
+        deadline_s = time.monotonic() + seconds
+        while (left_s := deadline_s - time.monotonic()) > 0.0:
+            self._executor.spin_once(timeout_sec=left_s)
+
+    def _add(self, _: bytes) -> None:
+        self.count += 1
+
+    def __enter__(self) -> MessageCounter:
+        """Return the counter."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+        self._context.try_shutdown()
 
 
 def _ask(executor: Any, client: Any, request: Any, timeout_s: float) -> tuple[Any, int]:

@@ -35,6 +35,10 @@ It subscribes when it is active; loading a large network, and compiling the deco
 for the first time, take longer than the sources' own patience on a small machine.
 """
 
+NOTHING_COMPARED = "nothing was compared: "
+"""How gt_node's last sentence begins where it found no pair; the reason follows. The demo, which
+starts the processes, finds it so."""
+
 SIMULATED = frozenset({"events", "image_raw", "camera_info", "depth_truth"})
 """What the simulator publishes that the nodes here can take."""
 

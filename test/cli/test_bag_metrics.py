@@ -83,12 +83,13 @@ def test_what_cannot_be_compared_says_why(tmp_path, capsys):
     depth = ("--orientation", "depth")
     small = run(tmp_path / "data.bag", tmp_path / "small", "--out", tmp_path / "b", *depth)
     assert (small["windows"], small["wrong_size"] > 3) == (0, True)
+    assert "of depth and ground truth had different sizes" in capsys.readouterr().out
     truths(tmp_path / "late", shift_ns=3600_000 * MS, topic="/lidar/depth")
     late = ("--truth", "/lidar/depth", *depth)
     other = run(tmp_path / "data.bag", tmp_path / "late", "--out", tmp_path / "c", *late)
     assert (other["windows"], other["tables"][0]["frames"]) == (0, 0)
     assert other["tables"][0]["metrics"] == {}
-    assert "No window ends within 0.025 s" in capsys.readouterr().out
+    assert "no depth image lies within 0.025 s of a truth" in capsys.readouterr().out
     run(*both, "--out", tmp_path / "d", "--truth", "/nope", code=1)
     assert "there is no topic /nope" in capsys.readouterr().err
     assert run(tmp_path / "data.bag", "--out", tmp_path / "e") is None

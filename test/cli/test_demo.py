@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -14,6 +16,15 @@ from dae_ros.model.checkpoint import save_checkpoint
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.untrained import untrained
 from test.reference.recordings import recording as recording_folder
+
+
+def on_ros(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that uses ROS in this process as well.
+
+    The parser of its message generator imports a module that Python deprecates.
+    """
+    ignored = "ignore:module 'sre_:DeprecationWarning"
+    return cast("Callable[..., None]", pytest.mark.filterwarnings(ignored)(pytest.mark.ros(test)))
 
 
 def test_a_folder_that_is_not_a_demo_is_left_alone(
@@ -47,8 +58,9 @@ def test_in_process_demo_makes_pictures(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*arguments, "--out", str(tmp_path / "demo")]) == 0
     said = capsys.readouterr().out
     assert "without ROS 2" in said and "note: the network is untrained" in said
-    assert "what its number means is not known" in said
-    assert json.loads((tmp_path / "demo" / "demo.json").read_text())["scores"] == []
+    facts = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert (facts["scores"], "the weights do not say which" in facts["uncompared"]) == ([], True)
+    assert f"not compared with the simulator's exact depth: {facts['uncompared']}\n" in said
     assert (tmp_path / "demo" / "preview.mp4").stat().st_size > 1000
     assert (tmp_path / "demo" / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
     assert main([*arguments, "--out", str(tmp_path / "demo")]) == 0  # a second run replaces it
@@ -84,7 +96,7 @@ def test_wrong_weights_are_told_before_anything_starts(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.ros
+@on_ros
 def test_demo_on_ros_records_every_window(
     tmp_path: Path,
     metric: Path,
@@ -111,9 +123,28 @@ def test_demo_on_ros_records_every_window(
     assert [row["windows"] for row in facts["scores"]] == [10, 10]
     assert facts["scores"][0]["abs_rel"] == sequence["metrics"]["abs_rel"]
     assert f"Abs Rel {sequence['metrics']['abs_rel']:.3f}" in captured.out
+    assert facts["uncompared"] is None
+    assert "100 %" not in captured.err and "80 %  10 of about 12 windows are depth" in captured.err
 
 
-@pytest.mark.ros
+@on_ros
+def test_demo_on_ros_says_why_nothing_was_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An untrained network: the last line is gt_node's one reason, and no other."""
+    pytest.importorskip("rclpy", reason="this machine has no ROS; the demo runs in process")
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    out = tmp_path / "demo"
+    command = ["demo", "--duration", "0.3", "--weights", "untrained:tiny", "--out", str(out)]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    reason = json.loads((out / "demo.json").read_text())["uncompared"]
+    assert "the weights do not say which" in reason
+    assert f"It was not compared with the simulator's exact depth: {reason}\n" in captured.out
+    assert captured.err.count(reason) == 2, captured.err  # as it began, and at its end
+
+
+@on_ros
 @pytest.mark.recordings
 def test_demo_of_a_recording_keeps_every_frame(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

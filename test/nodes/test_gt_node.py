@@ -17,7 +17,7 @@ from sensor_msgs.msg import Image
 from dae_ros.nodes.conversions import header, image_message
 from dae_ros.nodes.diagnostics import OK, WARN, status
 from dae_ros.nodes.gt_node import GroundTruthNode
-from dae_ros.nodes.processes import launch_plan
+from dae_ros.nodes.processes import NOTHING_COMPARED, launch_plan
 from test.reference.full_disk import no_room_beyond
 
 pytestmark = pytest.mark.ros
@@ -145,15 +145,61 @@ def test_relative_depth_waits_for_its_direction_and_is_aligned(graph):
     assert float(found["abs_rel"]) < 1e-5
 
 
+def said(capfd, text):
+    """Return the logged lines with `text` since the last call."""
+    return [line for line in "".join(capfd.readouterr()).splitlines() if text in line]
+
+
 @pytest.mark.parametrize("orientation", ["inverse_depth", "unknown"])
-def test_what_does_not_grow_with_depth_is_not_scored(graph, orientation):
-    """Relative depth of another or an unknown direction gives no metrics."""
+def test_what_does_not_grow_with_depth_is_not_scored(graph, capfd, monkeypatch, orientation):
+    """Relative depth of another or an unknown direction: no metrics, said once, and at the end."""
+    monkeypatch.setattr("dae_ros.nodes.gt_node.NOTICE_PERIOD_S", 0.01)  # no throttle hides it
     bench = Bench(graph, "depth/relative")
     bench.say(orientation)
     graph.spin(0.3)
-    bench.send(S, *frame(3))
-    graph.spin(0.5)
+    for index in range(3):
+        bench.send(S + index * 50 * MS, *frame(3))
+        graph.spin(0.2)
     assert not bench.metrics
+    why = "grows with inverse depth" if orientation == "inverse_depth" else "do not say which"
+    assert len(said(capfd, why)) == 1
+    bench.node.close()
+    (last,) = said(capfd, NOTHING_COMPARED)
+    assert why in last
+
+
+def test_the_end_says_what_was_missing(graph, capfd):
+    """Without a pair the last sentence names the one true reason, each another one."""
+    prediction, depth = frame(8)
+    sent = {
+        "neither depth nor ground truth came": lambda bench: None,
+        "no ground truth came, but 1 depth image": lambda bench: bench.depth.publish(
+            image_message(prediction, S, "cam")
+        ),
+        "no depth image came, but 1 truth; 1 could not be read": lambda bench: (
+            bench.truth.publish(image_message(depth, S, "lidar")),
+            bench.truth.publish(image_message(np.zeros((4, 4, 3), np.uint8), S, "lidar")),
+        ),
+        "no depth image lies within 0.025 s of a truth (1 depth image, 1 truth)": (
+            lambda bench: bench.send(S, prediction, depth, offset_ns=40 * MS)
+        ),
+        "1 pair of depth and ground truth had different sizes": (
+            lambda bench: bench.send(S, prediction, depth[:6])
+        ),
+    }
+    for reason, publish in sent.items():
+        bench = Bench(graph)
+        publish(bench)
+        graph.spin(0.4)
+        bench.node.close()
+        (last,) = said(capfd, NOTHING_COMPARED)
+        assert f"{NOTHING_COMPARED}{reason}" in last
+        graph.remove(bench.node)
+    bench = Bench(graph, "depth/relative")
+    bench.send(S, prediction, depth)
+    graph.spin(0.4)
+    bench.node.close()
+    assert "no 'depth/status' came" in said(capfd, NOTHING_COMPARED)[0]
 
 
 def test_alignment_and_range_are_parameters(graph):
