@@ -377,18 +377,25 @@ def identical(
     fresh = fresh_depth(
         plan.recording, snapshot.path, first_ns - replayed * HOP_NS, max(maps), parameters
     )
-    equal = [bool(np.array_equal(depth, fresh[end], equal_nan=True)) for end, depth in maps.items()]
     other = fresh_depth(plan.recording, snapshot.path, first_ns, max(maps), parameters)
     return {
         "code": swap["code"],
         "replayed": replayed,
-        "windows": len(equal),
-        "equal": sum(equal),
+        "windows": len(maps),
+        "equal": identical_windows(maps, fresh),
         # A comparison that cannot fail proves nothing: without the replay they differ.
-        "equal_without_replay": sum(
-            bool(np.array_equal(depth, other[end], equal_nan=True)) for end, depth in maps.items()
-        ),
+        "equal_without_replay": identical_windows(maps, other),
     }
+
+
+def identical_windows(
+    some: Mapping[int, NDArray[np.float32]], others: Mapping[int, NDArray[np.float32]]
+) -> int:
+    """Return how many windows of some have the same depth, bit for bit, among the others."""
+    return sum(
+        end in others and np.array_equal(depth, others[end], equal_nan=True)
+        for end, depth in some.items()
+    )
 
 
 def goals(results: Mapping[str, Any]) -> list[dict[str, Any]]:

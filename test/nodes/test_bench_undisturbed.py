@@ -1,0 +1,123 @@
+"""The benchmark of depth's latency beside a learner: its statistics, and what it compares with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.bench_undisturbed import (
+    HOP_NS,
+    Block,
+    fresh_depth,
+    goals,
+    identical_windows,
+    paired,
+    ratio_interval,
+    swaps_of,
+)
+from benchmarks.online_stand import Image, Said
+from dae_ros.bags.message_types import EVENT_PACKET
+from dae_ros.bags.writer import BagWriter
+from dae_ros.events.cdr import write_packet
+from dae_ros.events.packet import EventPacket
+from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.backends import create_estimator
+from dae_ros.runtime.pipeline import DepthPipeline
+from test.reference.wall_deployment import items
+
+pytestmark = pytest.mark.ros
+SMALL = {"weights": "untrained:tiny", "threads": 1, "device": "cpu"}
+
+
+def images(ends: list[int], latency_ms: float = 1.0, version: int = 0) -> list[Image]:
+    """Return images at these windows, which arrive when they end."""
+    return [Image(0.05 * end, end, end * HOP_NS, version, "", latency_ms + end) for end in ends]
+
+
+def test_windows_that_never_came_are_lost_and_gaps_are_counted_in_windows() -> None:
+    """Two of six are missing; the longest gap is of three windows."""
+    block = Block("off", images([10, 11, 14, 15]), 0.05)
+    assert block.lost == 2
+    assert [round(gap, 6) for gap, _ in block.gaps()] == [1.0, 3.0, 1.0]
+    said = block.to_dict()
+    assert (said["windows"], said["lost"], said["longest_gap_windows"]) == (4, 2, 3.0)
+    assert said["p50_ms"] == 13.5
+
+
+def test_blocks_are_compared_on_the_windows_that_both_have() -> None:
+    """In the order of time, whatever is missing on either side."""
+    off, on = paired(
+        Block("off", images([1, 2, 3, 5]), 0.05), Block("on", images([2, 3, 4, 5], 2.0), 0.05)
+    )
+    assert off.tolist() == [3.0, 4.0, 6.0] and on.tolist() == [4.0, 5.0, 7.0]
+
+
+def test_the_interval_holds_the_ratio_and_grows_with_the_spread() -> None:
+    """Without noise it is a point; with noise of its own on each side it is not."""
+    random = np.random.default_rng(3)
+    off = random.gamma(9.0, 2.0, 2000)
+    ratio, low, high = ratio_interval([(off, 1.1 * off)], 0.95)
+    assert [low, ratio, high] == pytest.approx([1.1] * 3)
+    pairs = [(random.gamma(9.0, 2.0, 2000), random.gamma(9.0, 2.2, 2000)) for _ in range(3)]
+    ratio, low, high = ratio_interval(pairs, 0.95)
+    assert low < 1.1 < high and low < ratio < high and high - low > 0.02
+
+
+def test_a_fresh_load_begins_with_the_window_it_is_told(tmp_path: Path) -> None:
+    """As a recording that begins there, bit for bit; and it has a memory."""
+    packets = [item for item in items(1, 1000) if isinstance(item, EventPacket)]
+    with BagWriter(tmp_path / "recording") as bag:
+        for packet in packets:
+            bag.write("/events", EVENT_PACKET, packet.stamp_ns, write_packet(packet))
+    parameters = DepthParameters.from_mapping({**SMALL, "overload": "queue"})
+
+    def depth_of(seen: list[EventPacket]) -> dict[int, np.ndarray]:
+        pipeline = DepthPipeline(parameters, create_estimator(parameters))
+        found = {}
+        for packet in seen:
+            pipeline.feed(packet)
+            while (frame := pipeline.step()) is not None:
+                found[frame.end_ns] = frame.depth
+        return found
+
+    whole = depth_of(packets)
+    first_ns, last_ns = sorted(whole)[6], sorted(whole)[10]
+    late = depth_of([p for p in packets if p.time_base_ns >= first_ns - HOP_NS])
+    fresh = fresh_depth(
+        tmp_path / "recording", Path(SMALL["weights"]), first_ns, last_ns, {"threads": 1}
+    )
+    assert sorted(fresh) == [first_ns + number * HOP_NS for number in range(5)]
+    assert identical_windows(fresh, late) == 5
+    assert identical_windows(fresh, whole) == 0
+
+
+def verdict(outcome: str, arrival_s: float) -> Said:
+    values = {"verdict": outcome, "version": 1, "code": "replayed", "numbers": {"replayed": 16}}
+    return Said(arrival_s, values)
+
+
+def test_a_swap_costs_the_gap_before_its_first_image() -> None:
+    """That gap, the longest one near it, and whether the version stayed."""
+    before, after = images([1, 2, 3]), images([5, 6], version=1)
+    block = Block("swaps", [*before, *after], 0.05, [verdict("swapped", 0.2)])
+    (swap,) = swaps_of(block)
+    assert (swap["gap_windows"], swap["longest_gap_near_windows"], swap["kept"]) == (
+        2.0,
+        2.0,
+        False,
+    )
+    block.verdicts.append(verdict("kept", 0.3))
+    assert swaps_of(block)[0]["kept"] is True
+
+
+def test_goals_are_missed_where_nothing_was_compared() -> None:
+    """No swap is no proof that swaps cost nothing."""
+    results = {
+        "ratios": {"p95": {"ratio": 1.1}, "p99": {"ratio": 1.3}},
+        "swaps": [],
+        "blocks": [{"kind": "on", "lost": 0}, {"kind": "off", "lost": 3}],
+        "identical": {"windows": 0, "equal": 0},
+    }
+    assert [one["met"] for one in goals(results)] == [True, False, True, False, False]
