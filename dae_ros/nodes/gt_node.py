@@ -132,9 +132,10 @@ class GroundTruthNode(Node):
             return
         truth = self._inputs["ground_truth"]
         depths = [self._inputs[name] for name in ("depth/image", "depth/relative")]
-        if truth.problem is not None:
+        # Where something has come, its end is that of a recording or a simulation.
+        if truth.problem is not None and not self._truths:
             self._notice(truth.problem)
-        elif all(subscription.type_name is None for subscription in depths):
+        elif not self._depths and all(subscription.type_name is None for subscription in depths):
             self._notice(depths[0].problem or "")
 
     def _notice(self, text: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,8 @@ from dae_ros.parameters import RecorderParameters
 
 GRAPH_PERIOD_S = 0.1
 QUEUE_DEPTH = 1000
+# The depth node publishes one of the two, whichever its weights allow.
+EITHER = frozenset({"depth/image", "depth/relative"})
 
 
 USAGE = Usage(
@@ -82,9 +85,9 @@ class RecorderNode(Node):
         """Unsubscribe and finish the recording."""
         if not self._subscriptions_by_topic:
             return
-        missing = [
-            item.name for item in self._subscriptions_by_topic if not self._counts[item.name]
-        ]
+        missing = without_message(
+            [item.name for item in self._subscriptions_by_topic], set(+self._counts)
+        )
         for subscription in self._subscriptions_by_topic:
             subscription.destroy()
         self._subscriptions_by_topic = []
@@ -113,6 +116,23 @@ class RecorderNode(Node):
             self.get_logger().error(f"'{topic}' is not recorded: {error}")
             return
         self._counts[topic] += 1
+
+
+def without_message(asked: Sequence[str], recorded: Collection[str]) -> list[str]:
+    """Return the topics on which a message was missed, by their full names.
+
+    Of a depth node's two kinds of depth one is enough; where neither came, both are missed.
+
+    Args:
+        asked: what was to be recorded.
+        recorded: what was.
+    """
+
+    def replaced(name: str) -> bool:
+        prefix = next((name.removesuffix(end) for end in EITHER if name.endswith(f"/{end}")), None)
+        return prefix is not None and any(prefix + end in recorded for end in EITHER)
+
+    return [name for name in asked if name not in recorded and not replaced(name)]
 
 
 def main(args: list[str] | None = None) -> int:

@@ -27,6 +27,7 @@ from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.bag_calibration import BagCalibration
 from dae_ros.runtime.depth_frame import DepthFrame
+from dae_ros.runtime.drop_meanings import meanings_of
 from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.preview import PreviewWriter
@@ -254,13 +255,15 @@ class _BagRun:
                     report(self._progress(self._fraction(now_ns)))
             if not interrupted and damage is None:
                 report(self._progress(1.0))
+            closing_s = time.perf_counter()
+        closing_s = time.perf_counter() - closing_s
         done = self._pipeline.statistics()
         for reason in (done.no_ends, done.no_stamps):
             if reason is not None:
                 self._note(reason)
         wall_s = time.perf_counter() - begin_s
         summary = self._summary(interrupted, damage)
-        timing = self._timing(wall_s, time.process_time() - begin_cpu_s)
+        timing = self._timing(wall_s, time.process_time() - begin_cpu_s, closing_s)
         _write_json(self._out / "summary.json", summary)
         _write_json(self._out / "timing.json", timing)
         done_s, end_ns = (now_ns - self._start_ns) / 1e9, self._end_ns()
@@ -321,6 +324,7 @@ class _BagRun:
     def _summary(self, interrupted: bool, damage: RecordingError | None) -> dict[str, object]:
         """Return everything that is the same for every run of this input."""
         done = self._pipeline.statistics()
+        drops = {name: count for name, count in sorted(done.drops.items()) if count}
         estimator = self._pipeline.estimator
         return {
             "recording": [str(path) for path in self._recording.paths],
@@ -342,7 +346,8 @@ class _BagRun:
             "sensor_time_because": done.no_stamps,
             "resets": dict(sorted(done.resets.items())),
             "gaps": dict(sorted(done.gaps.items())),
-            "drops": {name: count for name, count in sorted(done.drops.items()) if count},
+            "drops": drops,
+            "drops_mean": meanings_of(drops),
             "errors": dict(sorted(done.errors.items())),
             "unreadable_messages": dict(sorted(self._unreadable.items())),
             "clock_offset_ns": done.clock_offset_ns,
@@ -366,11 +371,13 @@ class _BagRun:
         self._pipeline_s += time.perf_counter() - begin_s
         return frame
 
-    def _timing(self, wall_s: float, cpu_s: float) -> dict[str, object]:
+    def _timing(self, wall_s: float, cpu_s: float, closing_s: float) -> dict[str, object]:
         done = self._pipeline.statistics()
         return {
             "wall_s": wall_s,
             "cpu_s": cpu_s,
+            # Of wall_s, after the last window: the ends of depth bag, video and contact sheet.
+            "closing_s": closing_s,
             # Reading, the depth bag and the video are in wall_s, but not in pipeline_s.
             "mev_per_s": done.events / wall_s / 1e6,
             "pipeline_s": self._pipeline_s,

@@ -99,6 +99,7 @@ def test_a_run_leaves_depth_calibration_and_previews(tmp_path, recording, capsys
     assert (summary["events"], summary["packets"]) == (6000, 30)
     assert summary["topics"] == {"events": "/davis/left/events", "image": "/davis/left/image_raw"}
     assert summary["calibrated"] is True
+    assert set(summary["drops_mean"]) == set(summary["drops"])
     with AnyReader([out / "depth"]) as reader:
         messages = [
             (connection.topic, time_ns, reader.deserialize(data, connection.msgtype))
@@ -122,6 +123,7 @@ def test_a_run_leaves_depth_calibration_and_previews(tmp_path, recording, capsys
     assert cv2.imread(str(out / "contact_sheet.png")) is not None
     timing = json.loads((out / "timing.json").read_text())
     assert timing["mev_per_s"] > 0
+    assert 0 < timing["closing_s"] < timing["wall_s"]
     assert set(timing["stages"]) == {"decode", "encode", "infer", "latency"}
     printed = capsys.readouterr()
     assert f"{count} windows from 6000 events" in printed.out

@@ -26,7 +26,7 @@ from dae_ros.bags.recording import open_recording
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.events.cdr import write_event_array, write_packet
-from dae_ros.nodes.recorder_node import RecorderNode
+from dae_ros.nodes.recorder_node import RecorderNode, without_message
 from dae_ros.nodes.replay_node import ClockOutput, ReplayNode
 
 START_NS = 1_700_000_000_000_000_000
@@ -351,6 +351,21 @@ def test_the_recorder_writes_what_was_played_and_closes_whole(graph, process, ca
         assert [bytes(item.data) for item in copy.messages()] == messages
         assert copy.topics["/events"].type == EVENT_PACKET
     assert "no message came on /never" in output_of(recorder)
+
+
+def test_the_recorder_misses_depth_only_where_neither_kind_came():
+    """Relative depth stands for metric depth of the same node and the other way round."""
+    asked = ["/depth/image", "/depth/relative", "/cam0/depth/image", "/metrics", "/my_depth/image"]
+    assert without_message(asked, {"/depth/relative", "/metrics"}) == [
+        "/cam0/depth/image",
+        "/my_depth/image",
+    ]
+    assert without_message(asked, {"/cam0/depth/image"}) == [
+        "/depth/image",
+        "/depth/relative",
+        "/metrics",
+        "/my_depth/image",
+    ]
 
 
 def test_the_recorder_refuses_an_existing_folder_and_missing_parameters(graph, tmp_path):
