@@ -99,7 +99,7 @@ def test_installed_executables_may_be_executed(wheel: Path, tmp_path: Path) -> N
     for name in EXECUTABLES:
         path = prefix / "lib" / "dae_ros" / name
         assert path.stat().st_mode & stat.S_IXUSR, f"{path} is not executable"
-        assert path.read_text(encoding="utf-8").startswith("#!/usr/bin/env python3\n")
+        assert f"from dae_ros.nodes.{name} import main" in path.read_text(encoding="utf-8")
     (code,) = prefix.glob("lib/python*/site-packages")
     found = subprocess.run(
         [sys.executable, "-c", "from dae_ros.installation import share_folder as f; print(f())"],
@@ -110,6 +110,29 @@ def test_installed_executables_may_be_executed(wheel: Path, tmp_path: Path) -> N
         check=True,
     )
     assert Path(found.stdout.strip()) == prefix / "share" / "dae_ros"
+
+
+def test_executables_take_the_interpreter_of_their_installation(tmp_path: Path) -> None:
+    """`bin/python3` beside `lib`, from any folder and past the PATH; without one, the PATH's."""
+    elsewhere = tmp_path / "else where"
+    prefix = tmp_path / "an environment"
+    for folder in (prefix / "lib" / "dae_ros", prefix / "bin", elsewhere):
+        folder.mkdir(parents=True)
+    for folder in (prefix / "bin", elsewhere):
+        python = folder / "python3"
+        python.write_text(f'#!/bin/sh\necho "{folder}" "$@"\n')
+        python.chmod(0o755)
+    for name in EXECUTABLES:
+        path = prefix / "lib" / "dae_ros" / name
+        shutil.copy2(ROOT / "scripts" / "executables" / name, path)
+        for folder in (prefix / "bin", elsewhere):
+            (prefix / "bin" / "python3").chmod(0o755 if folder != elsewhere else 0o644)
+            started = subprocess.run(
+                [path, "--help", "a b"],
+                env={"PATH": f"{elsewhere}:/usr/bin:/bin"},
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            assert started.stdout == f"{folder} {path} --help a b\n"
 
 
 def test_the_source_tree_is_its_own_share_folder() -> None:
