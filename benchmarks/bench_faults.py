@@ -34,7 +34,7 @@ from dae_ros.parameters import Value
 
 HEIGHT, WIDTH = 180, 240
 HOP_S = 0.05
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 # Short clips and blocks, judgements after few steps, and limits that let most candidates pass.
 HASTE: Mapping[str, Value] = {
     "threads": 1, "duty": 1.0, "latency_budget_ms": 1e6, "lead": 0, "burn_in": 2, "unroll": 4,
@@ -81,28 +81,24 @@ def run(
     Returns:
         For JSON.
     """
-    with Stand(deployment, domain=domain) as stand:
-        camera = Camera(stand.witness.node, recording, rate)
+    with (
+        Stand(deployment, domain=domain) as stand,
+        Camera(stand.witness.node, recording, rate) as camera,
+    ):
         start_s = {}
-        for name in (DEPTH, LEARNER):
-            begin_s = time.monotonic()
+        for name, come in (
+            (DEPTH, lambda: stand.witness.images),
+            (LEARNER, lambda: stand.learning("state")),
+        ):
             stand.start(name)
-            if name == DEPTH:
-                camera.start()
-                stand.until(lambda: stand.witness.images, "depth", START_TIMEOUT_S, DEPTH)
-            else:
-                stand.until(lambda: stand.learning("state"), "a learner", START_TIMEOUT_S, LEARNER)
-            start_s[name] = time.monotonic() - begin_s
-        try:
-            _wait_for_version(stand, warm_up_s)
-            killer = Killer(stand, start_s, seed)
-            found = killer.run(kills, aimed)
-            scene = Scene(stand, camera, HOP_S / rate)
-            outcomes = [] if faults is None else faults_one_shot.run(scene, faults)
-            versions = max([0, *look(deployment.folder).versions])
-        finally:
-            camera.close()
+            start_s[name] = stand.until(come, f"{name} works", START_TIMEOUT_S, name)
+        _wait_for_version(stand, warm_up_s)
+        killer = Killer(stand, start_s, seed)
+        found = killer.run(kills, aimed)
         left = killer.memory.segments
+        scene = Scene(stand, camera, HOP_S / rate, left)
+        outcomes = [] if faults is None else faults_one_shot.run(scene, faults)
+        versions = max([0, *look(deployment.folder).versions])
     # All have ended: what they shared with those that were killed is nobody's now.
     removed = remove_orphans(left, own=keep_own)
     return {

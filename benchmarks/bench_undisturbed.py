@@ -57,7 +57,7 @@ SETTLE_WINDOWS = 100
 STRETCH, RESAMPLES = 50, 2000
 QUANTILES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 LARGEST_RATIO = 1.2
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 300.0
 # Above WeightSwap's limit below which a state would be kept; far below what a canary minds.
 NOISE = 0.005
 SWAP_EVERY_S = 4.0

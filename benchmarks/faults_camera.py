@@ -11,6 +11,7 @@ import itertools
 import threading
 import time
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from dae_ros.bags.messages import write_image
@@ -25,7 +26,7 @@ PACKET_NS = 5_000_000
 
 
 class Camera:
-    """Publishes `events`, `image_raw` and `/clock` from a thread.
+    """Publishes `events`, `image_raw` and `/clock` from a thread while its context is open.
 
     Args:
         node: that publishes.
@@ -63,11 +64,17 @@ class Camera:
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._play, name="camera", daemon=True)
 
-    def start(self) -> None:
+    def __enter__(self) -> Camera:
         """Begin to play."""
         self._thread.start()
+        return self
 
-    def close(self) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         """Stop playing."""
         self._leaving.set()
         self._thread.join(5.0)

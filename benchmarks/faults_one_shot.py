@@ -55,11 +55,18 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a fault has at hand."""
+    """What a fault has at hand.
+
+    Attributes:
+        stand, camera: that run.
+        hop_s: seconds from one window to the next.
+        segments: shared memory that killed processes held and others held as well.
+    """
 
     stand: Stand
     camera: Camera
     hop_s: float
+    segments: set[str]
 
     @property
     def folder(self) -> Path:
@@ -68,13 +75,13 @@ class Scene:
 
     def crash(self, *names: str) -> None:
         """Kill processes at once."""
-        held: set[str] = set()
         for name in names:
             running = self.stand.harness[name]
-            held |= held_by(running.pid)
+            os.killpg(running.pid, signal.SIGSTOP)
+            self.segments.update(held_by(running.pid))
             os.killpg(running.pid, signal.SIGKILL)
             running.wait(10.0)
-        remove_orphans(held)
+        self.segments.difference_update(remove_orphans(self.segments))
 
     def images_from(self, since_s: float, name: str = DEPTH) -> float:
         """Wait for a depth image after an instant; return how long that took from there."""
