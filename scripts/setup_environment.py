@@ -21,6 +21,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,7 @@ ROS_WHEELS = (
 )
 EVENT_PACKET_HASH = "RIHS01_d6fa176260b1f37e5a40845305315e150a0f18191241eb64f407442aa29844aa"
 HEARTBEAT_S = 20.0
+WIDTH = 90
 
 
 class SetupError(Exception):
@@ -158,6 +160,29 @@ def changes(before: dict[str, str | None], now: dict[str, str | None]) -> list[s
     return words
 
 
+def torch_build(settings: str) -> str:
+    """Say which build of PyTorch pip is about to download, and how much that is.
+
+    Args:
+        settings: what `pip config list` prints, environment variables included.
+    """
+    sources = [
+        line
+        for line in settings.splitlines()
+        if re.search(r"\.(index-url|extra-index-url|find-links|no-index)=", line)
+    ]
+    if any(re.search(r"/cpu\b", line) for line in sources):
+        return "the CPU-only build of pip's settings, about 0.2 GB to download"
+    if sources:
+        return "the build that the index of pip's settings has (docs/install.md, 'PyTorch')"
+    if (sys.platform, platform.machine()) == ("linux", "x86_64"):
+        return (
+            "the build with CUDA, about 3 GB to download and 6 GB on disk; how to choose the much "
+            "smaller one without: docs/install.md, 'PyTorch'"
+        )
+    return "the build for this machine (docs/install.md, 'PyTorch')"
+
+
 class Setup:
     """One run of the set-up: the steps, their times and the log."""
 
@@ -191,7 +216,7 @@ class Setup:
                         code = process.wait(HEARTBEAT_S)
                         break
                     except subprocess.TimeoutExpired:
-                        self.step(f"  ... {self.last_line()}")
+                        self.step(f"  ... {self.last_line() or 'goes on'}")
             except BaseException:
                 process.terminate()
                 process.wait()
@@ -205,9 +230,10 @@ class Setup:
             )
 
     def last_line(self) -> str:
-        """Return the last line of the log, cut to the width of a terminal."""
+        """Return the last line of the log without folders of the web; '' if it is too long."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return lines[-1].strip()[:90] if lines else ""
+        line = re.sub(r"https?://\S*/", "", lines[-1]).strip() if lines else ""
+        return line if len(line) <= WIDTH else ""
 
     def pip(self, *arguments: str) -> None:
         """Install with the environment's own pip."""
@@ -261,11 +287,11 @@ class Setup:
             self.step(f"PyTorch {found} of {self.base.torch_folder} cannot be imported here")
         link.unlink(missing_ok=True)
         if not (self.site_packages() / "torch").is_dir():
-            self.step(
-                f"Installing {TORCH}: a CPU-only build is about 0.2 GB to download; the build that "
-                "pip takes by default on Linux brings CUDA and is about 3 GB (6 GB on disk). How "
-                "to choose the CPU-only build: docs/install.md, 'PyTorch'"
-            )
+            settings = subprocess.run(
+                [str(self.python), "-m", "pip", "config", "list"],
+                capture_output=True, text=True, env=clean_environment(), check=False,
+            )  # fmt: skip
+            self.step(f"Installing {TORCH}: {torch_build(settings.stdout)}")
         self.pip(TORCH)
 
     def torch_link(self) -> Path:

@@ -105,3 +105,34 @@ def test_an_environment_is_not_made_with_itself(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "cannot be made with itself" in result.stderr
     assert sorted(folder.rglob("*")) == before
+
+
+def test_one_size_of_pytorch_is_announced(
+    set_up: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that fits pip's settings; none where only the index knows."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(set_up.platform, "machine", lambda: "x86_64")
+    cuda = set_up.torch_build("global.cert='/etc/cpu'\n:env:.default-timeout='180'\n")
+    assert "about 3 GB" in cuda and "0.2 GB" not in cuda
+    small = set_up.torch_build(":env:.extra-index-url='https://index.example/whl/cpu'\n")
+    assert "about 0.2 GB" in small and "3 GB" not in small
+    assert "GB" not in set_up.torch_build("global.index-url='https://mirror.example/simple'\n")
+    monkeypatch.setattr(set_up.platform, "machine", lambda: "aarch64")
+    assert "GB" not in set_up.torch_build("")
+
+
+def test_lines_of_pip_are_shown_whole_or_not_at_all(set_up: ModuleType, tmp_path: Path) -> None:
+    """Folders of the web are left out; what is still too long for a line is not cut."""
+    setup = set_up.Setup(tmp_path, set_up.Base("none", None, None))
+    assert [written_last(setup, text) for text in ("", "x" * 91, "x" * 90)] == ["", "", "x" * 90]
+    wheel = "torch-2.13.0%2Bcpu-cp311-cp311-manylinux_2_28_x86_64.whl (190.4 MB)"
+    shown = written_last(setup, f"  Downloading https://index.example/a/b/{wheel}")
+    assert shown == f"Downloading {wheel}"
+
+
+def written_last(setup: object, line: str) -> str:
+    """Return what is shown of a log that ends with this line."""
+    setup.log.write_text(f"before\n{line}\n" if line else "", encoding="utf-8")  # type: ignore[attr-defined]
+    shown: str = setup.last_line()  # type: ignore[attr-defined]
+    return shown
