@@ -80,7 +80,7 @@ def _list(manifest: Manifest) -> None:
     for entry in manifest.entries:
         path = file_of(manifest, entry)
         where = str(path) if path else ("to fetch" if entry.url else "to get by hand")
-        size = "?" if entry.size_bytes is None else f"{entry.size_bytes / 1e6:.0f} MB"
+        size = _megabytes(path.stat().st_size if path else entry.size_bytes)
         licence = entry.licence.split(";")[0]
         rows.append((entry.name, entry.network, entry.encoder or "in file", size, licence, where))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -91,8 +91,16 @@ def _list(manifest: Manifest) -> None:
     if any(entry.url is None and not file_of(manifest, entry) for entry in manifest.entries):
         print(
             f"\nTo get by hand: `dae-ros models fetch NAME` says where it is published and where "
-            f"to put it (below {download_folder()})."
+            f"to put it (below {download_folder()}). '-' is a size that nobody has published."
         )
+    print("\nWithout a file: untrained:vits and the like run with random weights.")
+
+
+def _megabytes(size_bytes: int | None) -> str:
+    """Return a size with one digit at least, '-' for one that nobody knows."""
+    if size_bytes is None:
+        return "-"
+    return f"{size_bytes / 1e6:.{0 if size_bytes >= 10_000_000 else 1}f} MB"
 
 
 def _fetch(manifest: Manifest, entry: Entry, folder: Path) -> None:

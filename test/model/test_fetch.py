@@ -204,6 +204,15 @@ def test_models_verb(
     listed = capsys.readouterr().out
     assert "rec_dav2_synth" in listed
     assert "to get by hand" in listed
+    file = tmp_path / "dav2" / "synth" / "synth.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(bytes(1_250_000))
+    assert run("list") == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert f"  1.2 MB   not stated    {file}" in rows["dav2_synth"]
+    assert "  390 MB  " in rows["depth_anything_v2_vitb"]
+    assert "  -        not stated" in rows["dav2_metric_dsec"]
+    file.unlink()
     assert run("verify") == 0
     assert "no weights are here" in capsys.readouterr().out
     (tmp_path / "depth_anything_v2_vits.pth").write_bytes(b"half a file")
