@@ -34,8 +34,8 @@ what is written below --out:
                      have no scale, and /depth/camera_info
   preview.mp4        events | camera frame | depth | ground truth, for a browser
   contact_sheet.png  twelve moments of it
-  summary.json       windows, drops by reason, resets, gaps, weights, parameters; metrics where
-                     the recording has depth images beside the events
+  summary.json       windows, drops and what they mean, resets, gaps, weights, parameters; metrics
+                     where the recording has depth images beside the events
   timing.json        Mev/s and latencies; all other files are the same, bit for bit, every time
 
 examples:
