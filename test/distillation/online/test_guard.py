@@ -290,6 +290,25 @@ def test_the_scale_may_not_drift_in_small_steps_either(
     assert verdict.numbers["anchor_log_scale_drift"] == pytest.approx(math.log(1.4), abs=0.03)
 
 
+def test_metres_of_a_new_place_may_lie_far_from_what_was_known(
+    original: ClipNetwork, anchors: list[LabelledClip]
+) -> None:
+    """Depth of the deployment may become 1.7 times as large where metres say so, not 7 times."""
+    found = {}
+    for factor in (1.7, 7.0):
+        truth = blocks_of([labelled(seed, scaled(TRUTH, factor)) for seed in range(6)])
+        pinned = list(truth[0].clips)
+        published, candidate = (network_of(scaled(at(part), factor)) for part in (0.2, 0.5))
+        guard = Guard(original, PARAMETERS, metric=True)
+        found[factor] = guard.judge(candidate, published, truth, pinned)
+        assert found[factor].numbers["gain"] > 0.1
+        # What was known before must keep its scale all the same.
+        both = guard.judge(candidate, published, truth, [*pinned, *anchors])
+        assert "scale_drift" in both.reasons
+    assert found[1.7].accepted
+    assert "scale_drift" in found[7.0].reasons
+
+
 def test_depth_that_trembles_more_is_refused(
     original: ClipNetwork,
     published: ClipNetwork,
