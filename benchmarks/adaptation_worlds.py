@@ -1,0 +1,241 @@
+"""Worlds of the adaptation benchmark: what the student knows, and where it is deployed.
+
+A, which the student was trained in, are rooms and corridors at walking pace. B are streets and
+warehouses: other things at other distances, lights and motions, and a sensor of another threshold
+that is slower and noisier than any in A. Every world of a seed is another place:
+
+| | seeds of the simulator | is |
+|---|---|---|
+| drive | 2000 + k | where the student learns, a recording |
+| elsewhere | 2100 + 2k and the next | other places of B to score on, clips |
+| return | 2200 + k | A again, a recording |
+| known | 2300 + 2k and the next | other places of A to measure forgetting by, clips |
+
+Training and anchors see seeds below 1100 only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.heldout import kind_of
+from dae_ros.bags.simulated import SimulatedBag
+from dae_ros.distillation.clip_build import build_clips
+from dae_ros.distillation.clip_recipe import read_recipe
+from dae_ros.distillation.clip_sources import WorldSource
+from dae_ros.distillation.clip_store import (
+    SEQUENCE_FILE,
+    SPLITS,
+    STORE_FILE,
+    ClipStore,
+    digest_of_facts,
+    open_clip_store,
+    read_facts,
+)
+from dae_ros.distillation.clip_writer import write_durably
+from dae_ros.errors import ConfigurationError
+from dae_ros.parameters import SimulatorParameters
+from dae_ros.simulation.simulation import START_NS, Simulation
+
+KNOWN_KINDS = ("room", "corridor")
+NEW_KINDS = ("warehouse", "street")
+HEIGHT, WIDTH = 130, 173
+DRIVE, RETURN, CLIPS = "drive", "return", "clips"
+
+_WORLDS: Mapping[str, Mapping[str, Any]] = {
+    "room": {"scene": "room", "light": {"choice": ["day", "dusk"]}, "motion": "walk"},
+    "corridor": {"scene": "corridor", "light": {"choice": ["day", "dusk"]}},
+    "warehouse": {
+        "scene": "warehouse", "light": {"choice": ["day", "dusk"]}, "motion": "car",
+        "speed": {"uniform": [0.8, 1.2]},
+    },
+    "street": {
+        "scene": "street", "light": {"choice": ["day", "dusk"]}, "motion": "car",
+        "speed": {"uniform": [0.6, 1.0]},
+    },
+}  # fmt: skip
+# Of A: drawn by each world's seed from what training drew from.
+_KNOWN_SENSOR: Mapping[str, Any] = {
+    "contrast_threshold": {"log_uniform": [0.12, 0.4]}, "threshold_spread": 0.1,
+    "noise_hz": {"log_uniform": [0.05, 2.0]}, "bandwidth_hz": 1000.0,
+}  # fmt: skip
+# Of B: one camera, noisier than any that training saw.
+_NEW_SENSOR: Mapping[str, Any] = {
+    "contrast_threshold": 0.3, "threshold_spread": 0.15, "noise_hz": 3.0, "leak_hz": 0.2,
+    "bandwidth_hz": 600.0, "hot_pixels": 0.001, "exposure_s": 0.015, "stop_every_s": 30.0,
+    "stop_s": 2.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long the worlds of a seed are, s.
+
+    Attributes:
+        drive_s: of learning in B.
+        return_s: of A afterwards.
+        place_s: of each place to score on.
+    """
+
+    drive_s: float
+    return_s: float
+    place_s: float
+
+
+def new_kind(seed: int) -> str:
+    """Return what B is for a seed of the benchmark; by turns."""
+    return NEW_KINDS[seed % len(NEW_KINDS)]
+
+
+def recipes(seed: int, lengths: Lengths) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return two recipes as `dae-ros clips` reads them.
+
+    Returns:
+        The worlds of the two recordings, drive and return; and the clips: the drive's to train
+        offline on, places elsewhere and known ones held out.
+    """
+    # The recordings come first, and are of A where the seed is even and odd by turns as well.
+    kind, back = new_kind(seed), KNOWN_KINDS[seed // 2 % 2]
+    drives = _recipe(
+        [_world(kind, 2000 + seed, 1, lengths.drive_s), _world(back, 2200 + seed, 1,
+                                                               lengths.return_s)],
+        [],
+    )  # fmt: skip
+    clips = _recipe(
+        [{"recordings": [DRIVE], "ends": "frame"}],
+        [
+            _world(kind, 2100 + 2 * seed, 2, lengths.place_s),
+            *(
+                _world(name, 2300 + 2 * seed + index, 1, lengths.place_s)
+                for index, name in enumerate(KNOWN_KINDS)
+            ),
+        ],
+    )
+    return drives, clips
+
+
+def prepare_seed(folder: Path, seed: int, lengths: Lengths, say: Callable[[str], None]) -> None:
+    """Render what a seed needs and is not there yet.
+
+    Args:
+        folder: of the seed.
+        seed: of the benchmark.
+        lengths: of its worlds; another folder is needed for others.
+        say: told how far it is.
+
+    Raises:
+        ConfigurationError: the folder holds worlds of other lengths.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    _same_lengths(folder / "lengths.json", lengths)
+    drives, clips = recipes(seed, lengths)
+    for name, content in (("drives.yaml", drives), ("clips.yaml", clips)):
+        write_durably(folder / name, yaml.safe_dump(content, sort_keys=False))
+    worlds = read_recipe(folder / "drives.yaml").sources.values()
+    for name, world in zip((DRIVE, RETURN), worlds, strict=True):
+        if not isinstance(world, WorldSource):
+            raise TypeError("a drive is a world")
+        record_world(SimulatorParameters.from_mapping(world.parameters), folder / name, say)
+    say(f"{CLIPS}: places to score on")
+    build_clips(read_recipe(folder / "clips.yaml", folder), folder / CLIPS)
+
+
+def record_world(parameters: SimulatorParameters, path: Path, say: Callable[[str], None]) -> None:
+    """Write a world as a recording; nothing has the final name before it is whole."""
+    if path.exists():
+        return
+    making = path.with_name(f"{path.name}.{os.getpid()}.making")
+    shutil.rmtree(making, ignore_errors=True)
+    simulation = Simulation(parameters)
+    begun, told = time.monotonic(), 0
+    with contextlib.closing(SimulatedBag(making, simulation, parameters.encoding)) as writer:
+        for item in simulation.items():
+            writer.write(item)
+            stamp_ns = getattr(item, "stamp_ns", START_NS)
+            percent = int((stamp_ns - START_NS) / parameters.duration_s / 1e7)
+            if percent >= told + 10:
+                told = percent
+                say(f"{path.name}: {percent} % rendered in {time.monotonic() - begun:.0f} s")
+    making.rename(path)
+
+
+def anchor_clips(source: Path, folder: Path) -> ClipStore:
+    """Make a store of the sequences of A in both splits of another store: links, no copies.
+
+    Its `train` half is replayed and its `heldout` half measured by (`AnchorSet`), so that neither
+    may show what the student never knew.
+
+    Args:
+        source: a finished store.
+        folder: of the new one; what is there is completed.
+
+    Raises:
+        ConfigurationError: the source has no such sequence in a split.
+    """
+    store, facts = open_clip_store(source), read_facts(source / STORE_FILE)
+    names = [item.name for item in store.sequences if kind_of(item.name) in KNOWN_KINDS]
+    missing = [s for s in SPLITS if not any(name.startswith(f"{s}/") for name in names)]
+    if facts is None or missing:
+        raise ConfigurationError(
+            f"{source} has no sequence of {' or '.join(KNOWN_KINDS)} in {', '.join(missing)}; "
+            "anchors need both splits",
+            source=str(source),
+        )
+    for name in names:
+        link = folder / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if not link.is_symlink():
+            link.symlink_to((source / name).resolve())
+    found = [read_facts(folder / name / SEQUENCE_FILE) for name in names]
+    chosen = [item for item in found if item is not None]
+    facts |= {
+        "sequences": names,
+        "windows": sum(item["windows"] for item in chosen),
+        "digest": digest_of_facts(chosen),
+    }
+    write_durably(folder / STORE_FILE, json.dumps(facts, indent=1))
+    return open_clip_store(folder)
+
+
+def _recipe(train: Sequence[Any], heldout: Sequence[Any]) -> dict[str, Any]:
+    # Depth at every window's end would be most of a recording, and a fifth of it scores as well.
+    every = {"height": HEIGHT, "width": WIDTH, "depth_hz": 4.0}
+    return {"every_world": every, "train": list(train), "heldout": list(heldout)}
+
+
+def _world(kind: str, seed: int, count: int, duration_s: float) -> dict[str, Any]:
+    sensor = _KNOWN_SENSOR if kind in KNOWN_KINDS else _NEW_SENSOR
+    return {
+        "world": {**_plain(_WORLDS[kind]), **_plain(sensor), "duration_s": duration_s},
+        "seeds": [seed, seed + count - 1],
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a deep copy: YAML writes what occurs twice as a reference."""
+    copied: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    return copied
+
+
+def _same_lengths(path: Path, lengths: Lengths) -> None:
+    wanted = asdict(lengths)
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found != wanted:
+            raise ConfigurationError(
+                f"{path.parent} holds worlds of {found}, and {wanted} are asked for; name another "
+                "--work folder, or remove it",
+                path=str(path.parent),
+            )
+        return
+    write_durably(path, json.dumps(wanted))
