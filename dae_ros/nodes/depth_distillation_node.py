@@ -12,7 +12,8 @@ from typing import Any
 
 from dae_ros.nodes import depth_node, distillation_node
 from dae_ros.nodes.command_line import Usage
-from dae_ros.nodes.depth_worker import THREAD_NAME
+from dae_ros.nodes.depth_worker import DepthWorker
+from dae_ros.nodes.distillation_worker import DistillationWorker
 from dae_ros.nodes.entry import leave_despite, run
 
 USAGE = Usage(
@@ -28,8 +29,8 @@ def main(args: list[str] | None = None) -> int:
     """Run both nodes until they are interrupted; returns the exit code."""
     kinds: list[Callable[[], Any]] = [depth_node.DepthNode, distillation_node.DistillationNode]
     code = run(kinds, USAGE, args, interrupt=lambda node: node.interrupt())
-    for name in (THREAD_NAME, distillation_node.THREAD_NAME):
-        leave_despite(name, code)
+    for kind in (DepthWorker, DistillationWorker):
+        leave_despite(kind.THREAD_NAME, code)
     return code
 
 

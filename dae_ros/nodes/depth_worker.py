@@ -1,12 +1,7 @@
-"""The thread that owns one camera's decoder, ring, network and state.
-
-It loads, compiles, warms up and runs the network on one and the same thread. Everything reaches
-it through one inbox, in order; what others may read is an immutable snapshot.
-"""
+"""The thread that owns one camera's decoder, ring, network and state."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -14,14 +9,15 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dae_ros.bags.messages import read_frame
-from dae_ros.errors import (
-    ConfigurationError,
-    InferenceError,
-    NonFiniteState,
-    PacketError,
-    RecordingError,
-)
+from dae_ros.errors import InferenceError, NonFiniteState
 from dae_ros.events.cdr import read_packet
+from dae_ros.nodes.sensor_worker import (
+    TURN_S,
+    Fault,
+    SensorWorker,
+    SerializedEvents,
+    SerializedImage,
+)
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.backends import create_estimator, follow_weights
 from dae_ros.runtime.depth_frame import DepthFrame
@@ -33,38 +29,15 @@ from dae_ros.runtime.statistics import PipelineStatistics
 from dae_ros.runtime.warm_up import warm_up
 from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.weight_swap import WeightSwap
-from dae_ros.runtime.worker import Inbox, Worker
 
-# How long the thread sleeps at most with nothing to do; bounds the time to stop it.
-TURN_S = 0.1
 SNAPSHOT_PERIOD_S = 0.5
-THREAD_NAME = "depth_worker"
-INTERRUPTED = "interrupted while the network was being loaded"
 # A backend that fails this often in a row will not get better by itself.
 FAILURES_IN_A_ROW = 10
 # The longest wait for the step in hand when everything is forgotten.
 FORGET_TIMEOUT_S = 10.0
-# A reset or new parameters push nothing out of the inbox, and nothing pushes them out.
-COMMAND_BYTES = 0
 # How often a receiver that is held back looks whether there is room. Polled, because a signal
 # handler may set a flag but not notify a condition.
 ROOM_POLL_S = 0.001
-
-
-@dataclass(frozen=True, slots=True)
-class SerializedEvents:
-    """Bytes of one event message, its type, and when it arrived (`time.perf_counter_ns`)."""
-
-    data: bytes
-    type_name: str
-    arrival_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class SerializedImage:
-    """Bytes of one sensor_msgs/msg/Image."""
-
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,31 +77,17 @@ class WorkerSnapshot:
     last_verdict: Verdict | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """Why depth stopped.
-
-    Attributes:
-        message: one sentence, or a traceback.
-        internal: an error of the program; otherwise the backend failed again and again.
-    """
-
-    message: str
-    internal: bool
-
-
 def _ignore(_: Verdict) -> None:
     """Do nothing: verdicts are counted anyway."""
 
 
-class DepthWorker:
+class DepthWorker(SensorWorker[Command]):
     """One camera's pipeline on its own thread.
 
     Args:
         parameters: validated.
         publish: called on the thread with every result.
-        warn: called on the thread with a sentence that may repeat often.
-        failed: called on the thread once it cannot go on.
+        warn, failed: see `SensorWorker`.
         judged: called on the thread with every verdict on a version of the weights.
         load: makes the estimator, on the thread.
 
@@ -137,6 +96,9 @@ class DepthWorker:
         swap: the same where weights are followed, else None.
         snapshot: None before the first.
     """
+
+    THREAD_NAME = "depth_worker"
+    LOADED = "the network was"
 
     def __init__(
         self,
@@ -148,20 +110,17 @@ class DepthWorker:
         judged: Callable[[Verdict], None] = _ignore,
         load: Callable[[DepthParameters], DepthEstimator] = create_estimator,
     ) -> None:
+        super().__init__(parameters.inbox_mb, warn=warn, failed=failed)
         self._parameters = parameters
         self._publish = publish
-        self._warn = warn
-        self._failed = failed
         self._judged = judged
         self._load = load
-        self.inbox: Inbox[Item] = Inbox(parameters.inbox_mb * 1_000_000)
         self.estimator: DepthEstimator | None = None
         self.swap: WeightSwap | None = None
         self.snapshot: WorkerSnapshot | None = None
         self._pipeline: DepthPipeline | None = None
         # Why to forget everything before the next turn; set by `forget`, taken by the thread.
         self._forgotten: str | None = None
-        self._errors: Counter[str] = Counter()
         self._verdicts: Counter[str] = Counter()
         self._last_verdict: Verdict | None = None
         self._rhythm = Rhythm()
@@ -170,42 +129,6 @@ class DepthWorker:
         self._seen_non_finite = 0
         self._faulty = False
         self._next_snapshot_s = 0.0
-        self._started = threading.Event()
-        self._leaving = threading.Event()
-        self._start_error: BaseException | None = None
-        self._thread = Worker(
-            THREAD_NAME, self._turn, self._ended, opened=self._open, closed=self._started.set
-        )
-
-    def start(self) -> None:
-        """Start the thread and wait until the network is loaded and warm.
-
-        Raises:
-            WeightsError, ConfigurationError: the weights or the device; whatever else the
-                loading raised.
-            ConfigurationError: `interrupt` was called meanwhile.
-        """
-        self._thread.start()
-        while not self._started.wait(TURN_S):
-            if self._leaving.is_set():
-                raise ConfigurationError(INTERRUPTED)
-        if self._start_error is not None:
-            raise self._start_error
-
-    def interrupt(self) -> None:
-        """Make every wait end soon; sets a flag only, so that a signal handler may call it."""
-        self._leaving.set()
-
-    def stop(self, timeout_s: float) -> bool:
-        """End the thread, after the window that it steps; return whether it ended in time."""
-        self._leaving.set()
-        self.inbox.close()
-        return self._thread.stop(timeout_s)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.alive
 
     @property
     def kind(self) -> str:
@@ -216,14 +139,6 @@ class DepthWorker:
     def orientation(self) -> str:
         """`depth`, `inverse_depth` or `unknown`."""
         return "unknown" if self._pipeline is None else self._pipeline.orientation
-
-    def put_events(self, data: bytes, type_name: str) -> None:
-        """Hand over a message; with `overload: queue` this waits for room in the inbox."""
-        self._put(SerializedEvents(data, type_name, time.perf_counter_ns()), len(data))
-
-    def put_image(self, data: bytes) -> None:
-        """Hand over a camera image; with `overload: queue` this waits for room in the inbox."""
-        self._put(SerializedImage(data), len(data))
 
     def _put(self, item: SerializedEvents | SerializedImage, size_bytes: int) -> None:
         """Put a message into the inbox.
@@ -236,10 +151,6 @@ class DepthWorker:
             while not self.inbox.has_room(size_bytes) and self.alive and not self._leaving.is_set():
                 time.sleep(ROOM_POLL_S)
         self.inbox.put(item, size_bytes)
-
-    def put_command(self, command: Command) -> None:
-        """Hand over a reset, new run-time parameters or weights; takes its turn."""
-        self.inbox.put(command, COMMAND_BYTES)
 
     def forget(self, cause: str) -> None:
         """Drop what was received and not stepped yet, and the recurrent state with it.
@@ -258,8 +169,7 @@ class DepthWorker:
 
     def _open(self) -> None:
         estimator = self._load(self._parameters)
-        if self._leaving.is_set():
-            raise ConfigurationError(INTERRUPTED)
+        self._give_way()
         warm_up(estimator)
         if self._parameters.follow_snapshots:
             estimator = self.swap = follow_weights(estimator, self._parameters, self._judge)
@@ -268,13 +178,6 @@ class DepthWorker:
         )
         self.estimator = estimator
         self._take_snapshot(self._pipeline)
-        self._started.set()
-
-    def _ended(self, error: BaseException, text: str) -> None:
-        if not self._started.is_set():
-            self._start_error = error
-            return
-        self._failed(Fault(text, internal=True))
 
     def _turn(self) -> None:
         pipeline = self._pipeline
@@ -297,21 +200,11 @@ class DepthWorker:
         if self._faulty:
             return
         if isinstance(item, SerializedEvents):
-            try:
-                packet = read_packet(item.type_name, item.data)
-            except PacketError as error:
-                self._errors[error.code] += 1
-                self._packet_error(error)
-                return
-            pipeline.feed(packet, item.arrival_ns)
+            with self._dropping():
+                pipeline.feed(read_packet(item.type_name, item.data), item.arrival_ns)
         elif isinstance(item, SerializedImage):
-            try:
-                frame = read_frame(item.data)
-            except RecordingError as error:
-                self._errors["image"] += 1
-                self._warn(f"a camera frame was dropped: {error}")
-                return
-            pipeline.add_frame(frame)
+            with self._dropping():
+                pipeline.add_frame(read_frame(item.data))
         elif isinstance(item, ResetState):
             # What was fed before the reset still belongs to the old state.
             self._step_all(pipeline)
@@ -361,9 +254,6 @@ class DepthWorker:
     def _give_up(self, message: str) -> None:
         self._faulty = True
         self._failed(Fault(message, internal=False))
-
-    def _packet_error(self, error: PacketError) -> None:
-        self._warn(f"a message was dropped: {error} [{error.code}]")
 
     def _take_snapshot(self, pipeline: DepthPipeline) -> None:
         self._next_snapshot_s = time.monotonic() + SNAPSHOT_PERIOD_S

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from dae_ros.nodes.conversions import header
@@ -203,9 +202,8 @@ class DepthDiagnostics:
         self._last_s: float | None = None
         self._last: tuple[int, int, int, int] = (0, 0, 0, 0)
 
-    def report(
+    def statuses(
         self,
-        stamp: Time,
         now_s: float,
         state: str,
         fault: str | None,
@@ -213,19 +211,16 @@ class DepthDiagnostics:
         calibration: DiagnosticStatus | None,
         worker: WorkerSnapshot | None,
         network: NetworkIdentity | None,
-    ) -> DiagnosticArray:
+    ) -> list[DiagnosticStatus]:
         """Return the report.
 
         Args:
-            stamp: ROS time of the report.
             now_s: monotonic time, for rates.
             state: lifecycle state.
             fault: why depth stopped, None where it did not.
             reception, calibration: None while not subscribed.
             worker, network: None while not configured.
         """
-        array = DiagnosticArray()
-        array.header.stamp = stamp
         level, text = (OK, state) if fault is None else (ERROR, fault)
         found = [status(f"{self._name}: state", level, text, {"state": state})]
         if worker is not None:
@@ -247,8 +242,7 @@ class DepthDiagnostics:
         if calibration is not None:
             calibration.name = f"{self._name}: {calibration.name}"
             found.append(calibration)
-        array.status = found
-        return array
+        return found
 
     def _events(
         self, reception: Reception, worker: WorkerSnapshot, elapsed_s: float

@@ -1,7 +1,6 @@
 """The thread that learns: it owns student, teacher, clips and folder.
 
-Everything reaches it through one inbox, in order; what is more urgent than the piece of work in
-hand makes that give way.
+What is more urgent than the piece of work in hand makes that give way.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from typing import Any, TypeAlias
 from dae_ros.bags.messages import read_frame
 from dae_ros.distillation.online.live import Action, LiveDistillation
 from dae_ros.distillation.online.reports import LiveStatus, LoopReport
-from dae_ros.errors import ConfigurationError, PacketError, RecordingError
 from dae_ros.events.cdr import read_packet
-from dae_ros.nodes.depth_worker import COMMAND_BYTES, SerializedEvents, SerializedImage
+from dae_ros.nodes.sensor_worker import (
+    TURN_S,
+    Fault,
+    SensorWorker,
+    SerializedEvents,
+    SerializedImage,
+)
 from dae_ros.parameters import DistillationNodeParameters
 from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.weight_stages import Verdict
-from dae_ros.runtime.worker import Inbox, Worker
 
-# How long the thread sleeps at most with nothing to do; bounds the time to stop it.
-TURN_S = 0.1
 STATUS_PERIOD_S = 1.0
-THREAD_NAME = "distillation_worker"
-INTERRUPTED = "interrupted while student and teacher were being loaded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,7 @@ class DroppedWindows:
 Command: TypeAlias = "Activate | Ask | BeginInput | Verdict | DistillationNodeParameters"
 Feedback: TypeAlias = "DepthImage | DroppedWindows"
 Item: TypeAlias = "SerializedEvents | SerializedImage | Command | Feedback"
+FEEDBACK = (DepthImage, DroppedWindows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class DistillationSnapshot:
     inbox_dropped: int
 
 
-class DistillationWorker:
+class DistillationWorker(SensorWorker["Command | Feedback"]):
     """One camera's learner on its own thread.
 
     Args:
@@ -100,12 +100,14 @@ class DistillationWorker:
         reported: called on the thread after each piece of work, with the steps so far.
         changed: called on the thread with its state, at least once a second and when its health
             changes.
-        warn: called on the thread with a sentence that may repeat often.
-        failed: called on the thread with a traceback once it cannot go on.
+        warn, failed: see `SensorWorker`.
 
     Attributes:
         snapshot: None before the first.
     """
+
+    THREAD_NAME = "distillation_worker"
+    LOADED = "student and teacher were"
 
     def __init__(
         self,
@@ -115,15 +117,13 @@ class DistillationWorker:
         reported: Callable[[LoopReport, int], None],
         changed: Callable[[DistillationSnapshot], None],
         warn: Callable[[str], None],
-        failed: Callable[[str], None],
+        failed: Callable[[Fault], None],
     ) -> None:
+        super().__init__(parameters.inbox_mb, warn=warn, failed=failed)
         self._parameters = parameters
         self._announce = announce
         self._reported = reported
         self._changed = changed
-        self._warn = warn
-        self._failed = failed
-        self.inbox: Inbox[Item] = Inbox(parameters.inbox_mb * 1_000_000)
         self.snapshot: DistillationSnapshot | None = None
         self._live: LiveDistillation | None = None
         self._active = False
@@ -131,63 +131,15 @@ class DistillationWorker:
         self._urgent = 0  # commands that wait; written under the lock
         self._lock = threading.Lock()
         self._received: Counter[str] = Counter()
-        self._errors: Counter[str] = Counter()
         self._health = ""
         self._next_status_s = 0.0
-        self._started = threading.Event()
-        self._leaving = threading.Event()
-        self._start_error: BaseException | None = None
-        self._thread = Worker(
-            THREAD_NAME, self._turn, self._ended, opened=self._open, closed=self._close
-        )
 
-    def start(self) -> None:
-        """Start the thread and wait until the student is loaded.
-
-        Raises:
-            ConfigurationError, WeightsError, RecordingError: see `LiveDistillation`.
-            ConfigurationError: `interrupt` was called meanwhile.
-        """
-        self._thread.start()
-        while not self._started.wait(TURN_S):
-            if self._leaving.is_set():
-                raise ConfigurationError(INTERRUPTED)
-        if self._start_error is not None:
-            raise self._start_error
-
-    def interrupt(self) -> None:
-        """Make every wait end soon; sets a flag only, so that a signal handler may call it."""
-        self._leaving.set()
-
-    def stop(self, timeout_s: float) -> bool:
-        """Save and end the thread; return whether it ended in time."""
-        self._leaving.set()
-        self.inbox.close()
-        return self._thread.stop(timeout_s)
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.alive
-
-    def put_events(self, data: bytes, type_name: str) -> None:
-        """Hand over an event message."""
-        item = SerializedEvents(data, type_name, time.perf_counter_ns())
-        self.inbox.put(item, len(data))
-
-    def put_image(self, data: bytes) -> None:
-        """Hand over a camera frame."""
-        self.inbox.put(SerializedImage(data), len(data))
-
-    def put_feedback(self, item: Feedback) -> None:
-        """Hand over what depth says of itself."""
-        self.inbox.put(item, COMMAND_BYTES)
-
-    def put_command(self, command: Command) -> None:
-        """Hand over what cannot wait for the end of a judgement."""
-        with self._lock:
-            self._urgent += 1
-        self.inbox.put(command, COMMAND_BYTES)
+    def put_command(self, command: Command | Feedback) -> None:
+        """Hand over what depth says, or what cannot wait for the end of a judgement."""
+        if not isinstance(command, FEEDBACK):
+            with self._lock:
+                self._urgent += 1
+        super().put_command(command)
 
     def _open(self) -> None:
         # Linux has a priority for each thread; those that PyTorch starts inherit it.
@@ -197,23 +149,14 @@ class DistillationWorker:
             announce=self._announce,
             interrupted=lambda: self._urgent > 0 or self._leaving.is_set(),
         )
-        if self._leaving.is_set():
-            raise ConfigurationError(INTERRUPTED)
+        self._give_way()
         self._tell(self._live)
-        self._started.set()
 
     def _close(self) -> None:
         if self._live is not None:
             if self._active:
                 self._live.end()
             self._live.close()
-        self._started.set()
-
-    def _ended(self, error: BaseException, text: str) -> None:
-        if not self._started.is_set():
-            self._start_error = error
-            return
-        self._failed(text)
 
     def _turn(self) -> None:
         live = self._live
@@ -235,19 +178,13 @@ class DistillationWorker:
 
     def _handle(self, live: LiveDistillation, item: Item) -> None:
         if isinstance(item, SerializedEvents):
-            try:
+            with self._dropping():
                 live.feed(read_packet(item.type_name, item.data))
                 self._received["events"] += 1
-            except PacketError as error:
-                self._errors[error.code] += 1
-                self._warn(f"a message was dropped: {error} [{error.code}]")
         elif isinstance(item, SerializedImage):
-            try:
+            with self._dropping():
                 live.add_frame(read_frame(item.data))
                 self._received["frames"] += 1
-            except RecordingError as error:
-                self._errors["image"] += 1
-                self._warn(f"a camera frame was dropped: {error}")
         elif isinstance(item, DepthImage):
             live.depth(item.latency_ms)
         elif isinstance(item, DroppedWindows):
