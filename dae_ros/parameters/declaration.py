@@ -47,6 +47,12 @@ def declare(
     return field(default=default, metadata={"declaration": declaration})
 
 
+def declare_as(kind: type[NodeParameters], name: str) -> Any:
+    """Return the dataclass field of a parameter that another node has too, under the same name."""
+    default, declaration = declarations(kind)[name]
+    return field(default=default, metadata={"declaration": declaration})
+
+
 def declarations(kind: type[NodeParameters]) -> dict[str, tuple[Value, Declaration]]:
     """Return name -> (default, declaration) of a parameter class, in order of declaration."""
     result: dict[str, tuple[Value, Declaration]] = {}

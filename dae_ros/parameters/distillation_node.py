@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dae_ros.parameters.declaration import declare
+from dae_ros.parameters.declaration import declare, declare_as
+from dae_ros.parameters.depth import DepthParameters
 from dae_ros.parameters.distillation import OnlineParameters
 
 
@@ -52,14 +53,8 @@ class DistillationNodeParameters(OnlineParameters):
     tensorboard: bool = declare(
         False, "Write curves for TensorBoard below 'folder' (extra `tensorboard`)."
     )
-    event_reliability: str = declare(
-        "auto",
-        "QoS of the event subscription: auto matches what the publishers offer.",
-        choices=("auto", "reliable", "best_effort"),
-    )
-    event_queue_depth: int = declare(
-        1000, "Messages that DDS may hold for the event subscription.", minimum=1, maximum=100_000
-    )
+    event_reliability: str = declare_as(DepthParameters, "event_reliability")
+    event_queue_depth: int = declare_as(DepthParameters, "event_queue_depth")
     inbox_mb: int = declare(
         256,
         "How many MB of messages may wait while a piece of work is done; beyond it the oldest are "
@@ -67,6 +62,4 @@ class DistillationNodeParameters(OnlineParameters):
         minimum=1,
         maximum=16_384,
     )
-    autostart: bool = declare(
-        True, "Configure and activate the node by itself; false waits for lifecycle calls."
-    )
+    autostart: bool = declare_as(DepthParameters, "autostart")
