@@ -7,10 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from dae_ros.bags.recording import open_recording
 from dae_ros.cli.main import main
+from dae_ros.distillation.online.adaptation import Adaptation
+from dae_ros.distillation.online.opening import open_student
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.networks import build_network
+from dae_ros.parameters import DepthParameters
+from dae_ros.parameters.distillation import OnlineParameters
 
 FILES = ("adapt.json", "adapted.safetensors", "adapt.png", "snapshots/LATEST.json")
 
@@ -75,3 +80,23 @@ def test_wrong_options_leave_nothing_behind(
     assert adapt(place, tmp_path / "out", option) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_slow_teacher_gives_fewer_labels(place: Path, tmp_path: Path) -> None:
+    """While a label takes its time nothing else is worked on; the newest clip waits."""
+    labels = {}
+    for label_s in (0.0, 0.3, 9.0):
+        parameters = OnlineParameters.from_mapping(
+            {"lead": 1, "burn_in": 1, "unroll": 4, "largest_similarity": 1.0, "heldout_every": 0}
+        )
+        student = open_student(str(place / "student.safetensors"), None, parameters, "cpu")
+        teacher = student.teacher(str(place / "teacher.safetensors"))
+        distiller = student.learn(teacher, tmp_path / str(label_s))
+        depth = DepthParameters(weights=str(place / "student.safetensors"), device="cpu")
+        adaptation = Adaptation(distiller, depth, 2.5, lambda: label_s)  # noqa: B023  # used here
+        with open_recording(place / "room") as recording:
+            adaptation.run([recording], report=lambda *_: None, stopped=lambda: False)
+        counts = distiller.status().counts
+        labels[label_s] = sum(n for name, n in counts.items() if name.startswith("label."))
+        distiller.close()
+    assert labels[0.0] > labels[0.3] > labels[9.0] == 1
