@@ -244,9 +244,14 @@ def damaged_state(scene: Scene) -> str:
 
 
 def announced_falsehoods(scene: Scene) -> str:
-    """Announcements that are not true, to a running depth node: each is refused by its name."""
-    latest = scene.second_version()
+    """Announcements that are not true, to a running depth node: each is refused by its name.
+
+    Learning is stopped meanwhile: of announcements that wait for their file the newest counts.
+    """
     stand, scratch = scene.stand, scene.folder.parent / "falsehoods"
+    scene.second_version()
+    stand.ask("/distillation/stop")
+    latest = look(stand.deployment.folder).latest or 0
     scratch.mkdir(exist_ok=True)
     path = scene.folder / f"w_{latest:06d}.safetensors"
     stand.until(lambda: stand.version() >= latest, f"depth has version {latest}", PATIENCE_S)
@@ -290,6 +295,7 @@ def announced_falsehoods(scene: Scene) -> str:
                 raise StandError(f"depth went from version {in_use} to {stand.version()}")
         announce("this is no JSON")
         time.sleep(SETTLE_S)
+    stand.ask("/distillation/start")
     return f"refused as {', '.join(lies)}; what is no JSON was left alone"
 
 
