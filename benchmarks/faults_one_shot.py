@@ -248,9 +248,16 @@ def announced_falsehoods(scene: Scene) -> str:
 
     Learning is stopped meanwhile: of announcements that wait for their file the newest counts.
     """
-    stand, scratch = scene.stand, scene.folder.parent / "falsehoods"
     scene.second_version()
-    stand.ask("/distillation/stop")
+    scene.stand.ask("/distillation/stop")
+    try:
+        return _lie(scene)
+    finally:
+        scene.stand.ask("/distillation/start")
+
+
+def _lie(scene: Scene) -> str:
+    stand, scratch = scene.stand, scene.folder.parent / "falsehoods"
     latest = look(stand.deployment.folder).latest or 0
     scratch.mkdir(exist_ok=True)
     path = scene.folder / f"w_{latest:06d}.safetensors"
@@ -295,7 +302,6 @@ def announced_falsehoods(scene: Scene) -> str:
                 raise StandError(f"depth went from version {in_use} to {stand.version()}")
         announce("this is no JSON")
         time.sleep(SETTLE_S)
-    stand.ask("/distillation/start")
     return f"refused as {', '.join(lies)}; what is no JSON was left alone"
 
 
