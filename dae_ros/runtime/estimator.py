@@ -9,6 +9,8 @@ from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from dae_ros.model.configuration import Meaning
+
 FloatImage: TypeAlias = NDArray[np.float32]
 Estimator = TypeVar("Estimator", bound="ReloadableEstimator")
 
@@ -29,6 +31,18 @@ class OutputMeaning:
     metric: bool = False
     scale: float = 1.0
     shift: float = 0.0
+
+
+def output_meaning(meaning: Meaning) -> OutputMeaning:
+    """Return what a checkpoint's meaning is for the pipeline."""
+    measured = meaning.metres_scale is not None and meaning.metres_shift is not None
+    return OutputMeaning(
+        event_encoder=meaning.event_encoder,
+        orientation=meaning.orientation,
+        metric=meaning.scale == "metric" or measured,
+        scale=1.0 if meaning.metres_scale is None else meaning.metres_scale,
+        shift=0.0 if meaning.metres_shift is None else meaning.metres_shift,
+    )
 
 
 class DepthEstimator(Protocol):
@@ -82,6 +96,15 @@ class DepthEstimator(Protocol):
 
     def reset(self) -> None:
         """Forget the recurrent state; `state_age` becomes 0."""
+
+
+@runtime_checkable
+class SizedEstimator(Protocol):
+    """A backend whose network is built for one size of the sensor."""
+
+    @property
+    def sensor_size(self) -> tuple[int, int] | None:
+        """(height, width) in px that a step is ready for; None before the first image."""
 
 
 @runtime_checkable

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast
@@ -15,22 +13,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, WeightsError
-from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
-from dae_ros.model.configuration import Meaning
+from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState
+from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.device import device_of
 from dae_ros.model.networks import NetworkConfig
 from dae_ros.model.weights import load_weights
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.geometry import network_size
-from dae_ros.runtime.estimator import FloatImage, OutputMeaning
+from dae_ros.runtime.estimator import FloatImage, output_meaning
+from dae_ros.runtime.network_settings import check_event_encoder, network_threads
+from dae_ros.runtime.successor import load_successor, weight_change
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 # Lower goes first on CUDA, and 0 is last.
 STEP_PRIORITY = -1
-# Channels of each event image; a voxel grid may have any number of bins.
-_EVENT_CHANNELS = {"tencode": 3, "tencode_voxel": 3}
 
 
 class Fitting:
@@ -161,21 +158,7 @@ class TorchEstimator:
 
         What these weights do is not touched: a step may run on another thread meanwhile.
         """
-        loaded = load_checkpoint(path)
-        if loaded.config != self._network.config:
-            raise WeightsError(
-                f"{path} is of another network ({loaded.config}) than the present weights "
-                f"({self._network.config}); start the node with these weights instead",
-                path=str(path),
-                refusal="other_network",
-            )
-        if loaded.meaning != self._loaded_meaning:
-            raise WeightsError(
-                f"{path} says that its number means something else ({loaded.meaning}) than that "
-                f"of the present weights ({self._loaded_meaning}); start the node with it instead",
-                path=str(path),
-                refusal="other_meaning",
-            )
+        loaded = load_successor(path, self._network.config, self._loaded_meaning)
         try:
             return TorchEstimator(
                 loaded,
@@ -191,14 +174,7 @@ class TorchEstimator:
 
     def weight_change(self, other: TorchEstimator) -> float:
         """Return |w - w_other| / |w_other| over all weights, in float32."""
-        with torch.inference_mode():
-            difference = norm = 0.0
-            for ours, theirs in zip(
-                self._network.parameters(), other._network.parameters(), strict=True
-            ):
-                difference += float((ours - theirs).square().sum())
-                norm += float(theirs.square().sum())
-        return math.sqrt(difference / norm) if norm > 0.0 else math.inf
+        return weight_change(self._network, other._network)
 
     def adopt_state(self, other: TorchEstimator) -> None:
         """Go on with the recurrent state of other weights; no step changes a state in place."""
@@ -295,35 +271,6 @@ class TorchEstimator:
             yield
 
 
-def output_meaning(meaning: Meaning) -> OutputMeaning:
-    """Return what a checkpoint's meaning is for the pipeline."""
-    measured = meaning.metres_scale is not None and meaning.metres_shift is not None
-    return OutputMeaning(
-        event_encoder=meaning.event_encoder,
-        orientation=meaning.orientation,
-        metric=meaning.scale == "metric" or measured,
-        scale=1.0 if meaning.metres_scale is None else meaning.metres_scale,
-        shift=0.0 if meaning.metres_shift is None else meaning.metres_shift,
-    )
-
-
-def _check_event_encoder(loaded: LoadedModel, parameters: DepthParameters) -> None:
-    chosen = parameters.event_encoder
-    if loaded.meaning.event_encoder in ("rgb", "grey") and chosen == "checkpoint":
-        raise ConfigurationError(
-            f"{loaded.name} takes camera frames, not events. Use weights of DepthAnyEvent(-R), "
-            "or set event_encoder to tencode to feed it event images all the same",
-            weights=parameters.weights,
-        )
-    channels = loaded.config.input_format.channels
-    if chosen != "checkpoint" and _EVENT_CHANNELS.get(chosen, channels) != channels:
-        raise ConfigurationError(
-            f"{loaded.name} takes {channels} channels and event_encoder {chosen} gives "
-            f"{_EVENT_CHANNELS[chosen]}. Leave event_encoder at checkpoint",
-            weights=parameters.weights,
-        )
-
-
 def create_torch_estimator(parameters: DepthParameters) -> TorchEstimator:
     """Load the weights that the parameters name onto the device that they name.
 
@@ -334,13 +281,16 @@ def create_torch_estimator(parameters: DepthParameters) -> TorchEstimator:
     precision = parameters.precision
     if precision == "auto":
         precision = "float32" if device_of(parameters.device).type == "cpu" else "bfloat16"
-    # Fewer than cpu_count in a container or under taskset; not every system can tell.
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     loaded = load_weights(parameters.weights)
-    _check_event_encoder(loaded, parameters)
+    check_event_encoder(
+        loaded.name,
+        loaded.meaning.event_encoder,
+        loaded.config.input_format.channels,
+        parameters,
+    )
     return TorchEstimator(
         loaded,
         device=parameters.device,
         precision=cast("Precision", precision),
-        threads=parameters.threads or max(1, (available or 1) - 1),
+        threads=network_threads(parameters),
     )
