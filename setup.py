@@ -14,7 +14,8 @@ HERE = Path(__file__).resolve().parent
 VERSION = ElementTree.parse(HERE / "package.xml").findtext("version")
 TORCH = "torch==2.13.0"
 DATASETS = ["h5py", "hdf5plugin"]
-ONNX = ["onnxruntime"]
+ONNX = ["onnx", "onnxruntime", "onnxscript"]
+OPENVINO = [*ONNX, "openvino"]
 TENSORBOARD = ["tensorboard"]
 
 
@@ -67,14 +68,14 @@ setup(
         "timm": ["timm"],
         "datasets": DATASETS,
         "onnx": ONNX,
+        "openvino": OPENVINO,
         "tensorboard": TENSORBOARD,
         "test": [
             *DATASETS,
-            *ONNX,
+            *OPENVINO,
             *TENSORBOARD,
             "hypothesis",
             "mypy~=2.4.1",
-            "onnx",
             "pytest<9",
             "pytest-randomly",
             "pytest-timeout",

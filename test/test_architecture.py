@@ -40,7 +40,13 @@ MESSAGES = {
 HOMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys({"rclpy", "ament_index_python", *MESSAGES}, ("nodes/",)),
     **dict.fromkeys({"launch", "launch_ros"}, ()),
-    **dict.fromkeys({"torch", "timm"}, ("model/", "distillation/", "runtime/torch_estimator.py")),
+    **dict.fromkeys(
+        {"torch", "timm"},
+        ("model/", "distillation/", "runtime/torch_estimator.py", "runtime/onnx_export.py"),
+    ),
+    **dict.fromkeys({"onnx", "onnxscript"}, ()),
+    "onnxruntime": ("distillation/onnx_frames.py", "runtime/onnxruntime_graph.py"),
+    "openvino": ("runtime/openvino_graph.py",),
     **dict.fromkeys({"aedat", "av", "faery", "h5py", "hdf5plugin", "rosbags"}, ("bags/",)),
 }
 EVENT_HALF_IMPORTS = {"dae_ros", "numba", "numpy"}

@@ -49,6 +49,7 @@ examples:
 # Parameters that have an option of their own; the others come from --params.
 _OPTIONS = (
     "weights",
+    "backend",
     "device",
     "precision",
     "threads",

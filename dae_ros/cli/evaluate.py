@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 EXIT_INTERRUPTED = 130
 DATASETS = ("mvsec", "mvsec_recordings", "dsec", "eventscape")
 _OPTIONS = (
-    "weights", "device", "precision", "threads", "orientation", "scale", "shift", "window_s",
-    "event_encoder",
+    "weights", "backend", "device", "precision", "threads", "orientation", "scale", "shift",
+    "window_s", "event_encoder",
 )  # fmt: skip
 
 DESCRIPTION = """\

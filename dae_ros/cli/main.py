@@ -24,6 +24,7 @@ VERBS = (
     "convert",
     "simulate",
     "models",
+    "export",
     "demo",
     "clips",
     "train",

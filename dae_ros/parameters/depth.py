@@ -16,10 +16,17 @@ class DepthParameters(NodeParameters):
         "Checkpoint file, a name from models/manifest.yaml, or untrained:NAME to try the plumbing "
         "without weights (vits, vitb, vitl, vitt, micro, micro_memoryless, e2depth, ereformer).",
     )
+    backend: str = declare(
+        "auto",
+        "What runs the network: auto is torch for checkpoints, and for files of `dae-ros export` "
+        "openvino on a CPU where it is installed, else onnxruntime.",
+        choices=("auto", "torch", "onnxruntime", "tensorrt", "openvino"),
+    )
     device: str = declare("auto", "Where the network runs: auto, cpu, cuda or cuda:N.")
     precision: str = declare(
         "auto",
-        "Arithmetic of the network; auto is float32 on a CPU, bfloat16 on a GPU.",
+        "Arithmetic of the network; auto is float32 on a CPU, on a GPU bfloat16 with torch and "
+        "float16 with others, and what an exported file has.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     threads: int = declare(

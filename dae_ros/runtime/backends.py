@@ -1,4 +1,4 @@
-"""From parameters to the estimator of a backend; today PyTorch is the only one."""
+"""From parameters to the estimator of a backend."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def create_estimator(parameters: DepthParameters) -> DepthEstimator:
             "list` shows, or to untrained:vits to try the plumbing with random weights",
             parameter="weights",
         )
+    backend = choose_backend(parameters)
+    if backend != "torch":
+        from dae_ros.runtime.graph_backends import create_graph_estimator
+
+        return create_graph_estimator(parameters, backend)
     if importlib.util.find_spec("torch") is None:
         raise ConfigurationError(
             "the network needs PyTorch, which is not installed here: install dae_ros with its "
@@ -36,6 +41,32 @@ def create_estimator(parameters: DepthParameters) -> DepthEstimator:
     from dae_ros.runtime.torch_estimator import create_torch_estimator
 
     return create_torch_estimator(parameters)
+
+
+def choose_backend(parameters: DepthParameters) -> str:
+    """Return what is to run the network: `torch`, `onnxruntime`, `tensorrt` or `openvino`.
+
+    `auto` is PyTorch for checkpoints, which is what live depth, recordings and learning agree on
+    bit by bit, and which needs no export. For exported files it is OpenVINO where that is
+    installed and the device is a CPU, else onnxruntime.
+
+    Raises:
+        ConfigurationError: PyTorch is asked to run an exported file.
+    """
+    exported = parameters.weights.endswith(".onnx")
+    if parameters.backend == "torch" and exported:
+        raise ConfigurationError(
+            f"PyTorch does not run {parameters.weights}; use the checkpoint that it was exported "
+            "from, or backend onnxruntime or openvino",
+            parameter="backend",
+        )
+    if parameters.backend != "auto":
+        return parameters.backend
+    if not exported:
+        return "torch"
+    if parameters.device in ("auto", "cpu") and importlib.util.find_spec("openvino") is not None:
+        return "openvino"
+    return "onnxruntime"
 
 
 def follow_weights(

@@ -1,0 +1,131 @@
+"""From parameters to an estimator on onnxruntime, TensorRT or OpenVINO."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.model.fetch import digest_of
+from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.estimator import DepthEstimator
+from dae_ros.runtime.graph_estimator import GraphEstimator, RecurrentGraph
+from dae_ros.runtime.network_settings import check_event_encoder, network_threads
+from dae_ros.runtime.onnx_description import OnnxDescription, read_description
+from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph, load_onnxruntime
+from dae_ros.runtime.openvino_graph import OpenVinoGraph, load_openvino
+
+SUFFIX = ".onnx"
+
+
+def create_graph_estimator(parameters: DepthParameters, backend: str) -> DepthEstimator:
+    """Load the weights that the parameters name: an exported file, or a checkpoint.
+
+    Args:
+        parameters: of the node.
+        backend: `onnxruntime`, `tensorrt` or `openvino`.
+
+    Raises:
+        ConfigurationError: a package is missing, or device and precision are none of the
+            backend's.
+        WeightsError: the file is missing, damaged or not what it says.
+    """
+    if backend == "openvino":
+        load_openvino()
+        device = "cpu"
+    else:
+        device = runtime_device(parameters.device, backend)
+    if backend == "openvino" and parameters.device not in ("auto", "cpu"):
+        raise ConfigurationError(
+            f"backend openvino runs on the CPU, not on {parameters.device}; use device cpu, or "
+            "backend torch or onnxruntime",
+            parameter="device",
+        )
+    precision = chosen_precision(parameters.precision, backend, device)
+
+    def open_graph(path: Path, description: OnnxDescription) -> RecurrentGraph:
+        threads = network_threads(parameters)
+        if backend == "openvino":
+            return OpenVinoGraph(path, description, precision=precision, threads=threads)
+        engines = None
+        if backend == "tensorrt":
+            from dae_ros.runtime.onnx_cache import cache_folder
+
+            engines = cache_folder(f"tensorrt/{digest_of(path)[:16]}")
+        return OnnxRuntimeGraph(path, description, device=device, threads=threads, engines=engines)
+
+    if parameters.weights.endswith(SUFFIX):
+        path = Path(parameters.weights).expanduser()
+        description = read_description(path)
+        wanted = parameters.precision
+        if backend != "openvino" and wanted not in ("auto", description.precision):
+            raise ConfigurationError(
+                f"{path} was exported in {description.precision}, not in {wanted}; leave precision "
+                "at auto, or export the weights again",
+                parameter="precision",
+            )
+        estimator: DepthEstimator = GraphEstimator(open_graph(path, description), description)
+    else:
+        _require_torch(backend)
+        from dae_ros.model.weights import load_weights
+        from dae_ros.runtime.exported_estimator import exported_estimator
+
+        loaded = load_weights(parameters.weights)
+        exported = "float16" if precision == "float16" else "float32"
+        estimator = exported_estimator(parameters.weights, loaded, open_graph, exported)
+    check_event_encoder(
+        estimator.name, estimator.meaning.event_encoder, estimator.input_channels, parameters
+    )
+    return estimator
+
+
+def runtime_device(device: str, backend: str) -> str:
+    """Return where onnxruntime runs: `auto` is the first GPU where its build has CUDA.
+
+    Raises:
+        ConfigurationError: onnxruntime is missing, or TensorRT is asked for on a CPU.
+    """
+    providers = load_onnxruntime().get_available_providers()
+    if device == "auto":
+        device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
+    if backend == "tensorrt" and device == "cpu":
+        raise ConfigurationError(
+            "backend tensorrt needs a GPU and an onnxruntime with CUDA, and there is none here "
+            f"(onnxruntime has {', '.join(providers)}); use backend openvino or onnxruntime",
+            parameter="backend",
+        )
+    return device
+
+
+def chosen_precision(precision: str, backend: str, device: str) -> str:
+    """Return the arithmetic: `auto` is float32 on a CPU, float16 on a GPU.
+
+    Raises:
+        ConfigurationError: the backend does not have it.
+    """
+    if backend == "openvino":
+        if precision == "float16":
+            raise ConfigurationError(
+                "backend openvino computes in float32 or bfloat16, not in float16",
+                parameter="precision",
+            )
+        return "float32" if precision == "auto" else precision
+    if precision == "bfloat16":
+        raise ConfigurationError(
+            f"backend {backend} computes in float32 or float16, not in bfloat16; use one of them, "
+            "or backend torch",
+            parameter="precision",
+        )
+    if precision == "auto":
+        return "float32" if device == "cpu" else "float16"
+    return precision
+
+
+def _require_torch(backend: str) -> None:
+    if importlib.util.find_spec("torch") is None:
+        raise ConfigurationError(
+            f"backend {backend} needs PyTorch to export a checkpoint, and it is not installed "
+            "here: install the extra `cpu`, or run `dae-ros export` on a machine that has it and "
+            "give the .onnx file as weights",
+            package="torch",
+        )

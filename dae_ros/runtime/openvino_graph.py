@@ -1,0 +1,132 @@
+"""An exported graph on OpenVINO, for CPUs; its state never leaves OpenVINO's tensors."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
+from dae_ros.runtime.estimator import FloatImage
+from dae_ros.runtime.onnx_description import CHECK, IMAGE, PREDICTION, OnnxDescription
+
+_HINTS = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def load_openvino() -> Any:
+    """Import OpenVINO, whose types say little.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    if importlib.util.find_spec("openvino") is None:
+        raise ConfigurationError(
+            "backend openvino is not installed here; install the extra `openvino`",
+            package="openvino",
+        )
+    return importlib.import_module("openvino")
+
+
+class OpenVinoGraph:
+    """A `RecurrentGraph` on OpenVINO's CPU plugin.
+
+    Args:
+        path: of the file; a float16 file is computed in `precision` all the same.
+        description: of it.
+        precision: `float32`, or `bfloat16` where the processor has it.
+        threads: CPU threads.
+
+    Raises:
+        ConfigurationError: OpenVINO is missing, or the processor does not have the precision.
+        WeightsError: OpenVINO does not take the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        description: OnnxDescription,
+        *,
+        precision: str = "float32",
+        threads: int = 1,
+    ) -> None:
+        openvino = load_openvino()
+        core = openvino.Core()
+        if precision not in _HINTS:
+            raise ConfigurationError(
+                f"backend openvino computes in {' or '.join(_HINTS)}, not in {precision}",
+                parameter="precision",
+            )
+        abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "bfloat16" and "BF16" not in abilities:
+            raise ConfigurationError(
+                f"this processor has no bfloat16 (OpenVINO finds {', '.join(abilities)}); use "
+                "precision float32",
+                parameter="precision",
+                abilities=list(abilities),
+            )
+        options = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            # Decoder, ROS and a second set of weights run on these cores as well.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            # The request keeps what it was made from.
+            self._request = core.compile_model(
+                core.read_model(str(path)), "CPU", options
+            ).create_infer_request()
+        except RuntimeError as error:
+            raise WeightsError(f"OpenVINO does not take {path}: {error}", path=str(path)) from error
+
+        def tensor(*shape: int) -> Any:
+            return openvino.Tensor(openvino.Type.f32, openvino.Shape(shape))
+
+        height, width = description.height, description.width
+        self._image = tensor(1, description.channels, height, width)
+        self._prediction, self._check = tensor(height, width), tensor()
+        self._states = tuple(
+            tuple(tensor(*shape) for shape in description.states) for _ in ("in", "out")
+        )
+        for name, value in (
+            (IMAGE, self._image),
+            (PREDICTION, self._prediction),
+            (CHECK, self._check),
+        ):
+            self._request.set_tensor(name, value)
+        self.reset()
+
+    def step(self, image: FloatImage) -> tuple[FloatImage, float]:
+        """See `RecurrentGraph`."""
+        before, after = self._states
+        self._image.data[0] = image
+        try:
+            for index, (old, new) in enumerate(zip(before, after, strict=True)):
+                self._request.set_tensor(f"state_{index}_in", old)
+                self._request.set_tensor(f"state_{index}_out", new)
+            self._request.infer()
+        except RuntimeError as error:
+            raise InferenceError(f"OpenVINO failed: {error}", device="cpu") from error
+        self._states = (after, before)
+        prediction: FloatImage = self._prediction.data.copy()
+        return prediction, float(self._check.data)
+
+    def reset(self) -> None:
+        """See `RecurrentGraph`."""
+        for value in self._states[0]:
+            value.data[:] = 0.0
+
+    def state_arrays(self) -> tuple[NDArray[np.float32], ...]:
+        """See `RecurrentGraph`."""
+        return tuple(value.data.copy() for value in self._states[0])
+
+    def set_state(self, state: Sequence[NDArray[np.float32]]) -> None:
+        """See `RecurrentGraph`."""
+        for value, array in zip(self._states[0], state, strict=True):
+            value.data[:] = array
