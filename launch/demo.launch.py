@@ -1,4 +1,4 @@
-"""The demo: a simulated camera and an untrained network; every argument of depth.launch.py."""
+"""The demo: a simulated camera and its exact depth; every argument of depth.launch.py."""
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription

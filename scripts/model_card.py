@@ -52,9 +52,15 @@ class Shipped:
 
 
 SEEN = """\
-What moves across the picture stands out in front of what is behind. A board held near the camera is
-put metres away and is no plane; the robot arm in front of the wall is not told from it. Where
-nothing moves, the answer is a room as in training, whatever is there."""
+The person who walks past stands out in front of what is behind, and the bench of the laboratory
+lies in front of its wall. The robot arm before that wall is not told from it. A board held near the
+camera is put metres away and is no plane. Where nothing moves, the answer is a room as in training,
+whatever is there."""
+SEEN_DISTILLED = """\
+The person who walks past is nearer than what is behind, but has no clear outline, and the bench of
+the laboratory lies in front of its wall. The robot arm before that wall is not told from it. A
+board held near the camera is put metres away and is no plane. Where nothing moves, the answer is a
+room as in training, whatever is there."""
 
 SHIPPED = (
     Shipped(
@@ -71,9 +77,10 @@ SHIPPED = (
         "distilled",
         "depth_any_event_r",
         "Depth in metres from events: the network and the worlds of `micro`, taught by what\n"
-        "`micro_frames` says about the camera's frames. No true depth touched it.",
+        "`micro_frames` says about the camera's frames. True depth reached it through that\n"
+        "teacher alone, whose encoder it also began with.",
         ("micro", "micro_frames"),
-        SEEN,
+        SEEN_DISTILLED,
     ),
     Shipped(
         "micro_frames",

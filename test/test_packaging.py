@@ -101,15 +101,27 @@ def test_installed_executables_may_be_executed(wheel: Path, tmp_path: Path) -> N
         assert path.stat().st_mode & stat.S_IXUSR, f"{path} is not executable"
         assert f"from dae_ros.nodes.{name} import main" in path.read_text(encoding="utf-8")
     (code,) = prefix.glob("lib/python*/site-packages")
+    # The default weights are found where they were installed, and are the shipped bytes.
+    program = (
+        "from dae_ros.installation import share_folder; print(share_folder())\n"
+        "from dae_ros.model.manifest import file_of, find_entry, read_manifest as read\n"
+        "from dae_ros.model.fetch import digest_of\n"
+        "from dae_ros.parameters import DepthParameters\n"
+        "entry = find_entry(read(), DepthParameters().weights)\n"
+        "path = file_of(read(), entry); print(path); print(digest_of(path) == entry.sha256)\n"
+    )
     found = subprocess.run(
-        [sys.executable, "-c", "from dae_ros.installation import share_folder as f; print(f())"],
+        [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": str(code)},
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert Path(found.stdout.strip()) == prefix / "share" / "dae_ros"
+    share, weights, same = found.stdout.split()
+    assert Path(share) == prefix / "share" / "dae_ros"
+    assert Path(weights) == prefix / "share" / "dae_ros" / "models" / "micro.safetensors"
+    assert same == "True"
 
 
 def test_executables_take_the_interpreter_of_their_installation(tmp_path: Path) -> None:

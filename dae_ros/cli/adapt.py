@@ -48,7 +48,7 @@ what is written below --out:
 
 examples:
   dae-ros simulate --preset domain_b --seed 1001 --duration 120 --out b
-  dae-ros adapt b --out adapted --weights micro.safetensors --teacher frames.safetensors
+  dae-ros adapt b --out adapted --teacher depth_anything_v2_vits
   dae-ros adapt a b a --out there_and_back --weights micro.safetensors \\
       --teacher depth_anything_v2_vits --anchors output/clips --elsewhere b_other_place
   dae-ros adapt drive.bag --out slow --weights micro.safetensors --teacher teacher.yaml \\
@@ -71,7 +71,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--overwrite", action="store_true", help="replace what an earlier run left in DIR"
     )
-    parser.add_argument("--weights", required=True, metavar="NAME", help="student to begin with")
+    parser.add_argument(
+        "--weights",
+        default=DepthParameters().weights,
+        metavar="NAME",
+        help="student to begin with (default: %(default)s)",
+    )
     parser.add_argument("--teacher", required=True, metavar="NAME", help="network of frames")
     parser.add_argument(
         "--anchors", type=Path, metavar="CLIPS",

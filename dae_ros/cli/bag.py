@@ -39,11 +39,11 @@ what is written below --out:
   timing.json        Mev/s and latencies; all other files are the same, bit for bit, every time
 
 examples:
+  dae-ros bag drive.mcap --out result                       metres of `micro`: a guess on real ones
   dae-ros bag drive.mcap --out result --weights path/to/checkpoint.pth
   dae-ros bag outdoor_day1_data.bag --calibration camchain-imucam-outdoor_day.yaml \\
       --out result --weights path/to/checkpoint.pth --start 30 --duration 10
   dae-ros bag events.raw --size 1280x720 --out result --weights path/to/checkpoint.pth
-  dae-ros bag drive.bag --out result --weights untrained:vits    try it without weights
   dae-ros bag drive.bag --out result --params depth.yaml         the node's parameters"""
 
 # Parameters that have an option of their own; the others come from --params.

@@ -22,11 +22,10 @@ from dae_ros.cli.demo_processes import (
 from dae_ros.cli.demo_scores import in_words, scores_of_summary
 from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError, RecordingError
-from dae_ros.nodes.processes import DEMO_DEFAULTS
+from dae_ros.parameters import DepthParameters
 
 SUMMARY = "demo.json"
 FILES = (SUMMARY, "topics", "metrics", "preview.mp4", "contact_sheet.png", "simulated", "result")
-DEFAULT_WEIGHTS = DEMO_DEFAULTS["weights"]
 
 DESCRIPTION = """\
 Show the whole chain once: a simulated event camera (or a recording) publishes on ROS 2,
@@ -35,7 +34,8 @@ recorder_node keeps what was published, and the recording becomes pictures. With
 pipeline runs in one process, and says so.
 
 How right the depth is stands at the end: against the simulator's exact depth, or against depth
-images beside the events of the recording, where it has some."""
+images beside the events of the recording, where it has some. The weights have seen simulated
+worlds only, other ones than the demo's: on a real recording their metres are a guess."""
 
 EPILOG = """\
 what is written below --out:
@@ -79,9 +79,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--weights",
-        default=DEFAULT_WEIGHTS,
+        default=DepthParameters().weights,
         metavar="NAME",
-        help="checkpoint file or name (default: %(default)s)",
+        help="checkpoint file or name (default: %(default)s, trained on simulated worlds only)",
     )
     parser.add_argument(
         "--orientation",

@@ -56,7 +56,7 @@ examples:
   dae-ros simulate --out drive --preset street_night --seed 3 --duration 20 --preview pictures
   dae-ros simulate --out office --rgbd scenes/office/seq-01
   dae-ros simulate --out drive.raw --format raw --preset domain_a
-  dae-ros bag walk --out result --weights untrained:vits    run it through the pipeline"""
+  dae-ros bag walk --out result    run it through the pipeline, and compare with its depth"""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -43,8 +43,8 @@ USAGE = Usage(
     "`depth/relative` out, with `depth/camera_info`, `depth/color` and `events/image`.",
     main="weights",
     examples=(
+        "--ros-args -r events:=/event_camera/events    the weights that ship (simulated worlds)",
         "--ros-args -p weights:=path/to/checkpoint.pth -r events:=/event_camera/events",
-        "--ros-args -p weights:=untrained:micro -p device:=cpu    try it without weights",
         "--ros-args --params-file config/depth.yaml",
     ),
 )

@@ -62,8 +62,8 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "weights",
         "",
-        "Checkpoint file, a name from models/manifest.yaml, or untrained:NAME to run without "
-        "weights (vits, vitb, vitl, vitt, micro, micro_memoryless, e2depth, ereformer).",
+        "Checkpoint file, a name from models/manifest.yaml, or untrained:NAME for random ones; "
+        "empty takes micro, trained on simulated worlds only: its metres are a guess elsewhere.",
         parameter=(("depth_node", "weights"), ("distillation_node", "weights")),
     ),
     Argument(

@@ -23,10 +23,8 @@ from dae_ros.runtime.parameter_file import read_parameters_of
 DEMO_DEFAULTS: Mapping[str, str] = {
     "source": "simulator",
     "ground_truth": "depth_truth",
-    "weights": "untrained:vits",
 }
-"""What `demo.launch.py` changes: a simulated camera, its exact depth to compare with, and a network
-that needs no file."""
+"""What `demo.launch.py` changes: a simulated camera, and its exact depth to compare with."""
 
 SOURCE_WAIT_S = 300.0
 """How long replay and simulator wait for the depth node in a launch.

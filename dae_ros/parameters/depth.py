@@ -12,9 +12,11 @@ class DepthParameters(NodeParameters):
     """Parameters of `depth_node`, and of `dae-ros bag`, which runs the same pipeline."""
 
     weights: str = declare(
-        "",
-        "Checkpoint file, a name from models/manifest.yaml, or untrained:NAME to try the plumbing "
-        "without weights (vits, vitb, vitl, vitt, micro, micro_memoryless, e2depth, ereformer).",
+        "micro",
+        "Checkpoint file, or a name from models/manifest.yaml: micro comes with dae_ros and was "
+        "trained on simulated worlds only: elsewhere its metres are a guess (models/micro.md). "
+        "untrained:NAME tries the plumbing with random weights (vits, vitb, vitl, vitt, micro, "
+        "micro_memoryless, e2depth, ereformer).",
     )
     backend: str = declare(
         "auto",

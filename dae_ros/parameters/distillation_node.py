@@ -14,7 +14,7 @@ class DistillationNodeParameters(OnlineParameters):
     """Parameters of `distillation_node`: the loop's, and where student, teacher and camera are."""
 
     weights: str = declare(
-        "",
+        "micro",
         "The student to begin with, as the depth node's 'weights': a checkpoint file, or a name "
         "from models/manifest.yaml.",
     )

@@ -386,9 +386,20 @@ def test_where_nothing_can_be_written_is_explained(tmp_path, recording, capsys, 
     assert "cannot be written: " in capsys.readouterr().err
 
 
+def test_the_default_is_what_ships_and_says_so(tmp_path, recording, capsys):
+    """Without --weights the run gives metres of `micro`, and says what they are worth."""
+    out = tmp_path / "out"
+    assert command_line.main(["bag", str(recording), "--out", str(out)]) == 0
+    assert "note: trained on simulated worlds only" in capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["weights"]["name"] == "micro"
+    assert summary["depth"] == {"kind": "metric", "orientation": "depth"}
+
+
 def test_missing_weights_and_wrong_usage_are_explained(tmp_path, recording, capsys):
     """Without weights the sentence says what to give; unknown options are exit code 2."""
-    assert command_line.main(["bag", str(recording), "--out", str(tmp_path / "out")]) == 1
+    out = str(tmp_path / "out")
+    assert command_line.main(["bag", str(recording), "--out", out, "--weights", ""]) == 1
     assert "no weights" in capsys.readouterr().err
     for wrong in (["--wat"], ["--size", "big"], ["--start", "-1"], ["--window", "moon"]):
         with pytest.raises(SystemExit) as ended:

@@ -214,7 +214,11 @@ def test_models_verb(
     assert "  -        not stated" in rows["dav2_metric_dsec"]
     file.unlink()
     assert run("verify") == 0
-    assert "no weights are here" in capsys.readouterr().out
+    verified = capsys.readouterr().out
+    assert "ok      micro: every key and value accounted for" in verified
+    assert "rec_dav2_synth" not in verified
+    assert run("fetch", "micro") == 0
+    assert Path(capsys.readouterr().out.strip()).name == "micro.safetensors"
     (tmp_path / "depth_anything_v2_vits.pth").write_bytes(b"half a file")
     assert run("verify") == 1
     assert "FAILED  depth_anything_v2_vits" in capsys.readouterr().out

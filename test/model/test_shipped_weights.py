@@ -204,6 +204,7 @@ def test_shipped_files_are_whole_and_described(
     # A file of the same name among the downloads is another version's.
     monkeypatch.setenv("DAE_ROS_MODELS", str(tmp_path))
     shipped = [entry for entry in read_manifest().entries if entry.shipped]
+    assert {entry.name for entry in shipped} == {item.name for item in SHIPPED}
     total = 0
     for entry in shipped:
         path = ROOT / "models" / entry.file

@@ -206,6 +206,9 @@ def test_the_demo_compares_with_the_exact_depth() -> None:
     depth, truth, simulator = launch_plan({}, DEMO_DEFAULTS)
     assert names([depth, truth, simulator]) == ["depth", "gt", "simulator"]
     assert truth.remappings == (("ground_truth", "depth_truth"),)
+    # The node's own default: what ships.
+    assert "weights" not in depth.parameters
+    assert declarations(NODES["depth_node"])["weights"][0] == "micro"
     assert simulator.parameters["wait_topics"] == "events,camera_info,depth_truth"
 
 

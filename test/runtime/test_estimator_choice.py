@@ -15,7 +15,7 @@ from dae_ros.runtime.backends import create_estimator
 def test_no_weights_says_what_to_set() -> None:
     """Without weights the sentence names the parameter, the list and the way to try."""
     with pytest.raises(ConfigurationError, match=r"dae-ros models list.*untrained:vits"):
-        create_estimator(DepthParameters())
+        create_estimator(DepthParameters(weights=""))
 
 
 def test_no_torch_says_what_to_install() -> None:
