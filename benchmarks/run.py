@@ -16,6 +16,7 @@ BENCHMARKS = {
     "tencode": "packets to Tencode against decoders with numpy, tonic, evlib and faery",
     "reception": "dvs_msgs at 2 Mev/s over DDS: messages received, CPU",
     "networks": "one step of every network on the CPU",
+    "backends": "one step on PyTorch, onnxruntime and OpenVINO, and how far they are apart",
     "skipping": "what skipped windows do to the recurrent state",
     "transport": "latency of 2 MB messages under the settings of the launch files",
     "simulator": "speed of the simulator, preset by preset",

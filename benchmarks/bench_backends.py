@@ -1,0 +1,138 @@
+"""How long one step takes on each backend of the CPU, and how far it is from PyTorch in float32.
+
+    python -m benchmarks.bench_backends [names] [--threads N]
+
+Untrained weights: the time of a step does not depend on them. A step is `estimate`, from an image
+of the sensor's size to a prediction of that size, the state carried. Contenders take turns in
+blocks; figures are medians over all blocks, of CPU time and of wall time, and ratios of these to
+PyTorch in float32. What is not installed, or not in the processor, is left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from benchmarks.record import record
+from dae_ros.errors import ConfigurationError
+from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.model.untrained import untrained
+from dae_ros.runtime.estimator import DepthEstimator
+from dae_ros.runtime.graph_estimator import GraphEstimator
+from dae_ros.runtime.onnx_description import read_description
+from dae_ros.runtime.onnx_export import export_onnx
+from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
+from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph
+from dae_ros.runtime.openvino_graph import OpenVinoGraph
+from dae_ros.runtime.torch_estimator import TorchEstimator
+
+SENSOR = (266, 350)
+NETWORKS = ("micro", "vits")
+BASELINE = "torch float32"
+# The first step of a block finds the caches of another contender.
+ROUNDS, BLOCK = 5, 4
+
+
+def contenders(
+    loaded: LoadedModel, file: Path, threads: int
+) -> tuple[dict[str, DepthEstimator], dict[str, str]]:
+    """Return the estimators by name, and why others are left out."""
+    said = read_description(file)
+    makers = {
+        BASELINE: lambda: TorchEstimator(loaded),
+        "torch bfloat16": lambda: TorchEstimator(loaded, precision="bfloat16"),
+        "onnxruntime float32": lambda: GraphEstimator(
+            OnnxRuntimeGraph(file, said, threads=threads), said
+        ),
+        **{
+            f"openvino {precision}": lambda precision=precision: GraphEstimator(
+                OpenVinoGraph(file, said, precision=precision, threads=threads), said
+            )
+            for precision in ("float32", "bfloat16")
+        },
+    }
+    there: dict[str, DepthEstimator] = {}
+    absent = {}
+    for name, make in makers.items():
+        try:
+            there[name] = make()
+        except ConfigurationError as error:
+            absent[name] = error.message
+    return there, absent
+
+
+def times(estimators: Mapping[str, DepthEstimator]) -> dict[str, tuple[float, float]]:
+    """Return the median CPU and wall time of a step in ms, contender by contender."""
+    some = next(iter(estimators.values()))
+    images = moving_edges("tencode", some.input_channels, *SENSOR, steps=BLOCK)
+    cpu_ns: dict[str, list[int]] = {name: [] for name in estimators}
+    wall_ns: dict[str, list[int]] = {name: [] for name in estimators}
+    for _ in range(ROUNDS):
+        for name, estimator in estimators.items():
+            for index, image in enumerate(images):
+                begin_cpu_ns, begin_ns = time.process_time_ns(), time.perf_counter_ns()
+                estimator.estimate(image)
+                if index:
+                    wall_ns[name].append(time.perf_counter_ns() - begin_ns)
+                    cpu_ns[name].append(time.process_time_ns() - begin_cpu_ns)
+    return {name: (median(cpu_ns[name]) / 1e6, median(wall_ns[name]) / 1e6) for name in estimators}
+
+
+def measure(name: str, threads: int) -> dict[str, object]:
+    """Return the result of one network."""
+    loaded = untrained(name)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"{name}.onnx"
+        export_onnx(loaded, file, *SENSOR)
+        estimators, absent = contenders(loaded, file, threads)
+        images = moving_edges("tencode", 3, *SENSOR)
+        deviations = {
+            contender: measure_deviation(estimators[BASELINE], estimator, images).root_mean_square
+            for contender, estimator in estimators.items()
+            if contender != BASELINE
+        }
+        measured = times(estimators)
+    base_cpu_ms, base_wall_ms = measured[BASELINE]
+    rows = [
+        {
+            "backend": contender,
+            "step_cpu_ms": round(cpu_ms, 2),
+            "step_wall_ms": round(wall_ms, 2),
+            "speed_up_cpu": round(base_cpu_ms / cpu_ms, 2),
+            "speed_up_wall": round(base_wall_ms / wall_ms, 2),
+            "deviation_rms": deviations.get(contender, 0.0),
+        }
+        for contender, (cpu_ms, wall_ms) in measured.items()
+    ]
+    print(f"\n{name}, sensor {SENSOR[0]}x{SENSOR[1]}, {threads} thread(s)")
+    for row in rows:
+        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    for contender, reason in absent.items():
+        print(f"{contender}: not measured ({reason})")
+    return {"network": name, "rows": rows, "not_measured": absent}
+
+
+def main() -> None:
+    """Measure, print and record."""
+    parser = argparse.ArgumentParser(description="time of one step on each backend")
+    parser.add_argument("names", nargs="*", default=NETWORKS, metavar="NAME")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    results = [measure(name, arguments.threads) for name in arguments.names]
+    print(
+        record(
+            "backends",
+            {"threads": arguments.threads, "sensor_px": list(SENSOR), "networks": results},
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
