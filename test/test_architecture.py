@@ -45,7 +45,7 @@ HOMES: dict[str, tuple[str, ...]] = {
         ("model/", "distillation/", "runtime/torch_estimator.py", "runtime/onnx_export.py"),
     ),
     **dict.fromkeys({"onnx", "onnxscript"}, ()),
-    "onnxruntime": ("distillation/onnx_frames.py", "runtime/onnxruntime_graph.py"),
+    "onnxruntime": ("runtime/onnxruntime_loading.py",),
     "openvino": ("runtime/openvino_graph.py",),
     **dict.fromkeys({"aedat", "av", "faery", "h5py", "hdf5plugin", "rosbags"}, ("bags/",)),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from dae_ros.distillation.preparation import frames_as_images
 from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.configuration import Meaning
 from dae_ros.representation.geometry import network_size
+from dae_ros.runtime.onnxruntime_loading import load_onnxruntime
 
 _NUMBERS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -118,13 +118,7 @@ class OnnxFrames:
     """
 
     def __init__(self, path: Path, manifest: OnnxManifest) -> None:
-        try:
-            onnxruntime: Any = importlib.import_module("onnxruntime")
-        except ImportError as error:
-            raise ConfigurationError(
-                f"the teacher {path.name} needs onnxruntime, which is not installed; install the "
-                "extra `onnx`"
-            ) from error
+        onnxruntime = load_onnxruntime(f"the teacher {path.name}")
         state = onnxruntime.capi.onnxruntime_pybind11_state
         failures = (state.Fail, state.InvalidProtobuf, state.InvalidGraph, state.InvalidArgument)
         # Those of a run are no RuntimeErrors, unlike PyTorch's.

@@ -12,7 +12,8 @@ from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.graph_estimator import GraphEstimator, RecurrentGraph
 from dae_ros.runtime.network_settings import check_event_encoder, network_threads
 from dae_ros.runtime.onnx_description import OnnxDescription, read_description
-from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph, load_onnxruntime
+from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph
+from dae_ros.runtime.onnxruntime_loading import load_onnxruntime
 from dae_ros.runtime.openvino_graph import OpenVinoGraph, load_openvino
 
 SUFFIX = ".onnx"
@@ -85,7 +86,7 @@ def runtime_device(device: str, backend: str) -> str:
     Raises:
         ConfigurationError: onnxruntime is missing, or TensorRT is asked for on a CPU.
     """
-    providers = load_onnxruntime().get_available_providers()
+    providers = load_onnxruntime(f"backend {backend}").get_available_providers()
     if device == "auto":
         device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
     if backend == "tensorrt" and device == "cpu":

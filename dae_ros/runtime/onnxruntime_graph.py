@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +12,7 @@ from numpy.typing import NDArray
 from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.onnx_description import CHECK, IMAGE, PREDICTION, OnnxDescription
-
-EXTRA = "the extra `onnx`; for CUDA and TensorRT put onnxruntime-gpu in the place of onnxruntime"
-
-
-def load_onnxruntime() -> Any:
-    """Import onnxruntime, which has no types.
-
-    Raises:
-        ConfigurationError: it is not installed.
-    """
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise ConfigurationError(
-            f"backend onnxruntime is not installed here; install {EXTRA}", package="onnxruntime"
-        )
-    return importlib.import_module("onnxruntime")
+from dae_ros.runtime.onnxruntime_loading import EXTRA, load_onnxruntime
 
 
 class OnnxRuntimeGraph:
@@ -58,7 +42,7 @@ class OnnxRuntimeGraph:
         threads: int = 1,
         engines: Path | None = None,
     ) -> None:
-        runtime = load_onnxruntime()
+        runtime = load_onnxruntime("the backend")
         kind, _, index = device.partition(":")
         self._place = (kind, int(index or 0))
         self._runtime = runtime

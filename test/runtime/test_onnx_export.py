@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +30,9 @@ from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph, execution_provid
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.warm_up import warm_up
 
-for package in ("onnx", "onnxscript", "onnxruntime"):
-    pytest.importorskip(package, reason=f"{package} (extra `onnx`) is not installed")
+# Not importorskip: whoever imports onnxruntime first decides about its telemetry.
+if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")):
+    pytest.skip("the extra `onnx` is not installed", allow_module_level=True)
 
 HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 RUNTIMES = [
@@ -334,6 +338,19 @@ def test_openvino_in_bfloat16(tiny_file: Path) -> None:
         estimator_of(tiny_file, "openvino", precision="float16")
     with pytest.raises(ConfigurationError, match="runs on the CPU"):
         create_estimator(DepthParameters(weights=str(tiny_file), backend="openvino", device="cuda"))
+
+
+def test_nothing_is_reported_from_the_machine(tiny_file: Path, tmp_path: Path) -> None:
+    """onnxruntime makes no identifier of the machine, unless somebody wants its telemetry."""
+    code = f"""
+from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.backends import create_estimator
+create_estimator(DepthParameters(weights={str(tiny_file)!r}, backend="onnxruntime"))
+"""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=250)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_backends_are_chosen_by_file_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
