@@ -27,7 +27,7 @@ from benchmarks.faults_camera import Camera
 from benchmarks.faults_disk import look
 from benchmarks.faults_kills import Kill, Killer
 from benchmarks.faults_one_shot import Scene
-from benchmarks.faults_segments import remove_orphans
+from benchmarks.faults_segments import SHARED, remove_orphans
 from benchmarks.online_stand import DEPTH, LEARNER, Deployment, Stand, simulate
 from benchmarks.record import RESULTS, record
 from dae_ros.parameters import Value
@@ -108,7 +108,7 @@ def run(
         "versions_published": versions,
         "windows_of_the_original_after_restarts": killer.images_of_the_original,
         "segments_removed": sum(kill.segments for kill in found) + len(removed),
-        "segments_left": len(set(left) - set(removed)),
+        "segments_left": sum((SHARED / name).exists() for name in left),
         "kills": [kill.to_dict() for kill in found],
         "summary": summary(found),
         "faults": [asdict(outcome) for outcome in outcomes],
