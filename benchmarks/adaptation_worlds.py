@@ -194,8 +194,11 @@ def anchor_clips(source: Path, folder: Path) -> ClipStore:
     for name in names:
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
+        target = (source / name).resolve()
+        if link.is_symlink() and link.readlink() != target:
+            link.unlink()  # the source was moved
         if not link.is_symlink():
-            link.symlink_to((source / name).resolve())
+            link.symlink_to(target)
     found = [read_facts(folder / name / SEQUENCE_FILE) for name in names]
     chosen = [item for item in found if item is not None]
     facts |= {
