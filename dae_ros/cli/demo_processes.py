@@ -225,7 +225,7 @@ class _Steps:
         if count and not begun:
             self._bar.restart()
         if not count:
-            self._bar.update(None, "no depth yet: the network is loaded and compiled")
+            self._bar.update(None, "no depth yet: loading and compiling the network")
         elif self._total:
             fraction = min(1.0, count / self._total)
             self._bar.update(fraction, f"{count} of about {self._total} windows are depth")

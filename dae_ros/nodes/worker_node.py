@@ -7,6 +7,8 @@ it.
 
 from __future__ import annotations
 
+import math
+import time
 from abc import abstractmethod
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -24,7 +26,9 @@ from dae_ros.parameters import NodeParameters
 
 GRAPH_PERIOD_S = 0.1
 DIAGNOSTICS_PERIOD_S = 1.0
+# Of a sentence about inputs: before another one, and before the same one again.
 PROBLEM_PERIOD_S = 10.0
+SAME_PROBLEM_PERIOD_S = 60.0
 # After a signal: `ros2 launch` sends the next one 5 s after the first.
 INTERRUPTED_STOP_TIMEOUT_S = 3.0
 
@@ -81,6 +85,7 @@ class WorkerNode(LifecycleNode, Generic[P, W, O]):
         self._inputs: dict[str, MatchedSubscription] = {}
         self._fault: Fault | None = None
         self._interrupted = False
+        self._told, self._told_s = "", -math.inf
         self._binding = ParameterBinding(
             self,
             kind,
@@ -253,8 +258,11 @@ class WorkerNode(LifecycleNode, Generic[P, W, O]):
             subscription.refresh()
             if subscription.problem is not None:
                 problems.append(subscription.problem)
-        if problems:
-            self.get_logger().warning("\n".join(problems), throttle_duration_sec=PROBLEM_PERIOD_S)
+        sentence, now_s = "\n".join(problems), time.monotonic()
+        period_s = SAME_PROBLEM_PERIOD_S if sentence == self._told else PROBLEM_PERIOD_S
+        if sentence and now_s - self._told_s >= period_s:
+            self._told, self._told_s = sentence, now_s
+            self.get_logger().warning(sentence)
         self._look()
 
     def _warn(self, sentence: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from dae_ros.cli.main import VERBS, build_parser, main
 from dae_ros.model.manifest import read_manifest
-from dae_ros.model.untrained import NAMES
+from dae_ros.parameters import DepthParameters
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,18 +46,16 @@ def test_examples_are_right_usage(verb: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_the_commands_of_the_readme_run_as_they_stand() -> None:
-    """The parser takes them, and their weights need no file that nobody has."""
+    """The parser takes them, and their weights are those that ship."""
     blocks = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines()]
     verbs = [line.split()[1:] for line in lines if line.startswith("dae-ros ")]
     assert [words[0] for words in verbs] == ["simulate", "bag"]
     for words in verbs:
         build_parser().parse_args(words)
-    weights = re.findall(r"weights(?::=| )(\S+)", "\n".join(lines))
-    assert len(weights) >= 4
+    named = re.findall(r"weights(?::=| )(\S+)", "\n".join(lines))
     shipped = {entry.name for entry in read_manifest().entries if entry.shipped}
-    assert {name for name in weights if not name.startswith("untrained:")} <= shipped
-    assert {name.removeprefix("untrained:") for name in weights} - shipped <= set(NAMES)
+    assert {*named, DepthParameters().weights} <= shipped
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
