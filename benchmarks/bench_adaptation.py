@@ -90,7 +90,7 @@ def prepare(folder: Path, work: Path, updates: int, overrides: Sequence[str]) ->
     anchor_clips(folder / "clips", anchors)
     settings = load_settings(
         TrainingParameters,
-        "adaptation_student",
+        Path(__file__).with_name("adaptation_student.yaml"),
         [f"clips={anchors}", f"steps={updates}", f"warm_up={updates // 10}",
          f"evaluate_every={max(1, updates // 4)}", *overrides],
     )  # fmt: skip

@@ -51,6 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "settings": json.dumps(settings),
                 "teachers": json.dumps(teachers),
                 "step": "600",
+                **({"encoder_from": digests["frames"]} if run != "frames" else {}),
             },
         )
     return folder
@@ -80,7 +81,11 @@ def results_of(runs: Path) -> dict[str, Any]:
     clips = {"digest": "c1" * 32, "height": 130, "width": 173, "train_sequences": 80,
              "train_windows": 23920, "heldout_sequences": 16, "heldout_windows": 4784}  # fmt: skip
     results = {"windows_per_sequence": "all", "clips": clips, "contenders": contenders}
-    return {"results": results}
+    goals = [
+        {"goal": "Abs Rel <= 0.20", "pixels": "all", "value": 0.19, "met": True},
+        {"goal": "δ1 >= 0.70", "pixels": "events", "value": 0.6543, "met": False},
+    ]
+    return {"results": {**results, "goals": goals}}
 
 
 @pytest.fixture
@@ -140,13 +145,20 @@ def test_cards_say_what_was_measured(runs: Path, models: Path) -> None:
         "| best constant of each frame, which knows its truth | 6.000 |",
         "80 worlds to train on (23920 windows of 50 ms), 16 held\n  out (4784).",
         "* Seeds of train: room 100 to 119, corridor 200 to 219, street 300 to 319, warehouse",
-        "seed 4: 1800 updates of 5 clips\n  of 8 windows, arithmetic in bfloat16; kept after 600",
+        "seed 4: 1800 updates of 5 clips\n  of 8 windows, arithmetic in bfloat16. The last",
+        "those of update\n  600.",
+        f"began as that of `{digest_of(runs / 'frames' / 'last.safetensors')}` (`micro_frames`, before",
         "Time: 41 minutes of updates",
         "metres are a guess",
         "zero_shot_micro.png",
         "Apache-2.0",
     ):
         assert text in card, text
+    assert (
+        "Missed goals: δ1 >= 0.70 over event pixels, it has 0.654. Memory helps in 0 of "
+        f"{len(SEQUENCES)} worlds, after least squares, all pixels. Memory helps in "
+        f"{len(SEQUENCES)} of {len(SEQUENCES)} worlds, after least squares, event pixels."
+    ) in " ".join(card.split())
     worst, best = card.index("0095_domain_c_1051 | 0.450"), card.index("0081_room_1001 | 0.150")
     assert worst < best
     assert "Teacher" not in card
