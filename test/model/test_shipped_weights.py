@@ -147,7 +147,7 @@ def test_cards_say_what_was_measured(runs: Path, models: Path) -> None:
         "* Seeds of train: room 100 to 119, corridor 200 to 219, street 300 to 319, warehouse",
         "seed 4: 1800 updates of 5 clips\n  of 8 windows, arithmetic in bfloat16. The last",
         "those of update\n  600.",
-        f"began as that of `{digest_of(runs / 'frames' / 'last.safetensors')}` (`micro_frames`, before",
+        f"began as that of `{digest_of(runs / 'frames' / 'last.safetensors')}` (`micro_frames`",
         "Time: 41 minutes of updates",
         "metres are a guess",
         "zero_shot_micro.png",
