@@ -41,6 +41,7 @@ EPILOG = """\
 what is written below --out:
   topics/            rosbag2 (mcap) of what the nodes published
   metrics/           evaluation.json and .md of gt_node
+                     (in one process: simulated/, the recording, and result/ of the verb bag)
   preview.mp4        events | camera frame | depth | ground truth, for a browser
   contact_sheet.png  up to twelve moments of it
   demo.json          processes, windows, weights, scores
