@@ -110,10 +110,14 @@ class Reception:
 
 
 class Traffic:
-    """Counts event messages, and for how long there have been none."""
+    """Counts event messages, and for how long there have been none.
+
+    Attributes:
+        messages: handed over so far.
+    """
 
     def __init__(self) -> None:
-        self._messages = self._bytes = self._largest_bytes = 0
+        self.messages = self._bytes = self._largest_bytes = 0
         self._heard_s = 0.0
 
     def add(self, size_bytes: int, now_s: float) -> None:
@@ -121,7 +125,7 @@ class Traffic:
 
         Not one that waits to be: while a full inbox holds the receiver back, nothing is missing.
         """
-        self._messages += 1
+        self.messages += 1
         self._bytes += size_bytes
         self._largest_bytes = max(self._largest_bytes, size_bytes)
         self._heard_s = now_s
@@ -140,7 +144,7 @@ class Traffic:
             reliable=events.reliable,
             publishers=events.publishers,
             problem=events.problem,
-            messages=self._messages,
+            messages=self.messages,
             bytes=self._bytes,
             largest_bytes=self._largest_bytes,
             silence_s=now_s - self._heard_s,

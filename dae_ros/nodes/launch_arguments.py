@@ -62,8 +62,9 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "weights",
         "",
-        "Checkpoint file, a name from models/manifest.yaml, or untrained:NAME for random ones; "
-        "empty takes micro, trained on simulated worlds only: its metres are a guess elsewhere.",
+        "Checkpoint file, or a name from models/manifest.yaml; empty takes micro, trained on "
+        "simulated worlds only: its metres are a guess elsewhere. untrained:NAME has random ones "
+        "(vits, vitb, vitl, vitt, micro, micro_memoryless, e2depth, ereformer).",
         parameter=(("depth_node", "weights"), ("distillation_node", "weights")),
     ),
     Argument(

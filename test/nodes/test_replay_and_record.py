@@ -399,7 +399,7 @@ def test_two_million_events_per_second_of_dvs_msgs_all_arrive(
     child = process("replay_node", bag=tmp_path / "bag", rate=1.0, clock_hz=0.0)
     assert finish(graph, child) == 0, output_of(child)
     graph.until(lambda: node._worker.snapshot.pipeline.events == 2_000_000)
-    assert node._messages == 100
+    assert node._traffic.messages == 100
     assert node._worker.snapshot.inbox_dropped == 0
 
 
@@ -413,12 +413,12 @@ def test_a_node_that_must_lose_nothing_holds_the_replay_back(
     node.trigger_configure()
     node.trigger_activate()
     child = process("replay_node", bag=tmp_path / "bag", rate=0.0)
-    graph.until(lambda: node._messages > 0)
+    graph.until(lambda: node._traffic.messages > 0)
     time.sleep(2.0)
     assert child.poll() is None, "the replay went on without its subscriber"
     graph.until(lambda: node._worker.snapshot.pipeline.events == 6_000 * 20, 60.0)
     assert finish(graph, child) == 0
-    assert node._messages == 6_000
+    assert node._traffic.messages == 6_000
 
 
 class Collector:
