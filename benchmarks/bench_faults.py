@@ -1,11 +1,10 @@
 """What survives what: depth and learner are killed, starved, lied to and restarted.
 
-    python -m benchmarks.bench_faults --weights FILE --teacher FILE [--kills 100] [--seed 0]
+    python -m benchmarks.bench_faults [--weights NAME] [--teacher NAME] [--kills 100] [--seed 0]
 
 Both are the processes of `depth.launch.py distill:=true`, over real DDS, with a camera that plays a
 simulated recording. First each is killed (SIGKILL) at random instants, then every fault of
-`faults_one_shot` is made. `--weights` and `--teacher` are a metric student and a network of frames,
-as `scripts/train_first_weights.sh` leaves them. Written are results/faults.json and faults.md.
+`faults_one_shot` is made. Written are results/faults.json and faults.md.
 
 The learner works with more haste than a deployment would (`HASTE`), so that kills meet writing and
 publishing often. Depth's limits on kills are its own first start, times two, plus two seconds.
@@ -172,8 +171,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--weights", required=True, help="metric student, as depth_node takes it")
-    parser.add_argument("--teacher", required=True, help="network of frames")
+    parser.add_argument("--weights", default="micro", help="student (default: %(default)s)")
+    parser.add_argument(
+        "--teacher", default="micro_frames", help="network of frames (default: %(default)s)"
+    )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--aimed", type=int, default=20, help="kills while the learner writes")
     parser.add_argument("--seed", type=int, default=0, help="of the instants of kills")

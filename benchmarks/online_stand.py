@@ -286,14 +286,16 @@ class Stand:
             name: the process whose last lines tell why not.
 
         Raises:
-            StandError: it does not hold in time.
+            StandError: it does not hold in time, or the process has ended.
         """
         begin_s = time.monotonic()
         while not condition():
-            if time.monotonic() - begin_s > timeout_s:
+            ended = name and self.harness[name].exit_code is not None
+            if ended or time.monotonic() - begin_s > timeout_s:
                 lines = self.harness[name].lines[-10:] if name else []
                 raise StandError(
-                    f"{purpose}: not in {timeout_s:g} s" + "".join(f"\n{line}" for line in lines)
+                    f"{purpose}: not in {time.monotonic() - begin_s:.0f} s"
+                    + "".join(f"\n{line}" for line in lines)
                 )
             time.sleep(POLL_S)
         return time.monotonic() - begin_s
