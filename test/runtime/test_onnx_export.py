@@ -27,6 +27,7 @@ from dae_ros.runtime.onnx_description import read_description
 from dae_ros.runtime.onnx_export import export_onnx
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph, execution_providers
+from dae_ros.runtime.openvino_graph import openvino_core
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.warm_up import warm_up
 
@@ -325,8 +326,7 @@ def test_networks_without_onnx_operators_say_so(tmp_path: Path) -> None:
 @pytest.mark.skipif(not HAS_OPENVINO, reason="the extra `openvino` is not installed")
 def test_openvino_in_bfloat16(tiny_file: Path) -> None:
     """bfloat16 is near float32 and not equal to it, or refused with what the processor has."""
-    openvino = pytest.importorskip("openvino")
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(ConfigurationError, match="no bfloat16"):
             estimator_of(tiny_file, "openvino", precision="bfloat16")
         return
@@ -338,6 +338,33 @@ def test_openvino_in_bfloat16(tiny_file: Path) -> None:
         estimator_of(tiny_file, "openvino", precision="float16")
     with pytest.raises(ConfigurationError, match="runs on the CPU"):
         create_estimator(DepthParameters(weights=str(tiny_file), backend="openvino", device="cuda"))
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="the extra `openvino` is not installed")
+def test_ctrl_c_is_survived_after_graphs_have_come_and_gone(tiny_file: Path) -> None:
+    """Graphs that replace each other leave the signal stack whole (on processors with AMX)."""
+    code = f"""
+import faulthandler, gc, signal
+from pathlib import Path
+from dae_ros.runtime.onnx_description import read_description
+from dae_ros.runtime.openvino_graph import OpenVinoGraph
+faulthandler.enable()  # a signal stack that the process had before
+path = Path({str(tiny_file)!r})
+graph = OpenVinoGraph(path, read_description(path))
+for _ in range(20):
+    graph = OpenVinoGraph(path, read_description(path))
+    gc.collect()
+del graph
+gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("ended by Ctrl-C")
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (run.returncode, run.stdout) == (0, "ended by Ctrl-C\n"), run.stderr
 
 
 def test_nothing_is_reported_from_the_machine(tiny_file: Path, tmp_path: Path) -> None:
