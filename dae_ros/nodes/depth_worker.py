@@ -25,6 +25,7 @@ from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.rhythm import Rhythm
 from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.stage_times import Quantiles, StageLatencies
 from dae_ros.runtime.statistics import PipelineStatistics
 from dae_ros.runtime.warm_up import warm_up
 from dae_ros.runtime.weight_stages import Verdict
@@ -68,6 +69,7 @@ class WorkerSnapshot:
         inbox_dropped: messages dropped because the inbox was full.
         verdicts: on versions of the weights, `outcome.code` -> count.
         last_verdict: None before the first.
+        stages: how long each stage of the latest published windows took, and all of them.
     """
 
     pipeline: PipelineStatistics
@@ -75,6 +77,7 @@ class WorkerSnapshot:
     inbox_dropped: int
     verdicts: Mapping[str, int] = field(default_factory=dict)
     last_verdict: Verdict | None = None
+    stages: Mapping[str, Quantiles] = field(default_factory=dict)
 
 
 def _ignore(_: Verdict) -> None:
@@ -124,6 +127,7 @@ class DepthWorker(SensorWorker[Command]):
         self._verdicts: Counter[str] = Counter()
         self._last_verdict: Verdict | None = None
         self._rhythm = Rhythm()
+        self._latencies = StageLatencies()
         self._failures = 0
         self._seen_windows = 0
         self._seen_non_finite = 0
@@ -204,7 +208,7 @@ class DepthWorker(SensorWorker[Command]):
                 pipeline.feed(read_packet(item.type_name, item.data), item.arrival_ns)
         elif isinstance(item, SerializedImage):
             with self._dropping():
-                pipeline.add_frame(read_frame(item.data))
+                pipeline.add_frame(read_frame(item.data), item.arrival_ns)
         elif isinstance(item, ResetState):
             # What was fed before the reset still belongs to the old state.
             self._step_all(pipeline)
@@ -233,9 +237,10 @@ class DepthWorker(SensorWorker[Command]):
             if frame is None:
                 return
             self._failures = 0
-            self._rhythm.closed(time.perf_counter_ns() - frame.latency_ns)
+            self._rhythm.closed(frame.times.arrival_ns)
             if self._forgotten is None:
                 self._publish(frame)
+                self._latencies.add(frame.times, time.perf_counter_ns())
 
     def _use_idle_time(self) -> None:
         """Go on with a change of weights until something comes or the next window is due."""
@@ -264,6 +269,7 @@ class DepthWorker(SensorWorker[Command]):
             self.inbox.dropped,
             dict(self._verdicts),
             self._last_verdict,
+            self._latencies.quantiles(),
         )
         non_finite = statistics.errors.get(NonFiniteState.code, 0)
         if statistics.windows > self._seen_windows:

@@ -12,7 +12,6 @@ from dae_ros.nodes.conversions import header
 from dae_ros.nodes.depth_worker import DepthWorker, WorkerSnapshot
 from dae_ros.nodes.qos import MatchedSubscription
 from dae_ros.runtime.depth_frame import DepthFrame
-from dae_ros.runtime.statistics import PipelineStatistics
 from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.worker import Inbox
 
@@ -231,7 +230,7 @@ class DepthDiagnostics:
             elapsed_s = now_s - self._last_s if self._last_s is not None else 0.0
             if reception is not None:
                 found.append(self._events(reception, worker, elapsed_s))
-            found.append(self._windows(worker.pipeline, elapsed_s))
+            found.append(self._windows(worker, elapsed_s))
             self._last_s = now_s
             self._last = (
                 reception.messages if reception else 0,
@@ -301,7 +300,8 @@ class DepthDiagnostics:
             values[f"error.{code}"] = worker.errors.get(code, 0) + pipeline.errors.get(code, 0)
         return status(f"{self._name}: events", level, text, values)
 
-    def _windows(self, pipeline: PipelineStatistics, elapsed_s: float) -> DiagnosticStatus:
+    def _windows(self, worker: WorkerSnapshot, elapsed_s: float) -> DiagnosticStatus:
+        pipeline = worker.pipeline
         rate = (pipeline.windows - self._last[3]) / elapsed_s if elapsed_s > 0.0 else 0.0
         values: dict[str, object] = {
             "windows": pipeline.windows,
@@ -312,7 +312,7 @@ class DepthDiagnostics:
             "unreached": pipeline.unreached,
         }
         values |= {f"reset.{cause}": count for cause, count in sorted(pipeline.resets.items())}
-        for stage, quantiles in pipeline.stages.items():
+        for stage, quantiles in worker.stages.items():
             values[f"{stage}_p50_ms"] = f"{quantiles.p50_ms:.3f}"
             values[f"{stage}_p95_ms"] = f"{quantiles.p95_ms:.3f}"
             values[f"{stage}_p99_ms"] = f"{quantiles.p99_ms:.3f}"

@@ -37,9 +37,10 @@ class SerializedEvents:
 
 @dataclass(frozen=True, slots=True)
 class SerializedImage:
-    """Bytes of one sensor_msgs/msg/Image."""
+    """Bytes of one sensor_msgs/msg/Image, and when it arrived (`time.perf_counter_ns`)."""
 
     data: bytes
+    arrival_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class SensorWorker(ABC, Generic[Item]):
 
     def put_image(self, data: bytes) -> None:
         """Hand over a camera frame."""
-        self._put(SerializedImage(data), len(data))
+        self._put(SerializedImage(data, time.perf_counter_ns()), len(data))
 
     def put_command(self, command: Item) -> None:
         """Hand over what is no message; takes its turn."""

@@ -31,6 +31,7 @@ from dae_ros.runtime.drop_meanings import meanings_of
 from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.preview import PreviewWriter
+from dae_ros.runtime.stage_times import StageLatencies
 from dae_ros.runtime.warm_up import warm_up
 from dae_ros.runtime.windows import carries_no_triggers
 
@@ -194,6 +195,7 @@ class _BagRun:
         warm_up(estimator)
         self._pipeline = DepthPipeline(parameters, estimator, on_packet_error=self._explain)
         self._pipeline_s = 0.0
+        self._latencies = StageLatencies()
         self._start_ns, self._stop_ns = self._limits()
 
     def _limits(self) -> tuple[int, int | None]:
@@ -248,6 +250,7 @@ class _BagRun:
                 while (frame := self._step()) is not None:
                     self._write(frame, bag)
                     preview.add_window(frame)
+                    self._latencies.add(frame.times, time.perf_counter_ns())
                     if self._observer is not None:
                         self._observer.add_window(frame)
                 if time.perf_counter() >= next_report_s:
@@ -384,7 +387,7 @@ class _BagRun:
             "pipeline_mev_per_s": done.events / self._pipeline_s / 1e6 if done.events else 0.0,
             "windows_per_s": done.windows / wall_s,
             "cpu_count": os.cpu_count(),
-            "stages": {name: dataclasses.asdict(value) for name, value in done.stages.items()},
+            "stages": self._latencies.to_dict(),
         }
 
 

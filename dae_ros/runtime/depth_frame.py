@@ -9,6 +9,7 @@ import numpy as np
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.runtime.estimator import DepthEstimator, FloatImage, OutputMeaning
+from dae_ros.runtime.stage_times import StageTimes
 
 DepthKind: TypeAlias = Literal["metric", "relative"]
 
@@ -30,7 +31,7 @@ class DepthFrame:
         state_age: steps since the recurrent state was last reset, this one included.
         weight_version, digest: which weights made it.
         frame_id: the optical frame.
-        latency_ns: from the feeding of the packet that closed the window to the result.
+        times: when each stage was done.
         warming: whether this is one of the first after a change of weights that cost the state.
     """
 
@@ -47,8 +48,13 @@ class DepthFrame:
     weight_version: int
     digest: str
     frame_id: str
-    latency_ns: int
+    times: StageTimes
     warming: bool = False
+
+    @property
+    def latency_ns(self) -> int:
+        """From the arrival of what closed the window to the result; publishing comes after it."""
+        return self.times.done_ns - self.times.arrival_ns
 
 
 @dataclass(frozen=True, slots=True)

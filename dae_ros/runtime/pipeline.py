@@ -21,7 +21,8 @@ from dae_ros.events.stream import EventStream, StreamPart
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame, scale_of
 from dae_ros.runtime.estimator import DepthEstimator
-from dae_ros.runtime.statistics import PipelineStatistics, Tally, no_stamps
+from dae_ros.runtime.stage_times import Arrivals, StageTimes
+from dae_ros.runtime.statistics import PipelineStatistics, Tally
 from dae_ros.runtime.window_encoder import WindowEncoder
 from dae_ros.runtime.windows import (
     CountWindows,
@@ -78,7 +79,8 @@ class DepthPipeline:
         self._encoder: WindowEncoder | None = None
         self._tally = Tally()
         self._dropped: Counter[str] = Counter()
-        self._fed_ns = 0
+        self._arrivals = Arrivals()
+        self._fed_ns = self._decoded_ns = 0  # of what is being taken in
         self._newest_ns: int | None = None
         self._clock = self._stream.clock  # of the newest part that was taken in
         # First event of the newest packet: times up to it have their final place on the ROS clock.
@@ -120,9 +122,9 @@ class DepthPipeline:
         """Queue a packet; `fed_ns` is when it arrived, on the clock that measures latency."""
         self._inbox.append((packet, self._clock_ns() if fed_ns is None else fed_ns))
 
-    def add_frame(self, frame: Frame) -> None:
+    def add_frame(self, frame: Frame, fed_ns: int | None = None) -> None:
         """Queue a camera frame: with `window: frame` its middle of exposure ends a window."""
-        self._inbox.append((frame, self._clock_ns()))
+        self._inbox.append((frame, self._clock_ns() if fed_ns is None else fed_ns))
 
     def finish(self, grace_ns: int) -> None:
         """Let windows close that end up to `grace_ns` after the newest event: nothing more comes.
@@ -186,11 +188,8 @@ class DepthPipeline:
             self._tally.unreached = self._windows.unreached + len(self._frames_ns)
             if self._tally.events and not self._windows.added:
                 reason = no_ends(self._parameters.window, self._stream.encoding)
-        clock = self._stream.clock
-        stampless = no_stamps(clock, self._parameters.stamp_clock)
-        return self._tally.snapshot(
-            drops, clock.offset_ns, clock.jitter_ns, self._silent, reason, stampless
-        )
+        clock, wanted = self._stream.clock, self._parameters.stamp_clock
+        return self._tally.snapshot(drops, clock, wanted, self._silent, reason)
 
     def _absorb_next(self) -> bool:
         """Take in one part, decoding the next packet if none is left; False if nothing waits."""
@@ -201,19 +200,19 @@ class DepthPipeline:
             return False
         item, self._fed_ns = self._inbox.popleft()
         if isinstance(item, Frame):
+            self._decoded_ns = self._clock_ns()
             self._absorb_frame(item)
             return True
         self._tally.packets += 1
         if not self._parameters.frame_id:
             self._frame_id = item.frame_id
-        begin_ns = self._clock_ns()
         try:
             parts = self._stream.feed(item)
         except PacketError as error:
             self._tally.errors[error.code] += 1
             self._on_packet_error(error)
             return True
-        self._tally.time("decode", self._clock_ns() - begin_ns)
+        self._decoded_ns = self._clock_ns()
         self._parts.extend(piece for part in parts for piece in self._split(part))
         return True
 
@@ -268,8 +267,13 @@ class DepthPipeline:
         reached_ns = clock.to_ros(newest_ns)
         for middle_ns in sorted(stamp for stamp in self._frames_ns if stamp <= reached_ns):
             self._frames_ns.remove(middle_ns)
-            if not self._windows.add(clock.to_event(middle_ns)):
-                self._dropped["frame_not_newer"] += 1
+            self._end_window(self._windows, clock.to_event(middle_ns), "frame_not_newer")
+
+    def _end_window(self, windows: StampWindows, stamp_ns: int, refused: str) -> None:
+        if windows.add(stamp_ns):
+            self._arrivals.add(stamp_ns, self._fed_ns, self._decoded_ns)
+        else:
+            self._dropped[refused] += 1
 
     def _absorb(self, part: StreamPart) -> None:
         if part.gap is not None:
@@ -295,10 +299,11 @@ class DepthPipeline:
         self._stream.ring.push(events)
         if self._parameters.window == "trigger" and isinstance(self._windows, StampWindows):
             for stamp_ns in part.triggers.t[part.triggers.edge == 1].tolist():
-                if not self._windows.add(stamp_ns):
-                    self._dropped["trigger_not_newer"] += 1
+                self._end_window(self._windows, stamp_ns, "trigger_not_newer")
         if part.newest_time_ns is not None:
             self._newest_ns = part.newest_time_ns
+            if not isinstance(self._windows, StampWindows):
+                self._arrivals.add(self._newest_ns, self._fed_ns, self._decoded_ns)
         self._release_frames()
 
     def _skip_closed(self) -> None:
@@ -309,9 +314,9 @@ class DepthPipeline:
     def _begin_again(self, cause: str) -> None:
         self._stream.ring.clear()
         self._encoder = None
+        self._arrivals.clear()
         self._windows.restart()
-        self._newest_ns = None
-        self._clock_ns_final = None
+        self._newest_ns = self._clock_ns_final = None
         self._silent = False
         self.reset_state(cause)
 
@@ -354,14 +359,14 @@ class DepthPipeline:
         if not ring.covers(window.start_ns):
             self._dropped["window_evicted"] += 1
             return None
-        fed_ns = self._fed_ns
-        begin_ns = self._clock_ns()
+        closed_ns = self._clock_ns()
+        arrival_ns, decoded_ns = self._arrivals.closed(window.end_ns)
         if self._encoder is None:
             self._encoder = WindowEncoder(
                 self._encoder_name, height, width, self.estimator.input_channels
             )
         encoded = self._encoder.encode(ring, window)
-        encoded_ns = self._clock_ns()
+        begun_ns = self._clock_ns()
         try:
             prediction = self.estimator.estimate(encoded.network_input)
         except NonFiniteState as error:
@@ -374,9 +379,6 @@ class DepthPipeline:
         done_ns = self._clock_ns()
         self._tally.windows += 1
         self._tally.windows_empty += encoded.event_count == 0
-        self._tally.time("encode", encoded_ns - begin_ns)
-        self._tally.time("infer", done_ns - encoded_ns)
-        self._tally.time("latency", done_ns - fed_ns)
         in_ros_time = self._parameters.stamp_clock == "ros"
         stamp_ns = self._clock.to_ros(window.end_ns) if in_ros_time else window.end_ns
         return DepthFrame(
@@ -393,6 +395,6 @@ class DepthPipeline:
             weight_version=self.estimator.weight_version,
             digest=self.estimator.digest,
             frame_id=self._frame_id,
-            latency_ns=done_ns - fed_ns,
+            times=StageTimes(arrival_ns, decoded_ns, closed_ns, begun_ns, done_ns),
             warming=self.estimator.warming,
         )

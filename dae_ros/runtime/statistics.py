@@ -1,28 +1,12 @@
-"""Counters and latency quantiles of a pipeline, handed out as an immutable snapshot."""
+"""Counters of a pipeline, handed out as an immutable snapshot."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from dae_ros.events.sensor_clock import SensorClock
-
-# Quantiles are over this many latest windows: nearly two minutes at 20 Hz.
-LATENCY_WINDOWS = 2048
-STAGES = ("decode", "encode", "infer", "latency")
-
-
-@dataclass(frozen=True, slots=True)
-class Quantiles:
-    """Median, 95 % and 99 % quantile and maximum of a duration, in ms."""
-
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    max_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +26,6 @@ class PipelineStatistics:
         no_ends: why no window can close although events come, with what to do; None where one can.
         no_stamps: why results bear sensor time though ROS time is wanted, with what to do; else
             None.
-        stages: quantiles of `decode` (per packet), `encode`, `infer` and `latency` (per window).
     """
 
     packets: int
@@ -61,7 +44,6 @@ class PipelineStatistics:
     silent: bool
     no_ends: str | None
     no_stamps: str | None
-    stages: Mapping[str, Quantiles]
 
 
 class Tally:
@@ -78,24 +60,16 @@ class Tally:
         self.resets: Counter[str] = Counter()
         self.gaps: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
-        self._durations_ns: dict[str, deque[int]] = {
-            stage: deque(maxlen=LATENCY_WINDOWS) for stage in STAGES
-        }
-
-    def time(self, stage: str, duration_ns: int) -> None:
-        """Add one duration of a stage."""
-        self._durations_ns[stage].append(duration_ns)
 
     def snapshot(
         self,
         drops: Mapping[str, int],
-        clock_offset_ns: int | None,
-        clock_jitter_ns: int | None,
+        clock: SensorClock,
+        stamp_clock: str,
         silent: bool,
         no_ends: str | None,
-        no_stamps: str | None,
     ) -> PipelineStatistics:
-        """Return everything counted so far."""
+        """Return everything counted so far, with what the pipeline knows beside the counts."""
         return PipelineStatistics(
             packets=self.packets,
             events=self.events,
@@ -108,16 +82,11 @@ class Tally:
             gaps=dict(self.gaps),
             drops=dict(drops),
             errors=dict(self.errors),
-            clock_offset_ns=clock_offset_ns,
-            clock_jitter_ns=clock_jitter_ns,
+            clock_offset_ns=clock.offset_ns,
+            clock_jitter_ns=clock.jitter_ns,
             silent=silent,
             no_ends=no_ends,
-            no_stamps=no_stamps,
-            stages={
-                stage: quantiles(durations)
-                for stage, durations in self._durations_ns.items()
-                if durations
-            },
+            no_stamps=no_stamps(clock, stamp_clock),
         )
 
 
@@ -136,9 +105,3 @@ def no_stamps(clock: SensorClock, stamp_clock: str) -> str | None:
         f"depth bears the sensor's own time: header.stamp of the event messages is {what}, which "
         "does not lead to ROS time; let the camera driver fill it, or set stamp_clock to sensor"
     )
-
-
-def quantiles(durations_ns: deque[int]) -> Quantiles:
-    """Return the quantiles of at least one duration in ns."""
-    p50, p95, p99, top = np.quantile(np.fromiter(durations_ns, np.float64), (0.5, 0.95, 0.99, 1.0))
-    return Quantiles(p50 / 1e6, p95 / 1e6, p99 / 1e6, top / 1e6)

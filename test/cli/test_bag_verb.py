@@ -124,7 +124,7 @@ def test_a_run_leaves_depth_calibration_and_previews(tmp_path, recording, capsys
     timing = json.loads((out / "timing.json").read_text())
     assert timing["mev_per_s"] > 0
     assert 0 < timing["closing_s"] < timing["wall_s"]
-    assert set(timing["stages"]) == {"decode", "encode", "infer", "latency"}
+    assert set(timing["stages"]) == {"decode", "close", "encode", "infer", "publish", "total"}
     printed = capsys.readouterr()
     assert f"{count} windows from 6000 events" in printed.out
     assert "untrained" in printed.out

@@ -6,6 +6,7 @@ import numpy as np
 
 from dae_ros.nodes.rate_report import Patience, RateReport
 from dae_ros.runtime.depth_frame import DepthFrame
+from dae_ros.runtime.stage_times import StageTimes
 
 
 def frame(latency_ms: int) -> DepthFrame:
@@ -14,7 +15,7 @@ def frame(latency_ms: int) -> DepthFrame:
     return DepthFrame(
         index=0, start_ns=0, end_ns=1, stamp_ns=1, depth=depth, kind="metric", orientation="depth",
         image=np.zeros((3, 3, 4), np.float32), event_count=1, state_age=1, weight_version=1,
-        digest="", frame_id="", latency_ns=latency_ms * 1_000_000,
+        digest="", frame_id="", times=StageTimes(7, 7, 7, 7, 7 + latency_ms * 1_000_000),
     )  # fmt: skip
 
 
