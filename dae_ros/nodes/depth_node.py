@@ -20,6 +20,7 @@ from dae_ros.events.cdr import event_types
 from dae_ros.nodes.calibration_input import CalibrationInput
 from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.depth_outputs import DepthOutputs
+from dae_ros.nodes.depth_trace import DepthTrace
 from dae_ros.nodes.depth_weights import WeightFollower
 from dae_ros.nodes.depth_worker import DepthWorker, ResetState
 from dae_ros.nodes.diagnostics import DepthDiagnostics, NetworkIdentity, Traffic
@@ -71,6 +72,7 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
         self._report = DepthDiagnostics(self.get_fully_qualified_name())
         self.create_service(Trigger, "~/reset_state", self._reset_requested)
         self._weights = WeightFollower(self, lambda: self._worker)
+        self._trace = DepthTrace(self, lambda: self._binding.value)
         if self._binding.value.autostart:
             autostart(self)
 
@@ -135,6 +137,11 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
             self._calibration.destroy()
         self._calibration = None
 
+    def close(self) -> None:
+        """Stop the worker, and write the trace that is still being recorded."""
+        super().close()
+        self._trace.close()
+
     def _pause(self, worker: DepthWorker) -> None:
         worker.forget("deactivated")
 
@@ -159,6 +166,7 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
         outputs = self._outputs
         if outputs is not None and outputs.active:
             outputs.publish(frame, self._weights.last)
+            self._trace.published(frame)
             sentence = self._rate.add(frame, time.monotonic())
             if sentence is not None:
                 self.get_logger().info(sentence)

@@ -198,6 +198,20 @@ class DepthParameters(NodeParameters):
         "that under the old.",
         minimum=1.0,
     )
+    trace_windows: int = declare(
+        12_000,
+        "How many of the newest windows a trace keeps (service ~/trace); 96 bytes each, and about "
+        "1.5 kB in its file.",
+        minimum=1,
+        maximum=1_000_000,
+        at_runtime=True,
+    )
+    trace_folder: str = declare(
+        "",
+        "Folder for the files of ~/trace; empty takes that of ROS' logs (ROS_LOG_DIR, else "
+        "~/.ros/log).",
+        at_runtime=True,
+    )
     autostart: bool = declare(
         True, "Configure and activate the node by itself; false waits for lifecycle calls."
     )
