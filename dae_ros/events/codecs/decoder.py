@@ -15,6 +15,7 @@ from dae_ros.events.codecs.types import Int64s, Octets
 from dae_ros.events.packet import TIME_LIMIT_NS, DecodedPacket, Events, Payload, Triggers
 
 _NO_TRIGGERS = Triggers.empty()
+_NOTHING_DONE = [0] * layout.STATE_SIZE
 _NO_EDGES = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint16))
 
 
@@ -143,7 +144,7 @@ class Decoder:
             MalformedPacket: times that no ROS stamp can hold (`TIME_LIMIT_NS`), from a damaged
                 time base or a flood of wraps. The packet then has changed nothing.
         """
-        before = self._state.copy(), self._counts.copy()
+        before = self._state.tobytes(), self._counts.tobytes()
         octets = np.frombuffer(_read_only(payload), np.uint8)
         whole = self._codec.whole_octets(octets.size)
         if whole != octets.size:
@@ -165,26 +166,30 @@ class Decoder:
         state = self._state
         state[: layout.PAYLOAD_STATE] = 0
         cuts: list[tuple[int, int, int]] = []
-        while not state[layout.DONE]:
+        # One list of Python numbers: each look into an array would cost as much as ten of these.
+        after = _NOTHING_DONE
+        while not after[layout.DONE]:
             state[layout.BREAKS] = 0
             self._codec.decode(
                 octets, time_base_ns, self.width, self.height, layout.TOLERANCE_NS, state,
                 self._counts, t, x, y, p, edge_t, edge, channel, self._breaks,
             )  # fmt: skip
-            if state[layout.BREAKS]:
-                cuts.extend(map(tuple, self._breaks[: state[layout.BREAKS]].tolist()))
+            after = state.tolist()
+            if after[layout.BREAKS]:
+                cuts.extend(map(tuple, self._breaks[: after[layout.BREAKS]].tolist()))
 
-        stored = int(state[layout.EVENTS])
+        stored = after[layout.EVENTS]
         if 2 * stored < events:  # do not keep memory for events that were dropped
             t, x, y, p = t[:stored].copy(), x[:stored].copy(), y[:stored].copy(), p[:stored].copy()
         everything = Events(t[:stored], x[:stored], y[:stored], p[:stored])
-        kept = int(state[layout.TRIGGERS])
+        kept = after[layout.TRIGGERS]
         found = Triggers(edge_t[:kept], edge[:kept], channel[:kept]) if kept else _NO_TRIGGERS
-        latest_ns = int(state[layout.NOW])
+        latest_ns = after[layout.NOW]
         if cuts:
             latest_ns = max(latest_ns, *(int(t.max(initial=0)) for t in (everything.t, found.t)))
         if latest_ns >= TIME_LIMIT_NS:
-            state[:], self._counts[:] = before
+            state[:] = np.frombuffer(before[0], np.int64)
+            self._counts[:] = np.frombuffer(before[1], np.int64)
             raise MalformedPacket(
                 f"A packet of encoding {self.encoding} holds times beyond January 2038, up to "
                 "which ROS stamps count. It was dropped; see that the camera's clock is right.",
