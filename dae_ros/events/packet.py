@@ -38,10 +38,10 @@ class Events:
 
     def __post_init__(self) -> None:
         # Written out, as this is done for every packet: half the time of a loop over `flags`.
-        self.t.setflags(False)
-        self.x.setflags(False)
-        self.y.setflags(False)
-        self.p.setflags(False)
+        self.t.setflags(write=False)
+        self.x.setflags(write=False)
+        self.y.setflags(write=False)
+        self.p.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.t)
@@ -93,7 +93,7 @@ class Triggers:
 
     def __post_init__(self) -> None:
         for column in (self.t, self.edge, self.channel):
-            column.setflags(False)
+            column.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.t)
