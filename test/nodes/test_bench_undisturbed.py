@@ -7,17 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.bench_undisturbed import (
-    HOP_NS,
-    Block,
-    fresh_depth,
-    goals,
-    identical_windows,
-    paired,
-    ratio_interval,
-    swaps_of,
-)
+from benchmarks.bench_undisturbed import goals, ratio_interval
 from benchmarks.online_stand import Image, Said
+from benchmarks.undisturbed_blocks import HOP_NS, Block, paired
+from benchmarks.undisturbed_swaps import fresh_depth, identical_windows, swaps_of
 from dae_ros.bags.message_types import EVENT_PACKET
 from dae_ros.bags.writer import BagWriter
 from dae_ros.events.cdr import write_packet
