@@ -25,7 +25,7 @@ from benchmarks import faults_one_shot
 from benchmarks.faults_camera import Camera
 from benchmarks.faults_disk import look
 from benchmarks.faults_kills import Kill, Killer
-from benchmarks.faults_one_shot import Scene
+from benchmarks.faults_scene import Scene
 from benchmarks.faults_segments import SHARED, remove_orphans
 from benchmarks.online_stand import DEPTH, LEARNER, Deployment, Stand, simulate
 from benchmarks.record import RESULTS, record
