@@ -30,6 +30,7 @@ from dae_ros.nodes.qos import MatchedSubscription
 from dae_ros.nodes.rate_report import Patience, RateReport
 from dae_ros.nodes.worker_node import WorkerNode
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.backend_choice import BackendChoice
 from dae_ros.runtime.depth_frame import DepthFrame, scale_of
 
 IMAGE_DEPTH = 5
@@ -66,6 +67,7 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
     def __init__(self, **arguments: Any) -> None:
         super().__init__("depth", DepthParameters, **arguments)
         self._calibration: CalibrationInput | None = None
+        self._backend: BackendChoice | None = None  # that was told last
         self._rate = RateReport()
         self._no_ends, self._no_messages = Patience(), Patience()
         self._traffic = Traffic()
@@ -91,9 +93,10 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
         self._outputs = DepthOutputs(self, parameters, worker.kind)
         estimator = worker.estimator
         if estimator is not None:
+            self._backend = worker.backend
             self.get_logger().info(
                 f"{estimator.name} (sha256 {estimator.digest[:12]}) gives {worker.kind} depth, "
-                f"orientation {worker.orientation}"
+                f"orientation {worker.orientation}; it runs on {worker.backend}"
             )
             for note in estimator.notes:
                 self.get_logger().warning(f"{estimator.name}: {note}")
@@ -156,6 +159,10 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
 
     def _look(self) -> None:
         now_s = time.monotonic()
+        backend = None if self._worker is None else self._worker.backend
+        if backend is not None and backend != self._backend:
+            self._backend = backend
+            self.get_logger().info(f"the network runs on {backend} from now on")
         self._weights.look()
         if self._calibration is not None:
             self._calibration.look(now_s)

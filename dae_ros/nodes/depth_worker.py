@@ -19,6 +19,7 @@ from dae_ros.nodes.sensor_worker import (
     SerializedImage,
 )
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.backend_choice import BackendChoice, ChangingBackend, choose_backend
 from dae_ros.runtime.backends import create_estimator, follow_weights
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.estimator import DepthEstimator
@@ -121,6 +122,7 @@ class DepthWorker(SensorWorker[Command]):
         self.estimator: DepthEstimator | None = None
         self.swap: WeightSwap | None = None
         self.snapshot: WorkerSnapshot | None = None
+        self._choice: BackendChoice | None = None
         self._pipeline: DepthPipeline | None = None
         # Why to forget everything before the next turn; set by `forget`, taken by the thread.
         self._forgotten: str | None = None
@@ -133,6 +135,13 @@ class DepthWorker(SensorWorker[Command]):
         self._seen_non_finite = 0
         self._faulty = False
         self._next_snapshot_s = 0.0
+
+    @property
+    def backend(self) -> BackendChoice | None:
+        """What runs the network now, and why; None before it is loaded."""
+        if isinstance(self.estimator, ChangingBackend):
+            return self.estimator.choice
+        return self._choice
 
     @property
     def kind(self) -> str:
@@ -172,6 +181,7 @@ class DepthWorker(SensorWorker[Command]):
             time.sleep(0.001)
 
     def _open(self) -> None:
+        self._choice = choose_backend(self._parameters)
         estimator = self._load(self._parameters)
         self._give_way()
         warm_up(estimator)

@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from dae_ros.nodes.conversions import header
 from dae_ros.nodes.depth_worker import DepthWorker, WorkerSnapshot
 from dae_ros.nodes.qos import MatchedSubscription
+from dae_ros.runtime.backend_choice import BackendChoice
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.worker import Inbox
@@ -160,6 +161,7 @@ class NetworkIdentity:
     Attributes:
         name, digest, weight_version: of the weights in use.
         kind, orientation: of the output.
+        backend: what runs it, and why.
         phase: of a change of weights; None where none are followed.
         malformed: announcements and pieces of weights that were none.
     """
@@ -169,13 +171,14 @@ class NetworkIdentity:
     weight_version: int
     kind: str
     orientation: str
+    backend: BackendChoice
     phase: str | None
     malformed: int
 
     @staticmethod
     def of(worker: DepthWorker | None, malformed: int) -> NetworkIdentity | None:
         """Return that of a worker, None before it has loaded."""
-        if worker is None or worker.estimator is None:
+        if worker is None or worker.estimator is None or worker.backend is None:
             return None
         estimator, swap = worker.estimator, worker.swap
         return NetworkIdentity(
@@ -184,6 +187,7 @@ class NetworkIdentity:
             estimator.weight_version,
             worker.kind,
             worker.orientation,
+            worker.backend,
             None if swap is None else swap.phase,
             malformed,
         )
@@ -342,6 +346,8 @@ class DepthDiagnostics:
                 "weight_version": network.weight_version,
                 "kind": network.kind,
                 "orientation": network.orientation,
+                "backend": network.backend.backend,
+                "backend_reason": network.backend.reason,
             },
         )
 

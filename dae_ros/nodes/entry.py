@@ -17,6 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from dae_ros.errors import DaeError
 from dae_ros.nodes.command_line import EXIT_USAGE, Usage, answer
+from dae_ros.runtime import background
 
 EXIT_FAILURE = 1
 EXIT_INTERRUPTED = 130
@@ -129,12 +130,15 @@ def run(
 
 
 def leave_despite(thread_name: str, code: int) -> None:
-    """End the process at once where a thread of this name still runs; return where none does.
+    """End the process at once where a thread of this name still runs, or one of the background.
+
+    Returns where none does.
 
     A thread that could not be stopped is in native code, which has no place to stop at. The
     interpreter would tear it down in the middle of it when it finalizes, and crash.
     """
-    if any(thread.name == thread_name for thread in threading.enumerate()):
+    names = (thread_name, background.THREAD_NAME)
+    if any(thread.name in names for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -20,16 +20,18 @@ class DepthParameters(NodeParameters):
     )
     backend: str = declare(
         "auto",
-        "What runs the network: auto is torch for checkpoints, and for files of `dae-ros export` "
-        "openvino on a CPU where it is installed, else onnxruntime.",
+        "What runs the network. auto, for a checkpoint: live on a CPU, where openvino is installed "
+        "and follow_snapshots is off, torch until openvino takes over; else torch. For a file of "
+        "`dae-ros export`: openvino on a CPU where it is installed, else onnxruntime.",
         choices=("auto", "torch", "onnxruntime", "tensorrt", "openvino"),
     )
     device: str = declare("auto", "Where the network runs: auto, cpu, cuda or cuda:N.")
     precision: str = declare(
         "auto",
         "Arithmetic of the network; auto is float32 on a CPU, on a GPU bfloat16 with torch and "
-        "float16 with others, and what an exported file has.",
-        choices=("auto", "float32", "bfloat16", "float16"),
+        "float16 with others, and what an exported file has. int8 is for files of `dae-ros export "
+        "--precision int8` on openvino.",
+        choices=("auto", "float32", "bfloat16", "float16", "int8"),
     )
     threads: int = declare(
         0,
@@ -235,6 +237,11 @@ class DepthParameters(NodeParameters):
             problems.append(
                 f"'window_events' ({self.window_events}) must not exceed {most_events}, half of "
                 f"what 'ring_mb' ({self.ring_mb}) holds"
+            )
+        if self.precision == "int8" and not self.weights.endswith(".onnx"):
+            problems.append(
+                "'precision' int8 needs a file as 'weights' whose loss was measured; write it with "
+                "`dae-ros export WEIGHTS --precision int8 --calibration CLIPS`"
             )
         if self.color_near_m >= self.color_far_m:
             problems.append(

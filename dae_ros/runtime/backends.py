@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.backend_choice import SUFFIX, choose_backend
 from dae_ros.runtime.canary import SwapRules
 from dae_ros.runtime.estimator import DepthEstimator, ReloadableEstimator
 from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.weight_swap import WeightSwap
+
+if TYPE_CHECKING:
+    from dae_ros.runtime.exported_estimator import ExportedEstimator
 
 
 def create_estimator(parameters: DepthParameters) -> DepthEstimator:
@@ -26,11 +31,12 @@ def create_estimator(parameters: DepthParameters) -> DepthEstimator:
             "list` shows, or to untrained:vits to try the plumbing with random weights",
             parameter="weights",
         )
-    backend = choose_backend(parameters)
-    if backend != "torch":
+    choice = choose_backend(parameters)
+    takes_over = parameters.backend == "auto" and not parameters.weights.endswith(SUFFIX)
+    if choice.backend != "torch" and not takes_over:
         from dae_ros.runtime.graph_backends import create_graph_estimator
 
-        return create_graph_estimator(parameters, backend)
+        return create_graph_estimator(parameters, choice.backend)
     if importlib.util.find_spec("torch") is None:
         raise ConfigurationError(
             "the network needs PyTorch, which is not installed here: install dae_ros with its "
@@ -40,33 +46,22 @@ def create_estimator(parameters: DepthParameters) -> DepthEstimator:
     # torch is slow to import and not needed by the event half.
     from dae_ros.runtime.torch_estimator import create_torch_estimator
 
-    return create_torch_estimator(parameters)
+    estimator = create_torch_estimator(parameters)
+    if choice.backend == "torch":
+        return estimator
+    from dae_ros.runtime.takeover import TakeoverEstimator
+
+    return TakeoverEstimator(estimator, lambda: _exported(parameters, choice.backend), choice)
 
 
-def choose_backend(parameters: DepthParameters) -> str:
-    """Return what is to run the network: `torch`, `onnxruntime`, `tensorrt` or `openvino`.
+def _exported(parameters: DepthParameters, backend: str) -> ExportedEstimator:
+    from dae_ros.runtime.exported_estimator import ExportedEstimator
+    from dae_ros.runtime.graph_backends import create_graph_estimator
 
-    `auto` is PyTorch for checkpoints, which is what live depth, recordings and learning agree on
-    bit by bit, and which needs no export. For exported files it is OpenVINO where that is
-    installed and the device is a CPU, else onnxruntime.
-
-    Raises:
-        ConfigurationError: PyTorch is asked to run an exported file.
-    """
-    exported = parameters.weights.endswith(".onnx")
-    if parameters.backend == "torch" and exported:
-        raise ConfigurationError(
-            f"PyTorch does not run {parameters.weights}; use the checkpoint that it was exported "
-            "from, or backend onnxruntime or openvino",
-            parameter="backend",
-        )
-    if parameters.backend != "auto":
-        return parameters.backend
-    if not exported:
-        return "torch"
-    if parameters.device in ("auto", "cpu") and importlib.util.find_spec("openvino") is not None:
-        return "openvino"
-    return "onnxruntime"
+    estimator = create_graph_estimator(parameters, backend)
+    if not isinstance(estimator, ExportedEstimator):
+        raise ConfigurationError(f"{parameters.weights} is no checkpoint", parameter="weights")
+    return estimator
 
 
 def follow_weights(

@@ -24,6 +24,7 @@ from dae_ros.bags.topics import choose_events_topic, choose_image_topic, require
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError, DaeError, PacketError, RecordingError
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.backend_choice import choose_backend
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.bag_calibration import BagCalibration
 from dae_ros.runtime.depth_frame import DepthFrame
@@ -360,6 +361,7 @@ class _BagRun:
                 "name": estimator.name,
                 "sha256": estimator.digest,
                 "notes": list(estimator.notes),
+                "backend": choose_backend(self._parameters).backend,
             },
             "calibrated": self._calibration.complete,
             "metrics": None if self._observer is None else self._observer.summary(),

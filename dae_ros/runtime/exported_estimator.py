@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -96,6 +96,16 @@ class ExportedEstimator:
         """
         check_image(image, self.input_channels)
         return self._graph_for(image.shape[1], image.shape[2]).estimate(image)
+
+    def set_state(self, state: Sequence[NDArray[np.float32]], state_age: int) -> None:
+        """Go on with a state that the same network has reached for the present size.
+
+        Raises:
+            ConfigurationError: there was no image yet, so that there is no size.
+        """
+        if self._graph is None:
+            raise ConfigurationError("a state needs a size: let the estimator step once before")
+        self._graph.set_state(state, state_age)
 
     def successor(self, path: Path, version: int) -> ExportedEstimator:
         """Load other weights of the same network, exported for the present size.

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from dae_ros.errors import InferenceError, WeightsError
 from dae_ros.model.fetch import digest_of
+from dae_ros.runtime.background import in_background
 from dae_ros.runtime.estimator import ReloadableEstimator
 from dae_ros.runtime.snapshots import Announcement
-
-_NICENESS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +81,8 @@ class WeightLoader:
         if not background:
             self._result.set_result(load_announced(announcement, in_use))
             return
-        # A pool of one, given up at once: its thread ends with the work.
-        pool = ThreadPoolExecutor(1, "weight_loader", initializer=_lower_priority)
-        self._result = pool.submit(load_announced, announcement, in_use)
-        pool.shutdown(wait=False)
+        self._result = in_background(lambda: load_announced(announcement, in_use))
 
     def take(self) -> Result | None:
         """Return the result, None while it loads; what it raised was an error of the program."""
         return self._result.result() if self._result.done() else None
-
-
-def _lower_priority() -> None:
-    """Let every other thread of the process go first; Linux has a priority for each thread."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -151,6 +151,8 @@ def depth(graph: Graph) -> Callable[..., Any]:
             "weights": "untrained:tiny",
             "device": "cpu",
             "threads": 1,
+            # `auto` exports the network on the side.
+            "backend": "torch",
             "autostart": False,
             **parameters,
         }

@@ -385,5 +385,6 @@ def test_diagnostics_report_rates_latencies_weights_and_the_clock(graph, depth, 
     network = values_of(reports[-1], ": network")
     assert network["weights"] == "untrained:tiny"
     assert len(network["sha256"]) == 64
+    assert network["backend"] == "torch" and "'backend' says so" in network["backend_reason"]
     level = {s.name.split(": ")[1]: s.level for s in reports[-1].status}
     assert level["network"] == b"\x01", "an unknown orientation is a warning"

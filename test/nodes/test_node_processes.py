@@ -16,7 +16,8 @@ from dae_ros.events.cdr import write_packet
 from dae_ros.nodes.depth_worker import DepthWorker
 from dae_ros.parameters import DepthParameters
 
-TINY = ("-p", "weights:=untrained:tiny", "-p", "device:=cpu", "-p", "threads:=1")
+TINY = ("-p", "weights:=untrained:tiny", "-p", "device:=cpu", "-p", "threads:=1",
+        "-p", "backend:=torch")  # fmt: skip
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import os
 import subprocess
@@ -21,7 +20,7 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime import onnx_export
-from dae_ros.runtime.backends import choose_backend, create_estimator, follow_weights
+from dae_ros.runtime.backends import create_estimator, follow_weights
 from dae_ros.runtime.graph_estimator import GraphEstimator
 from dae_ros.runtime.onnx_description import read_description
 from dae_ros.runtime.onnx_export import export_onnx
@@ -378,30 +377,6 @@ create_estimator(DepthParameters(weights={str(tiny_file)!r}, backend="onnxruntim
     environment.pop("ORT_DISABLE_TELEMETRY", None)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=250)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_backends_are_chosen_by_file_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Checkpoints stay with PyTorch; exported files take OpenVINO on CPUs where it is there."""
-    parameters = DepthParameters(weights="a.pth")
-    assert choose_backend(parameters) == "torch"
-    assert choose_backend(dataclasses.replace(parameters, backend="openvino")) == "openvino"
-    exported = dataclasses.replace(parameters, weights="a.onnx")
-    find = importlib.util.find_spec
-    for present, device, backend in (
-        (True, "auto", "openvino"),
-        (True, "cpu", "openvino"),
-        (True, "cuda", "onnxruntime"),
-        (False, "auto", "onnxruntime"),
-    ):
-        there = find("numpy") if present else None
-        monkeypatch.setattr(
-            importlib.util,
-            "find_spec",
-            lambda name, there=there: there if name == "openvino" else find(name),
-        )
-        assert choose_backend(dataclasses.replace(exported, device=device)) == backend
-    with pytest.raises(ConfigurationError, match="PyTorch does not run"):
-        choose_backend(dataclasses.replace(exported, backend="torch"))
 
 
 def test_providers_of_onnxruntime(tmp_path: Path) -> None:

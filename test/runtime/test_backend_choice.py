@@ -1,0 +1,187 @@
+"""What `auto` chooses and why, and how another backend takes over from PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dae_ros.errors import ConfigurationError, WeightsError
+from dae_ros.model.checkpoint import save_checkpoint
+from dae_ros.model.untrained import untrained
+from dae_ros.parameters import DepthParameters
+from dae_ros.runtime import backend_choice
+from dae_ros.runtime.backend_choice import BackendChoice, choose_backend
+from dae_ros.runtime.backends import create_estimator
+from dae_ros.runtime.exported_estimator import ExportedEstimator
+from dae_ros.runtime.onnx_cache import cache_folder, graph_name
+from dae_ros.runtime.onnx_export import export_onnx
+from dae_ros.runtime.takeover import TakeoverEstimator
+from dae_ros.runtime.torch_estimator import TorchEstimator
+from dae_ros.runtime.warm_up import warm_up
+
+CHECKPOINT = DepthParameters(weights="a.pth")
+needs_openvino = pytest.mark.skipif(
+    bool(backend_choice.missing_packages()), reason="the extra `openvino` is not installed"
+)
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Return the names of packages that can be found; a test may remove some."""
+    names = {*backend_choice.OPENVINO_PACKAGES, "torch"}
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: find("numpy") if name in names else None
+    )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    return names
+
+
+def choice(**values: object) -> tuple[str, str]:
+    chosen = choose_backend(dataclasses.replace(CHECKPOINT, **values))
+    return chosen.backend, chosen.reason
+
+
+def test_live_on_a_cpu_auto_is_openvino(installed: set[str]) -> None:
+    """Where time decides what is seen the fastest backend installed is chosen."""
+    for values in ({}, {"device": "cpu"}, {"overload": "merge"}, {"precision": "bfloat16"}):
+        backend, reason = choice(**values)
+        assert (backend, "fastest on a CPU" in reason) == ("openvino", True)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"overload": "queue"}, "no window is skipped"),
+        ({"follow_snapshots": True}, "weights change while it runs"),
+        ({"precision": "float16"}, "does not compute in float16"),
+    ],
+)
+def test_auto_stays_with_pytorch_and_says_why(
+    installed: set[str], values: dict[str, object], reason: str
+) -> None:
+    """Recordings, learning and half precision do not change their backend."""
+    backend, said = choice(**values)
+    assert backend == "torch" and reason in said
+
+
+def test_what_is_not_installed_is_named(installed: set[str]) -> None:
+    """The reason names the packages that are missing and the extra that brings them."""
+    installed -= {"openvino", "onnxscript"}
+    backend, reason = choice()
+    assert backend == "torch" and "openvino, onnxscript" in reason and "extra" in reason
+    installed |= {"openvino", "onnxscript"}
+    installed.remove("torch")
+    assert choice() == ("torch", "a checkpoint needs it")
+
+
+def test_on_a_gpu_auto_is_pytorch(installed: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that PyTorch sees is what `device: auto` means, and PyTorch runs it."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert choice() == ("torch", "the network runs on a GPU")
+    assert choice(device="cpu")[0] == "openvino"
+
+
+def test_a_backend_that_is_asked_for_is_taken(installed: set[str]) -> None:
+    """No rule of `auto` changes what the user says."""
+    for name in ("torch", "onnxruntime", "tensorrt", "openvino"):
+        assert choice(backend=name, overload="queue") == (name, "the parameter 'backend' says so")
+
+
+def test_exported_files_are_chosen_by_device(installed: set[str]) -> None:
+    """OpenVINO on CPUs where it is there, else onnxruntime; never PyTorch."""
+    exported = {"weights": "a.onnx"}
+    assert choice(**exported)[0] == choice(**exported, overload="queue")[0] == "openvino"
+    assert choice(**exported, device="cuda") == ("onnxruntime", "the network runs on cuda")
+    installed.remove("openvino")
+    backend, reason = choice(**exported)
+    assert backend == "onnxruntime" and "extra `openvino`" in reason
+    with pytest.raises(ConfigurationError, match="PyTorch does not run"):
+        choice(**exported, backend="torch")
+
+
+def image(seed: int, height: int = 60, width: int = 80) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).random((3, height, width), dtype=np.float32)
+
+
+def step_until_settled(estimator: TakeoverEstimator, images: list[NDArray[np.float32]]) -> list:
+    """Return the outputs; before the third step whatever is loaded in the background is there."""
+    outputs = []
+    for number, one in enumerate(images):
+        deadline_s = time.monotonic() + 60.0
+        while number == 2 and not (estimator._pending and estimator._pending.done()):
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        outputs.append(estimator.estimate(one))
+    return outputs
+
+
+@needs_openvino
+def test_openvino_takes_over_with_the_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Live `auto` steps on PyTorch, then on OpenVINO, as if PyTorch had gone on."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tiny = untrained("tiny")
+    export_onnx(tiny, cache_folder("onnx") / graph_name(tiny, 60, 80, "float32"), 60, 80)
+    parameters = DepthParameters(weights="untrained:tiny", device="cpu", threads=1)
+    estimator, reference = create_estimator(parameters), TorchEstimator(untrained("tiny"))
+    assert isinstance(estimator, TakeoverEstimator)
+    for attribute in ("name", "digest", "notes", "meaning", "input_channels", "weight_version"):
+        assert getattr(estimator, attribute) == getattr(reference, attribute)
+    warm_up(estimator)
+    assert estimator._pending is None, "the size of the warm-up is no camera's"
+    assert str(estimator.choice).startswith("torch (until openvino has the network")
+    images = [image(seed) for seed in range(6)]
+    expected = [reference.estimate(one) for one in images]
+    outputs = step_until_settled(estimator, images)
+    assert estimator.choice == choose_backend(parameters)
+    assert estimator.choice.backend == "openvino" and estimator.state_age == 6
+    for number, (output, other) in enumerate(zip(outputs, expected, strict=True)):
+        if number < 2:
+            np.testing.assert_array_equal(output, other)
+        else:
+            assert not np.array_equal(output, other)
+            np.testing.assert_allclose(output, other, atol=2e-3 * other.std())
+    estimator.reset()
+    assert estimator.state_age == 0
+
+
+def test_pytorch_goes_on_where_nothing_can_take_over() -> None:
+    """A refused export costs no window, and `choice` has its reason."""
+
+    def load() -> ExportedEstimator:
+        raise WeightsError("PyTorch has no ONNX operators for a part of it")
+
+    first, reference = TorchEstimator(untrained("tiny")), TorchEstimator(untrained("tiny"))
+    estimator = TakeoverEstimator(first, load, BackendChoice("openvino", "the fastest"))
+    images = [image(seed) for seed in range(5)]
+    for output, one in zip(step_until_settled(estimator, images), images, strict=True):
+        np.testing.assert_array_equal(output, reference.estimate(one))
+    assert estimator.choice.backend == "torch"
+    assert "openvino cannot run these weights: PyTorch has no ONNX" in estimator.choice.reason
+
+
+def test_other_weights_never_take_over(tmp_path: Path) -> None:
+    """A file that was replaced while it was exported is refused: names and digests stay true."""
+    path = tmp_path / "w.safetensors"
+    other = untrained("tiny", seed=1)
+    save_checkpoint(path, other.network, other.meaning)
+
+    def load() -> ExportedEstimator:
+        return ExportedEstimator(
+            str(path), other, lambda *_: pytest.fail("opened"), precision="float32", folder=tmp_path
+        )
+
+    first = TorchEstimator(untrained("tiny"))
+    estimator = TakeoverEstimator(first, load, BackendChoice("openvino", "the fastest"))
+    step_until_settled(estimator, [image(seed) for seed in range(3)])
+    assert estimator.choice.backend == "torch" and "was replaced" in estimator.choice.reason
