@@ -12,7 +12,9 @@ class SimulatorParameters(NodeParameters):
     """Parameters of `simulator_node` and of `dae-ros simulate`."""
 
     scene: str = declare(
-        "room", "World to move through.", choices=("room", "corridor", "street", "warehouse")
+        "room",
+        "World to move through.",
+        choices=("room", "corridor", "street", "warehouse", "yard"),
     )
     light: str = declare("day", "Time of day.", choices=("day", "dusk", "night"))
     visibility_m: float = declare(

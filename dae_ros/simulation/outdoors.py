@@ -1,4 +1,4 @@
-"""Materials of the street: procedural albedo maps, as in `dae_ros.simulation.materials`."""
+"""Materials of street and yard: procedural albedo maps, as in `dae_ros.simulation.materials`."""
 
 from __future__ import annotations
 
@@ -172,3 +172,57 @@ def car_end(generator: np.random.Generator) -> Image:
     tone = np.where(light, 0.85, tone)
     tone = np.where((np.abs(column - 0.5) < 0.16) & (np.abs(row - 0.76) < 0.05), 0.8, tone)
     return np.where(row > 0.9, 0.05, tone) + 0.01 * noise(generator, 1.0, 4)
+
+
+def gravel(generator: np.random.Generator) -> Image:
+    """Trodden stones, with puddles and two tracks of wheels."""
+    row, column = grid()
+    stones = 0.33 + 0.05 * noise(generator, 0.9, 2) + 0.07 * noise(generator, 0.1, 50)
+    stones = np.where(noise(generator, 2.4, 2) > 1.3, 0.14, stones)
+    waves = 0.02 * np.sin(2 * np.pi * 2 * row)
+    for track in (0.3, 0.48):
+        stones = np.where(np.abs(column - track - waves) < 0.022, 0.8 * stones, stones)
+    return stones
+
+
+def container(generator: np.random.Generator) -> Image:
+    """The long side of a shipping container: folded sheet in a frame, letters; one per period."""
+    row, column = grid()
+    tone = generator.uniform(0.2, 0.5)
+    fold = (column * 22) % 1.0
+    sheet = tone * np.where(fold < 0.4, 1.15, np.where(fold < 0.5, 0.6, np.where(fold < 0.9, 0.95,
+                                                                              1.3)))  # fmt: skip
+    sheet = sheet * (1.0 - 0.12 * np.maximum(noise(generator, 1.5, 2), 0.0))
+    letter = cells(generator, np.floor(row * 40).astype(np.int64),
+                   np.floor(column * 90).astype(np.int64), 40, 90, 0.0, 1.0) > 0.45  # fmt: skip
+    name = (np.abs(row - 0.3) < 0.07) & (np.abs(column - 0.3) < 0.2)
+    number = (np.abs(row - 0.16) < 0.025) & (np.abs(column - 0.85) < 0.09)
+    sheet = np.where((name | number) & letter, 0.75, sheet)
+    frame = (np.minimum(row, 1 - row) < 0.05) | (np.minimum(column, 1 - column) < 0.02)
+    return np.where(frame, 0.7 * tone, sheet)
+
+
+def container_door(generator: np.random.Generator) -> Image:
+    """The end of a shipping container: two doors with four locking bars; one per period."""
+    row, column = grid()
+    tone = generator.uniform(0.2, 0.5)
+    sheet = tone * np.where((row * 5) % 1.0 < 0.08, 0.6, 1.0) + 0.02 * noise(generator, 1.2, 3)
+    for bar in (0.14, 0.36, 0.64, 0.86):
+        sheet = np.where(np.abs(column - bar) < 0.018, 0.62, sheet)
+        handle = (np.abs(column - bar - 0.04) < 0.05) & (np.abs(row - 0.6) < 0.018)
+        sheet = np.where(handle, 0.7, sheet)
+    gap = np.abs(column - 0.5) < 0.008
+    frame = (np.minimum(row, 1 - row) < 0.05) | (np.minimum(column, 1 - column) < 0.04)
+    return np.where(gap, 0.05, np.where(frame, 0.7 * tone, sheet))
+
+
+def pallet(generator: np.random.Generator) -> Image:
+    """Boards of a pallet over the dark beneath, with nails; one per period."""
+    row, column = grid()
+    board = np.floor(row * 7).astype(np.int64)
+    tone = cells(generator, board, np.zeros((1, 1), np.int64), 7, 1, 0.35, 0.6)
+    tone = tone + 0.04 * noise(generator, 0.7, 8, stretch=0.1)
+    v = (row * 7) % 1.0
+    beneath = (v < 0.28) & (np.abs((column * 3) % 1.0 - 0.5) < 0.36)
+    nail = np.hypot(v - 0.64, ((column * 3 + 0.5) % 1.0 - 0.5) * 2.3) < 0.07
+    return np.where(beneath, 0.06, np.where(nail, 0.15, tone))

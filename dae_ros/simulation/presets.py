@@ -24,6 +24,8 @@ PRESETS: dict[str, dict[str, Value]] = {
     "street_walk": {"scene": "street", "motion": "walk"},
     "warehouse": {"scene": "warehouse"},
     "warehouse_drone": {"scene": "warehouse", "motion": "drone"},
+    # Of this kind there is nothing in any recipe of training.
+    "yard": {"scene": "yard"},
     # A, where weights come from: a car by day, a quiet sensor.
     "domain_a": {"scene": "street", "noise_hz": 0.1, "contrast_threshold": 0.2, **_STOPS},
     # B: a cart in a warehouse at night, a slow and noisy sensor, lamps that flicker.

@@ -283,6 +283,37 @@ class Builder:
                 albedo,
             )
 
+    def turned_box(
+        self,
+        centre: Sequence[float] | Vector,
+        size: Sequence[float],
+        turn: Vector,
+        material: str,
+        period_m: float = 0.0,
+        albedo: float = 1.0,
+    ) -> None:
+        """Add the outside of a box in any attitude.
+
+        Args:
+            centre, size: m.
+            turn: float64[3, 3], rotation of the box.
+            material, period_m, albedo: of all six sides; see `Rectangle`.
+        """
+        middle, extent = np.array(centre, float), np.array(size, float)
+        for outward, down in _SIDES:
+            normal = turn @ np.array(outward, float)
+            axis, height_axis, width_axis = _axes(outward, down)
+            self.face(
+                middle + normal * extent[axis] / 2,
+                normal,
+                turn @ np.array(down, float),
+                extent[width_axis],
+                extent[height_axis],
+                material,
+                period_m,
+                albedo,
+            )
+
     def lamp(self, centre: Sequence[float], size: Sequence[float], pool_m: float) -> None:
         """Add a lamp that lights a pool of this radius beneath it."""
         self.box(centre, size, "lamp")

@@ -28,7 +28,8 @@ DRAWERS: dict[str, Callable[[np.random.Generator], Image]] = {
         materials.clothes, outdoors.sky, outdoors.asphalt, outdoors.pavement, outdoors.marking,
         outdoors.grass, outdoors.foliage, outdoors.bark, outdoors.facade, outdoors.brick_facade,
         outdoors.office, outdoors.shop, outdoors.lit_windows, outdoors.car_side,
-        outdoors.car_end,
+        outdoors.car_end, outdoors.gravel, outdoors.container, outdoors.container_door,
+        outdoors.pallet,
     )
 }  # fmt: skip
 

@@ -18,10 +18,27 @@ from dae_ros.simulation.render import Renderer
 from dae_ros.simulation.scene import Builder, Scene
 from dae_ros.simulation.street import KERB_M, LANE_M, STREET_LOOP, street
 from dae_ros.simulation.trajectory import LoopTrajectory, Sway, Trajectory
+from dae_ros.simulation.yard import YARD_LOOP, yard
 
 # Half the side of the square that lamps light, m.
-_EXTENT_M = {"room": 4.5, "corridor": 23.0, "warehouse": 21.0, "street": 75.0}
-_USUAL_MOTION = {"room": "walk", "corridor": "walk", "warehouse": "walk", "street": "car"}
+_EXTENT_M = {"room": 4.5, "corridor": 23.0, "warehouse": 21.0, "street": 75.0, "yard": 45.0}
+_USUAL_MOTION = {
+    "room": "walk", "corridor": "walk", "warehouse": "walk", "street": "car", "yard": "walk",
+}  # fmt: skip
+_LOOPS = {"street": STREET_LOOP, "warehouse": WAREHOUSE_LOOP, "yard": YARD_LOOP}
+# On a loop: m to the left of its line, m above the ground, usual m/s. What is a car in the street
+# is a cart in the warehouse and in the yard.
+_LANES = {
+    ("street", "car"): (-LANE_M, 1.45, 7.5),
+    ("street", "walk"): (-KERB_M - 2.2, 1.75, 1.4),
+    ("street", "drone"): (0.0, 5.0, 8.0),
+    ("warehouse", "car"): (-0.7, 1.3, 2.0),
+    ("warehouse", "walk"): (-0.7, 1.6, 1.3),
+    ("warehouse", "drone"): (0.0, 3.4, 2.5),
+    ("yard", "car"): (-1.0, 1.5, 4.5),
+    ("yard", "walk"): (-1.0, 1.65, 1.4),
+    ("yard", "drone"): (0.0, 4.0, 5.0),
+}
 # Lamps that flicker at 100 Hz need a picture at least this often.
 _FLICKER_STEP_US = 1000
 _ANY = math.nan
@@ -126,7 +143,8 @@ def create_world(parameters: SimulatorParameters) -> SceneWorld:
             )
         street(builder, lead)
     else:
-        {"room": room, "corridor": corridor, "warehouse": warehouse}[parameters.scene](builder)
+        build = {"room": room, "corridor": corridor, "warehouse": warehouse, "yard": yard}
+        build[parameters.scene](builder)
     light = Light.at(
         parameters.light,
         builder.lamps,
@@ -185,19 +203,17 @@ def _trajectory(
             [[0.012, 0.2], [0.13, 0.8], [0.3, 1.7], [0.09, 0.4], [0.15, 1.6], [0.15, 0.8]],
             seed, stops, speed * pace, (-0.7, _ANY, _ANY, _ANY, _ANY, _ANY))  # fmt: skip
     generator = np.random.default_rng([seed, 4])
-    loop = STREET_LOOP if scene == "street" else WAREHOUSE_LOOP
+    loop = _LOOPS[scene]
     start_m = float(generator.uniform(0.0, loop.round_m))
-    outdoors = scene == "street"
+    lane_m, height_m, cruise = _LANES[scene, motion]
     if motion == "car":
-        # A car, or a cart in the warehouse: pitch and bounce of the springs, small steering.
-        lane_m, height_m, cruise = (-LANE_M, 1.45, 7.5) if outdoors else (-0.7, 1.3, 2.0)
+        # Pitch and bounce of the springs, small steering.
         sway = Sway.seeded(
             [0.0, lane_m, height_m, 0.0, 0.03, 0.0],
             [[0.0, 0.0], [0.15, 0.0], [0.02, 0.01], [0.02, 0.006], [0.01, 0.006], [0.01, 0.004]],
             [[0.1, 0.1], [0.11, 0.1], [1.3, 2.6], [0.2, 0.7], [1.2, 2.1], [0.5, 1.7]],
             seed, stops, speed)  # fmt: skip
     elif motion == "walk":
-        lane_m, height_m, cruise = (-KERB_M - 2.2, 1.75, 1.4) if outdoors else (-0.7, 1.6, 1.3)
         sway = Sway.seeded(
             [0.0, lane_m, height_m, 0.0, 0.03, 0.0],
             [[0.0, 0.03], [0.2, 0.03], [0.02, 0.025], [0.5, 0.05], [0.06, 0.015], [0.03, 0.01]],
@@ -205,7 +221,6 @@ def _trajectory(
             seed, stops, speed)  # fmt: skip
     else:
         # A drone turns at up to 130 degrees/s, times `speed`, and leans into it.
-        lane_m, height_m, cruise = (0.0, 5.0, 8.0) if outdoors else (0.0, 3.4, 2.5)
         sway = Sway.seeded(
             [0.0, lane_m, height_m, 0.0, 0.1, 0.0],
             [[0.0, 0.1], [0.7, 0.15], [0.9, 0.1], [0.9, 0.12], [0.16, 0.03], [0.25, 0.03]],

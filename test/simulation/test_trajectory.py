@@ -15,6 +15,7 @@ STEP_NS = 100_000
 PATHS = [
     ("room", "walk"), ("room", "drone"), ("corridor", "walk"), ("street", "car"),
     ("street", "drone"), ("warehouse", "walk"),
+    ("yard", "car"),
 ]  # fmt: skip
 
 
