@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Regenerates the training worlds from their fixed seeds and trains the first weights: the frame
-# teacher, micro, its control without memory, and micro distilled from the teacher alone.
+# Regenerates the worlds from their fixed seeds and trains the first weights: the frame teacher,
+# micro, its control without memory, and micro distilled from the teacher alone. Of the worlds,
+# those in clips_unseen have no part in any of it; bench_first_weights scores on them.
 #
 #   scripts/train_first_weights.sh [FOLDER]     default: output/first_weights
 #
@@ -12,8 +13,10 @@ folder=${1:-output/first_weights}
 python=${PYTHON:-python3}
 dae_ros() { "$python" -m dae_ros.cli "$@"; }
 
-dae_ros clips config/train/clips_first_weights.yaml --out "$folder/clips" \
-    --processes "${PROCESSES:-2}"
+processes=${PROCESSES:-2}
+dae_ros clips config/train/clips_first_weights.yaml --out "$folder/clips" --processes "$processes"
+dae_ros clips config/train/clips_unseen_worlds.yaml --out "$folder/clips_unseen" \
+    --processes "$processes"
 dae_ros train first_weights_frames --out "$folder/frames" --set "clips=$folder/clips"
 teacher="$folder/frames/last.safetensors"
 for part in micro memoryless; do

@@ -16,8 +16,8 @@ EXIT_INTERRUPTED = 130
 DESCRIPTION = """\
 Make clips: encoded event windows with true depth and camera frames, ready for training. A recipe
 (YAML) names simulated worlds with their seeds, recordings and data sets, and puts each whole into
-`train` or `heldout`. Equal recipes give equal bytes. A build that was stopped or killed goes on
-when the same command is run again."""
+`train` or `heldout`, of which one may be absent. Equal recipes give equal bytes. A build that was
+stopped or killed goes on when the same command is run again."""
 
 EPILOG = """\
 examples:

@@ -95,8 +95,8 @@ def _recipe(content: Any, root: Path) -> Recipe:
                 )
             places[source.place] = split
             sources[f"{split}/{index:04d}_{source.label}"] = source
-    if not any(name.startswith("train/") for name in sources):
-        raise ConfigurationError("there is nothing to train on; give 'train' an entry")
+    if not sources:
+        raise ConfigurationError(f"there is nothing in it; give {' or '.join(SPLITS)} an entry")
     return Recipe(encoder, window_ns, sources)
 
 

@@ -186,6 +186,12 @@ def _check(
             )
     for store in stores:
         train_set = store.split("train")
+        if not train_set:
+            raise ConfigurationError(
+                f"{store.folder} has no clips to train on: all of its {len(store.sequences)} "
+                "sequences are held out; set 'clips' to those of a recipe with 'train' entries",
+                folder=str(store.folder),
+            )
         if not distils and all(item.depth is None for item in train_set):
             raise ConfigurationError(
                 f"{store.folder} has no depth to train on; learn from frames with dae-ros distill",

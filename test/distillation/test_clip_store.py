@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +27,8 @@ from dae_ros.distillation.clip_recipe import read_recipe
 from dae_ros.distillation.clip_sources import Sample
 from dae_ros.distillation.clip_store import NO_FRAME_US, open_clip_store
 from dae_ros.distillation.clip_writer import SequenceWriter
+from dae_ros.distillation.configuration import TrainingParameters
+from dae_ros.distillation.runs import train
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.simulation.clips import clip_windows
@@ -214,6 +218,49 @@ def test_bad_recipes_are_refused(tmp_path: Path, change: tuple[str, str], senten
     assert text != RECIPE
     with pytest.raises(ConfigurationError, match=sentence):
         read_recipe(write_recipe(tmp_path, text), tmp_path)
+
+
+def test_held_out_worlds_alone_make_a_store(
+    tmp_path: Path, settings: Callable[..., TrainingParameters], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without `train` there is a store to score on, which training refuses with a sentence."""
+    text = RECIPE[: RECIPE.index("train:")] + RECIPE[RECIPE.index("heldout:") :]
+    store = tmp_path / "store"
+    assert main(["clips", str(write_recipe(tmp_path, text)), "--out", str(store)]) == 0
+    assert "train: 0 windows in 0 sequences" in capsys.readouterr().out
+    assert [item.name for item in open_clip_store(store).sequences] == [
+        "heldout/0000_corridor_1000"
+    ]
+    with pytest.raises(ConfigurationError, match="no clips to train on: all of its 1 sequences"):
+        train(settings(clips=str(store)), tmp_path / "run")
+    nothing = write_recipe(tmp_path, text[: text.index("heldout:")])
+    with pytest.raises(ConfigurationError, match="give train or heldout an entry"):
+        read_recipe(nothing)
+
+
+def test_worlds_that_decide_nothing_are_in_no_training() -> None:
+    """No recipe trains on a yard or on a seed from 1000 on; unseen worlds have seeds of their own,
+    and all of them are held out.
+    """
+    folder = Path(__file__).resolve().parents[2] / "config" / "train"
+    seeds: dict[str, dict[str, list[int]]] = {}
+    for path in folder.glob("clips_*.yaml"):
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for split in ("train", "heldout"):
+            for entry in recipe.get(split, []):
+                if "world" in entry:
+                    first, last = entry["seeds"]
+                    found = seeds.setdefault(path.name, {}).setdefault(split, [])
+                    found += range(first, last + 1)
+                    assert split == "heldout" or entry["world"].get("scene") != "yard", path
+    for splits in seeds.values():
+        assert max(splits.get("train", [0])) < 1000
+    unseen = seeds.pop("clips_unseen_worlds.yaml")
+    assert list(unseen) == ["heldout"] and min(unseen["heldout"]) >= 2000
+    assert len(set(unseen["heldout"])) == len(unseen["heldout"])
+    assert all(max(splits["heldout"]) < 2000 for splits in seeds.values())
+    read = read_recipe(folder / "clips_unseen_worlds.yaml")
+    assert len(read.sources) == len(unseen["heldout"])
 
 
 def test_another_recipe_does_not_mix_in(tmp_path: Path, built: Path) -> None:
