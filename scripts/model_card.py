@@ -15,6 +15,7 @@ from dae_ros.model.checkpoint import LoadedModel, read_provenance
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = Path("config/train/clips_first_weights.yaml")
+UNSEEN_RECIPE = Path("config/train/clips_unseen_worlds.yaml")
 
 COLUMNS = {
     "aligned_abs_rel": "Abs Rel", "aligned_delta_1": "δ1", "aligned_rmse": "RMSE m",
@@ -127,6 +128,9 @@ somebody may rest on this number.
   out ({heldout_windows}). Digest of the clips: `{clips}`.
 {train_seeds}
 {heldout_seeds}
+* Worlds that decided nothing: `{unseen_recipe}`, {unseen_sequences} of them
+  ({unseen_windows} windows). Digest of the clips: `{unseen_clips}`.
+{unseen_seeds}
 * Command: `scripts/train_first_weights.sh`, which makes the worlds from their seeds and trains all
   weights of this folder.
 * Settings: `config/train/first_weights_{run}.yaml`, seed {seed}: {steps} updates of {batch} clips
@@ -146,6 +150,18 @@ carried through, then the mean over worlds. The first four columns after least s
 
 {scores}
 {verdict}{pictures}
+## On worlds that decided nothing
+
+Worlds with which nothing was chosen, scored in the same way and reported as it came out: other
+seeds again, all lights and motions, fog, two other lenses, and the `yard`, a kind of place that no
+training has: containers, crates and poles under the open sky.
+
+{unseen_scores}
+{unseen_verdict}
+The yards, worst first, all pixels with ground truth:
+
+{yards}
+{unseen_pictures}
 ## Where it fails
 
 The held-out worlds, worst first, all pixels with ground truth:
@@ -169,10 +185,15 @@ WORLDS = """
 ![held-out worlds](../benchmarks/results/first_weights_worlds.png)
 """
 
+UNSEEN_WORLDS = """
+![worlds that decided nothing](../benchmarks/results/first_weights_unseen.png)
+"""
+
 LIMITS_OF_EVENTS = """\
 Besides:
 
-* Real sensors, real scenes, other lenses, other sizes of things: not trained, not measured.
+* Real sensors, real scenes, lenses and sizes of things other than those above: not trained, not
+  measured.
 * Where nothing moves there are no events, and depth is what was seen before, or a guess. The first
   windows after a reset have no memory yet.
 * What has no texture inside of its edges is filled in."""
@@ -180,7 +201,8 @@ Besides:
 LIMITS_OF_FRAMES = """\
 Besides:
 
-* Real cameras, real scenes, other lenses, other sizes of things: not trained, not measured.
+* Real cameras, real scenes, lenses and sizes of things other than those above: not trained, not
+  measured.
 * Frames that are dark, saturated or blurred by motion say little."""
 
 ZERO_SHOT = """
@@ -211,6 +233,7 @@ def write_card(
     provenance = read_provenance(path)
     settings = json.loads(provenance["settings"])
     contender, clips = results["contenders"][item.name], results["clips"]
+    unseen = results["unseen"]
 
     def named(template: str, digest: str) -> str:
         name = names_of_runs.get(digest)
@@ -235,10 +258,15 @@ def write_card(
         height=clips["height"],
         train_sequences=clips["train_sequences"],
         train_windows=clips["train_windows"],
-        train_seeds=seeds("train"),
+        train_seeds=seeds(RECIPE, "train"),
         heldout_sequences=clips["heldout_sequences"],
         heldout_windows=clips["heldout_windows"],
-        heldout_seeds=seeds("heldout"),
+        heldout_seeds=seeds(RECIPE, "heldout"),
+        unseen_recipe=UNSEEN_RECIPE,
+        unseen_sequences=unseen["clips"]["heldout_sequences"],
+        unseen_windows=unseen["clips"]["heldout_windows"],
+        unseen_seeds=seeds(UNSEEN_RECIPE, "heldout"),
+        unseen_clips=unseen["clips"]["digest"],
         clips=clips["digest"],
         run=item.run,
         seed=settings["seed"],
@@ -252,9 +280,13 @@ def write_card(
         packed_from=provenance["packed_from"],
         teachers="".join(teachers),
         scores=scores(item, results),
-        verdict=verdict(item, results),
+        verdict=verdict(item, results, "All of it with one seed of training."),
         pictures="" if frames_in else WORLDS,
         worlds=worlds(item, results),
+        unseen_scores=scores(item, unseen),
+        unseen_verdict=verdict(item, unseen),
+        unseen_pictures="" if frames_in else UNSEEN_WORLDS,
+        yards=worlds(item, unseen, "yard"),
         limits=LIMITS_OF_FRAMES if frames_in else LIMITS_OF_EVENTS,
     )
     if frames_in:
@@ -262,19 +294,26 @@ def write_card(
     return text + ZERO_SHOT.format(name=item.name) + (f"\n{item.seen}\n" if item.seen else "")
 
 
-def seeds(split: str) -> str:
-    """Return an item of a list: the worlds of a split of the recipe with their seeds."""
-    recipe = yaml.safe_load((ROOT / RECIPE).read_text(encoding="utf-8"))
-    words = []
+def seeds(path: Path, split: str) -> str:
+    """Return an item of a list: the worlds of a split of a recipe with their seeds."""
+    recipe = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+    spans: list[tuple[str, int, int]] = []
     for group in recipe[split]:
         world, (first, last) = group["world"], group["seeds"]
-        words.append(f"{world.get('scene', world.get('preset'))} {first} to {last}")
+        name = world.get("scene", world.get("preset"))
+        if spans and spans[-1][0] == name and spans[-1][2] + 1 == first:
+            first = spans.pop()[1]
+        spans.append((name, first, last))
+    words = [
+        f"{name} {first} to {last}" if first < last else f"{name} {first}"
+        for name, first, last in spans
+    ]
     text = f"* Seeds of {split}: {', '.join(words)}."
     return textwrap.fill(text, 98, subsequent_indent="  ")
 
 
 def scores(item: Shipped, results: Mapping[str, Any]) -> str:
-    """Return the two tables of means over the held-out worlds."""
+    """Return the two tables of means over a set of worlds: the results, or their `unseen`."""
     contenders = results["contenders"]
     rows = {item.name: f"**`{item.name}`**"}
     rows |= {
@@ -291,8 +330,14 @@ def scores(item: Shipped, results: Mapping[str, Any]) -> str:
     return "\n\n".join(tables)
 
 
-def verdict(item: Shipped, results: Mapping[str, Any]) -> str:
-    """Return what the scores mean beside the goals; the goals are those of the default, `micro`."""
+def verdict(item: Shipped, results: Mapping[str, Any], closing: str = "") -> str:
+    """Return what the scores mean beside the goals; the goals are those of the default, `micro`.
+
+    Args:
+        item: what the card is of.
+        results: of a set of worlds, as in `scores`.
+        closing: one more sentence.
+    """
     if item.name != "micro":
         return ""
     missed = [
@@ -309,24 +354,31 @@ def verdict(item: Shipped, results: Mapping[str, Any]) -> str:
         sentences.append(
             f"Memory helps in {better} of {len(own)} worlds, after least squares, {pixels} pixels."
         )
-    sentences.append("All of it with one seed of training.")
-    return "\n" + textwrap.fill(" ".join(sentences), 98) + "\n"
+    return "\n" + textwrap.fill(" ".join([*sentences, closing]).strip(), 98) + "\n"
 
 
-def worlds(item: Shipped, results: Mapping[str, Any]) -> str:
-    """Return the table of held-out worlds, the worst first."""
+def worlds(item: Shipped, results: Mapping[str, Any], kind: str = "") -> str:
+    """Return the table of worlds, the worst first.
+
+    Args:
+        item: what the card is of.
+        results: of a set of worlds, as in `scores`.
+        kind: of scene; all where it is empty.
+    """
     own = results["contenders"][item.name]["sequences"]
     constant = results["contenders"]["best_constant"]["sequences"]
+    shown = [name for name in own if not kind or f"_{kind}_" in name]
     keys = (
         "aligned_abs_rel", "aligned_delta_1", "aligned_positive_scale", "metric_abs_rel",
         "metric_delta_1",
     )  # fmt: skip
     lines = [row(["world", *(COLUMNS[key] for key in keys), "Abs Rel of best constant"])]
     lines.append(row(["---"] * (len(keys) + 2)))
-    for name in sorted(own, key=lambda name: -(own[name]["aligned_abs_rel"] or 0.0)):
+    for name in sorted(shown, key=lambda name: -(own[name]["aligned_abs_rel"] or 0.0)):
         cells = [number(own[name].get(key)) for key in keys]
         best = number(constant[name]["aligned_abs_rel"])
-        lines.append(row([name.removeprefix("heldout/"), *cells, best]))
+        words = f"{name.removeprefix('heldout/')} {results['worlds'][name]}".strip()
+        lines.append(row([words, *cells, best]))
     return "\n".join(lines)
 
 

@@ -150,6 +150,8 @@ def _results(path: Path, runs: Mapping[str, str]) -> tuple[Mapping[str, Any] | N
     results: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))["results"]
     if results["windows_per_sequence"] != "all":
         return None, f"{path.name} is of some windows of each world only"
+    if "unseen" not in results:
+        return None, f"{path.name} is without the worlds that decided nothing"
     others = [
         name
         for digest, name in runs.items()

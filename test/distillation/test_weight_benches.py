@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +16,7 @@ import torch
 
 from benchmarks import bench_distillation, bench_first_weights
 from benchmarks.bench_distillation import ROWS, Plan, settings_of, subset
+from benchmarks.first_weights_report import goals
 from benchmarks.heldout import kind_of, score_best_constants, score_network
 from dae_ros.distillation.clip_codes import tencode_of_code
 from dae_ros.distillation.clip_store import open_clip_store
@@ -21,7 +24,7 @@ from dae_ros.distillation.configuration import TrainingParameters, changed
 from dae_ros.distillation.runs import train
 from dae_ros.errors import ConfigurationError
 from dae_ros.evaluation.scoring import STANDARD, score_frame
-from dae_ros.model.checkpoint import save_checkpoint
+from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.model.configuration import EventEncoder, Meaning, variant
 from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
@@ -46,6 +49,19 @@ class Tower(WedgeSource):
         return f"tower_{self.seed}"
 
 
+class Yard(WedgeSource):
+    """A wedge with the facts of a simulated world."""
+
+    @property
+    def label(self) -> str:
+        return f"yard_{self.seed}"
+
+    def facts(self) -> dict[str, Any]:
+        world = {"scene": "yard", "light": "day", "motion": "car", "visibility_m": 60.0,
+                 "distortion_k1": -0.2}  # fmt: skip
+        return {**super().facts(), "world": world}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path:
     """What scripts/train_first_weights.sh leaves, after two updates of small networks."""
@@ -55,6 +71,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path
         [WedgeSource(1, windows=4), Tower(2, windows=4)],
         [WedgeSource(8, windows=4), Tower(9, windows=4)],
     )
+    wedge_clips(folder / "clips_unseen", [], [Yard(20, windows=3), WedgeSource(21, windows=3)])
     for run, (name, encoder) in RUNS.items():
         network = build_network(variant(name, input_height=56, input_width=84))
         network.load_state_dict(untrained(name).network.state_dict())
@@ -89,9 +106,38 @@ def test_first_weights_are_measured(
     assert {row["met"] for row in results["goals"]} <= {True, False}
     assert {row["pixels"] for row in results["goals"]} == {"all", "events"}
     printed = capsys.readouterr().out
-    assert "**missed**" in printed and (tmp_path / "first_weights.md").read_text() in printed
-    for picture in ("first_weights_curves.png", "first_weights_worlds.png"):
-        assert cv2.imread(str(tmp_path / picture)).std() > 5
+    text = (tmp_path / "first_weights.md").read_text()
+    assert "**missed**" in printed and text in printed
+    unseen = results["unseen"]
+    assert unseen["clips"]["heldout_windows"] == 6 and unseen["clips"]["train_sequences"] == 0
+    assert unseen["worlds"] == {
+        "heldout/0000_yard_20": "day, car, fog 60 m, another lens", "heldout/0001_wedge_21": "",
+    }  # fmt: skip
+    assert [row["goal"] for row in unseen["goals"]] == [row["goal"] for row in results["goals"]]
+    micro = load_checkpoint(folder / "micro" / "last.safetensors")
+    half = micro.network.half().float().eval()
+    again = score_network(replace(micro, network=half), open_clip_store(folder / "clips_unseen"))
+    for name, found in unseen["contenders"].items():
+        assert set(found["sequences"]) == set(unseen["worlds"])
+        assert found["scores"].keys() == results["contenders"][name]["scores"].keys()
+    assert unseen["contenders"]["micro"] == again.to_json()
+    first, second = text.split("# First weights on worlds that decided nothing")
+    assert "| 0000_yard_20 day, car, fog 60 m, another lens | " in second
+    assert "0000_wedge_8" in first and "0000_yard_20" not in first
+    for picture in ("curves", "worlds", "unseen"):
+        assert cv2.imread(str(tmp_path / f"first_weights_{picture}.png")).std() > 5
+
+
+def test_worlds_that_are_missing_are_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the worlds that decide nothing the benchmark ends and says how to make them."""
+    (tmp_path / "clips").symlink_to(folder / "clips")
+    with pytest.raises(SystemExit, match="2"):
+        bench_first_weights.main(["--folder", str(tmp_path), "--out", str(tmp_path / "results")])
+    command = "dae-ros clips config/train/clips_unseen_worlds.yaml --out "
+    assert f"{command}{tmp_path / 'clips_unseen'}" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
 
 
 def test_goals_by_hand() -> None:
@@ -102,7 +148,7 @@ def test_goals_by_hand() -> None:
         return {f"{p}{name}": v for p in ("", "events_")
                 for name, v in zip(names, values, strict=True)}  # fmt: skip
 
-    rows = bench_first_weights.goals(
+    rows = goals(
         {
             "micro": {**scores(0.2, 0.3, 0.7, 0.99), "events_aligned_abs_rel": 0.21},
             "micro_memoryless": scores(0.2, 0.29, 0.0, 0.0),

@@ -23,6 +23,9 @@ from scripts.model_card import SHIPPED
 ROOT = Path(__file__).resolve().parents[2]
 TRAINED_IN = "/somewhere/else/first"
 SEQUENCES = {"heldout/0081_room_1001": 0.15, "heldout/0095_domain_c_1051": 0.45}
+UNSEEN = {
+    "heldout/0001_yard_2001": 0.31, "heldout/0005_yard_2005": 0.52, "heldout/0006_room_2010": 0.2,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -57,21 +60,27 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def results_of(runs: Path) -> dict[str, Any]:
-    """Return what bench_first_weights writes, with made-up scores."""
+def made_up(sequences: dict[str, float], start: float) -> dict[str, Any]:
+    """Return contenders with scores that count up from a start, contender by contender."""
     columns = [f"{p}{a}_{m}" for p in ("", "events_") for a in ("aligned", "metric")
                for m in ("abs_rel", "delta_1", "rmse")]  # fmt: skip
     contenders = {}
     names = ["micro", "micro_reset", "micro_memoryless", "micro_distilled", "micro_frames"]
     for index, name in enumerate([*names, "training_mean", "best_constant"]):
-        scores = {column: index + number / 100 for number, column in enumerate(columns)}
+        scores = {column: start + index + number / 100 for number, column in enumerate(columns)}
         contenders[name] = {
             "scores": {**scores, "aligned_positive_scale": 0.998},
             "sequences": {
                 sequence: {**scores, "aligned_abs_rel": value}
-                for sequence, value in SEQUENCES.items()
+                for sequence, value in sequences.items()
             },
         }
+    return contenders
+
+
+def results_of(runs: Path) -> dict[str, Any]:
+    """Return what bench_first_weights writes, with made-up scores."""
+    contenders = made_up(SEQUENCES, 0.0)
     for item in SHIPPED:
         digest = digest_of(runs / item.run / "last.safetensors")
         contenders[item.name] |= {
@@ -80,12 +89,25 @@ def results_of(runs: Path) -> dict[str, Any]:
         }  # fmt: skip
     clips = {"digest": "c1" * 32, "height": 130, "width": 173, "train_sequences": 80,
              "train_windows": 23920, "heldout_sequences": 16, "heldout_windows": 4784}  # fmt: skip
-    results = {"windows_per_sequence": "all", "clips": clips, "contenders": contenders}
     goals = [
         {"goal": "Abs Rel <= 0.20", "pixels": "all", "value": 0.19, "met": True},
         {"goal": "δ1 >= 0.70", "pixels": "events", "value": 0.6543, "met": False},
     ]
-    return {"results": {**results, "goals": goals}}
+    unseen = {
+        "clips": {"digest": "d2" * 32, "heldout_sequences": 21, "heldout_windows": 5019},
+        "contenders": made_up(UNSEEN, 10.0),
+        "worlds": dict(zip(UNSEEN, ("night, walk", "day, car, fog 60 m", ""), strict=True)),
+        "goals": [{"goal": "Abs Rel <= 0.20", "pixels": "all", "value": 0.2468, "met": False}],
+    }
+    results = {
+        "windows_per_sequence": "all",
+        "clips": clips,
+        "contenders": contenders,
+        "worlds": dict.fromkeys(SEQUENCES, "dusk"),
+        "goals": goals,
+        "unseen": unseen,
+    }
+    return {"results": results}
 
 
 @pytest.fixture
@@ -159,8 +181,29 @@ def test_cards_say_what_was_measured(runs: Path, models: Path) -> None:
         f"{len(SEQUENCES)} worlds, after least squares, all pixels. Memory helps in "
         f"{len(SEQUENCES)} of {len(SEQUENCES)} worlds, after least squares, event pixels."
     ) in " ".join(card.split())
-    worst, best = card.index("0095_domain_c_1051 | 0.450"), card.index("0081_room_1001 | 0.150")
-    assert worst < best
+    worst = card.index("0095_domain_c_1051 dusk | 0.450")
+    assert worst < card.index("0081_room_1001 dusk | 0.150")
+    first, second = card.split("## On worlds that decided nothing")
+    second, fails = second.split("## Where it fails")
+    assert "`clips_unseen_worlds.yaml`" not in first
+    for text in (
+        "config/train/clips_unseen_worlds.yaml`, 21 of them\n  (5019 windows). Digest",
+        f"of the clips: `{'d2' * 32}`",
+        "* Seeds of heldout: yard 2000 to 2005, room 2010 to 2013, corridor 2020 to 2021, street",
+    ):
+        assert text in first, text
+    for text in (
+        "| **`micro`** | 10.000 | 10.010 | 10.020 | 0.998 | 10.030 | 10.040 | 10.050 |",
+        "| **`micro`** | 10.060 | 10.070 | 10.080 | - | 10.090 | 10.100 | 10.110 |",
+        "| best constant of each frame, which knows its truth | 16.000 |",
+        "Missed goals: Abs Rel <= 0.20 over all pixels, it has 0.247. Memory helps in 0 of 3",
+        "| 0005_yard_2005 day, car, fog 60 m | 0.520 |",
+        "first_weights_unseen.png",
+    ):
+        assert text in second, text
+    yards = second[second.index("0005_yard_2005") :]
+    assert "0001_yard_2001 night, walk | 0.310" in yards and "room_2010" not in second
+    assert "yard_2005" not in fails
     assert "Teacher" not in card
     assert "(`micro_frames`, before it was packed)" in files["micro_distilled.md"].decode()
     assert "zero_shot" not in files["micro_frames.md"].decode()
@@ -178,6 +221,11 @@ def test_scores_of_other_weights_are_not_taken(runs: Path, tmp_path: Path) -> No
     path.write_text(json.dumps(document))
     assert "some windows" in ship_weights._results(path, digests)[1]
     document["results"]["windows_per_sequence"] = "all"
+    unseen = document["results"].pop("unseen")
+    path.write_text(json.dumps(document))
+    without = "results.json is without the worlds that decided nothing"
+    assert ship_weights._results(path, digests) == (None, without)
+    document["results"]["unseen"] = unseen
     document["results"]["contenders"]["micro_frames"]["sha256"] = "0" * 64
     path.write_text(json.dumps(document))
     assert ship_weights._results(path, digests) == (None, "results.json is of other micro_frames")
