@@ -21,24 +21,19 @@ from collections.abc import Callable
 from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.record import record
-from benchmarks.streams import moving_texture
 from dae_ros.events.cdr import read_packet
 from dae_ros.events.codecs import create_decoder, supported_encodings, warm_up
-from dae_ros.events.packet import Events
-from dae_ros.simulation.encoders import create_encoder
+from dae_ros.runtime.benchmark.event_path import Packets, decode_packets, in_packets
+from dae_ros.simulation.moving_texture import moving_texture
 
 CANNOT = -1  # events of a contender that gives up on a stream
 CHUNK_OCTETS = 2**17
 PEERS = ("faery", "expelliarmus", "evlib")
 Contender = Callable[[], int]
-Packets = list[tuple[bytes, int]]  # payload and time base
 
 
 def raw_file(folder: Path, payload: bytes, width: int, height: int) -> Path:
@@ -63,15 +58,6 @@ def ours_from_file(path: Path, width: int, height: int) -> int:
             pass
         while chunk := file.read(CHUNK_OCTETS):
             events += sum(map(len, decoder.decode_packet(chunk).segments))
-    return events
-
-
-def ours_in_packets(encoding: str, packets: Packets, width: int, height: int) -> int:
-    """Decode payloads one by one, as they come from a topic."""
-    decoder = create_decoder(encoding, width, height)
-    events = 0
-    for payload, time_base_ns in packets:
-        events += sum(map(len, decoder.decode_packet(payload, time_base_ns).segments))
     return events
 
 
@@ -134,21 +120,6 @@ def compare(contenders: dict[str, Contender], events: int, rounds: int) -> dict[
     return result
 
 
-def in_packets(
-    encoding: str, events: Events, width: int, height: int, milliseconds: float
-) -> Packets:
-    """Encode `events` in packets of one length, as a driver does."""
-    encoder = create_encoder(encoding, width, height)
-    first, last = int(events.t[0]), int(events.t[-1])
-    edges = np.arange(first, last + 1, int(milliseconds * 1e6))
-    bounds = [*np.searchsorted(events.t, edges).tolist(), len(events)]
-    return [
-        encoder.encode(events.slice(start, stop))
-        for start, stop in pairwise(bounds)
-        if start < stop
-    ]
-
-
 def recorded_packets() -> Packets:
     """Return the payloads of the real EVT 3.0 recording, none where it is not at hand."""
     default = Path(__file__).resolve().parents[2] / "shared" / "recordings"
@@ -205,7 +176,7 @@ def main() -> None:
             path = raw_file(Path(folder), payload, width, height)
             contenders: dict[str, Contender] = {
                 "ours": partial(ours_from_file, path, width, height),
-                "ours_packets": partial(ours_in_packets, "evt3", packets, width, height),
+                "ours_packets": partial(decode_packets, "evt3", packets, width, height),
                 **peers(path),
             }
             result = compare(contenders, events, rounds)
@@ -226,7 +197,7 @@ def main() -> None:
             run(
                 "recording, 0.17 Mev/s",
                 recorded,
-                ours_in_packets("evt3", recorded, 640, 480),
+                decode_packets("evt3", recorded, 640, 480),
                 640,
                 480,
             )
@@ -240,7 +211,7 @@ def main() -> None:
     others: dict[str, Any] = {}
     for encoding in supported_encodings():
         packets = in_packets(encoding, events, 346, 260, 10.0)
-        contender = partial(ours_in_packets, encoding, packets, 346, 260)
+        contender = partial(decode_packets, encoding, packets, 346, 260)
         result = compare({"ours": contender}, len(events), rounds)
         result["octets_per_event"] = round(sum(len(q) for q, _ in packets) / len(events), 2)
         others[encoding] = result

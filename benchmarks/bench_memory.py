@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from benchmarks.record import record
-from benchmarks.streams import moving_texture
 from dae_ros.events.packet import EventPacket, Events
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.simulation.encoders import create_encoder
+from dae_ros.simulation.moving_texture import moving_texture
 
 HEIGHT, WIDTH = 130, 173
 PACKET_NS = 5_000_000

@@ -22,25 +22,31 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_decode import in_packets, raw_file
+from benchmarks.bench_decode import raw_file
 from benchmarks.record import record
-from benchmarks.streams import moving_texture
-from dae_ros.events.codecs import create_decoder, warm_up
+from dae_ros.events.codecs import warm_up
 from dae_ros.events.packet import Events
 from dae_ros.events.ring_buffer import EventRing
 from dae_ros.representation.surface import TencodeSurface
 from dae_ros.representation.tencode import tencode
+from dae_ros.runtime.benchmark.event_path import (
+    RING_BYTES,
+    RING_NS,
+    WINDOW_NS,
+    count_of,
+    encode_windows,
+    in_packets,
+)
 from dae_ros.simulation.encoders import encode
+from dae_ros.simulation.moving_texture import moving_texture
 
-WINDOW_NS = 50_000_000
-RING_NS, RING_BYTES = 3_000_000_000, 1_000_000_000
 # What has to be set before the process starts: the allocator's settings and one thread for each.
 ENVIRONMENT = {
     "POLARS_MAX_THREADS": "1",
@@ -63,29 +69,6 @@ def numpy_tencode(t: np.ndarray, x: np.ndarray, y: np.ndarray, p: np.ndarray,
     image[1, y, x] = 1 - age
     image[2, y, x] = 1 - p
     return image
-
-
-def ours_from_packets(
-    packets: list[tuple[bytes, int]], width: int, height: int, hop_ns: int = WINDOW_NS
-) -> Iterator[np.ndarray]:
-    """Decode packet by packet and yield an image at each hop, as the pipeline does."""
-    decoder = create_decoder("evt3", width, height)
-    ring = EventRing(RING_NS, RING_BYTES)
-    surface = TencodeSurface(height, width)
-    end_ns = None
-    for payload, time_base_ns in packets:
-        for events in decoder.decode_packet(payload, time_base_ns).segments:
-            ring.push(events)
-        if end_ns is None:
-            end_ns = (ring.oldest_ns or 0) // 1000 * 1000 + WINDOW_NS
-        while (ring.newest_ns or 0) >= end_ns:
-            yield surface.encode(ring, end_ns - WINDOW_NS, end_ns).image
-            end_ns += hop_ns
-
-
-def count_of(images: Iterator[np.ndarray]) -> int:
-    """Make all images, keep none, as with those of the peers."""
-    return sum(1 for _ in images)
 
 
 def windows_of(t_us: np.ndarray) -> list[slice]:
@@ -208,7 +191,7 @@ def check(packets: list[tuple[bytes, int]], events: Events, width: int, height: 
     """Compare our images with `tencode` of the filtered events; return how many there are."""
     made = 0
     start_ns = int(events.t[0]) // 1000 * 1000
-    for index, image in enumerate(ours_from_packets(packets, width, height)):
+    for index, image in enumerate(encode_windows("evt3", packets, width, height)):
         low, high = np.searchsorted(
             events.t, (start_ns + index * WINDOW_NS, start_ns + (index + 1) * WINDOW_NS)
         )
@@ -259,7 +242,7 @@ def main() -> None:
                 made = check(packets, events, width, height)
                 contenders: dict[str, Contender] = {
                     "ours": lambda q=packets, w=width, h=height: count_of(
-                        ours_from_packets(q, w, h)
+                        encode_windows("evt3", q, w, h)
                     ),
                     **peers_from_file(path, height, width),
                 }
@@ -267,10 +250,12 @@ def main() -> None:
                 result = compare(contenders, made, rounds)
                 overlap = {
                     "hop 5 ms": lambda q=packets, w=width, h=height: count_of(
-                        ours_from_packets(q, w, h, WINDOW_NS // 10)
+                        encode_windows("evt3", q, w, h, WINDOW_NS // 10)
                     )
                 }
-                overlapping = count_of(ours_from_packets(packets, width, height, WINDOW_NS // 10))
+                overlapping = count_of(
+                    encode_windows("evt3", packets, width, height, WINDOW_NS // 10)
+                )
                 result["hop_5_ms"] = compare(overlap, overlapping, rounds)["ms_per_window"]
                 path_rows[name] = {"windows": made, "events": len(events), **result}
                 stop = int(np.searchsorted(events.t, events.t[0] + WINDOW_NS))

@@ -25,6 +25,7 @@ VERBS = (
     "simulate",
     "models",
     "export",
+    "bench",
     "demo",
     "clips",
     "train",

@@ -74,6 +74,13 @@ ARGUMENTS: tuple[Argument, ...] = (
         parameter=(("depth_node", "device"), ("distillation_node", "device")),
     ),
     Argument(
+        "backend",
+        "",
+        "What runs the network of depth; auto is the fastest installed on a CPU for a live camera.",
+        ("", "auto", "torch", "onnxruntime", "tensorrt", "openvino"),
+        parameter=(("depth_node", "backend"),),
+    ),
+    Argument(
         "precision",
         "",
         "Arithmetic of the network.",
@@ -187,8 +194,8 @@ ARGUMENTS: tuple[Argument, ...] = (
 )
 
 DISTILLATION_ALONE = frozenset(
-    {"source", "bag", "calibration", "rate", "loop", "start", "precision", "scale", "shift"}
-    | {"orientation", "rviz", "ground_truth", "distill", "single_process"}
+    {"source", "bag", "calibration", "rate", "loop", "start", "backend", "precision"}
+    | {"scale", "shift", "orientation", "rviz", "ground_truth", "distill", "single_process"}
 )
 """What `distillation.launch.py` has no argument for: it starts the learner beside a depth node that
 runs already, here or on another machine."""

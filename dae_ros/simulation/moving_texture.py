@@ -27,7 +27,7 @@ def texture(height: int, width: int, rng: np.random.Generator) -> NDArray[np.flo
     fx = np.fft.rfftfreq(width)[None, :]
     amplitude = 1.0 / np.maximum(np.hypot(fy, fx), 1.0 / width)
     phase = np.exp(2j * np.pi * rng.random(amplitude.shape))
-    image = np.fft.irfft2(amplitude * phase, s=(height, width))
+    image: NDArray[np.float64] = np.fft.irfft2(amplitude * phase, s=(height, width))
     image = (image - image.mean()) / image.std() * TEXTURE
     for _ in range(30):
         y, x = int(rng.integers(0, height - 8)), int(rng.integers(0, width - 8))

@@ -1,0 +1,158 @@
+"""One step of a network on every backend that is installed, in turns."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
+from dae_ros.model.device import device_of
+from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.backends import create_estimator
+from dae_ros.runtime.estimator import DepthEstimator
+from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
+
+# Backend and precision; the first is what the others are compared with.
+ON_A_CPU = (
+    ("torch", "float32"),
+    ("torch", "bfloat16"),
+    ("onnxruntime", "float32"),
+    ("openvino", "float32"),
+    ("openvino", "bfloat16"),
+)
+ON_A_GPU = (
+    ("torch", "float32"),
+    ("torch", "bfloat16"),
+    ("torch", "float16"),
+    ("onnxruntime", "float16"),
+    ("tensorrt", "float16"),
+)
+INSTALL = {
+    "onnxruntime": "pip install '.[onnx]'",
+    "openvino": "pip install '.[openvino]'",
+    "tensorrt": "onnxruntime-gpu in the place of onnxruntime, and TensorRT",
+}
+# The first step of a block finds the caches of another contender.
+BLOCK = 4
+Contender: TypeAlias = "tuple[str, str]"
+
+
+@dataclass(frozen=True, slots=True)
+class StepRow:
+    """How long one step takes, from event image to prediction at the sensor's size.
+
+    Attributes:
+        backend, precision: that ran it.
+        p50_ms, p95_ms: wall time of a step.
+        cpu_ms: median CPU time of a step, over all threads.
+        deviation: largest root mean square difference from the first contender over the steps of
+            a comparison, where the output's standard deviation is 1; 0 for the first.
+    """
+
+    backend: str
+    precision: str
+    p50_ms: float
+    p95_ms: float
+    cpu_ms: float
+    deviation: float
+
+
+@dataclass(frozen=True, slots=True)
+class Contenders:
+    """What can run a network here.
+
+    Attributes:
+        there: estimators that have stepped once.
+        absent: why others cannot, with what to install where that is it.
+    """
+
+    there: Mapping[Contender, DepthEstimator]
+    absent: Mapping[Contender, str]
+
+
+def parameters_of(parameters: DepthParameters, contender: Contender) -> DepthParameters:
+    """Return the parameters with the backend and precision of a contender."""
+    backend, precision = contender
+    return dataclasses.replace(parameters, backend=backend, precision=precision)
+
+
+def find_contenders(
+    parameters: DepthParameters, height: int, width: int, report: Callable[[float, str], None]
+) -> Contenders:
+    """Load the weights on every backend and step once; an export happens here.
+
+    Args:
+        parameters: weights, device and threads; its backend and precision are not used.
+        height, width: of the sensor in px.
+        report: called with the part that is done, 0 to 1, and what is in hand.
+
+    Raises:
+        WeightsError, ConfigurationError: the weights cannot be loaded at all.
+    """
+    there: dict[Contender, DepthEstimator] = {}
+    absent: dict[Contender, str] = {}
+    wanted = ON_A_CPU if device_of(parameters.device).type == "cpu" else ON_A_GPU
+    for number, contender in enumerate(wanted):
+        backend, precision = contender
+        report(number / len(wanted), f"{parameters.weights}: loading {backend} {precision}")
+        try:
+            estimator = create_estimator(parameters_of(parameters, contender))
+            estimator.estimate(np.zeros((estimator.input_channels, height, width), np.float32))
+        except (ConfigurationError, WeightsError, InferenceError) as error:
+            if number == 0:
+                raise
+            install = f"; {INSTALL[backend]}" if "package" in error.data else ""
+            absent[contender] = f"{error.message}{install}"
+        else:
+            there[contender] = estimator
+    return Contenders(there, absent)
+
+
+def measure_steps(
+    contenders: Contenders,
+    height: int,
+    width: int,
+    seconds: float,
+    report: Callable[[float, str], None],
+) -> list[StepRow]:
+    """Let all contenders step in turns for about so many seconds; two rounds at least."""
+    there = contenders.there
+    first = next(iter(there.values()))
+    images = moving_edges(first.meaning.event_encoder, first.input_channels, height, width, BLOCK)
+    deviations = {
+        contender: 0.0
+        if estimator is first
+        else measure_deviation(first, estimator, images).root_mean_square
+        for contender, estimator in there.items()
+    }
+    wall_ns: dict[Contender, list[int]] = {contender: [] for contender in there}
+    cpu_ns: dict[Contender, list[int]] = {contender: [] for contender in there}
+    for part in _rounds(seconds):
+        report(part, f"{first.name}: one step on {len(there)} backends")
+        for contender, estimator in there.items():
+            for index, image in enumerate(images):
+                begin_cpu_ns, begin_ns = time.process_time_ns(), time.perf_counter_ns()
+                estimator.estimate(image)
+                if index:
+                    wall_ns[contender].append(time.perf_counter_ns() - begin_ns)
+                    cpu_ns[contender].append(time.process_time_ns() - begin_cpu_ns)
+    rows = []
+    for (backend, precision), times_ns in wall_ns.items():
+        p50, p95 = np.quantile(times_ns, (0.5, 0.95)) / 1e6
+        cpu_ms = float(np.median(cpu_ns[backend, precision])) / 1e6
+        deviation = deviations[backend, precision]
+        rows.append(StepRow(backend, precision, float(p50), float(p95), cpu_ms, deviation))
+    return rows
+
+
+def _rounds(seconds: float) -> Iterator[float]:
+    """Yield the part that is done until so many seconds have passed, twice at least."""
+    begin_s, count = time.monotonic(), 0
+    while count < 2 or time.monotonic() - begin_s < seconds:
+        yield min(1.0, (time.monotonic() - begin_s) / max(seconds, 1e-9))
+        count += 1

@@ -1,0 +1,101 @@
+"""What the figures of a machine mean for whoever launches depth on it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.backend_choice import BackendChoice
+from dae_ros.runtime.benchmark.network_steps import Contender, StepRow
+from dae_ros.runtime.benchmark.whole_chain import ChainRow
+
+# What rounding may cost, in standard deviations of the output, before speed is not worth it.
+MOST_DEVIATION = 0.05
+LAUNCH = "ros2 launch dae_ros depth.launch.py"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What to do with one network.
+
+    Attributes:
+        contender: backend and precision that are advised.
+        hz: windows per second that it sustains; from the 95 % quantile of a window's time.
+        command: what to type.
+        sentence: for people, with all of it.
+    """
+
+    contender: Contender
+    hz: float
+    command: str
+    sentence: str
+
+
+def fastest(rows: list[StepRow]) -> Contender:
+    """Return the contender with the shortest step whose rounding costs little."""
+    fair = [row for row in rows if row.deviation <= MOST_DEVIATION]
+    best = min(fair or rows[:1], key=lambda row: row.p50_ms)
+    return best.backend, best.precision
+
+
+def contender_of(choice: BackendChoice, rows: list[StepRow]) -> Contender | None:
+    """Return the contender that `auto` comes to; None where it was not measured."""
+    own = [row for row in rows if row.backend == choice.backend]
+    # `precision: auto` is float32 on a CPU; on a GPU that of the first beside it.
+    exact = [row for row in own if row.precision == "float32"]
+    return (own[0].backend, (exact or own)[0].precision) if own else None
+
+
+def launch_command(
+    weights: str, contender: Contender, auto: Contender | None, device: str = "auto"
+) -> str:
+    """Return the command that runs a contender live; it names what differs from `auto`."""
+    words = [LAUNCH, f"weights:={weights}"]
+    if device != "auto":
+        words.append(f"device:={device}")
+    backend, precision = contender
+    if auto is None or backend != auto[0]:
+        words.append(f"backend:={backend}")
+    if auto is None or precision != auto[1]:
+        words.append(f"precision:={precision}")
+    return " ".join([words[0], *map(shlex.quote, words[1:])])
+
+
+def judge(
+    parameters: DepthParameters,
+    steps: list[StepRow],
+    chains: Mapping[Contender, ChainRow],
+    choice: BackendChoice,
+) -> Verdict:
+    """Return the verdict on one network.
+
+    Args:
+        parameters: weights, device, hop.
+        steps: of every contender.
+        chains: of the fastest and of what `auto` comes to.
+        choice: of `auto`, live.
+    """
+    best, auto = fastest(steps), contender_of(choice, steps)
+    chain = chains[best]
+    hz, wanted_hz = 1e3 / chain.window_p95_ms, 1.0 / parameters.hop_s
+    command = launch_command(parameters.weights, best, auto, parameters.device)
+    backend, precision = best
+    # Upwards, with a twentieth to spare.
+    hop_s = math.ceil(0.105 * chain.window_p95_ms) / 100
+    enough = (
+        f"enough for the {wanted_hz:g} Hz of the default hop_s"
+        if hz >= wanted_hz
+        else f"less than the {wanted_hz:g} Hz of the default hop_s: windows will be skipped; set "
+        f"hop_s to {hop_s:.2f} or more in a params_file, or take a smaller network"
+    )
+    sentence = (
+        f"{parameters.weights}: {hz:.1f} Hz on {backend} in {precision} (95 % of windows take at "
+        f"most {chain.window_p95_ms:.1f} ms), {enough}."
+    )
+    deviation = next(row.deviation for row in steps if (row.backend, row.precision) == best)
+    if precision != "float32":
+        sentence += f" {precision} changes depth by {100 * deviation:.1f} % of its spread."
+    return Verdict(best, hz, command, f"{sentence} Type: {command}")

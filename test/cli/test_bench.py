@@ -1,0 +1,71 @@
+"""`dae-ros bench`: tables, JSON, what is missing, and a verdict that can be typed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dae_ros.cli.main import main
+from dae_ros.nodes.launch_arguments import ARGUMENTS
+from dae_ros.runtime.benchmark import event_path, network_steps
+
+
+def test_a_small_run_says_what_to_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events, steps, chain and verdict on stdout and in the file; progress on stderr."""
+    find = importlib.util.find_spec
+    # Without an export, which takes longer than everything else together.
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name)
+    )
+    contenders = (("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32"))
+    monkeypatch.setattr(network_steps, "ON_A_CPU", contenders)
+    monkeypatch.setattr(event_path, "RATES_MEVS", (1,))
+    out = tmp_path / "bench.json"
+    arguments = ["--weights", "untrained:tiny", "--size", "80x60", "--seconds", "0.1"]
+    code = main(["bench", *arguments, "--threads", "1", "--device", "cpu", "--out", str(out)])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    assert "%" in printed.err
+    document = json.loads(out.read_text())
+    assert {"machine", "packages", "events", "networks", "threads"} <= set(document)
+    assert document["sensor_px"] == [60, 80]
+    (network,) = document["networks"]
+    assert [row["precision"] for row in network["steps"]] == ["float32", "bfloat16"]
+    assert "pip install '.[openvino]'" in network["not_measured"]["openvino float32"]
+    assert network["auto"]["live"]["backend"] == "torch"
+    assert "openvino" in network["auto"]["live"]["reason"]
+    assert all(chain["windows"] >= 2 for chain in network["chains"])
+    for part in ("packets to event images", "not measured: openvino float32", "backend auto, live"):
+        assert part in printed.out
+    verdict = network["verdict"]
+    assert verdict["sentence"] in printed.out
+    words = shlex.split(verdict["command"])
+    assert words[:4] == ["ros2", "launch", "dae_ros", "depth.launch.py"]
+    known = {argument.name: argument for argument in ARGUMENTS}
+    for word in words[4:]:
+        name, _, value = word.partition(":=")
+        assert not known[name].choices or value in known[name].choices
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--seconds", "0"), "--seconds must be above 0"),
+        (("--out", "nowhere/bench.json"), "there is no folder nowhere"),
+        (("--weights", "a.onnx"), "give the checkpoint"),
+        (("--threads", "-1"), "'threads' must be at least 0"),
+    ],
+)
+def test_wrong_usage_is_told_before_anything_is_measured(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], sentence: str
+) -> None:
+    """Exit code 2 and a sentence; nothing is printed on stdout."""
+    assert main(["bench", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert sentence in printed.err and printed.out == ""
