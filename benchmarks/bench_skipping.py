@@ -67,7 +67,9 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     images = event_images(arguments.seconds)
-    estimator = create_estimator(DepthParameters(weights=arguments.weights, threads=1))
+    estimator = create_estimator(
+        DepthParameters(weights=arguments.weights, threads=1, overload="queue")
+    )
 
     def run(keep_every: int, reset: bool) -> dict[int, FloatImage]:
         estimator.reset()
