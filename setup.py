@@ -16,6 +16,7 @@ TORCH = "torch==2.13.0"
 DATASETS = ["h5py", "hdf5plugin"]
 ONNX = ["onnx", "onnxruntime", "onnxscript"]
 OPENVINO = [*ONNX, "openvino"]
+INT8 = [*OPENVINO, "nncf"]
 TENSORBOARD = ["tensorboard"]
 
 
@@ -69,10 +70,11 @@ setup(
         "datasets": DATASETS,
         "onnx": ONNX,
         "openvino": OPENVINO,
+        "int8": INT8,
         "tensorboard": TENSORBOARD,
         "test": [
             *DATASETS,
-            *OPENVINO,
+            *INT8,
             *TENSORBOARD,
             "hypothesis",
             "mypy~=2.4.1",

@@ -5,7 +5,9 @@
 Untrained weights: the time of a step does not depend on them. A step is `estimate`, from an image
 of the sensor's size to a prediction of that size, the state carried. Contenders take turns in
 blocks; figures are medians over all blocks, of CPU time and of wall time, and ratios of these to
-PyTorch in float32. What is not installed, or not in the processor, is left out and named.
+PyTorch in float32. What is not installed, or not in the processor, is left out and named. int8 is
+calibrated on the images that it is timed with and has no accuracy report: it is here for its speed.
+What int8 costs in depth, with trained weights, is what `dae-ros export --precision int8` says.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -26,8 +29,9 @@ from dae_ros.model.untrained import untrained
 from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.graph_estimator import GraphEstimator
 from dae_ros.runtime.onnx_description import read_description
-from dae_ros.runtime.onnx_export import export_onnx
+from dae_ros.runtime.onnx_export import export_onnx, write_graph
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
+from dae_ros.runtime.onnx_quantisation import CalibrationPairs, quantised
 from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph
 from dae_ros.runtime.openvino_graph import OpenVinoGraph
 from dae_ros.runtime.torch_estimator import TorchEstimator
@@ -56,6 +60,7 @@ def contenders(
             )
             for precision in ("float32", "bfloat16")
         },
+        "openvino int8": lambda: in_int8(file, threads),
     }
     there: dict[str, DepthEstimator] = {}
     absent = {}
@@ -65,6 +70,22 @@ def contenders(
         except ConfigurationError as error:
             absent[name] = error.message
     return there, absent
+
+
+def in_int8(file: Path, threads: int) -> DepthEstimator:
+    """Return the int8 version of an exported file, which lies beside it.
+
+    Raises:
+        ConfigurationError: NNCF or OpenVINO is not installed.
+    """
+    said = read_description(file)
+    original = GraphEstimator(OpenVinoGraph(file, said, threads=threads), said)
+    images = moving_edges("tencode", said.channels, said.height, said.width)
+    model = quantised(file, CalibrationPairs(original, lambda: [images]), len(images))
+    said = replace(said, precision="int8")
+    beside = file.with_name("int8.onnx")
+    write_graph(beside, model, said)
+    return GraphEstimator(OpenVinoGraph(beside, said, threads=threads), said)
 
 
 def times(estimators: Mapping[str, DepthEstimator]) -> dict[str, tuple[float, float]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.fetch import digest_of
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.accuracy_report import require_accuracy
 from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.graph_estimator import GraphEstimator, RecurrentGraph
 from dae_ros.runtime.network_settings import check_event_encoder, network_threads
@@ -42,7 +43,10 @@ def create_graph_estimator(parameters: DepthParameters, backend: str) -> DepthEs
             "backend torch or onnxruntime",
             parameter="device",
         )
-    precision = chosen_precision(parameters.precision, backend, device)
+    exported = parameters.weights.endswith(SUFFIX)
+    # What is not int8 in an exported int8 file is float32.
+    in_file = exported and parameters.precision == "int8"
+    precision = chosen_precision("float32" if in_file else parameters.precision, backend, device)
 
     def open_graph(path: Path, description: OnnxDescription) -> RecurrentGraph:
         threads = network_threads(parameters)
@@ -55,11 +59,13 @@ def create_graph_estimator(parameters: DepthParameters, backend: str) -> DepthEs
             engines = cache_folder(f"tensorrt/{digest_of(path)[:16]}")
         return OnnxRuntimeGraph(path, description, device=device, threads=threads, engines=engines)
 
-    if parameters.weights.endswith(SUFFIX):
+    if exported:
         path = Path(parameters.weights).expanduser()
         description = read_description(path)
         wanted = parameters.precision
-        if backend != "openvino" and wanted not in ("auto", description.precision):
+        if "int8" in (wanted, description.precision):
+            _require_int8(path, description, backend, wanted)
+        elif backend != "openvino" and wanted not in ("auto", description.precision):
             raise ConfigurationError(
                 f"{path} was exported in {description.precision}, not in {wanted}; leave precision "
                 "at auto, or export the weights again",
@@ -72,12 +78,35 @@ def create_graph_estimator(parameters: DepthParameters, backend: str) -> DepthEs
         from dae_ros.runtime.exported_estimator import exported_estimator
 
         loaded = load_weights(parameters.weights)
-        exported = "float16" if precision == "float16" else "float32"
-        estimator = exported_estimator(parameters.weights, loaded, open_graph, exported)
+        stored = "float16" if precision == "float16" else "float32"
+        estimator = exported_estimator(parameters.weights, loaded, open_graph, stored)
     check_event_encoder(
         estimator.name, estimator.meaning.event_encoder, estimator.input_channels, parameters
     )
     return estimator
+
+
+def _require_int8(path: Path, description: OnnxDescription, backend: str, wanted: str) -> None:
+    """Refuse int8 unless file, backend and precision are those whose loss was measured."""
+    if description.precision != "int8":
+        raise ConfigurationError(
+            f"{path} was exported in {description.precision}, not in int8; leave precision at "
+            "auto, or export the weights with --precision int8 --calibration CLIPS",
+            parameter="precision",
+        )
+    if wanted not in ("auto", "int8"):
+        raise ConfigurationError(
+            f"{path} is of int8, and what it loses was not measured with precision {wanted} for "
+            "the rest; leave precision at auto, or export the weights again",
+            parameter="precision",
+        )
+    if backend != "openvino":
+        raise ConfigurationError(
+            f"{path} is of int8, and what it loses was measured on OpenVINO alone; use backend "
+            "openvino (extra `openvino`)",
+            parameter="backend",
+        )
+    require_accuracy(description.accuracy, path)
 
 
 def runtime_device(device: str, backend: str) -> str:
@@ -104,6 +133,12 @@ def chosen_precision(precision: str, backend: str, device: str) -> str:
     Raises:
         ConfigurationError: the backend does not have it.
     """
+    if precision == "int8":
+        raise ConfigurationError(
+            "int8 runs from a file whose loss was measured; write it with `dae-ros export WEIGHTS "
+            "--precision int8 --calibration CLIPS` and give it as weights",
+            parameter="precision",
+        )
     if backend == "openvino":
         if precision == "float16":
             raise ConfigurationError(

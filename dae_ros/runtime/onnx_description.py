@@ -17,6 +17,7 @@ from typing import Any
 
 from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.configuration import Meaning
+from dae_ros.runtime.accuracy_report import AccuracyReport, digest_of_text
 
 FORMAT = "1"
 PREFIX = "dae_ros."
@@ -40,11 +41,13 @@ class OnnxDescription:
         height, width: of the sensor in px.
         channels: of the image.
         states: shape of each tensor of the recurrent state, float32.
-        precision: `float32` or `float16`: of weights and arithmetic.
+        precision: `float32` or `float16`: of weights and arithmetic. `int8`: of convolutions and
+            matrix products; the rest is float32.
         opset: version of the ONNX operators.
         deviation: largest root mean square difference from PyTorch over the steps of the check,
             where the output's standard deviation is 1.
         version: of dae_ros.
+        accuracy: what int8 costs; None of other precisions.
     """
 
     name: str
@@ -60,13 +63,17 @@ class OnnxDescription:
     opset: int
     deviation: float
     version: str
+    accuracy: AccuracyReport | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Return the fields as texts, JSON under prefixed names."""
-        values = {**dataclasses.asdict(self), "meaning": self.meaning.to_dict()}
-        return {
-            f"{PREFIX}{name}": json.dumps(value, sort_keys=True) for name, value in values.items()
-        }
+        values = {name: getattr(self, name) for name in _PLAIN}
+        values |= {"meaning": self.meaning.to_dict()}
+        texts = {name: json.dumps(value, sort_keys=True) for name, value in values.items()}
+        if self.accuracy is not None:
+            report = self.accuracy.to_json()
+            texts |= {_ACCURACY: report, _ACCURACY_DIGEST: digest_of_text(report)}
+        return {f"{PREFIX}{name}": text for name, text in texts.items()}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> OnnxDescription:
@@ -75,14 +82,20 @@ class OnnxDescription:
         Raises:
             KeyError, TypeError, ValueError, ConfigurationError: it is something else.
         """
-        values = {
-            field.name: json.loads(metadata[f"{PREFIX}{field.name}"])
-            for field in dataclasses.fields(cls)
-        }
+        values = {name: json.loads(metadata[f"{PREFIX}{name}"]) for name in _PLAIN}
         values["meaning"] = Meaning.from_dict(values["meaning"])
         values["notes"] = tuple(map(str, values["notes"]))
         values["states"] = tuple(tuple(map(int, shape)) for shape in values["states"])
+        report = metadata.get(f"{PREFIX}{_ACCURACY}")
+        if report is not None:
+            if metadata.get(f"{PREFIX}{_ACCURACY_DIGEST}") != digest_of_text(report):
+                raise ValueError("the accuracy report is not the one that was written")
+            values["accuracy"] = AccuracyReport.from_json(report)
         return cls(**values)
+
+
+_ACCURACY, _ACCURACY_DIGEST = "accuracy", "accuracy_sha256"
+_PLAIN = tuple(f.name for f in dataclasses.fields(OnnxDescription) if f.name != _ACCURACY)
 
 
 def metadata_bytes(graph: bytes, description: OnnxDescription) -> bytes:
@@ -138,18 +151,32 @@ def read_description(path: Path) -> OnnxDescription:
             digest=digest,
         )
     try:
-        return OnnxDescription.from_metadata(metadata)
+        description = OnnxDescription.from_metadata(metadata)
     except (KeyError, TypeError, ValueError, ConfigurationError) as error:
         raise WeightsError(
             f"{path}: its meta-data cannot be read ({error}); write it again with `dae-ros export`",
             path=str(path),
         ) from error
+    report = description.accuracy
+    if report is not None and report.int8_graph_sha256 != digest:
+        raise WeightsError(
+            f"{path}: its report is of another graph; write it again with `dae-ros export`",
+            path=str(path),
+            digest=digest,
+            expected=report.int8_graph_sha256,
+        )
+    return description
 
 
 def graph_of(model: bytes) -> bytes:
     """Return the bytes of the graph inside of a serialized model."""
     return b"".join(bytes(part) for number, part in model_fields(memoryview(model))
                     if number == _GRAPH)  # fmt: skip
+
+
+def graph_digest(model: bytes) -> str:
+    """Return the sha256 of the graph inside of a serialized model."""
+    return hashlib.sha256(graph_of(model)).hexdigest()
 
 
 def model_fields(data: memoryview) -> Iterator[tuple[int, memoryview]]:

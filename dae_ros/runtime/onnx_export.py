@@ -132,7 +132,7 @@ def export_onnx(
     )
     with tempfile.TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
         file = Path(folder) / path.name
-        _write(file, model, description)
+        write_graph(file, model, description)
         graph = OnnxRuntimeGraph(file, description, threads=torch.get_num_threads())
         images = moving_edges(loaded.meaning.event_encoder, channels, height, width)
         deviation = measure_deviation(reference, GraphEstimator(graph, description), images)
@@ -149,12 +149,13 @@ def export_onnx(
                 largest=deviation.largest,
                 tolerance=tolerance,
             )
-        _write(file, model, replace(description, deviation=deviation.root_mean_square))
+        write_graph(file, model, replace(description, deviation=deviation.root_mean_square))
         file.replace(path)
     return deviation
 
 
-def _write(path: Path, model: bytes, description: OnnxDescription) -> None:
+def write_graph(path: Path, model: bytes, description: OnnxDescription) -> None:
+    """Write a serialized model that has no meta-data, with what it says about itself."""
     with path.open("wb") as stream:
         stream.write(model)
         stream.write(metadata_bytes(graph_of(model), description))
