@@ -58,7 +58,8 @@ def render_markdown() -> str:
             note = " *(run time)*" if declared.at_runtime else ""
             lines.append(
                 f"| `{name}` | `{_yaml_value(default)}` | {allowed} | "
-                f"{declared.description}{note} |"
+                # A bare | would end the cell.
+                f"{declared.description.replace('|', chr(92) + '|')}{note} |"
             )
         lines.append("")
     return "\n".join(lines)

@@ -210,13 +210,16 @@ class Setup:
             process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, env=clean_environment(), cwd=ROOT
             )
+            told = ""
             try:
                 while True:
                     try:
                         code = process.wait(HEARTBEAT_S)
                         break
                     except subprocess.TimeoutExpired:
-                        self.step(f"  ... {self.last_line() or 'goes on'}")
+                        line = self.last_line()
+                        self.step(f"  ... {line if line not in ('', told) else 'goes on'}")
+                        told = line
             except BaseException:
                 process.terminate()
                 process.wait()
@@ -233,7 +236,8 @@ class Setup:
         """Return the last line of the log without folders of the web; '' if it is too long."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
         line = re.sub(r"https?://\S*/", "", lines[-1]).strip() if lines else ""
-        return line if len(line) <= WIDTH else ""
+        # pip's bars are for terminals.
+        return line if len(line) <= WIDTH and "━" not in line else ""
 
     def pip(self, *arguments: str) -> None:
         """Install with the environment's own pip."""
@@ -321,7 +325,6 @@ class Setup:
                     "or open a shell without ROS to use the packages from PyPI."
                 )
             return
-        check_compilers()
         self.step("Installing rclpy and messages of ROS 2 Kilted from PyPI (78 wheels, 63 MB)")
         # The folder of a PyTorch that is used from elsewhere may hold ROS wheels as well, whose
         # libraries would not be found from here.
@@ -349,7 +352,9 @@ class Setup:
         self.pip("--editable", f"{ROOT}[test]")
 
     def everything(self) -> None:
-        """Run all steps."""
+        """Run all steps; what they need of the system is looked for before anything is loaded."""
+        if self.base.ros == "wheels":
+            check_compilers()
         self.make_environment()
         self.install_torch()
         self.install_ros()

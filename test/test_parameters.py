@@ -67,3 +67,11 @@ def test_numbers_are_taken_as_they_are_or_refused(name: str, value: float) -> No
         refusal = ""
         assert getattr(parameters, name) == value
     assert not refusal or name in refusal
+
+
+def test_every_row_of_the_parameters_page_has_four_cells():
+    """A | in a meaning does not end its cell."""
+    page = Path(__file__).resolve().parent.parent / "docs" / "parameters.md"
+    rows = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    assert any("\\|" in row for row in rows)
+    assert {row.replace("\\|", "").count("|") for row in rows} == {5}

@@ -129,6 +129,18 @@ def test_lines_of_pip_are_shown_whole_or_not_at_all(set_up: ModuleType, tmp_path
     wheel = "torch-2.13.0%2Bcpu-cp311-cp311-manylinux_2_28_x86_64.whl (190.4 MB)"
     shown = written_last(setup, f"  Downloading https://index.example/a/b/{wheel}")
     assert shown == f"Downloading {wheel}"
+    assert written_last(setup, "   ━━━━━━━━ 116.8/116.8 kB 2.0 MB/s eta 0:00:00") == ""
+
+
+def test_a_missing_compiler_is_told_before_anything_is_made(
+    set_up: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nobody downloads PyTorch to learn that g++ is missing."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    folder = tmp_path / "environment"
+    with pytest.raises(set_up.SetupError, match="No compiler no-such-compiler"):
+        set_up.Setup(folder, set_up.Base("wheels", None, None)).everything()
+    assert not folder.exists()
 
 
 def written_last(setup: object, line: str) -> str:

@@ -79,7 +79,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "recording",
         nargs="+",
         type=Path,
-        help="recording, or two that belong together (read as one, by record time)",
+        help="recording, or several that belong together (read as one, by record time)",
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument(
@@ -301,6 +301,13 @@ def run(args: argparse.Namespace) -> int:
     )
     if result.summary["metrics"] is not None:
         print(metrics_line(result.summary["metrics"]))
+    if result.better_range_m is not None:
+        near_m, far_m = result.better_range_m
+        print(
+            f"the pictures' colours run from {parameters.color_near_m:g} to "
+            f"{parameters.color_far_m:g} m, of which this depth uses few; more is seen with "
+            f"--color-near-m {near_m:.1g} --color-far-m {far_m:.2g}"
+        )
     for note in result.summary["weights"]["notes"]:
         print(f"note: {note}")
     if result.damage is not None:

@@ -36,7 +36,8 @@ VERBS = (
 DESCRIPTION = """\
 Depth from event cameras: run it on recordings, compare it with ground truth, convert and simulate
 recordings, manage weights.
-The live node is started with `ros2 launch dae_ros depth.launch.py`; the verbs here need no ROS."""
+The live node is started with `ros2 launch dae_ros depth.launch.py`; the verbs here need no ROS
+(`demo` uses it where it is installed)."""
 
 EPILOG = """\
 Exit codes: 0 finished; 1 failed (a recording or weights that are missing or damaged, no such topic,

@@ -85,7 +85,7 @@ class CalibrationInput:
             # It holds, also where its publisher has gone.
             return None
         if self._subscription.absent:
-            return f"no calibration: {self._subscription.problem}. {WITHOUT}"
+            return f"no calibration; {WITHOUT} ({self._subscription.problem})"
         if self._subscription.problem is None and self._unreadable is None:
             return f"no message on '{self._subscription.name}' yet: {WITHOUT}"
         return None

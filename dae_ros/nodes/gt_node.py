@@ -37,7 +37,9 @@ from dae_ros.parameters import GroundTruthParameters
 
 STATUS = "diagnostic_msgs/msg/DiagnosticArray"
 GRAPH_PERIOD_S = 0.1
-NOTICE_PERIOD_S = 10.0
+NOTICE_PERIOD_S = 60.0
+# Networks and recordings take their time to load.
+QUIET_S = 20.0
 QUEUE_DEPTH = 200
 NO_STATUS = (
     "no 'depth/status' came before the last depth image, and only that says what the number of "
@@ -82,7 +84,7 @@ class GroundTruthNode(Node):
         self._unreadable = self._truths = self._depths = 0
         # Why what is published cannot be scored, None where it can.
         self._refusal: str | None = None
-        self._quiet_until_s = time.monotonic() + NOTICE_PERIOD_S
+        self._quiet_until_s = time.monotonic() + QUIET_S
         self._frame_id = ""
         self._metrics = self.create_publisher(DiagnosticArray, "metrics", output_qos(100))
         inputs: tuple[tuple[str, str, Callable[[Any, str], None], bool], ...] = (
@@ -128,7 +130,6 @@ class GroundTruthNode(Node):
         for subscription in self._inputs.values():
             subscription.refresh()
         if time.monotonic() < self._quiet_until_s:
-            # Networks and recordings take their time to load.
             return
         truth = self._inputs["ground_truth"]
         depths = [self._inputs[name] for name in ("depth/image", "depth/relative")]

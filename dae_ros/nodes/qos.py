@@ -295,8 +295,9 @@ class MatchedSubscription:
 
     def _left(self) -> str:
         return (
-            f"nobody publishes '{self.name}' any more: {', '.join(self.publishers)} is gone; see "
-            "why it ended and start it again, its messages are taken as soon as it is back"
+            f"nobody publishes '{self.name}' any more: {', '.join(self.publishers)} is gone. "
+            "Unless it was meant to end, see why it did and start it again; its messages are "
+            "taken as soon as it is back"
         )
 
     def _waiting(self) -> str:

@@ -85,7 +85,8 @@ class WorkerNode(LifecycleNode, Generic[P, W, O]):
         self._inputs: dict[str, MatchedSubscription] = {}
         self._fault: Fault | None = None
         self._interrupted = False
-        self._told, self._told_s = "", -math.inf
+        self._told: list[str] = []
+        self._told_s = -math.inf
         self._binding = ParameterBinding(
             self,
             kind,
@@ -258,11 +259,12 @@ class WorkerNode(LifecycleNode, Generic[P, W, O]):
             subscription.refresh()
             if subscription.problem is not None:
                 problems.append(subscription.problem)
-        sentence, now_s = "\n".join(problems), time.monotonic()
-        period_s = SAME_PROBLEM_PERIOD_S if sentence == self._told else PROBLEM_PERIOD_S
-        if sentence and now_s - self._told_s >= period_s:
-            self._told, self._told_s = sentence, now_s
-            self.get_logger().warning(sentence)
+        now_s = time.monotonic()
+        period_s = SAME_PROBLEM_PERIOD_S if problems == self._told else PROBLEM_PERIOD_S
+        if problems and now_s - self._told_s >= period_s:
+            self._told, self._told_s = problems, now_s
+            for problem in problems:
+                self.get_logger().warning(problem)
         self._look()
 
     def _warn(self, sentence: str) -> None:

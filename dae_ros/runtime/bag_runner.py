@@ -7,7 +7,6 @@ is skipped, and what comes out depends on the recording and the parameters alone
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import time
 from collections import Counter
@@ -30,6 +29,7 @@ from dae_ros.runtime.bag_calibration import BagCalibration
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.drop_meanings import meanings_of
 from dae_ros.runtime.estimator import FloatImage
+from dae_ros.runtime.output_folder import write_json
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.preview import PreviewWriter
 from dae_ros.runtime.stage_times import StageLatencies
@@ -87,6 +87,7 @@ class BagResult:
         done_s: record time of the selected part that was run.
         length_s: of that part as a whole, None where the recording does not say it.
         damage: the error that ended the recording before its end, None for a whole one.
+        better_range_m: see `PreviewWriter`.
     """
 
     summary: dict[str, Any]
@@ -95,6 +96,7 @@ class BagResult:
     done_s: float
     length_s: float | None
     damage: RecordingError | None
+    better_range_m: tuple[float, float] | None
 
 
 class Observer(Protocol):
@@ -268,11 +270,13 @@ class _BagRun:
         wall_s = time.perf_counter() - begin_s
         summary = self._summary(interrupted, damage)
         timing = self._timing(wall_s, time.process_time() - begin_cpu_s, closing_s)
-        _write_json(self._out / "summary.json", summary)
-        _write_json(self._out / "timing.json", timing)
+        write_json(self._out / "summary.json", summary)
+        write_json(self._out / "timing.json", timing)
         done_s, end_ns = (now_ns - self._start_ns) / 1e9, self._end_ns()
         length_s = None if end_ns is None else (end_ns - self._start_ns) / 1e9
-        return BagResult(summary, timing, interrupted, done_s, length_s, damage)
+        return BagResult(
+            summary, timing, interrupted, done_s, length_s, damage, preview.better_range_m
+        )
 
     def _messages(self) -> Iterator[RecordedMessage]:
         """Yield the messages of the selected part."""
@@ -391,10 +395,3 @@ class _BagRun:
             "cpu_count": os.cpu_count(),
             "stages": self._latencies.to_dict(),
         }
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)

@@ -38,6 +38,8 @@ from dae_ros.runtime.estimator import FloatImage
 _FEWEST_ROWS, _MOST_ROWS = 192, 480
 # Share of the newest map in the colour range of relative depth: calm, and there within a second.
 _RANGE_SHARE = 0.1
+# Where depth uses a smaller share of the colours, everything has nearly the same one.
+_FEW_COLORS = 0.4
 
 Value = TypeVar("Value")
 
@@ -72,7 +74,17 @@ class PreviewWriter:
         self._first_ns: int | None = None
         self._video: VideoWriter | None = None
         self._size = (0, 0)  # of the pictures, (height, width) in px
+        self._shown_m: list[tuple[float, float]] = []  # nearly all of a metric map, near and far
         self._sheet = ContactSheet()
+
+    @property
+    def better_range_m(self) -> tuple[float, float] | None:
+        """Colours (near, far) in metres that show more, where depth uses few of those it has."""
+        if not self._shown_m:
+            return None
+        near, far = (float(value) for value in np.median(self._shown_m, axis=0))
+        used = (far - near) / (self._metric_range[1] - self._metric_range[0])
+        return (0.8 * near, 1.25 * far) if used < _FEW_COLORS else None
 
     def add_frame(self, frame: Frame) -> None:
         """Show this camera frame from now on."""
@@ -107,6 +119,10 @@ class PreviewWriter:
         if kind == "metric":
             orientation = "depth"
             (near, far), label, title = self._metric_range, "m", "depth"
+            seen = depth[::4, ::4][depth[::4, ::4] > 0]
+            if seen.size:
+                low, high = np.quantile(seen, (0.05, 0.95))
+                self._shown_m.append((float(low), float(high)))
         else:
             near, far = self._follow(color_range(depth, orientation))
             label = "relative"

@@ -130,3 +130,21 @@ def test_any_sensor_gives_a_picture_of_useful_size(tmp_path, shape):
         height, width = video.streams.video[0].height, video.streams.video[0].width
     assert 192 <= height - 20 <= 480
     assert width < 4 * 480 * shape[1] / shape[0]
+
+
+@pytest.mark.parametrize(
+    ("near_m", "far_m", "better_m"),
+    [(2.0, 4.0, (1.6, 5.0)), (1.0, 15.0, None)],
+)
+def test_depth_that_uses_few_colours_is_told_which_show_more(tmp_path, near_m, far_m, better_m):
+    """Of 0.5 to 20 m, 2 to 4 m are a tenth; with 1 to 15 m there is nothing to tell."""
+    depth = np.full((40, 60), near_m, np.float32)
+    depth[20:] = far_m
+    depth[:4] = np.nan
+    events = np.zeros((40, 60, 3), np.uint8)
+    with PreviewWriter(tmp_path, DepthParameters(), with_frames=False) as writer:
+        assert writer.better_range_m is None
+        writer.add(0, events, depth, kind="metric", orientation="depth")
+        assert writer.better_range_m == (None if better_m is None else pytest.approx(better_m))
+        writer.add(1, events, depth, kind="relative", orientation="unknown")
+        assert writer.better_range_m == (None if better_m is None else pytest.approx(better_m))
