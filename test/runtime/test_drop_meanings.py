@@ -15,7 +15,8 @@ def test_each_reason_has_a_meaning() -> None:
     """Those of the decoders, and those that the stream and the pipeline count themselves."""
     pipeline = (ROOT / "dae_ros" / "runtime" / "pipeline.py").read_text(encoding="utf-8")
     own = set(re.findall(r'_dropped\["(\w+)"\]', pipeline))
-    assert len(own) >= 3
+    own |= set(re.findall(r'_end_window\(.*"(\w+)"\)', pipeline))
+    assert len(own) >= 4
     stream = {"lost_packets", "duplicate_packets", "late_packets", "evicted_events"}
     assert set(DROP_MEANINGS) == {*REASONS, *own, *stream}
 
