@@ -306,10 +306,15 @@ def run(args: argparse.Namespace) -> int:
         print(
             f"the pictures' colours run from {parameters.color_near_m:g} to "
             f"{parameters.color_far_m:g} m, of which this depth uses few; more is seen with "
-            f"--color-near-m {near_m:.1g} --color-far-m {far_m:.2g}"
+            f"--color-near-m {_typed(near_m)} --color-far-m {_typed(far_m)}"
         )
     for note in result.summary["weights"]["notes"]:
         print(f"note: {note}")
     if result.damage is not None:
         raise result.damage
     return EXIT_INTERRUPTED if result.interrupted else 0
+
+
+def _typed(metres: float) -> str:
+    """Return a number as people type it."""
+    return f"{metres:.1f}" if metres < 10 else f"{metres:.0f}"

@@ -112,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
         raise WrongUsage(f"--seconds must be above 0 and at most 3600, not {args.seconds:g}")
     if args.out is not None and not args.out.parent.is_dir():
         raise WrongUsage(f"there is no folder {args.out.parent} to write {args.out.name} to")
+    if args.out is not None and args.out.is_dir():
+        raise WrongUsage(f"--out {args.out} is a folder; give the name of a file in it")
     exported = [weights for weights in args.weights if weights.endswith(".onnx")]
     if exported:
         raise WrongUsage(
@@ -126,10 +128,16 @@ def run(args: argparse.Namespace) -> int:
             for weights in args.weights
         ]
     # numba and the network take seconds to import, which --help does not need.
+    from dae_ros.model.device import device_of
+    from dae_ros.model.weights import load_weights
     from dae_ros.runtime.benchmark.event_path import measure_event_path
     from dae_ros.runtime.benchmark.machine import machine, versions
     from dae_ros.runtime.network_settings import network_threads
 
+    # What cannot be measured is told before anything is.
+    device_of(args.device)
+    for weights in args.weights:
+        load_weights(weights)
     height, width = args.size
     about = machine()
     threads = network_threads(all_parameters[0])

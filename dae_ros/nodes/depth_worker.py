@@ -22,7 +22,7 @@ from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.backend_choice import BackendChoice, ChangingBackend, choose_backend
 from dae_ros.runtime.backends import create_estimator, follow_weights
 from dae_ros.runtime.depth_frame import DepthFrame
-from dae_ros.runtime.estimator import DepthEstimator
+from dae_ros.runtime.estimator import ClosableEstimator, DepthEstimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.rhythm import Rhythm
 from dae_ros.runtime.snapshots import Announcement
@@ -179,6 +179,15 @@ class DepthWorker(SensorWorker[Command]):
         deadline_s = time.monotonic() + FORGET_TIMEOUT_S
         while self._forgotten is not None and self.alive and time.monotonic() < deadline_s:
             time.sleep(0.001)
+
+    def stop(self, timeout_s: float) -> bool:
+        """See `SensorWorker`; an export that is under way ends as well."""
+        self._close()
+        return super().stop(timeout_s)
+
+    def _close(self) -> None:
+        if isinstance(self.estimator, ClosableEstimator):
+            self.estimator.close()
 
     def _open(self) -> None:
         self._choice = choose_backend(self._parameters)

@@ -16,13 +16,24 @@ THREAD_NAME = "background"
 _NICENESS = 10
 
 
-def in_background(work: Callable[[], Result]) -> Future[Result]:
+class BackgroundWork(Future[Result]):
+    """The result of some work on a thread of its own."""
+
+    thread: threading.Thread
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait until the thread has ended; return whether it has."""
+        self.thread.join(timeout_s)
+        return not self.thread.is_alive()
+
+
+def in_background(work: Callable[[], Result]) -> BackgroundWork[Result]:
     """Do some work on a thread of its own; what it raises is raised by the future's `result`.
 
     The thread is a daemon: an export of a minute must not keep a node from ending. Processes that
     it starts have its priority.
     """
-    future: Future[Result] = Future()
+    future: BackgroundWork[Result] = BackgroundWork()
 
     def run() -> None:
         _lower_priority()
@@ -33,7 +44,8 @@ def in_background(work: Callable[[], Result]) -> Future[Result]:
         else:
             future.set_result(result)
 
-    threading.Thread(target=run, name=THREAD_NAME, daemon=True).start()
+    future.thread = threading.Thread(target=run, name=THREAD_NAME, daemon=True)
+    future.thread.start()
     return future
 
 

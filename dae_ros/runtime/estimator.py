@@ -108,6 +108,14 @@ class SizedEstimator(Protocol):
 
 
 @runtime_checkable
+class ClosableEstimator(Protocol):
+    """A backend that has work going on beside its steps."""
+
+    def close(self) -> None:
+        """End that work, from any thread; no further work of that kind begins."""
+
+
+@runtime_checkable
 class ReloadableEstimator(DepthEstimator, Protocol):
     """A backend that can hold other weights of the same network beside the present ones."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,6 +59,7 @@ class ExportedEstimator:
         self._precision = precision
         self._folder = folder
         self._graph: GraphEstimator | None = None
+        self._closed = threading.Event()
         self._refused: dict[tuple[int, int], str] = {}
         self.weight_version = weight_version
         self.name = loaded.name
@@ -66,6 +68,10 @@ class ExportedEstimator:
         self.meaning = output_meaning(loaded.meaning)
         self.input_channels = loaded.config.input_format.channels
         self.warming = False
+
+    def close(self) -> None:
+        """End an export that is under way, from any thread; no further one begins."""
+        self._closed.set()
 
     @property
     def sensor_size(self) -> tuple[int, int] | None:
@@ -148,7 +154,13 @@ class ExportedEstimator:
             raise InferenceError(self._refused[size], sensor=size)
         try:
             path, description = exported_graph(
-                self._weights, self._loaded, height, width, self._precision, self._folder
+                self._weights,
+                self._loaded,
+                height,
+                width,
+                self._precision,
+                self._folder,
+                stopped=self._closed.is_set,
             )
             self._graph = GraphEstimator(self._open_graph(path, description), description)
         except (WeightsError, ConfigurationError) as error:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dae_ros.errors import ConfigurationError, WeightsError, reason_of
@@ -17,6 +21,7 @@ from dae_ros.runtime.onnx_description import FORMAT, OnnxDescription, read_descr
 
 # An export takes seconds for small networks, a minute or two for large ones.
 _PATIENCE_S = 1200
+_POLL_S = 0.1
 
 
 def cache_folder(name: str) -> Path:
@@ -51,11 +56,19 @@ def graph_name(loaded: LoadedModel, height: int, width: int, precision: str) -> 
 
 
 def exported_graph(
-    weights: str, loaded: LoadedModel, height: int, width: int, precision: str, folder: Path
+    weights: str,
+    loaded: LoadedModel,
+    height: int,
+    width: int,
+    precision: str,
+    folder: Path,
+    *,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> tuple[Path, OnnxDescription]:
     """Return the exported graph of weights for a sensor, from the folder or made now.
 
-    `dae-ros export` runs as a process of its own, so that steps of this one go on undisturbed.
+    `dae-ros export` runs as a process of its own, so that steps of this one go on undisturbed; one
+    at a time for each folder, whoever asks.
 
     Args:
         weights: as `load_weights` takes them.
@@ -63,32 +76,89 @@ def exported_graph(
         height, width: of the sensor in px.
         precision: `float32` or `float16`.
         folder: for the file.
+        stopped: asked now and then; an export under way is ended once it says yes.
 
     Raises:
-        WeightsError: the export failed or was refused, or the weights are others by now.
+        WeightsError: the export failed, was refused or stopped, or the weights are others by now.
     """
     path = folder / graph_name(loaded, height, width, precision)
-    if path.is_file():
-        try:
-            return path, _verified(path, loaded)
-        except WeightsError:
-            # A cache may be damaged; what is in it can be made again.
-            path.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "dae_ros.cli", "export", weights, "--out", str(path)]
-    command += ["--height", str(height), "--width", str(width), "--precision", precision]
+    kept = _kept(path, loaded)
+    if kept is not None:
+        return path, kept
+    with _alone(folder, stopped):
+        # Another process may have made it meanwhile.
+        kept = _kept(path, loaded)
+        if kept is not None:
+            return path, kept
+        command = [sys.executable, "-m", "dae_ros.cli", "export", weights, "--out", str(path)]
+        command += ["--height", str(height), "--width", str(width), "--precision", precision]
+        code, said = _run(command, weights, stopped)
+        if code != 0:
+            raise WeightsError(
+                f"{weights} could not be exported for {height}x{width}: "
+                f"{said.strip().rpartition('dae-ros export: ')[2][-2000:]}",
+                weights=weights,
+            )
+        return path, _verified(path, loaded)
+
+
+def _kept(path: Path, loaded: LoadedModel) -> OnnxDescription | None:
+    """Return what a file of the cache is; a damaged one is removed, as it can be made again."""
+    if not path.is_file():
+        return None
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=_PATIENCE_S
+        return _verified(path, loaded)
+    except WeightsError:
+        path.unlink(missing_ok=True)
+        return None
+
+
+@contextmanager
+def _alone(folder: Path, stopped: Callable[[], bool]) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process that holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                _give_way(stopped)
+                time.sleep(_POLL_S)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _run(command: list[str], weights: str, stopped: Callable[[], bool]) -> tuple[int, str]:
+    """Run a process that must not outlive its purpose; return its exit code and errors."""
+    deadline_s = time.monotonic() + _PATIENCE_S
+    try:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         raise WeightsError(f"{weights} could not be exported: {error}", weights=weights) from error
-    if done.returncode != 0:
-        raise WeightsError(
-            f"{weights} could not be exported for {height}x{width}: "
-            f"{done.stderr.strip().rpartition('dae-ros export: ')[2][-2000:]}",
-            weights=weights,
-        )
-    return path, _verified(path, loaded)
+    try:
+        while True:
+            try:
+                said = process.communicate(timeout=_POLL_S)[1]
+                return process.returncode, said
+            except subprocess.TimeoutExpired as error:
+                _give_way(stopped)
+                if time.monotonic() > deadline_s:
+                    raise WeightsError(
+                        f"{weights} could not be exported within {_PATIENCE_S} s", weights=weights
+                    ) from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            process.communicate()
+
+
+def _give_way(stopped: Callable[[], bool]) -> None:
+    if stopped():
+        raise WeightsError("the export was stopped, as nobody needs it any more")
 
 
 def _verified(path: Path, loaded: LoadedModel) -> OnnxDescription:

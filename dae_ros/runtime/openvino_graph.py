@@ -23,14 +23,21 @@ def load_openvino() -> Any:
     """Import OpenVINO, whose types say little.
 
     Raises:
-        ConfigurationError: it is not installed.
+        ConfigurationError: it is not installed, or cannot be imported.
     """
     if importlib.util.find_spec("openvino") is None:
         raise ConfigurationError(
             "backend openvino is not installed here; install the extra `openvino`",
             package="openvino",
         )
-    return importlib.import_module("openvino")
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise ConfigurationError(
+            f"OpenVINO is installed and cannot be imported ({error}); install it again, with the "
+            "extra `openvino`",
+            package="openvino",
+        ) from error
 
 
 @functools.cache

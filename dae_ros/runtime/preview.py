@@ -6,6 +6,7 @@ topics.
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -40,6 +41,7 @@ _FEWEST_ROWS, _MOST_ROWS = 192, 480
 _RANGE_SHARE = 0.1
 # Where depth uses a smaller share of the colours, everything has nearly the same one.
 _FEW_COLORS = 0.4
+_SHOWN_MAPS = 500
 
 Value = TypeVar("Value")
 
@@ -74,7 +76,8 @@ class PreviewWriter:
         self._first_ns: int | None = None
         self._video: VideoWriter | None = None
         self._size = (0, 0)  # of the pictures, (height, width) in px
-        self._shown_m: list[tuple[float, float]] = []  # nearly all of a metric map, near and far
+        # Nearly all of the newest metric maps, near and far.
+        self._shown_m: deque[tuple[float, float]] = deque(maxlen=_SHOWN_MAPS)
         self._sheet = ContactSheet()
 
     @property
@@ -82,7 +85,7 @@ class PreviewWriter:
         """Colours (near, far) in metres that show more, where depth uses few of those it has."""
         if not self._shown_m:
             return None
-        near, far = (float(value) for value in np.median(self._shown_m, axis=0))
+        near, far = (float(value) for value in np.median(np.array(self._shown_m), axis=0))
         used = (far - near) / (self._metric_range[1] - self._metric_range[0])
         return (0.8 * near, 1.25 * far) if used < _FEW_COLORS else None
 

@@ -69,3 +69,27 @@ def test_wrong_usage_is_told_before_anything_is_measured(
     assert main(["bench", *arguments]) == 2
     printed = capsys.readouterr()
     assert sentence in printed.err and printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--weights", "nosuch"], "nosuch"),
+        (["--weights", "untrained:tiny", "--device", "foo"], "foo"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_first(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], reason: str
+) -> None:
+    """Nobody waits for the events' table to learn of a misspelt name."""
+    assert main(["bench", "--seconds", "1", *arguments]) in (1, 2)
+    printed = capsys.readouterr()
+    assert reason in printed.err and "packets to event images" not in printed.out
+
+
+def test_a_folder_is_no_file_for_the_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Known before anything is measured."""
+    assert main(["bench", "--out", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err

@@ -232,9 +232,17 @@ def resident_bytes():
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_fifty_lifecycles_leave_no_thread_subscription_or_memory(graph, camera, depth):
-    """configure, activate, depth, deactivate, cleanup: fifty times, with nothing left behind."""
-    node = depth(overload="queue", color_far_m=10.0)
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_fifty_lifecycles_leave_no_thread_subscription_or_memory(
+    graph, camera, depth, tmp_path, monkeypatch, backend
+):
+    """configure, activate, depth, deactivate, cleanup: fifty times, with nothing left behind.
+
+    With `auto` as live an export is under way whenever it ends.
+    """
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    overload = "latest" if backend == "auto" else "queue"
+    node = depth(overload=overload, backend=backend, color_far_m=10.0)
     publisher = graph.publisher(EventPacket, "events")
     images = graph.listen(Image, "depth/relative")
     threads = threading.active_count()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dae_ros.errors import ConfigurationError, WeightsError
+from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.checkpoint import save_checkpoint
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
@@ -22,6 +25,7 @@ from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.exported_estimator import ExportedEstimator
 from dae_ros.runtime.onnx_cache import cache_folder, graph_name
 from dae_ros.runtime.onnx_export import export_onnx
+from dae_ros.runtime.openvino_graph import load_openvino
 from dae_ros.runtime.takeover import TakeoverEstimator
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.warm_up import warm_up
@@ -185,3 +189,126 @@ def test_other_weights_never_take_over(tmp_path: Path) -> None:
     estimator = TakeoverEstimator(first, load, BackendChoice("openvino", "the fastest"))
     step_until_settled(estimator, [image(seed) for seed in range(3)])
     assert estimator.choice.backend == "torch" and "was replaced" in estimator.choice.reason
+
+
+def test_whatever_ends_the_other_backend_pytorch_goes_on() -> None:
+    """Also an error that nobody has thought of, in the background or in a step."""
+
+    def load() -> ExportedEstimator:
+        raise OSError("libopenvino.so: cannot open shared object file")
+
+    first, reference = TorchEstimator(untrained("tiny")), TorchEstimator(untrained("tiny"))
+    estimator = TakeoverEstimator(first, load, BackendChoice("openvino", "the fastest"))
+    images = [image(seed) for seed in range(4)]
+    for output, one in zip(step_until_settled(estimator, images), images, strict=True):
+        np.testing.assert_array_equal(output, reference.estimate(one))
+    assert "OSError: libopenvino.so" in estimator.choice.reason
+
+
+def test_a_broken_openvino_is_refused_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that is found and cannot be imported is no error of the program."""
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('wrong glibc')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "openvino", raising=False)
+    with pytest.raises(ConfigurationError, match=r"cannot be imported \(wrong glibc\)"):
+        load_openvino()
+
+
+@pytest.fixture
+def two_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TakeoverEstimator:
+    """Return an estimator for which graphs of 60x80 and 40x60 are in the cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tiny = untrained("tiny")
+    for height, width in ((60, 80), (40, 60)):
+        path = cache_folder("onnx") / graph_name(tiny, height, width, "float32")
+        export_onnx(tiny, path, height, width)
+    estimator = create_estimator(DepthParameters(weights="untrained:tiny", device="cpu", threads=1))
+    assert isinstance(estimator, TakeoverEstimator)
+    return estimator
+
+
+@needs_openvino
+def test_a_sensor_of_another_size_does_not_wait(two_sizes: TakeoverEstimator) -> None:
+    """PyTorch takes it at once, with a new state, until its own graph takes over."""
+    step_until_settled(two_sizes, [image(seed) for seed in range(3)])
+    assert two_sizes.choice.backend == "openvino"
+    small = [image(seed, 40, 60) for seed in range(4)]
+    reference = TorchEstimator(untrained("tiny"))
+    np.testing.assert_array_equal(two_sizes.estimate(small[0]), reference.estimate(small[0]))
+    assert two_sizes.choice.backend == "torch" and two_sizes.state_age == 1
+    step_until_settled(two_sizes, small[1:])
+    assert two_sizes.choice.backend == "openvino" and two_sizes.state_age == 4
+
+
+@needs_openvino
+def test_a_graph_of_a_size_that_is_gone_is_left(two_sizes: TakeoverEstimator) -> None:
+    """It never runs, and the size that came instead gets its own."""
+    for seed in range(2):
+        two_sizes.estimate(image(seed))
+    step_until_settled(two_sizes, [image(seed, 40, 60) for seed in range(3)])
+    assert two_sizes.choice.backend == "torch" and two_sizes.state_age == 3
+    two_sizes.estimate(image(3, 40, 60))
+    step_until_settled(two_sizes, [image(seed, 40, 60) for seed in range(3)])
+    assert two_sizes.choice.backend == "openvino"
+
+
+@needs_openvino
+def test_a_backend_that_fails_gives_way(
+    two_sizes: TakeoverEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The window is not lost: PyTorch steps it, and goes on."""
+    step_until_settled(two_sizes, [image(seed) for seed in range(3)])
+    other = two_sizes._other
+    assert other is not None
+
+    def fail(_: object) -> None:
+        raise InferenceError("out of memory")
+
+    monkeypatch.setattr(other, "estimate", fail)
+    expected = TorchEstimator(untrained("tiny")).estimate(image(3))
+    np.testing.assert_array_equal(two_sizes.estimate(image(3)), expected)
+    two_sizes.estimate(image(4))
+    assert str(two_sizes.choice) == "torch (openvino failed: out of memory)"
+
+
+def test_an_export_ends_with_those_who_wanted_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing ends threads and processes within seconds and leaves nothing in the cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    parameters = DepthParameters(weights="untrained:tiny", device="cpu", threads=1)
+    if choose_backend(parameters).backend != "openvino":
+        pytest.skip("the extra `openvino` is not installed")
+    threads = threading.active_count()
+    estimators = [create_estimator(parameters) for _ in range(2)]
+    for estimator in estimators:
+        for seed in range(2):
+            estimator.estimate(image(seed))
+    assert threading.active_count() == threads + 2
+    deadline_s = time.monotonic() + 60.0
+    while not exports(tmp_path):
+        assert time.monotonic() < deadline_s
+    # One at a time, though two are wanted.
+    time.sleep(0.5)
+    assert len(exports(tmp_path)) <= 1
+    for estimator in estimators:
+        assert isinstance(estimator, TakeoverEstimator)
+        estimator.close()
+        estimator.estimate(image(2))
+    assert threading.active_count() == threads
+    assert exports(tmp_path) == []
+    assert not list(tmp_path.rglob("*.onnx"))
+
+
+def exports(folder: Path) -> list[str]:
+    """Return the command lines of processes that export into a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if "dae_ros.cli export" in line and str(folder) in line:
+                found.append(line)
+    return found
