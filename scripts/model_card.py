@@ -55,10 +55,10 @@ class Shipped:
 
 SEEN = """\
 The person who walks past stands out in front of what is behind, and the bench of the laboratory
-lies in front of its wall. The black panel on that wall becomes a hole behind it, the farthest thing
-of all, and the robot arm before the wall is not told from it. A board held near the camera is put
-metres away and is no plane. Where nothing moves, the answer is a room as in training, whatever is
-there."""
+lies in front of its wall. The black panel on that wall becomes a hole behind it, as far as anything
+in the picture, and the robot arm before the wall is not told from it. A board held near the camera
+is put metres away and is no plane. Where nothing moves, the answer is a room as in training,
+whatever is there."""
 SEEN_DISTILLED = """\
 The person who walks past is nearer than what is behind, but has no clear outline, and the bench of
 the laboratory lies in front of its wall. The black panel on that wall becomes a hole behind it, the
