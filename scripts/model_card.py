@@ -12,6 +12,19 @@ from typing import Any
 import yaml
 
 from dae_ros.model.checkpoint import LoadedModel, read_provenance
+from scripts.model_card_text import (
+    CARD,
+    ENCODER,
+    LIMITS_OF_EVENTS,
+    LIMITS_OF_FRAMES,
+    MEANING,
+    SEEN,
+    SEEN_DISTILLED,
+    TEACHER,
+    UNSEEN_WORLDS,
+    WORLDS,
+    ZERO_SHOT,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 RECIPE = Path("config/train/clips_first_weights.yaml")
@@ -53,19 +66,6 @@ class Shipped:
     seen: str = ""
 
 
-SEEN = """\
-The person who walks past stands out in front of what is behind, and the bench of the laboratory
-lies in front of its wall. The black panel on that wall becomes a hole behind it, as far as anything
-in the picture, and the robot arm before the wall is not told from it. A board held near the camera
-is put metres away and is no plane. Where nothing moves, the answer is a room as in training,
-whatever is there."""
-SEEN_DISTILLED = """\
-The person who walks past is nearer than what is behind, but has no clear outline, and the bench of
-the laboratory lies in front of its wall. The black panel on that wall becomes a hole behind it, the
-farthest thing of all, and the robot arm before the wall is not told from it. A board held near the
-camera is put metres away and is no plane. Where nothing moves, the answer is a room as in training,
-whatever is there."""
-
 SHIPPED = (
     Shipped(
         "micro",
@@ -96,123 +96,6 @@ SHIPPED = (
         ("micro",),
     ),
 )
-
-CARD = """\
-# {name}
-
-{title}
-
-Written by `python -m scripts.ship_weights`; the scores are those of
-[first_weights.json](../benchmarks/results/first_weights.json).
-
-| | |
-|---|---|
-| file | `{name}.safetensors`, float16, {size_mb:.1f} MB |
-| sha256 | `{sha256}` |
-| network | [`{network}`](../docs/model.md#compact-networks), {weights_m:.2f} M weights |
-| input | {input} px |
-| output | metres along the optical axis |
-| licence | Apache-2.0 |
-
-## What its number means
-
-Metres, learned from simulated worlds alone. In worlds like those it is as right as the tables below
-say, and in the worst of them no better than a constant. On a real camera in a real place nothing
-was measured: near and far may be told apart, but the metres are a guess. Nothing that can hurt
-somebody may rest on this number.
-
-## How it was made
-
-* Data: `{recipe}`, simulated at {width}x{height} px:
-  {train_sequences} worlds to train on ({train_windows} windows of 50 ms), {heldout_sequences} held
-  out ({heldout_windows}). Digest of the clips: `{clips}`.
-{train_seeds}
-{heldout_seeds}
-* Worlds that decided nothing: `{unseen_recipe}`, {unseen_sequences} of them
-  ({unseen_windows} windows). Digest of the clips: `{unseen_clips}`.
-{unseen_seeds}
-* Command: `scripts/train_first_weights.sh`, which makes the worlds from their seeds and trains all
-  weights of this folder.
-* Settings: `config/train/first_weights_{run}.yaml`, seed {seed}: {steps} updates of {batch} clips
-  of {unroll} windows, arithmetic in {precision}. The last weights ship, those of update
-  {step}. Other processors, and other numbers of threads than the settings', give other bits.
-* Time: {updates_min:.0f} minutes of updates by the clock, on a CPU core that other work shared;
-  no GPU.
-* Packed from the run's checkpoint `{packed_from}`.
-{encoder}{teachers}
-## On held-out worlds
-
-Whole worlds that no training saw: other seeds of the same kinds of scene, and besides drones in a
-warehouse and another lens. They helped to choose settings and recipe
-([first_weights.md](../docs/first_weights.md#held-out-worlds)). Every window of each, the state
-carried through, then the mean over worlds. The first four columns after least squares on each frame
-(scale ≥ 0), the others in metres as they are.
-
-{scores}
-{verdict}{pictures}
-## On worlds that decided nothing
-
-Worlds with which nothing was chosen, scored in the same way and reported as it came out: other
-seeds again, all lights and motions, fog, two other lenses, and the `yard`, a kind of place that no
-training has: containers, crates and poles under the open sky.
-
-{unseen_scores}
-{unseen_verdict}
-The yards, worst first, all pixels with ground truth:
-
-{yards}
-{unseen_pictures}
-## Where it fails
-
-The held-out worlds, worst first, all pixels with ground truth:
-
-{worlds}
-
-{limits}
-"""
-
-ENCODER = """\
-* Encoder: began as that of `{digest}`{name}, all
-  but its first layer.
-"""
-
-TEACHER = """\
-* Teacher: `{digest}`{name}, on the frames
-  of the training worlds. True depth was used for scores alone.
-"""
-
-WORLDS = """
-![held-out worlds](../benchmarks/results/first_weights_worlds.png)
-"""
-
-UNSEEN_WORLDS = """
-![worlds that decided nothing](../benchmarks/results/first_weights_unseen.png)
-"""
-
-LIMITS_OF_EVENTS = """\
-Besides:
-
-* Real sensors, real scenes, lenses and sizes of things other than those above: not trained, not
-  measured.
-* Where nothing moves there are no events, and depth is what was seen before, or a guess. The first
-  windows after a reset have no memory yet.
-* What has no texture inside of its edges is filled in."""
-
-LIMITS_OF_FRAMES = """\
-Besides:
-
-* Real cameras, real scenes, lenses and sizes of things other than those above: not trained, not
-  measured.
-* Frames that are dark, saturated or blurred by motion say little."""
-
-ZERO_SHOT = """
-## On real recordings
-
-Nothing real was in its training, and there is no truth to compare with: this is for the eye, and
-the metres of the legend are the network's own. Made by `python -m scripts.zero_shot {name}`.
-
-![events, camera frames and depth of real recordings](../docs/images/zero_shot_{name}.png)
-"""
 
 
 def write_card(
@@ -277,6 +160,8 @@ def write_card(
         step=contender["step"],
         encoder=named(ENCODER, encoder) if encoder else "",
         updates_min=contender["updates_min"],
+        too_long=", where 60 was the aim" if contender["updates_min"] > 60 else "",
+        meaning=meaning(item, results, unseen),
         packed_from=provenance["packed_from"],
         teachers="".join(teachers),
         scores=scores(item, results),
@@ -286,7 +171,7 @@ def write_card(
         unseen_scores=scores(item, unseen),
         unseen_verdict=verdict(item, unseen),
         unseen_pictures="" if frames_in else UNSEEN_WORLDS,
-        yards=worlds(item, unseen, "yard"),
+        unseen_worlds=worlds(item, unseen),
         limits=LIMITS_OF_FRAMES if frames_in else LIMITS_OF_EVENTS,
     )
     if frames_in:
@@ -349,32 +234,47 @@ def verdict(item: Shipped, results: Mapping[str, Any], closing: str = "") -> str
     own, other = (
         results["contenders"][name]["sequences"] for name in ("micro", "micro_memoryless")
     )
-    for key, pixels in (("aligned_abs_rel", "all"), ("events_aligned_abs_rel", "event")):
-        better = sum(own[name][key] < other[name][key] for name in own)
+    for alignment, words in (("aligned", "after least squares"), ("metric", "in metres")):
+        all_pixels, event_pixels = (
+            sum(own[name][key] < other[name][key] for name in own)
+            for key in (f"{alignment}_abs_rel", f"events_{alignment}_abs_rel")
+        )
         sentences.append(
-            f"Memory helps in {better} of {len(own)} worlds, after least squares, {pixels} pixels."
+            f"Memory helps {words} in {all_pixels} of {len(own)} worlds over all pixels, in "
+            f"{event_pixels} over event pixels."
         )
     return "\n" + textwrap.fill(" ".join([*sentences, closing]).strip(), 98) + "\n"
 
 
-def worlds(item: Shipped, results: Mapping[str, Any], kind: str = "") -> str:
+def meaning(item: Shipped, *sets: Mapping[str, Any]) -> str:
+    """Return what the number means, with how often it is worse than a constant."""
+    counts = []
+    for results in sets:
+        own = results["contenders"][item.name]["sequences"]
+        constant = results["contenders"]["best_constant"]["sequences"]
+        worse = [own[name]["metric_abs_rel"] > constant[name]["aligned_abs_rel"] for name in own]
+        counts += [sum(worse), len(worse)]
+    first, of_first, second, of_second = counts
+    text = MEANING.format(first=first, of_first=of_first, second=second, of_second=of_second)
+    return textwrap.fill(" ".join(text.split()), 100)
+
+
+def worlds(item: Shipped, results: Mapping[str, Any]) -> str:
     """Return the table of worlds, the worst first.
 
     Args:
         item: what the card is of.
         results: of a set of worlds, as in `scores`.
-        kind: of scene; all where it is empty.
     """
     own = results["contenders"][item.name]["sequences"]
     constant = results["contenders"]["best_constant"]["sequences"]
-    shown = [name for name in own if not kind or f"_{kind}_" in name]
     keys = (
         "aligned_abs_rel", "aligned_delta_1", "aligned_positive_scale", "metric_abs_rel",
         "metric_delta_1",
     )  # fmt: skip
     lines = [row(["world", *(COLUMNS[key] for key in keys), "Abs Rel of best constant"])]
     lines.append(row(["---"] * (len(keys) + 2)))
-    for name in sorted(shown, key=lambda name: -(own[name]["aligned_abs_rel"] or 0.0)):
+    for name in sorted(own, key=lambda name: -(own[name]["aligned_abs_rel"] or 0.0)):
         cells = [number(own[name].get(key)) for key in keys]
         best = number(constant[name]["aligned_abs_rel"])
         words = f"{name.removeprefix('heldout/')} {results['worlds'][name]}".strip()

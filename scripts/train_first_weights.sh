@@ -6,22 +6,26 @@
 #   scripts/train_first_weights.sh [FOLDER]     default: output/first_weights
 #
 # Run it again after a stop or a kill: finished parts are skipped, the others go on.
-# PYTHON=... chooses the interpreter, PROCESSES=... how many worlds are simulated at a time.
+# PYTHON=... chooses the interpreter, PROCESSES=... how many worlds are simulated at a time,
+# SET="--set steps=4" changes settings of every run, to see that all of it works here.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 folder=${1:-output/first_weights}
 python=${PYTHON:-python3}
+read -ra overrides <<< "${SET:-}"
 dae_ros() { "$python" -m dae_ros.cli "$@"; }
 
 processes=${PROCESSES:-2}
 dae_ros clips config/train/clips_first_weights.yaml --out "$folder/clips" --processes "$processes"
 dae_ros clips config/train/clips_unseen_worlds.yaml --out "$folder/clips_unseen" \
     --processes "$processes"
-dae_ros train first_weights_frames --out "$folder/frames" --set "clips=$folder/clips"
+dae_ros train first_weights_frames --out "$folder/frames" --set "clips=$folder/clips" \
+    "${overrides[@]}"
 teacher="$folder/frames/last.safetensors"
 for part in micro memoryless; do
     dae_ros train "first_weights_$part" --out "$folder/$part" --set "clips=$folder/clips" \
-        --set "encoder_weights=$teacher"
+        --set "encoder_weights=$teacher" "${overrides[@]}"
 done
 dae_ros distill first_weights_distilled --out "$folder/distilled" --set "clips=$folder/clips" \
-    --set "encoder_weights=$teacher" --set "teachers=$teacher"
+    --set "encoder_weights=$teacher" --set "teachers=$teacher" \
+    "${overrides[@]}"
