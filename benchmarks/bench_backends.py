@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from benchmarks.record import record
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.untrained import untrained
+from dae_ros.runtime.benchmark.network_steps import times_of_steps
 from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.graph_estimator import GraphEstimator
 from dae_ros.runtime.onnx_description import read_description
@@ -92,16 +92,7 @@ def times(estimators: Mapping[str, DepthEstimator]) -> dict[str, tuple[float, fl
     """Return the median CPU and wall time of a step in ms, contender by contender."""
     some = next(iter(estimators.values()))
     images = moving_edges("tencode", some.input_channels, *SENSOR, steps=BLOCK)
-    cpu_ns: dict[str, list[int]] = {name: [] for name in estimators}
-    wall_ns: dict[str, list[int]] = {name: [] for name in estimators}
-    for _ in range(ROUNDS):
-        for name, estimator in estimators.items():
-            for index, image in enumerate(images):
-                begin_cpu_ns, begin_ns = time.process_time_ns(), time.perf_counter_ns()
-                estimator.estimate(image)
-                if index:
-                    wall_ns[name].append(time.perf_counter_ns() - begin_ns)
-                    cpu_ns[name].append(time.process_time_ns() - begin_cpu_ns)
+    cpu_ns, wall_ns = times_of_steps(estimators, images, range(ROUNDS))
     return {name: (median(cpu_ns[name]) / 1e6, median(wall_ns[name]) / 1e6) for name in estimators}
 
 

@@ -34,6 +34,8 @@ from dae_ros.runtime.weight_swap import WeightSwap
 
 SNAPSHOT_PERIOD_S = 0.5
 # A backend that fails this often in a row will not get better by itself.
+# What an estimator does beside the steps has so long to end.
+BACKGROUND_S = 10.0
 FAILURES_IN_A_ROW = 10
 # The longest wait for the step in hand when everything is forgotten.
 FORGET_TIMEOUT_S = 10.0
@@ -181,13 +183,16 @@ class DepthWorker(SensorWorker[Command]):
             time.sleep(0.001)
 
     def stop(self, timeout_s: float) -> bool:
-        """See `SensorWorker`; an export that is under way ends as well."""
-        self._close()
+        """See `SensorWorker`; the thread may be waiting for an export, which ends at once."""
+        self._close_estimator(0.0)
         return super().stop(timeout_s)
 
     def _close(self) -> None:
+        self._close_estimator(BACKGROUND_S)
+
+    def _close_estimator(self, timeout_s: float) -> None:
         if isinstance(self.estimator, ClosableEstimator):
-            self.estimator.close()
+            self.estimator.close(timeout_s)
 
     def _open(self) -> None:
         self._choice = choose_backend(self._parameters)

@@ -111,8 +111,8 @@ class SizedEstimator(Protocol):
 class ClosableEstimator(Protocol):
     """A backend that has work going on beside its steps."""
 
-    def close(self) -> None:
-        """End that work, from any thread; no further work of that kind begins."""
+    def close(self, timeout_s: float) -> None:
+        """End that work, from any thread, and wait for its end so long; none begins any more."""
 
 
 @runtime_checkable

@@ -69,7 +69,7 @@ class ExportedEstimator:
         self.input_channels = loaded.config.input_format.channels
         self.warming = False
 
-    def close(self) -> None:
+    def close(self, timeout_s: float = 0.0) -> None:  # noqa: ARG002 - the step that exports waits
         """End an export that is under way, from any thread; no further one begins."""
         self._closed.set()
 

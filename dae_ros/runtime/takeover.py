@@ -16,9 +16,6 @@ from dae_ros.runtime.torch_estimator import TorchEstimator
 
 Size = tuple[int, int]
 
-# An export is a process and ends at once; what is in native code ends when it comes back from it.
-_JOIN_S = 10.0
-
 
 class TakeoverEstimator:
     """Weights that step on PyTorch until the same weights are ready on another backend.
@@ -69,13 +66,18 @@ class TakeoverEstimator:
         """Forget the recurrent state."""
         (self._other or self._first).reset()
 
-    def close(self) -> None:
-        """End what goes on in the background, from any thread; nothing further begins."""
+    def close(self, timeout_s: float) -> None:
+        """End what goes on in the background, from any thread; nothing further begins.
+
+        An export is a process and ends at once, what is in native code when it comes back from it.
+        """
         self._closed.set()
-        if self._loading is not None:
-            self._loading.close()
-        if self._pending is not None:
-            self._pending.join(_JOIN_S)
+        # Whoever steps may change either at any time.
+        loading, pending = self._loading, self._pending
+        if loading is not None:
+            loading.close()
+        if pending is not None:
+            pending.join(timeout_s)
 
     def estimate(self, image: FloatImage) -> FloatImage:
         """Advance by one step on what there is; see `DepthEstimator`."""

@@ -296,7 +296,7 @@ def test_an_export_ends_with_those_who_wanted_it(
     assert len(exports(tmp_path)) <= 1
     for estimator in estimators:
         assert isinstance(estimator, TakeoverEstimator)
-        estimator.close()
+        estimator.close(10.0)
         estimator.estimate(image(2))
     assert threading.active_count() == threads
     assert exports(tmp_path) == []

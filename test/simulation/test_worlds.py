@@ -80,8 +80,11 @@ def test_depth_equals_ray_casting(world: SceneWorld) -> None:
         np.testing.assert_allclose(renderer.depth(), expected, rtol=1e-6)
 
 
-def test_worlds_are_closed_and_the_path_is_clear(world: SceneWorld) -> None:
+def test_worlds_are_closed_and_the_path_is_clear(
+    world: SceneWorld, request: pytest.FixtureRequest
+) -> None:
     """All along a minute every ray meets something, and nothing comes nearer than 0.25 m."""
+    scene = request.node.callspec.params["world"][0]
     renderer = Renderer(world.scene, world.camera)
     nearest = np.inf
     for time_s in np.arange(0.0, 60.0, 0.7):
@@ -89,7 +92,8 @@ def test_worlds_are_closed_and_the_path_is_clear(world: SceneWorld) -> None:
         depth = renderer.depth()
         assert (renderer.faces >= 0).all()
         np.testing.assert_array_equal(np.isnan(depth), world.scene.sky[renderer.faces])
-        assert np.isfinite(depth).mean() > 0.4
+        # Under the open sky of a yard a drone sees less than elsewhere.
+        assert np.isfinite(depth).mean() > (0.4 if scene == "yard" else 0.5)
         nearest = min(nearest, np.nanmin(depth))
     assert nearest > 0.25
 

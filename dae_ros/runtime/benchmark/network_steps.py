@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.device import device_of
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.backends import create_estimator
-from dae_ros.runtime.estimator import DepthEstimator
+from dae_ros.runtime.estimator import DepthEstimator, FloatImage
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 
 # Backend and precision; the first is what the others are compared with.
@@ -40,6 +40,7 @@ INSTALL = {
 # The first step of a block finds the caches of another contender.
 BLOCK = 4
 Contender: TypeAlias = "tuple[str, str]"
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +131,13 @@ def measure_steps(
         else measure_deviation(first, estimator, images).root_mean_square
         for contender, estimator in there.items()
     }
-    wall_ns: dict[Contender, list[int]] = {contender: [] for contender in there}
-    cpu_ns: dict[Contender, list[int]] = {contender: [] for contender in there}
-    for part in _rounds(seconds):
-        report(part, f"{first.name}: one step on {len(there)} backends")
-        for contender, estimator in there.items():
-            for index, image in enumerate(images):
-                begin_cpu_ns, begin_ns = time.process_time_ns(), time.perf_counter_ns()
-                estimator.estimate(image)
-                if index:
-                    wall_ns[contender].append(time.perf_counter_ns() - begin_ns)
-                    cpu_ns[contender].append(time.process_time_ns() - begin_cpu_ns)
+
+    def rounds() -> Iterator[None]:
+        for part in _rounds(seconds):
+            report(part, f"{first.name}: one step on {len(there)} backends")
+            yield
+
+    cpu_ns, wall_ns = times_of_steps(there, images, rounds())
     rows = []
     for (backend, precision), times_ns in wall_ns.items():
         p50, p95 = np.quantile(times_ns, (0.5, 0.95)) / 1e6
@@ -148,6 +145,31 @@ def measure_steps(
         deviation = deviations[backend, precision]
         rows.append(StepRow(backend, precision, float(p50), float(p95), cpu_ms, deviation))
     return rows
+
+
+def times_of_steps(
+    estimators: Mapping[Name, DepthEstimator],
+    images: Sequence[FloatImage],
+    rounds: Iterable[object],
+) -> tuple[dict[Name, list[int]], dict[Name, list[int]]]:
+    """Return CPU and wall time of steps in ns, contender by contender, which take turns.
+
+    Args:
+        estimators: name -> contender.
+        images: of a block of steps; its first step finds cold caches and does not count.
+        rounds: one for each turn of all of them.
+    """
+    cpu_ns: dict[Name, list[int]] = {name: [] for name in estimators}
+    wall_ns: dict[Name, list[int]] = {name: [] for name in estimators}
+    for _ in rounds:
+        for name, estimator in estimators.items():
+            for index, image in enumerate(images):
+                begin_cpu_ns, begin_ns = time.process_time_ns(), time.perf_counter_ns()
+                estimator.estimate(image)
+                if index:
+                    wall_ns[name].append(time.perf_counter_ns() - begin_ns)
+                    cpu_ns[name].append(time.process_time_ns() - begin_cpu_ns)
+    return cpu_ns, wall_ns
 
 
 def _rounds(seconds: float) -> Iterator[float]:
