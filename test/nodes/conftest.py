@@ -214,6 +214,10 @@ class Camera:
         self.time_us += 5000
         return found
 
+    def stamp_ns(self) -> int:
+        """Return the time so far, as a ROS stamp: that of the last packet."""
+        return 1_700_000_000_000_000_000 + self.time_us * 1000
+
     def packet(self) -> EventPacket:
         payload, time_base_ns = self.encoder.encode(self.events())
         packet = EventPacket(
@@ -222,7 +226,7 @@ class Camera:
             self.width,
             payload,
             time_base_ns,
-            1_700_000_000_000_000_000 + self.time_us * 1000,
+            self.stamp_ns(),
             self.seq,
             "camera_optical_frame",
         )

@@ -32,16 +32,29 @@ class Traced:
         self.client = graph.peer.create_client(SetBool, "/depth/trace")
 
     def step(self, windows: int) -> None:
-        """Publish until so many images more have come."""
-        wanted = len(self.images) + windows
+        """Publish until so many images have come of windows that end in packets from now on."""
+        begin_ns = self.camera.stamp_ns()
 
         def seen() -> bool:
-            if len(self.images) < wanted:
+            come = sum(stamp > begin_ns for stamp in self.published_ns()) >= windows
+            if not come:
                 self.publisher.publish(write_packet(self.camera.packet()))
-            return len(self.images) >= wanted
+            return come
 
         self.graph.until(seen, 60.0)
-        self.graph.spin(0.3)
+
+    def published_ns(self) -> list[int]:
+        """Return the stamps of the images so far.
+
+        Windows that waited are published before the recording begins and after it ends as well.
+        """
+        stamps = [image.header.stamp for image in self.images]
+        return [stamp.sec * 10**9 + stamp.nanosec for stamp in stamps]
+
+    def until_published(self, stamp_ns: int) -> list[int]:
+        """Wait for the image of this stamp; return the stamps of all up to it."""
+        self.graph.until(lambda: stamp_ns in self.published_ns())
+        return [stamp for stamp in self.published_ns() if stamp <= stamp_ns]
 
     def ask(self, data: bool) -> SetBool.Response:
         """Call the service once; the first call of a test may be repeated by `call`."""
@@ -86,6 +99,12 @@ def threads(document: dict) -> dict[str, list[dict]]:
     return found
 
 
+def stamps_ns(document: dict) -> list[int]:
+    """Return the stamps of the windows of a trace, each once, in order."""
+    events = document["traceEvents"]
+    return sorted({e["args"]["stamp_ns"] for e in events if "stamp_ns" in e["args"]})
+
+
 def check_nesting(slices: list[dict]) -> None:
     """Two slices of one thread are apart, or one holds the other, as viewers demand."""
     open_ends: list[int] = []
@@ -104,13 +123,15 @@ def test_a_trace_has_every_stage_of_every_window(traced, tmp_path):
     made.step(1)
     assert made.node._trace._recorder is None, "nothing is recorded before it is asked for"
     made.begin()
-    before = len(made.images)
     made.step(5)
     answer = made.ask(False)
     assert answer.success, answer.message
     path, document = content(answer.message)
     assert path.parent == tmp_path / "traces" and list(path.parent.iterdir()) == [path]
-    count = len(made.images) - before
+    recorded = stamps_ns(document)
+    published = [stamp for stamp in made.until_published(recorded[-1]) if stamp >= recorded[0]]
+    count = len(published)
+    assert recorded == published and count >= 5
     assert answer.message == f"{path}: {count} windows"
     about = document["otherData"]
     assert (about["windows"], about["windows_dropped"]) == (count, 0)
@@ -122,10 +143,6 @@ def test_a_trace_has_every_stage_of_every_window(traced, tmp_path):
     everything = [event for slices in by_thread.values() for event in slices]
     ends = sorted({event["args"]["window_end_ns"] for event in everything})
     assert len(ends) == count
-    published = [
-        image.header.stamp.sec * 10**9 + image.header.stamp.nanosec
-        for image in made.images[before:]
-    ]
     last_us = 0
     for end, stamp in zip(ends, published, strict=True):
         own = {e["name"]: e for e in everything if e["args"]["window_end_ns"] == end}
@@ -149,7 +166,6 @@ def test_windows_that_wait_at_once_have_threads_of_their_own(traced):
     for _ in range(80):
         made.publisher.publish(write_packet(made.camera.packet()))
     made.graph.until(lambda: len(made.images) >= wanted)
-    made.graph.spin(0.3)
     by_thread = threads(content(made.ask(False).message)[1])
     assert "waiting 2" in by_thread
     for slices in by_thread.values():
@@ -161,11 +177,14 @@ def test_a_full_trace_keeps_the_newest_windows_and_says_so(traced):
     made = traced()
     assert made.node.set_parameters([Parameter("trace_windows", value=3)])[0].successful
     made.begin()
-    before = len(made.images)
     made.step(5)
     answer = made.ask(False)
     path, document = content(answer.message)
-    missing = len(made.images) - before - 3
+    recorded = stamps_ns(document)
+    published = made.until_published(recorded[-1])
+    assert recorded == published[-3:]
+    missing = len(published) - 3
+    assert missing > 0
     assert answer.message == (
         f"{path}: 3 windows; {missing} earlier ones did not fit, raise 'trace_windows' to keep them"
     )
@@ -198,15 +217,15 @@ def test_a_folder_that_cannot_be_keeps_the_recording(traced, tmp_path):
     blocked.write_text("in the way")
     made = traced(trace_folder=str(blocked / "below"))
     made.begin()
-    before = len(made.images)
     made.step(2)
-    count = len(made.images) - before
     refused = made.ask(False)
     assert not refused.success and "'trace_folder'" in refused.message
     parameter = Parameter("trace_folder", value=str(tmp_path / "free"))
     assert made.node.set_parameters([parameter])[0].successful
     answer = made.ask(False)
-    assert answer.success and answer.message.endswith(f": {count} windows")
+    recorded = stamps_ns(content(answer.message)[1])
+    assert recorded == made.until_published(recorded[-1])
+    assert answer.success and answer.message.endswith(f": {len(recorded)} windows")
 
 
 def test_a_node_that_ends_writes_what_it_records(traced, tmp_path, capfd):
