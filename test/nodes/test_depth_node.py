@@ -135,14 +135,14 @@ def test_camera_info_accompanies_depth_scaled_and_with_its_stamp(graph, depth, c
     images = graph.listen(Image, "depth/relative")
     infos = graph.listen(CameraInfo, "depth/camera_info")
     calibration = graph.publisher(CameraInfo, "camera_info")
-    start(graph, depth)
+    node = start(graph, depth)
     graph.until(lambda: calibration.get_subscription_count() == 1)
     message = CameraInfo(
         height=96, width=128, distortion_model="equidistant", d=[0.1, 0.2, 0.3, 0.4]
     )
     message.k = [100.0, 0.0, 63.5, 0.0, 100.0, 47.5, 0.0, 0.0, 1.0]
     calibration.publish(message)
-    graph.spin(0.2)
+    graph.until(lambda: node._calibration._camera is not None)
     publisher = connect(graph)
     for _ in range(30):
         publisher.publish(write_packet(camera.packet()))
@@ -158,10 +158,10 @@ def test_a_calibration_of_another_shape_is_refused(graph, depth, camera, capfd):
     images = graph.listen(Image, "depth/relative")
     infos = graph.listen(CameraInfo, "depth/camera_info")
     calibration = graph.publisher(CameraInfo, "camera_info")
-    start(graph, depth)
+    node = start(graph, depth)
     graph.until(lambda: calibration.get_subscription_count() == 1)
     calibration.publish(CameraInfo(height=480, width=480))
-    graph.spin(0.2)
+    graph.until(lambda: node._calibration._camera is not None)
     publisher = connect(graph)
     for _ in range(40):
         publisher.publish(write_packet(camera.packet()))
@@ -282,11 +282,11 @@ def test_the_state_is_reset_on_request(graph, depth, camera):
     reports = graph.listen(DiagnosticArray, "/diagnostics")
     start(graph, depth)
     publisher = connect(graph)
-    for _ in range(30):
-        publisher.publish(write_packet(camera.packet()))
-    graph.until(lambda: statuses)
-    graph.spin(0.1)
-    before = len(statuses)
+    packets = [camera.packet() for _ in range(30)]
+    for packet in packets:
+        publisher.publish(write_packet(packet))
+    before = len(offline(packets))
+    graph.until(lambda: len(statuses) >= before)
     client = graph.peer.create_client(Trigger, "/depth/reset_state")
     assert graph.call(client, Trigger.Request()).success
     for _ in range(20):

@@ -61,6 +61,10 @@ class Bench:
         self.depth.publish(image_message(prediction, stamp_ns + offset_ns, "cam"))
         self.truth.publish(image_message(depth, stamp_ns, "lidar"))
 
+    def came(self):
+        """Return how many depth images, truths and unreadable images the node has had."""
+        return self.node._depths, self.node._truths, self.node._unreadable
+
     def values(self, index, name):
         """Return the values of a status of one message by key."""
         found = next(item for item in self.metrics[index].status if item.name == name)
@@ -132,10 +136,10 @@ def test_relative_depth_waits_for_its_direction_and_is_aligned(graph):
     bench = Bench(graph, "depth/relative")
     _, depth = frame(2)
     bench.send(S, (depth - 5) / 10, depth)
-    graph.spin(0.5)
+    graph.until(lambda: bench.came() == (1, 1, 0))
     assert not bench.metrics
     bench.say("depth")
-    graph.spin(0.3)
+    graph.until(lambda: bench.node._status)
     bench.send(2 * S, (depth - 5) / 10, depth)
     graph.until(lambda: bench.metrics)
     found = bench.values(0, "frame")
@@ -156,10 +160,11 @@ def test_what_does_not_grow_with_depth_is_not_scored(graph, capfd, monkeypatch, 
     monkeypatch.setattr("dae_ros.nodes.gt_node.NOTICE_PERIOD_S", 0.01)  # no throttle hides it
     bench = Bench(graph, "depth/relative")
     bench.say(orientation)
-    graph.spin(0.3)
+    graph.until(lambda: bench.node._status)
     for index in range(3):
         bench.send(S + index * 50 * MS, *frame(3))
-        graph.spin(0.2)
+        graph.until(lambda count=index + 1: bench.came() == (count, count, 0))
+    graph.spin(0.2)
     assert not bench.metrics
     why = "grows with inverse depth" if orientation == "inverse_depth" else "do not say which"
     assert len(said(capfd, why)) == 1
@@ -172,32 +177,35 @@ def test_the_end_says_what_was_missing(graph, capfd):
     """Without a pair the last sentence names the one true reason, each another one."""
     prediction, depth = frame(8)
     sent = {
-        "neither depth nor ground truth came": lambda bench: None,
-        "no ground truth came, but 1 depth image": lambda bench: bench.depth.publish(
-            image_message(prediction, S, "cam")
+        "neither depth nor ground truth came": ((0, 0, 0), lambda bench: None),
+        "no ground truth came, but 1 depth image": (
+            (1, 0, 0), lambda bench: bench.depth.publish(image_message(prediction, S, "cam"))
         ),
-        "no depth image came, but 1 truth; 1 could not be read": lambda bench: (
-            bench.truth.publish(image_message(depth, S, "lidar")),
-            bench.truth.publish(image_message(np.zeros((4, 4, 3), np.uint8), S, "lidar")),
+        "no depth image came, but 1 truth; 1 could not be read": (
+            (0, 1, 1),
+            lambda bench: (
+                bench.truth.publish(image_message(depth, S, "lidar")),
+                bench.truth.publish(image_message(np.zeros((4, 4, 3), np.uint8), S, "lidar")),
+            ),
         ),
         "no depth image lies within 0.025 s of a truth (1 depth image, 1 truth)": (
-            lambda bench: bench.send(S, prediction, depth, offset_ns=40 * MS)
+            (1, 1, 0), lambda bench: bench.send(S, prediction, depth, offset_ns=40 * MS)
         ),
         "1 pair of depth and ground truth had different sizes": (
-            lambda bench: bench.send(S, prediction, depth[:6])
+            (1, 1, 0), lambda bench: bench.send(S, prediction, depth[:6])
         ),
-    }
-    for reason, publish in sent.items():
+    }  # fmt: skip
+    for reason, (came, publish) in sent.items():
         bench = Bench(graph)
         publish(bench)
-        graph.spin(0.4)
+        graph.until(lambda bench=bench, came=came: bench.came() == came)
         bench.node.close()
         (last,) = said(capfd, NOTHING_COMPARED)
         assert f"{NOTHING_COMPARED}{reason}" in last
         graph.remove(bench.node)
     bench = Bench(graph, "depth/relative")
     bench.send(S, prediction, depth)
-    graph.spin(0.4)
+    graph.until(lambda: bench.came() == (1, 1, 0))
     bench.node.close()
     assert "no 'depth/status' came" in said(capfd, NOTHING_COMPARED)[0]
 

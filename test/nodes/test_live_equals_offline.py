@@ -111,7 +111,7 @@ def test_live_equals_offline_for_every_window(graph, camera, tmp_path):
     assert len(expected) > 25
     with ProcessHarness(plan) as processes:
         try:
-            graph.until(lambda: len(images) >= len(expected), 60.0)
+            graph.until(lambda: min(map(len, (images, infos, statuses))) >= len(expected), 60.0)
         except AssertionError as error:
             raise AssertionError(
                 "\n".join(item.output for item in processes.running.values())
@@ -201,7 +201,7 @@ def test_a_calibration_file_and_frame_windows_are_the_same_live_and_offline(
     )
     with ProcessHarness(plan) as processes:
         try:
-            graph.until(lambda: len(infos) >= len(expected), 60.0)
+            graph.until(lambda: min(map(len, (images, infos, statuses))) >= len(expected), 60.0)
         except AssertionError as error:
             raise AssertionError(
                 "\n".join(item.output for item in processes.running.values())
