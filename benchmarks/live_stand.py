@@ -61,10 +61,12 @@ class Window:
     """A depth image that the listener received.
 
     Attributes:
+        index: of its window, the skipped ones counted, from 0.
         start_ns, end_ns: of its window, in event time.
         received_ns: when the image came.
     """
 
+    index: int
     start_ns: int
     end_ns: int
     received_ns: int
@@ -87,7 +89,7 @@ class Listener:
         self._context.init(args=[])
         self._node = Node("listener", context=self._context)
         self._images: dict[int, int] = {}
-        self._windows: dict[int, tuple[int, int]] = {}
+        self._windows: dict[int, tuple[int, int, int]] = {}
         self._diagnostics: dict[str, dict[str, str]] = {}
         self.diagnosed_s = 0.0
         listen = self._node.create_subscription
@@ -159,6 +161,7 @@ class Listener:
         stamp = message.header.stamp
         values = {item.key: item.value for item in message.status[0].values}
         self._windows[stamp.sec * 10**9 + stamp.nanosec] = (
+            int(values["index"]),
             int(values["window_start_ns"]),
             int(values["window_end_ns"]),
         )

@@ -86,7 +86,7 @@ def test_a_window_counts_from_the_first_packet_that_reaches_its_end() -> None:
     """Also one that ends exactly where a packet does; beyond the last packet there is none."""
     log = log_of([10, 20, 30, 40], [100, 150, 200, 250], [0, 0, 0, 0])
     assert log.closing(np.array([100, 101, 150, 250]) * MS).tolist() == [0, 1, 1, 3]
-    windows = [Window(50 * MS, 100 * MS, 12 * MS), Window(100 * MS, 160 * MS, 37 * MS)]
+    windows = [Window(0, 50 * MS, 100 * MS, 12 * MS), Window(0, 100 * MS, 160 * MS, 37 * MS)]
     assert sensor_to_topic_ns(windows, log).tolist() == [2 * MS, 7 * MS]
     with pytest.raises(ValueError, match="after the newest"):
         log.closing(np.array([251]) * MS)
@@ -101,7 +101,7 @@ def test_stages_of_three_processes_add_up(tmp_path: Path) -> None:
     write_trace(Trace(row, 0, "", ""), path, rest=lambda: None)
     stages = read_stages(path)
     log = log_of([10, 20, 30], [100, 150, 200], [0, 0, 0])
-    windows = [Window(100 * MS, 150 * MS, 47 * MS), Window(150 * MS, 200 * MS, 99 * MS)]
+    windows = [Window(0, 100 * MS, 150 * MS, 47 * MS), Window(0, 150 * MS, 200 * MS, 99 * MS)]
     found = {
         name: (values / MS).tolist() for name, values in durations(windows, log, stages).items()
     }
@@ -113,7 +113,7 @@ def test_stages_of_three_processes_add_up(tmp_path: Path) -> None:
 
 def test_windows_that_never_came_are_missing() -> None:
     """Two of five."""
-    windows = [Window(0, end * MS, 0) for end in (50, 100, 250)]
+    windows = [Window(0, 0, end * MS, 0) for end in (50, 100, 250)]
     assert missing_windows(windows) == 2
     assert missing_windows([]) == 0
 

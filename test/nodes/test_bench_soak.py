@@ -30,7 +30,9 @@ def test_latency_is_told_by_stretch_and_the_camera_by_how_far_it_is_behind() -> 
     ends = np.arange(1, 601) * 50
     sent = ends + 1000
     log = CameraLog(sent * MS, ends * MS, np.ones(600, int), np.zeros(600, int), 0.0)
-    windows = [Window(0, end * MS, (end + 1000 + (9 if end > 29_000 else 2)) * MS) for end in ends]
+    windows = [
+        Window(0, 0, end * MS, (end + 1000 + (9 if end > 29_000 else 2)) * MS) for end in ends
+    ]
     found = latency_over_time(windows, log)
     assert len(found) == 60 and sum(one["windows"] for one in found) == 600
     assert {one["p50_ms"] for one in found[:50]} == {2.0}
