@@ -90,7 +90,7 @@ class Panel:
         works: its points.
         law: in words.
         constant: whether the law has one.
-        x_label, y_label: with units.
+        x_label, y_label: units; `cores` is CPU time in s per second of the stream.
         logarithmic: the horizontal axis of its picture.
     """
 
@@ -223,7 +223,7 @@ def panels(
     return {
         "rate": Panel(
             [told(f"{r:g} Mev/s", partial(path, r, size, r)) for r in rates_mevs],
-            "share = a + b rate", True, "Mev/s", "share of a core", True,
+            "cores = a + b rate", True, "Mev/s", "cores", True,
         ),
         "resolution": Panel(
             [
@@ -233,18 +233,18 @@ def panels(
                 )
                 for h, w in sizes
             ],
-            "ms = a + b pixels", True, "million pixels", "ms per window",
+            "ms per window = a + b pixels", True, "million pixels", "ms",
         ),
         "cameras": Panel(
             [told(f"{n} cameras", partial(cameras, n, size)) for n in camera_counts],
-            "share = b cameras", False, "cameras", "share of a core",
+            "cores = b cameras", False, "cameras", "cores",
         ),
         "overlap": Panel(
             [
                 told(f"overlap {k}", partial(path, float(k), size, MEDIUM_MEVS, overlap=k))
                 for k in overlaps
             ],
-            "share = a + b overlap", True, "windows of 50 ms begun in 50 ms", "share of a core",
+            "cores = a + b overlap", True, "windows of 50 ms begun in 50 ms", "cores",
         ),
     }  # fmt: skip
 

@@ -227,7 +227,7 @@ def main(args: list[str] | None = None) -> int:
     print_table(results)
     if not given.no_record:
         written = record("latency", results, given.out)
-        title = f"Packet to depth topic at {settings.rate_mevs:g} Mev/s"
+        title = f"Packet to depth topic at {settings.rate_mevs:g} Mev/s: share of windows"
         write_png(given.out / "latency.png", histogram(pictured, title))
         print(f"-> {written}")
     return 0 if all(one["met"] for one in results["goals"]) else 1

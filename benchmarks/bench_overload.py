@@ -82,7 +82,9 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             values = [row["flood"][f"{name}_ms"] if row["flood"] else float("nan") for row in own]
             late[f"{policy} {name}"] = (rates, values)
     pictures = [
-        line_plot(published, Axes("Windows published in a flood", "Mev/s", "% of those due", True)),
+        line_plot(
+            published, Axes("Windows published in a flood, of those due", "Mev/s", "%", True)
+        ),
         line_plot(late, Axes("From the packet to the depth topic", "Mev/s", "ms", True)),
     ]
     write_png(path, np.concatenate(pictures))

@@ -130,4 +130,4 @@ def histogram(found: Mapping[str, NDArray[np.int64]], title: str) -> Picture:
         share = 100.0 * counts / len(values)
         # Every bin is level: two points.
         series[name] = (list(np.repeat(edges, 2)[1:-1]), list(np.repeat(share, 2)))
-    return line_plot(series, Axes(title, "ms", "% of windows"))
+    return line_plot(series, Axes(title, "ms", "%"))
