@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.arithmetic import PRECISIONS, int8_needs_a_file
+from dae_ros.runtime.gpus import driver_gpus, onnxruntime_sees_gpu
+from dae_ros.runtime.onnx_description import read_description
 
 SUFFIX = ".onnx"
 # What OpenVINO needs to run a checkpoint: itself, and what exports it.
 OPENVINO_PACKAGES = ("openvino", "onnx", "onnxscript", "onnxruntime")
+_FASTEST = "the fastest on a CPU of those that are installed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +48,15 @@ class ChangingBackend(Protocol):
 def choose_backend(parameters: DepthParameters) -> BackendChoice:
     """Return what is to run the network; the reason is for whoever wonders about `auto`.
 
-    Of checkpoints `auto` is the fastest backend installed where time decides which windows are
-    seen at all: live (`overload` latest or merge), on a CPU, with weights that stay. Elsewhere it
-    is PyTorch, which recordings, evaluation and learning agree on bit by bit, which needs no
-    export, and which changes its weights without one.
+    The device comes first, then what is fastest there of what is installed and has the precision.
+    Of checkpoints `auto` leaves PyTorch only where time decides which windows are seen at all:
+    live (`overload` latest or merge), with weights that stay. Recordings, evaluation and learning
+    agree on PyTorch bit by bit; it needs no export, and changes its weights without one.
 
     Raises:
-        ConfigurationError: PyTorch is asked to run an exported file, or there is no such device.
+        ConfigurationError: PyTorch is asked to run an exported file, there is no such device, or
+            nothing that is installed runs these weights there in this precision.
+        WeightsError: an exported file is missing, damaged or not what it says.
     """
     exported = parameters.weights.endswith(SUFFIX)
     if parameters.backend == "torch" and exported:
@@ -71,24 +78,76 @@ def missing_packages(names: tuple[str, ...] = OPENVINO_PACKAGES) -> list[str]:
 
 
 def _of_exported_file(parameters: DepthParameters) -> BackendChoice:
-    if parameters.device not in ("auto", "cpu"):
-        return BackendChoice("onnxruntime", f"the network runs on {parameters.device}")
-    if missing_packages(("openvino",)):
-        return BackendChoice(
-            "onnxruntime", "OpenVINO, which is faster on CPUs, is not installed: extra `openvino`"
-        )
-    return BackendChoice("openvino", "the fastest on a CPU of those that are installed")
+    stored = read_description(Path(parameters.weights).expanduser()).precision
+    device = parameters.device
+    passed: list[str] = []
+    if device not in ("auto", "cpu"):
+        order = {"onnxruntime": f"the network runs on {device}"}
+    elif device == "auto" and onnxruntime_sees_gpu():
+        order = {"onnxruntime": "the network runs on a GPU", "openvino": _FASTEST}
+    else:
+        order = {"openvino": _FASTEST, "onnxruntime": "it is installed"}
+        if device == "auto" and driver_gpus() > 0:
+            passed.append("onnxruntime has no CUDA for the GPU here: onnxruntime-gpu in its place")
+    for backend, reason in order.items():
+        obstacle = _obstacle(backend, parameters.precision, stored)
+        if obstacle is None:
+            return BackendChoice(backend, "; ".join([reason, *passed]))
+        passed.append(obstacle)
+    raise ConfigurationError(
+        f"nothing that is installed runs {parameters.weights} on device {device} in precision "
+        f"{parameters.precision}: {'; '.join(passed)}. Leave precision and device at auto, or "
+        "export the weights again",
+        parameter="precision",
+        device=device,
+    )
+
+
+def _obstacle(backend: str, wanted: str, stored: str) -> str | None:
+    """Return why a backend does not run an exported file, a clause; None if it does."""
+    if missing_packages((backend,)):
+        if backend == "openvino":
+            return "OpenVINO, which is faster on CPUs, is not installed: extra `openvino`"
+        return "onnxruntime is not installed: extra `onnx`"
+    if "int8" in (wanted, stored):
+        # Whether both are of int8 is for the one who opens the file.
+        return None if backend == "openvino" else "int8 was judged on OpenVINO alone"
+    if wanted not in ("auto", *PRECISIONS[backend]):
+        return f"{backend} does not compute in {wanted}"
+    if backend != "openvino" and wanted not in ("auto", stored):
+        return f"{backend} computes in what the file is of, {stored}"
+    return None
 
 
 def _of_checkpoint(parameters: DepthParameters) -> BackendChoice:
+    precision = parameters.precision
+    if precision == "int8":
+        raise int8_needs_a_file()
     if parameters.overload == "queue":
         reason = "no window is skipped (overload queue), and PyTorch is exact to the bit"
         return BackendChoice("torch", reason)
     if parameters.follow_snapshots:
         reason = "weights change while it runs (follow_snapshots), others would export each version"
         return BackendChoice("torch", reason)
-    if parameters.precision == "float16":
-        return BackendChoice("torch", "OpenVINO does not compute in float16")
+    if importlib.util.find_spec("torch") is None:
+        return BackendChoice("torch", "a checkpoint needs it")
+    from dae_ros.model.device import device_of
+
+    if device_of(parameters.device).type != "cpu":
+        return BackendChoice(
+            "torch",
+            "the network runs on a GPU that PyTorch sees, without an export; whether CUDA of "
+            "onnxruntime or TensorRT is faster there was not measured",
+        )
+    # The device is the CPU, or `auto` where PyTorch, perhaps a build for CPUs, sees no GPU.
+    exporting = missing_packages(("onnx", "onnxscript", "onnxruntime"))
+    offered = precision in ("auto", *PRECISIONS["onnxruntime"])
+    if parameters.device == "auto" and not exporting and offered and onnxruntime_sees_gpu():
+        return BackendChoice(
+            "onnxruntime", "there is a GPU that onnxruntime sees and PyTorch does not"
+        )
+    if precision not in ("auto", *PRECISIONS["openvino"]):
+        return BackendChoice("torch", f"OpenVINO does not compute in {precision}")
     missing = missing_packages()
     if missing:
         return BackendChoice(
@@ -96,10 +155,4 @@ def _of_checkpoint(parameters: DepthParameters) -> BackendChoice:
             f"OpenVINO, which is faster on CPUs, needs {', '.join(missing)}: install the extra "
             "`openvino`",
         )
-    if importlib.util.find_spec("torch") is None:
-        return BackendChoice("torch", "a checkpoint needs it")
-    from dae_ros.model.device import device_of
-
-    if device_of(parameters.device).type != "cpu":
-        return BackendChoice("torch", "the network runs on a GPU")
-    return BackendChoice("openvino", "the fastest on a CPU of those that are installed")
+    return BackendChoice("openvino", _FASTEST)

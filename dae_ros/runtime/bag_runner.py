@@ -171,6 +171,8 @@ class _BagRun:
             )
         self._recording = recording
         self._parameters = parameters
+        # Now, as the file that it may depend on need not be there at the end.
+        self._backend = choose_backend(parameters).backend
         self._out = out
         self._selection = selection
         self._note = note
@@ -365,7 +367,7 @@ class _BagRun:
                 "name": estimator.name,
                 "sha256": estimator.digest,
                 "notes": list(estimator.notes),
-                "backend": choose_backend(self._parameters).backend,
+                "backend": self._backend,
             },
             "calibrated": self._calibration.complete,
             "metrics": None if self._observer is None else self._observer.summary(),

@@ -9,7 +9,9 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.model.fetch import digest_of
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.accuracy_report import require_accuracy
+from dae_ros.runtime.arithmetic import chosen_precision
 from dae_ros.runtime.estimator import DepthEstimator
+from dae_ros.runtime.gpus import onnxruntime_sees_gpu
 from dae_ros.runtime.graph_estimator import GraphEstimator, RecurrentGraph
 from dae_ros.runtime.network_settings import check_event_encoder, network_threads
 from dae_ros.runtime.onnx_description import OnnxDescription, read_description
@@ -110,14 +112,14 @@ def _require_int8(path: Path, description: OnnxDescription, backend: str, wanted
 
 
 def runtime_device(device: str, backend: str) -> str:
-    """Return where onnxruntime runs: `auto` is the first GPU where its build has CUDA.
+    """Return where onnxruntime runs: `auto` is the first GPU where there is one and CUDA for it.
 
     Raises:
         ConfigurationError: onnxruntime is missing, or TensorRT is asked for on a CPU.
     """
     providers = load_onnxruntime(f"backend {backend}").get_available_providers()
     if device == "auto":
-        device = "cuda" if "CUDAExecutionProvider" in providers else "cpu"
+        device = "cuda" if onnxruntime_sees_gpu() else "cpu"
     if backend == "tensorrt" and device == "cpu":
         raise ConfigurationError(
             "backend tensorrt needs a GPU and an onnxruntime with CUDA, and there is none here "
@@ -125,36 +127,6 @@ def runtime_device(device: str, backend: str) -> str:
             parameter="backend",
         )
     return device
-
-
-def chosen_precision(precision: str, backend: str, device: str) -> str:
-    """Return the arithmetic: `auto` is float32 on a CPU, float16 on a GPU.
-
-    Raises:
-        ConfigurationError: the backend does not have it.
-    """
-    if precision == "int8":
-        raise ConfigurationError(
-            "int8 runs from a file whose loss was measured; write it with `dae-ros export WEIGHTS "
-            "--precision int8 --calibration CLIPS` and give it as weights",
-            parameter="precision",
-        )
-    if backend == "openvino":
-        if precision == "float16":
-            raise ConfigurationError(
-                "backend openvino computes in float32 or bfloat16, not in float16",
-                parameter="precision",
-            )
-        return "float32" if precision == "auto" else precision
-    if precision == "bfloat16":
-        raise ConfigurationError(
-            f"backend {backend} computes in float32 or float16, not in bfloat16; use one of them, "
-            "or backend torch",
-            parameter="precision",
-        )
-    if precision == "auto":
-        return "float32" if device == "cpu" else "float16"
-    return precision
 
 
 def _require_torch(backend: str) -> None:

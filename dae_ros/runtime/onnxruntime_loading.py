@@ -22,7 +22,7 @@ def load_onnxruntime(reason: str) -> Any:
         reason: what needs it, the beginning of the sentence that says so.
 
     Raises:
-        ConfigurationError: it is not installed.
+        ConfigurationError: it is not installed, or cannot be imported.
     """
     if importlib.util.find_spec("onnxruntime") is None:
         raise ConfigurationError(
@@ -30,4 +30,10 @@ def load_onnxruntime(reason: str) -> Any:
             package="onnxruntime",
         )
     os.environ.setdefault(TELEMETRY_OFF, "1")
-    return importlib.import_module("onnxruntime")
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise ConfigurationError(
+            f"onnxruntime is installed and cannot be imported ({error}); install it again: {EXTRA}",
+            package="onnxruntime",
+        ) from error

