@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dae_ros.nodes import depth_node, distillation_node
@@ -15,6 +16,7 @@ from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.depth_worker import DepthWorker
 from dae_ros.nodes.distillation_worker import DistillationWorker
 from dae_ros.nodes.entry import leave_despite, run
+from dae_ros.nodes.garbage import GarbageCollection
 
 USAGE = Usage(
     "depth_distillation_node",
@@ -27,7 +29,8 @@ USAGE = Usage(
 
 def main(args: list[str] | None = None) -> int:
     """Run both nodes until they are interrupted; returns the exit code."""
-    kinds: list[Callable[[], Any]] = [depth_node.DepthNode, distillation_node.DistillationNode]
+    depth = partial(depth_node.DepthNode, garbage=GarbageCollection())
+    kinds: list[Callable[[], Any]] = [depth, distillation_node.DistillationNode]
     code = run(kinds, USAGE, args, interrupt=lambda node: node.interrupt())
     for kind in (DepthWorker, DistillationWorker):
         leave_despite(kind.THREAD_NAME, code)

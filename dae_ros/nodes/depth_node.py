@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
@@ -25,6 +26,7 @@ from dae_ros.nodes.depth_weights import WeightFollower
 from dae_ros.nodes.depth_worker import DepthWorker, ResetState
 from dae_ros.nodes.diagnostics import DepthDiagnostics, NetworkIdentity, Traffic
 from dae_ros.nodes.entry import leave_despite, run
+from dae_ros.nodes.garbage import GarbageCollection
 from dae_ros.nodes.lifecycle import autostart, way_out
 from dae_ros.nodes.qos import MatchedSubscription
 from dae_ros.nodes.rate_report import Patience, RateReport
@@ -55,6 +57,10 @@ USAGE = Usage(
 class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
     """Node `depth`; topics, services and parameters are listed in `docs/nodes.md`.
 
+    Args:
+        garbage: of a process that is this node's own; None leaves the collector as it is.
+        arguments: of rclpy's node.
+
     Raises:
         ConfigurationError: a parameter is out of range or breaks a rule.
     """
@@ -64,8 +70,9 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
     STOPPED = "depth has stopped"
     BUSY = "it loads, compiles or steps"
 
-    def __init__(self, **arguments: Any) -> None:
+    def __init__(self, garbage: GarbageCollection | None = None, **arguments: Any) -> None:
         super().__init__("depth", DepthParameters, **arguments)
+        self._garbage = garbage
         self._calibration: CalibrationInput | None = None
         self._backend: BackendChoice | None = None  # that was told last
         self._rate = RateReport()
@@ -87,6 +94,7 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
             warn=self._warn,
             failed=self._failed,
             judged=self._weights.judged,
+            garbage=self._garbage,
         )
 
     def _loaded(self, worker: DepthWorker, parameters: DepthParameters) -> None:
@@ -102,6 +110,12 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
                 self.get_logger().warning(f"{estimator.name}: {note}")
         if worker.kind == "relative" and worker.orientation == "unknown":
             self.get_logger().warning(NO_ORIENTATION, throttle_duration_sec=60.0)
+        if self._garbage is not None:
+            self._garbage.settle()
+
+    def _released(self) -> None:
+        if self._garbage is not None:
+            self._garbage.end()
 
     def _way_out(self, error: DaeError) -> str:
         return way_out(self, error, "weights")
@@ -238,7 +252,8 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit code."""
-    code = run(DepthNode, USAGE, args, interrupt=DepthNode.interrupt)
+    create = partial(DepthNode, garbage=GarbageCollection())
+    code = run(create, USAGE, args, interrupt=DepthNode.interrupt)
     leave_despite(DepthWorker.THREAD_NAME, code)
     return code
 

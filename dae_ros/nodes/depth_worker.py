@@ -11,6 +11,7 @@ from typing import TypeAlias
 from dae_ros.bags.messages import read_frame
 from dae_ros.errors import InferenceError, NonFiniteState
 from dae_ros.events.cdr import read_packet
+from dae_ros.nodes.garbage import Collections, GarbageCollection
 from dae_ros.nodes.sensor_worker import (
     TURN_S,
     Fault,
@@ -73,6 +74,7 @@ class WorkerSnapshot:
         verdicts: on versions of the weights, `outcome.code` -> count.
         last_verdict: None before the first.
         stages: how long each stage of the latest published windows took, and all of them.
+        collections: of garbage, None where that is left to Python.
     """
 
     pipeline: PipelineStatistics
@@ -81,6 +83,7 @@ class WorkerSnapshot:
     verdicts: Mapping[str, int] = field(default_factory=dict)
     last_verdict: Verdict | None = None
     stages: Mapping[str, Quantiles] = field(default_factory=dict)
+    collections: Collections | None = None
 
 
 def _ignore(_: Verdict) -> None:
@@ -96,6 +99,7 @@ class DepthWorker(SensorWorker[Command]):
         warn, failed: see `SensorWorker`.
         judged: called on the thread with every verdict on a version of the weights.
         load: makes the estimator, on the thread.
+        garbage: collects between windows; None leaves it to Python.
 
     Attributes:
         estimator: None before `start` returned; others read what it is called, no more.
@@ -115,12 +119,14 @@ class DepthWorker(SensorWorker[Command]):
         failed: Callable[[Fault], None],
         judged: Callable[[Verdict], None] = _ignore,
         load: Callable[[DepthParameters], DepthEstimator] = create_estimator,
+        garbage: GarbageCollection | None = None,
     ) -> None:
         super().__init__(parameters.inbox_mb, warn=warn, failed=failed)
         self._parameters = parameters
         self._publish = publish
         self._judged = judged
         self._load = load
+        self._garbage = garbage
         self.estimator: DepthEstimator | None = None
         self.swap: WeightSwap | None = None
         self.snapshot: WorkerSnapshot | None = None
@@ -219,7 +225,10 @@ class DepthWorker(SensorWorker[Command]):
         most = 1 if self._parameters.overload == "queue" else None
         for item in self.inbox.take(TURN_S, most):
             self._handle(pipeline, item)
-        self._step_all(pipeline)
+        stepped = self._step_all(pipeline)
+        # The next window is a hop away, or nothing waits at all.
+        if self._garbage is not None and (stepped or not len(self.inbox)):
+            self._garbage.rest()
         self._use_idle_time()
         if time.monotonic() >= self._next_snapshot_s:
             self._take_snapshot(pipeline)
@@ -248,7 +257,9 @@ class DepthWorker(SensorWorker[Command]):
             self._parameters = item
             pipeline.apply(item)
 
-    def _step_all(self, pipeline: DepthPipeline) -> None:
+    def _step_all(self, pipeline: DepthPipeline) -> int:
+        """Step what has closed; return how many windows that were."""
+        stepped = 0
         while not (self._faulty or self._leaving.is_set() or self._forgotten is not None):
             try:
                 frame = pipeline.step()
@@ -259,12 +270,14 @@ class DepthWorker(SensorWorker[Command]):
                     self._give_up(f"{FAILURES_IN_A_ROW} windows in a row failed; the last: {error}")
                 continue
             if frame is None:
-                return
+                break
+            stepped += 1
             self._failures = 0
             self._rhythm.closed(frame.times.arrival_ns)
             if self._forgotten is None:
                 self._publish(frame)
                 self._latencies.add(frame.times, time.perf_counter_ns())
+        return stepped
 
     def _use_idle_time(self) -> None:
         """Go on with a change of weights until something comes or the next window is due."""
@@ -294,6 +307,7 @@ class DepthWorker(SensorWorker[Command]):
             dict(self._verdicts),
             self._last_verdict,
             self._latencies.quantiles(),
+            None if self._garbage is None else self._garbage.collections,
         )
         non_finite = statistics.errors.get(NonFiniteState.code, 0)
         if statistics.windows > self._seen_windows:

@@ -321,6 +321,10 @@ class DepthDiagnostics:
             values[f"{stage}_p95_ms"] = f"{quantiles.p95_ms:.3f}"
             values[f"{stage}_p99_ms"] = f"{quantiles.p99_ms:.3f}"
             values[f"{stage}_max_ms"] = f"{quantiles.max_ms:.3f}"
+        if worker.collections is not None:
+            values["collections"] = worker.collections.count
+            values["collection_last_ms"] = f"{worker.collections.last_ms:.3f}"
+            values["collection_max_ms"] = f"{worker.collections.longest_ms:.3f}"
         level, text = OK, f"{rate:.1f} windows/s"
         if pipeline.no_ends is not None:
             level, text = WARN, pipeline.no_ends

@@ -146,7 +146,7 @@ def depth(graph: Graph) -> Callable[..., Any]:
     """Make a depth node with the tiny network and with parameters of the test."""
     from dae_ros.nodes.depth_node import DepthNode
 
-    def make(*, remap: tuple[str, ...] = (), **parameters: Any) -> Any:
+    def make(*, remap: tuple[str, ...] = (), garbage: Any = None, **parameters: Any) -> Any:
         chosen = {
             "weights": "untrained:tiny",
             "device": "cpu",
@@ -161,6 +161,7 @@ def depth(graph: Graph) -> Callable[..., Any]:
             arguments += ["-r", rule]
         return graph.add(
             DepthNode(
+                garbage,
                 cli_args=arguments,
                 parameter_overrides=[
                     Parameter(name, value=value) for name, value in chosen.items()
