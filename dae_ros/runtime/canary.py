@@ -6,6 +6,7 @@ scene: a camera that turns a corner changes the median of any depth map.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 
@@ -45,6 +46,14 @@ class SwapRules:
     flicker: float = 1.5
     spread: float = 0.3
     latency: float = 2.0
+
+    def of_a_way_back(self) -> SwapRules:
+        """Return the rules for weights that are announced as a rollback.
+
+        How far they are from those that are given up says nothing against them: many small steps
+        led away, and one leads back. They must be numbers, and in time.
+        """
+        return dataclasses.replace(self, scale_step=math.inf, flicker=math.inf, spread=0.0)
 
 
 @dataclass(frozen=True, slots=True)

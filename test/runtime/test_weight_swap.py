@@ -286,6 +286,23 @@ def test_versions_never_go_down_by_themselves(tmp_path: Path) -> None:
     assert run.said[-1] == (3, "refused", "downgraded"), "3 has been in use"
 
 
+def test_a_way_back_may_be_as_long_as_the_way_there(tmp_path: Path) -> None:
+    """Three steps that are allowed lead to depth half as large again; one leads back, watched."""
+    run, windows = Run(), images(300)
+    run.step(*windows[:20])
+    for version, gain in ((1, 1.0), (2, 1.2), (3, 1.4), (4, 1.6)):
+        run.swap.announce(announced(tmp_path, version, gain=gain))
+        run.step(*windows[20 + 50 * (version - 1) : 20 + 50 * version])
+    assert [said[1] for said in run.said] == ["swapped", "kept"] * 4
+    run.swap.announce(announced(tmp_path, 1, gain=1.0, rollback=True))
+    run.step(*windows[220:280])
+    assert run.said[8:] == [(1, "swapped", "replayed"), (1, "kept", "canary")]
+    np.testing.assert_array_equal(run.outputs[-1], replayed(windows[:280])[-1])
+    run.swap.announce(announced(tmp_path, 2, fails_at=5, rollback=True))
+    run.step(*windows[280:])
+    assert run.said[-1] == (2, "refused", "not_finite")
+
+
 def test_of_several_announcements_the_last_one_counts(tmp_path: Path) -> None:
     """A canary is never cut short; of what is announced meanwhile the newest follows."""
     run, windows = Run(), images(200)
