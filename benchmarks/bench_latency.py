@@ -94,7 +94,7 @@ def measure_latency(
         elapsed_s = time.monotonic() - begin_s
         busy = cpu_s(stand.depth_pid) - busy[0], cpu_s(stand.camera_pid) - busy[1]
         stages = stand.stages(stand.heard.trace(False))
-        log = stand.stop_camera()
+        log, _ = stand.stop_camera()
         windows = [window for window in stand.heard.windows() if window.end_ns in stages]
         events = stand.heard.diagnosed("events")
         backend = stand.heard.diagnosed("network")["backend"]
@@ -137,7 +137,7 @@ def measure_inflation(
             time.sleep(min(20.0, duration_s - passed_s))
             stand.check()
         stages = stand.stages(stand.heard.trace(False))
-        log = stand.stop_camera()
+        log, _ = stand.stop_camera()
     steps = steps_by_block(log, stages)
     blocks = [(steps[1 + 2 * n], steps[2 + 2 * n]) for n in range(pairs)]
     ratio = inflation(blocks)

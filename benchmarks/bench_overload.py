@@ -12,8 +12,9 @@ Rows, below `results`, one per policy and rate:
     offered_mevs, achieved_mevs (a camera that is held back, or that this machine cannot run,
     stays below), windows_due, windows_published, windows_dropped in the flood; calm, flood, after:
     p50, p95, p99 and max of latency in ms, from the packet that closed the window to the listener;
-    recovery_s; packets sent and received; losses by reason; promises: lines of docs/nodes.md
-    ("What a skipped window does to the recurrent state", "depth_node"), and whether they held
+    recovery_s; worked_off_s, after the camera has ended (null: not in a minute); packets sent and
+    received; losses by reason; promises: lines of docs/nodes.md ("What a skipped window does to
+    the recurrent state", "depth_node"), and whether they held
 """
 
 from __future__ import annotations
@@ -59,12 +60,17 @@ def run(
         while (left_s := deadline_s - time.monotonic()) > 0:
             time.sleep(min(left_s, 5.0))
             stand.check()
-        log = stand.stop_camera()
+        log, worked_off_s = stand.stop_camera()
         windows = stand.heard.windows()
         found = figures(
             policy, windows, log, stand.heard.diagnosed("events"), stand.heard.diagnosed("windows")
         )
-    return {"policy": policy, "offered_mevs": plan.blocks[FLOOD].rate_mevs, **found}
+    return {
+        "policy": policy,
+        "offered_mevs": plan.blocks[FLOOD].rate_mevs,
+        "worked_off_s": worked_off_s,
+        **found,
+    }
 
 
 def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:

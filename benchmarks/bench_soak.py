@@ -94,7 +94,7 @@ def measure(
             time.sleep(SAMPLE_S)
         busy_s = cpu_s(stand.depth_pid) - busy_s
         stand.check()
-        log = stand.stop_camera()
+        log, _ = stand.stop_camera()
         windows = [window for window in stand.heard.windows() if window.end_ns > begin_of(log)]
         events, counted = stand.heard.diagnosed("events"), stand.heard.diagnosed("windows")
         backend = stand.heard.diagnosed("network")["backend"]

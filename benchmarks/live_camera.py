@@ -46,6 +46,7 @@ MOST_EVENTS = 6_000_000  # of a cycle
 TIME_HIGH = 8
 STAMP_AT = 4  # behind the encapsulation
 MARK = 0x1122334455667788
+DRIVER_DEPTH = 1000  # messages that a driver keeps
 READY, GO, PLAN = "ready", "go", "plan"
 LOG = "camera.npz"
 # Next to no events, but enough that no window is silent: a packet every 25.6 ms.
@@ -322,7 +323,8 @@ def main() -> None:
     rclpy.init(args=[])
     node = rclpy.create_node("camera")
     reliability = ReliabilityPolicy.RELIABLE if plan.reliable else ReliabilityPolicy.BEST_EFFORT
-    qos = QoSProfile(depth=Unacknowledged.DEPTH, reliability=reliability)
+    depth = Unacknowledged.DEPTH if plan.reliable else DRIVER_DEPTH
+    qos = QoSProfile(depth=depth, reliability=reliability)
     publisher = node.create_publisher(message_class(TYPE_NAME), TOPIC, qos)
     camera = Camera(plan, publisher)
 

@@ -33,6 +33,7 @@ START_TIMEOUT_S = 300.0
 CAMERA_TIMEOUT_S = 120.0
 # `/diagnostics` comes once a second, and tells what the worker knew half a second earlier.
 COUNTED_AFTER_S = 2.0
+WORKED_OFF_S = 60.0
 LISTENED = 1000
 OPENING_S = 1.1  # the last cycle of the opening goes on for as long
 # A window's facts in the file of a trace, and its stages, in the order of time.
@@ -270,16 +271,36 @@ class LiveStand:
         self._say(PLAN)
         time.sleep(OPENING_S + settle_s)
 
-    def stop_camera(self) -> CameraLog:
-        """End the camera; return what it has sent, once depth has counted all of it."""
+    def stop_camera(self) -> tuple[CameraLog, float | None]:
+        """End the camera.
+
+        Returns:
+            What it has sent, and how many seconds it took until depth's counts stood still; None
+            where they did not in `WORKED_OFF_S`, because so much had piled up.
+        """
         camera = self._running_camera()
         self._say("stop")
         code = camera.wait(CAMERA_TIMEOUT_S)
         if code:
             raise StandError(f"the camera ended with status {code}")
-        asked_s = time.monotonic() + COUNTED_AFTER_S
-        self.until(lambda: self.heard.diagnosed_s > asked_s, "depth counts", CAMERA_TIMEOUT_S)
-        return CameraLog.load(self.folder)
+        log, begin_s = CameraLog.load(self.folder), time.monotonic()
+        seen_s, counts = begin_s + COUNTED_AFTER_S, None
+        while time.monotonic() - begin_s < WORKED_OFF_S:
+            reported_s = seen_s
+            self.until(
+                lambda: self.heard.diagnosed_s > reported_s,  # noqa: B023 - called at once
+                "depth counts",
+                CAMERA_TIMEOUT_S,
+            )
+            before, counts = counts, self._counts()
+            if counts == before:
+                return log, round(seen_s - begin_s, 1)
+            seen_s = self.heard.diagnosed_s
+        return log, None
+
+    def _counts(self) -> tuple[str, ...]:
+        events, windows = self.heard.diagnosed("events"), self.heard.diagnosed("windows")
+        return (events["messages"], events["events"], windows["windows"], windows["skipped"])
 
     def stages(self, answer: str) -> Stages:
         """Return the stages of a trace's windows, see `read_stages`."""
