@@ -7,6 +7,7 @@ for learning and for depth alike. All are drawn from the seed and the time alone
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -34,7 +35,11 @@ SHIFT_PX = 12
 LATE_NS = 60_000_000
 # Events of every pixel and second in a flood: each one is active in each window.
 FLOOD_HZ = 60.0
-TEACHER_FAULTS = ("random", "constant", "inverted", "frozen", "noisy", "blotchy", "slow")
+# Of a teacher whose metres drift: its depth doubles in a minute.
+DRIFT_PER_S = math.log(2.0) / 60.0
+TEACHER_FAULTS = (
+    "random", "constant", "inverted", "frozen", "noisy", "blotchy", "doubled", "drifting", "slow",
+)  # fmt: skip
 CAMERA_FAULTS = ("shifted", "late", "black_frames", "no_events", "blinded", "flood")
 FAULTS = (*TEACHER_FAULTS, *CAMERA_FAULTS)
 
@@ -67,6 +72,11 @@ class Fault:
     def active(self) -> bool:
         """Whether it is going on."""
         return self.name != "none" and self.begin_s <= self.clock.now_s < self.end_s
+
+    @property
+    def age_s(self) -> float:
+        """How long it has been going on."""
+        return self.clock.now_s - self.begin_s
 
     def random(self) -> np.random.Generator:
         """Return what is drawn at this instant."""
@@ -105,6 +115,9 @@ class FailingFrames:
             "frozen": lambda depth: depth.new_tensor(0.0) + self._still(depth),
             "noisy": lambda depth: depth * torch.exp(0.3 * self._noise(depth, 1)),
             "blotchy": lambda depth: depth * torch.exp(0.5 * self._noise(depth, 24)),
+            # Smoothly wrong: nothing about the shape of these gives them away.
+            "doubled": lambda depth: 2.0 * depth,
+            "drifting": lambda depth: depth * math.exp(DRIFT_PER_S * self._fault.age_s),
         }
         way = ways.get(self._fault.name)
         return healthy if way is None else way(healthy)
@@ -140,13 +153,14 @@ def failing_teacher(
 
 
 class Drive(Recording):
-    """A recording that may end early, moves a clock, and has a fault of the cameras in it.
+    """A part of a recording that moves a clock, and has a fault of the cameras in it.
 
     Args:
         recording: opened.
         fault: of any kind; those of the teacher change nothing here.
-        length_s: what is later is left out; None for nothing.
+        length_s: of the part; None for all that is left.
         begin_s: what the clock shows at its beginning.
+        start_s: where in the recording the part begins.
     """
 
     def __init__(
@@ -155,11 +169,13 @@ class Drive(Recording):
         fault: Fault,
         length_s: float | None = None,
         begin_s: float = 0.0,
+        start_s: float = 0.0,
     ) -> None:
         super().__init__(recording.containers, recording.paths)
         self._fault = fault
         self._length_s = length_s
         self._begin_s = begin_s
+        self._skipped_ns = round(start_s * 1e9)
         self._events_topic = choose_events_topic(self.topics, None)
         self._flood: _Flood | None = None
 
@@ -168,6 +184,8 @@ class Drive(Recording):
     ) -> Iterator[RecordedMessage]:
         """See `Recording.messages`."""
         first_ns: int | None = None
+        if self._skipped_ns and start_ns is None and self.start_ns is not None:
+            start_ns = self.start_ns + self._skipped_ns
         for message in super().messages(topics, start_ns):
             first_ns = message.time_ns if first_ns is None else first_ns
             elapsed_s = (message.time_ns - first_ns) / 1e9

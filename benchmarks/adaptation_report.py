@@ -69,16 +69,21 @@ def shift_plot(results: Mapping[str, Any]) -> Picture:
 
 def safety_plot(results: Mapping[str, Any]) -> Picture:
     """Draw the aligned error elsewhere of what depth had, over time, a line for each fault."""
-    series: dict[str, tuple[list[float], list[float]]] = {}
-    begin_s = end_s = 0.0
-    for facts in results["safety"]:
-        begin_s, end_s = facts["begin_s"], facts["end_s"]
-        seconds = np.arange(0.0, 2 * end_s + _STEP_S / 2, _STEP_S).tolist()
-        errors = {int(version): error for version, error in facts["errors"].items()}
-        timeline = [(at_s, version) for at_s, version in facts["timeline"]]
-        series[facts["fault"]] = (seconds, [errors[live_at(timeline, s)] for s in seconds])
-    title = f"other places of B; faults go on from {begin_s:g} to {end_s:g} s"
-    return line_plot(series, Axes(title, "simulated s", "Abs Rel, aligned"))
+    plots = []
+    for kind, words in (("late", "depth has a learned version"), ("early", "from the beginning")):
+        series: dict[str, tuple[list[float], list[float]]] = {}
+        begin_s = end_s = 0.0
+        for facts in results["safety"]:
+            if facts["kind"] != kind:
+                continue
+            begin_s, end_s = facts["begin_s"], facts["end_s"]
+            seconds = np.arange(0.0, facts["seconds"] + _STEP_S / 2, _STEP_S).tolist()
+            errors = {int(v): _number(error) for v, error in facts["errors"].items()}
+            timeline = [(at_s, version) for at_s, version in facts["timeline"]]
+            series[facts["fault"]] = (seconds, [errors[live_at(timeline, s)] for s in seconds])
+        title = f"other places of B, {words}; faults from {begin_s:g} to {end_s:g} s"
+        plots.append(line_plot(series, Axes(title, "simulated s", "Abs Rel, aligned")))
+    return np.concatenate(plots)
 
 
 def _claims(results: Mapping[str, Any]) -> list[str]:
@@ -89,9 +94,15 @@ def _claims(results: Mapping[str, Any]) -> list[str]:
             f"| {claim['limit']:g} | {'yes' if claim['met'] else '**no**'} |"
             for claim in claims
         ]
-    refused = results["refused_seeds"]
-    if refused:
-        lines += ["", f"Seeds without anything to gain: {', '.join(map(str, refused))}."]
+    found = {facts["seed"]: facts for facts in results["seeds"]}
+    for seed in results["declared_seeds"]:
+        if seed not in found:
+            lines += ["", f"Seed {seed} is not done."]
+        elif seed in results["refused_seeds"]:
+            lead = found[seed]["shift"]["lead"]
+            words = ", ".join(f"{_percent(lead[error])} {name}" for error, name in ERRORS.items())
+            why = f"the teacher has too little to teach there (its lead is {words})"
+            lines += ["", f"Seed {seed} was refused: {why}."]
     return [*lines, ""]
 
 
@@ -130,26 +141,41 @@ def _seeds(results: Mapping[str, Any]) -> list[str]:
 def _safety(results: Mapping[str, Any]) -> list[str]:
     if not results["safety"]:
         return []
+    said = results["safety_verdict"]
     lines = [
         "## Faults",
         "",
         (
-            "| fault | published before, during, after | taken back | worst excess, aligned, in "
-            "metres | recovered after | commonest refusals | harmless |"
+            f"{said['proven']} of {said['faults']} faults did no harm although candidates were "
+            f"proposed while they went on. Nothing was proposed during: "
+            f"{', '.join(said['nothing_proposed']) or 'none'}. Harmful: "
+            f"{', '.join(said['harmful']) or 'none'}. Not done: "
+            f"{', '.join(said['missing']) or 'none'}."
         ),
-        "|---" * 7 + "|",
+        "",
+        (
+            "| fault | labels believed, refused | candidates proposed, accepted | the guard's "
+            "reasons | published before, during, after | taken back | worst over frozen, aligned, "
+            "in metres | over what depth had | recovered after | commonest refusals | harmless |"
+        ),
+        "|---" * 11 + "|",
     ]
     for facts in results["safety"]:
-        published, worst = facts["published"], facts["worst_excess"]
+        published = facts["published"]
         refused = sorted(facts["refused"].items(), key=lambda item: -item[1])[:3]
+        labels = sum(n for name, n in facts["refused"].items() if name.startswith("label."))
         recovered = facts["recovered_s"]
+        harmless = "**no**" if not facts["harmless"] else "yes"
+        if facts["harmless"] and not facts["proves"]:
+            harmless = "nothing proposed"
         lines.append(
-            f"| {facts['fault']} | {published['before']}, {published['during']}, "
-            f"{published['after']} | {facts['rolled_back']} "
-            f"| {_percent(worst['aligned_abs_rel'])}, {_percent(worst['metric_abs_rel'])} "
+            f"| {facts['kind']}: {facts['fault']} | {facts['labels']}, {labels} "
+            f"| {facts['proposed']}, {facts['accepted']} | {_counts(facts['verdicts'])} "
+            f"| {published['before']}, {published['during']}, {published['after']} "
+            f"| {facts['rolled_back']} | {_both(facts['worst_excess'])} "
+            f"| {_both(facts['worst_step'])} "
             f"| {'never' if recovered is None else f'{recovered:.1f} s'} "
-            f"| {', '.join(f'{name} {count}' for name, count in refused)} "
-            f"| {'yes' if facts['harmless'] else '**no**'} |"
+            f"| {_counts(dict(refused))} | {harmless} |"
         )
     return [*lines, ""]
 
@@ -164,17 +190,17 @@ def _controls(results: Mapping[str, Any]) -> list[str]:
         (
             f"{controls['submitted']} candidates that true depth elsewhere shows to be worse were "
             f"submitted to a guard with {controls['heldout_blocks']} held-out blocks and "
-            f"{controls['anchors']} anchors; {controls['accepted']} were accepted."
+            f"{controls['anchors']} anchors; {controls['accepted']} were accepted, "
+            f"{controls['unjudged']} were not even judged for want of evidence."
         ),
         "",
         "| kind | size | submitted | accepted | reasons |",
         "|---|---|---|---|---|",
     ]
     for row in controls["rows"]:
-        reasons = ", ".join(f"{name} {count}" for name, count in row["reasons"].items())
         lines.append(
             f"| {row['kind']} | {row['size']:g} | {row['submitted']} | {row['accepted']} "
-            f"| {reasons or '-'} |"
+            f"| {_counts(row['reasons'])} |"
         )
     return [*lines, ""]
 
@@ -186,6 +212,14 @@ def _at(facts: Mapping[str, Any], second: float, part: str, name: str) -> float:
 
 def _number(value: float | None) -> float:
     return math.nan if value is None else value
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "-"
+
+
+def _both(values: Mapping[str, float | None]) -> str:
+    return ", ".join(_percent(values[error]) for error in ERRORS)
 
 
 def _figure(value: float | None) -> str:

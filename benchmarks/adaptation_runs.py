@@ -1,7 +1,8 @@
-"""Runs of the adaptation benchmark: online on drives, offline on the same drive, and their scores.
+"""Runs of the adaptation benchmark: online on drives, offline on the same drive.
 
 Each run has a folder; what is finished there is not done again, what was cut begins anew (offline
-distillation goes on where it was stopped).
+distillation goes on where it was stopped). `Setting.folder` names folders after all that runs
+depend on.
 """
 
 from __future__ import annotations
@@ -10,19 +11,21 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks.adaptation_cache import keyed
+from benchmarks.adaptation_cost import TimedDistiller
 from benchmarks.adaptation_faults import Clock, Drive, Fault, failing_teacher
+from benchmarks.adaptation_scores import ELSEWHERE, score_file
 from benchmarks.adaptation_verdicts import SMALLEST_LEAD
-from benchmarks.adaptation_worlds import CLIPS, DRIVE, KNOWN_KINDS, RETURN, Lengths
-from benchmarks.heldout import kind_of, rounded, score_network
+from benchmarks.adaptation_worlds import CLIPS, DRIVE, RETURN, Lengths, recipes
 from dae_ros.bags.recording import open_recording
-from dae_ros.distillation.clip_store import ClipStore, open_clip_store
+from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.clip_writer import write_durably
 from dae_ros.distillation.configuration import DistillationParameters, load_settings
 from dae_ros.distillation.labels import DepthRange
@@ -30,19 +33,13 @@ from dae_ros.distillation.online.adaptation import Adaptation, AdaptationResult
 from dae_ros.distillation.online.loop import LEARNER, SNAPSHOTS, OnlineDistiller
 from dae_ros.distillation.online.opening import open_student
 from dae_ros.distillation.runs import train
-from dae_ros.distillation.validation import mean_of_scores
-from dae_ros.model.checkpoint import load_checkpoint
+from dae_ros.model.fetch import digest_of
 from dae_ros.parameters import DepthParameters
 from dae_ros.parameters.declaration import declarations
 from dae_ros.parameters.distillation import OnlineParameters
 
-ELSEWHERE, KNOWN = "elsewhere", "known"
-PARTS = (ELSEWHERE, KNOWN)
-NUMBERS = (
-    "aligned_abs_rel", "aligned_delta_1", "aligned_positive_scale", "metric_abs_rel",
-    "metric_delta_1",
-)  # fmt: skip
-RUN_FILE, SCORES_FILE, LAST = "run.json", "scores.json", "last.safetensors"
+RUN_FILE, SHIFT_FILE, OFFLINE_FILE = "run.json", "shift.json", "offline.json"
+LAST = "last.safetensors"
 # The frame network says metres up to where simulated worlds end.
 RANGE = DepthRange(0.3, 80.0)
 _SAMPLE_S = 1.0
@@ -81,6 +78,22 @@ class Setting:
         }
         return OnlineParameters.from_mapping({**values, **self.overrides})
 
+    def facts(self, seed: int) -> dict[str, Any]:
+        """Return everything that the runs of a seed depend on but the code."""
+        return {
+            "student": digest_of(self.student),
+            "teacher": digest_of(self.teacher),
+            "anchors": open_clip_store(self.anchors).digest,
+            "steps_per_s": self.steps_per_s,
+            "parameters": parameter_values(self.parameters(seed)),
+            "offline": list(self.offline),
+            "worlds": recipes(seed, self.lengths),
+        }
+
+    def folder(self, work: Path, seed: int) -> Path:
+        """Return where the runs of a seed are."""
+        return keyed(work, f"seed_{seed}", self.facts(seed))
+
     @property
     def steps(self) -> int:
         """Steps that a drive has time for."""
@@ -96,10 +109,11 @@ class Progress:
         length_s: of the run.
 
     Attributes:
-        samples: each second `at_s`, `state`, `labels`, `steps`, `version`.
+        samples: each second `at_s`, `state`, `labels`, `steps`, `version`, `counts` of the status,
+            and `cost`, core seconds of learning so far.
     """
 
-    def __init__(self, name: str, distiller: OnlineDistiller, length_s: float) -> None:
+    def __init__(self, name: str, distiller: TimedDistiller, length_s: float) -> None:
         self._name = name
         self._distiller = distiller
         self._length_s = length_s
@@ -118,13 +132,63 @@ class Progress:
                     "labels": status.counts.get("label.accepted", 0),
                     "steps": status.accepted_steps,
                     "version": status.version,
+                    "counts": {name: count for name, count in status.counts.items() if count},
+                    "cost": round(self._distiller.cost.learning_s, 3),
                 }
             )
         tenth = int(10 * done_s / self._length_s)
         if tenth > self._told:
             self._told = tenth
             wall_s = time.monotonic() - self._begun
-            print(f"{self._name}: {done_s:.0f} s in {wall_s:.0f} s, {words}", flush=True)
+            counts = self._distiller.status().counts
+            print(
+                f"{self._name}: {done_s:.0f} s in {wall_s:.0f} s, {words}\n"
+                f"    {verdicts_and_refusals(counts)}\n"
+                f"    core seconds: {self._distiller.cost.to_json()}",
+                flush=True,
+            )
+
+
+@dataclass(frozen=True)
+class Trip:
+    """What a run drives through.
+
+    Attributes:
+        length_s: of the drive through B.
+        begin_s: where in the drive it begins.
+        comes_back: whether A is seen afterwards.
+        resumed: folder of a run whose learner goes on, as after a restart of both processes.
+    """
+
+    length_s: float
+    begin_s: float = 0.0
+    comes_back: bool = False
+    resumed: Path | None = None
+
+
+class BesideDepth(Adaptation):
+    """The loop beside depth; one that goes on from disk first tells depth what it has.
+
+    Args:
+        distiller: learns.
+        depth: parameters.
+        setting: of the rate.
+        fault: of the time that labels take.
+        resumed: whether the distiller goes on from disk.
+    """
+
+    def __init__(
+        self,
+        distiller: OnlineDistiller,
+        depth: DepthParameters,
+        setting: Setting,
+        fault: Fault,
+        *,
+        resumed: bool,
+    ) -> None:
+        super().__init__(distiller, depth, setting.steps_per_s, fault.label_s)
+        if resumed:
+            self._swap.announce(distiller.announcement)
 
 
 def run_online(
@@ -133,48 +197,58 @@ def run_online(
     folder: Path,
     seed: int,
     fault: Fault,
-    *,
-    drive_s: float,
-    comes_back: bool,
+    trip: Trip,
+    enough: Callable[[AdaptationResult], bool] | None = None,
 ) -> dict[str, Any]:
     """Learn online on a drive, and write what happened; what is done already is not done again.
 
     Args:
         setting: what all runs share.
-        worlds: folder of the seed.
+        worlds: folder of the seed's worlds.
         folder: of the run.
         seed: of the benchmark.
         fault: that goes on for a while; `none` for none.
-        drive_s: how much of the drive.
-        comes_back: whether A is seen afterwards.
+        trip: what is driven through.
+        enough: asked all the time; True ends the run. None for all of the trip.
 
     Returns:
         What `run.json` keeps: `original` (version), `swaps`, `versions`, `verdicts`, `samples`,
-        `status`, `drive` (errors of both on the drive itself, every 10 s), `seconds` and `wall_s`.
+        `status`, `drive` (errors of both on the drive itself, every 10 s), `seconds`, `wall_s`,
+        and core seconds: `cost` of learning, `depth_s` of both depth pipelines and of reading.
     """
     if (folder / RUN_FILE).exists():
-        return _read(folder / RUN_FILE)
+        return read_json(folder / RUN_FILE)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    if trip.resumed is not None:
+        for name in (SNAPSHOTS, LEARNER):
+            shutil.copytree(trip.resumed / name, folder / name)
     parameters = setting.parameters(seed)
     student = open_student(str(setting.student), setting.anchors, parameters, "cpu")
     teacher = failing_teacher(str(setting.teacher), RANGE, fault)
     depth = DepthParameters(weights=str(setting.student), device="cpu", threads=1)
-    begun = time.monotonic()
+    begun, begun_core = time.monotonic(), time.process_time()
     with contextlib.ExitStack() as stack:
-        distiller = student.learn(teacher, folder)
+        distiller = TimedDistiller(
+            student.loaded, teacher, student.anchors, parameters, folder, student.device
+        )
         stack.callback(distiller.close)
-        names = [DRIVE, RETURN] if comes_back else [DRIVE]
+        names = [DRIVE, RETURN] if trip.comes_back else [DRIVE]
         opened = [stack.enter_context(open_recording(worlds / name)) for name in names]
-        drives = [Drive(opened[0], fault, drive_s)]
-        drives += [Drive(recording, fault, begin_s=drive_s) for recording in opened[1:]]
-        adaptation = Adaptation(distiller, depth, setting.steps_per_s, fault.label_s)
-        length_s = drive_s + (setting.lengths.return_s if comes_back else 0.0)
+        drives = [Drive(opened[0], fault, trip.length_s, start_s=trip.begin_s)]
+        drives += [Drive(recording, fault, begin_s=trip.length_s) for recording in opened[1:]]
+        resumed = trip.resumed is not None
+        beside = BesideDepth(distiller, depth, setting, fault, resumed=resumed)
+        length_s = trip.length_s + (setting.lengths.return_s if trip.comes_back else 0.0)
         progress = Progress(f"{folder.parent.name}/{folder.name}", distiller, length_s)
-        original = distiller.announcement.version
-        result = adaptation.run(drives, report=progress, stopped=lambda: False)
+        result = beside.run(
+            drives,
+            report=progress,
+            stopped=lambda: enough is not None and enough(beside.result),
+        )
+        core_s = time.process_time() - begun_core
         facts = {
-            "original": original,
+            "original": min(distiller.kept_versions()),
             "swaps": result.swaps,
             "versions": result.versions,
             "verdicts": result.verdicts,
@@ -183,85 +257,43 @@ def run_online(
             "drive": _curves(result),
             "seconds": result.seconds,
             "wall_s": round(time.monotonic() - begun, 1),
+            "cost": distiller.cost.to_json(),
+            "depth_s": round(core_s - distiller.cost.learning_s, 1),
         }
     write_durably(folder / RUN_FILE, json.dumps(facts))
     return facts
 
 
-def score_versions(
-    folder: Path, versions: Sequence[int], store: ClipStore, parts: Sequence[str] = PARTS
-) -> dict[int, dict[str, dict[str, float | None]]]:
-    """Return version -> part -> name -> score of versions that a run has published.
-
-    Args:
-        folder: of the run; what is scored already is not scored again.
-        versions: which.
-        store: clips of the seed.
-        parts: which of `PARTS`.
-    """
-    kept = folder / SCORES_FILE
-    scores: dict[str, Any] = _read(kept) if kept.exists() else {}
-    for version in sorted(set(versions)):
-        found = scores.setdefault(str(version), {})
-        missing = [part for part in parts if part not in found]
-        if missing:
-            path = folder / SNAPSHOTS / f"w_{version:06d}.safetensors"
-            found |= score_file(path, store, missing)
-            write_durably(kept, json.dumps(scores, indent=1))
-    return {version: scores[str(version)] for version in sorted(set(versions))}
+def verdicts_and_refusals(counts: Mapping[str, int]) -> str:
+    """Return in words what the guard said, and what the gates refused."""
+    stages = {"verdicts": "verdict.", "labels": "label.", "frames": "frame.", "clips": "replay."}
+    return "; ".join(
+        f"{words}: " + (", ".join(
+            f"{name.removeprefix(stage)} {count}"
+            for name, count in sorted(counts.items(), key=lambda item: -item[1])
+            if count and name.startswith(stage)
+        ) or "none")
+        for words, stage in stages.items()
+    )  # fmt: skip
 
 
-def score_file(
-    path: Path, store: ClipStore, parts: Sequence[str] = PARTS, windows: int = 0
-) -> dict[str, dict[str, float | None]]:
-    """Return part -> name -> mean score over its places, of weights in a file.
-
-    Args:
-        path: a checkpoint.
-        store: clips of a seed.
-        parts: which of `PARTS`.
-        windows: of each place at most; 0 for all.
-    """
-    kinds: dict[str, Callable[[str], bool]] = {
-        ELSEWHERE: lambda name: kind_of(name) not in KNOWN_KINDS,
-        KNOWN: lambda name: kind_of(name) in KNOWN_KINDS,
-    }
-    scores: dict[str, dict[str, float | None]] = {}
-    for part in parts:
-        chosen = tuple(
-            item for item in store.sequences if item.split == "heldout" and kinds[part](item.name)
-        )
-        only = ClipStore(
-            store.folder, store.event_encoder, store.height, store.width, chosen, store.digest
-        )
-        found = score_network(load_checkpoint(path), only, windows=windows)
-        mean = mean_of_scores(list(found.sequences.values()))
-        scores[part] = rounded({name: mean[name] for name in NUMBERS})
-    return scores
-
-
-def check_shift(setting: Setting, worlds: Path) -> dict[str, Any]:
+def check_shift(setting: Setting, worlds: Path, folder: Path) -> dict[str, Any]:
     """Compare teacher and student elsewhere; there is nothing to gain where it is no better.
 
     Returns:
         Scores of both on all parts, and `lead`: name -> by which part the teacher's error is
         below the student's; `worthwhile`: whether both are above `SMALLEST_LEAD`.
     """
-    path = worlds / "shift.json"
-    digests = [load_checkpoint(file).digest for file in (setting.student, setting.teacher)]
+    path = folder / SHIFT_FILE
     if path.exists():
-        kept = _read(path)
-        if kept["digests"] == digests:
-            return kept
-    store = open_clip_store(worlds / CLIPS)
-    student, teacher = (score_file(file, store) for file in (setting.student, setting.teacher))
+        return read_json(path)
+    student, teacher = (score_file(file, worlds) for file in (setting.student, setting.teacher))
     lead = {}
     for name in ("aligned_abs_rel", "metric_abs_rel"):
         of_student, of_teacher = student[ELSEWHERE][name], teacher[ELSEWHERE][name]
         known = of_student is not None and of_teacher is not None
         lead[name] = round(1.0 - of_teacher / of_student, 4) if known else None
     facts = {
-        "digests": digests,
         "student": student,
         "teacher": teacher,
         "lead": lead,
@@ -280,9 +312,9 @@ def run_offline(setting: Setting, worlds: Path, folder: Path, seed: int) -> dict
     Returns:
         Scores on all parts, `updates` and their `minutes`.
     """
-    kept = folder / SCORES_FILE
+    kept = folder / OFFLINE_FILE
     if kept.exists():
-        return _read(kept)
+        return read_json(kept)
     overrides = [
         f"weights={setting.student}", f"teachers={setting.teacher}", f"clips={worlds / CLIPS}",
         "encoder_weights=''", f"steps={setting.steps}", f"warm_up={setting.steps // 10}",
@@ -291,7 +323,7 @@ def run_offline(setting: Setting, worlds: Path, folder: Path, seed: int) -> dict
         "learning_rate=5.0e-4", "muon_rate=5.0e-4", "refuse_after=0", *setting.offline,
     ]  # fmt: skip
     settings = load_settings(DistillationParameters, "first_weights_distilled", overrides)
-    begun = time.monotonic()
+    begun, begun_core = time.monotonic(), time.process_time()
     told = 0
 
     def report(fraction: float, detail: str) -> None:
@@ -304,8 +336,9 @@ def run_offline(setting: Setting, worlds: Path, folder: Path, seed: int) -> dict
     facts = {
         "updates": setting.steps,
         "minutes": round((time.monotonic() - begun) / 60.0, 2),
+        "core_s": round(time.process_time() - begun_core, 1),
         "overrides": list(setting.offline),
-        **score_file(folder / LAST, open_clip_store(worlds / CLIPS)),
+        **score_file(folder / LAST, worlds),
     }
     write_durably(kept, json.dumps(facts, indent=1))
     return facts
@@ -333,7 +366,8 @@ def _curves(result: AdaptationResult) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return what a file of a run holds."""
     facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return facts
 

@@ -1,126 +1,228 @@
-"""Safety of online adaptation: faults that end half-way, and candidates worse on purpose."""
+"""Safety of online adaptation: faults while depth has a learned version, and from the beginning.
+
+A healthy run is driven until depth has kept a first version. Faults of the kind `late` go on from
+its state on disk, as after a restart; those of the kind `early` begin with the drive and last until
+half a minute after the healthy run had published. So both go on when publishing is possible, and
+how many candidates were proposed meanwhile is counted.
+"""
 
 from __future__ import annotations
 
 import json
-import math
-import tempfile
-import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from benchmarks.adaptation_faults import Clock, Fault
+from benchmarks.adaptation_cache import keyed
+from benchmarks.adaptation_faults import FAULTS, Clock, Fault
 from benchmarks.adaptation_runs import (
-    ELSEWHERE,
-    PARTS,
+    RUN_FILE,
     Setting,
+    Trip,
     forget_clips,
+    healthy,
+    read_json,
     run_online,
-    score_file,
-    score_versions,
 )
+from benchmarks.adaptation_scores import ELSEWHERE, Scores, score_versions
 from benchmarks.adaptation_verdicts import (
     LARGEST_EXCESS,
-    excess,
+    live_at,
     recovery_s,
     timeline_of,
     worst_excess,
 )
-from benchmarks.adaptation_worlds import CLIPS
-from dae_ros.distillation.clip_store import ClipStore, open_clip_store
 from dae_ros.distillation.clip_writer import write_durably
-from dae_ros.distillation.online.anchors import anchors_of_store
-from dae_ros.distillation.online.clip_network import ClipNetwork
-from dae_ros.distillation.online.guard import Guard
-from dae_ros.distillation.online.loop import LEARNER, SNAPSHOTS
-from dae_ros.distillation.online.observation import LabelledClip
-from dae_ros.distillation.online.persistence import OnlineStore
-from dae_ros.distillation.online.replay import HeldoutBlock, ReplayBuffer
-from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
-from dae_ros.parameters.distillation import OnlineParameters
+from dae_ros.distillation.online.adaptation import AdaptationResult
+from dae_ros.errors import ConfigurationError
 
-NONE, CONTROL_FILE = "none", "controls.json"
-# A fault begins when a drive is this part over, and ends half-way.
-BEGINS, ENDS = 0.1, 0.5
-# What is submitted to the guard, and how far it goes: parts of each weight's own size for noise, a
-# factor of depth, or the part of the way to weights that know nothing.
-WORSE = {
-    "noise": (0.03, 0.1, 0.3),
-    "scaled": (0.85, 1.2, 2.0),
-    "unlearned": (0.05, 0.2, 0.6),
-    "backwards": (0.5, 1.0, 2.0),
-}
-_OUTPUT = "depth_head.scratch.output_conv2."
-# Windows of each place elsewhere by which a candidate is shown to be worse.
-SHOWN_WINDOWS = 60
-# Refusals that say how often something was refused before it was learned from.
+NONE, PREFIX, CASE_FILE = "none", "prefix", "case.json"
+LATE, EARLY = "late", "early"
+# From the beginning: what the gates compare with is then learned from the failing teacher itself.
+EARLY_FAULTS = ("inverted", "blotchy", "doubled", "drifting")
+# Stages of counts that say how often something was refused before it was learned from.
 _GATES = ("frame.", "label.")
 
 
-def run_fault(
-    setting: Setting, worlds: Path, folder: Path, seed: int, name: str, drive_s: float
+@dataclass(frozen=True)
+class Course:
+    """How long things go on, s.
+
+    Attributes:
+        settle_s: healthy, before a late fault begins.
+        fault_s: a late fault; an early one ends `past_s` after the healthy run's publication.
+        past_s: see above.
+        after_s: healthy again.
+    """
+
+    settle_s: float = 5.0
+    fault_s: float = 45.0
+    past_s: float = 30.0
+    after_s: float = 40.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fault at one time.
+
+    Attributes:
+        fault: its name, or `none`.
+        kind: `late` or `early`.
+    """
+
+    fault: str
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """Of the run's folder."""
+        return f"{self.kind}_{self.fault}"
+
+
+def all_cases(faults: Sequence[str]) -> list[Case]:
+    """Return what is done of these faults: first what goes well, then late and early faults."""
+    early = [Case(fault, EARLY) for fault in faults if fault in EARLY_FAULTS]
+    return [Case(NONE, LATE), *(Case(fault, LATE) for fault in faults), *early]
+
+
+def safety_folder(work: Path, setting: Setting, seed: int, course: Course) -> Path:
+    """Return where the runs with faults are."""
+    return keyed(setting.folder(work, seed), "safety", {"course": asdict(course)})
+
+
+def run_prefix(
+    setting: Setting, worlds: Path, folder: Path, seed: int, course: Course
+) -> dict[str, Any]:
+    """Drive without a fault until depth has kept a first version.
+
+    Returns:
+        What `published_at` takes.
+    """
+
+    def kept(result: AdaptationResult) -> bool:
+        return any(swap["outcome"] == "kept" for swap in result.swaps)
+
+    # What is left of the drive must be long enough for a late fault.
+    longest_s = setting.lengths.drive_s - course.settle_s - course.fault_s - course.after_s
+    if longest_s <= 0.0:
+        raise ConfigurationError(
+            f"the drive of {setting.lengths.drive_s:g} s is too short for a fault of "
+            f"{course.fault_s:g} s and what comes before and after it; raise --drive-s, or lower "
+            "--fault-s"
+        )
+    return run_online(
+        setting, worlds, folder / PREFIX, seed, healthy(), Trip(longest_s), enough=kept
+    )
+
+
+def published_at(prefix: Mapping[str, Any]) -> float | None:
+    """Return when depth took the first version that it kept; None where there was none."""
+    kept = [swap["version"] for swap in prefix["swaps"] if swap["outcome"] == "kept"]
+    taken = [s["at_s"] for s in prefix["swaps"] if s["outcome"] == "swapped" and kept
+             and s["version"] == kept[0]]  # fmt: skip
+    return float(taken[0]) if taken else None
+
+
+def run_case(
+    setting: Setting, worlds: Path, folder: Path, seed: int, case: Case, course: Course
 ) -> dict[str, Any]:
     """Learn online while something goes wrong, and score everything that depth had.
 
     Args:
         setting: what all runs share.
         worlds: of the seed.
-        folder: of all faults; the run's own is below it.
+        folder: of all cases, where the prefix is finished; the run's own is below it.
         seed: of the benchmark.
-        name: of the fault; `none` for none, whose clips stay for `run_controls`.
-        drive_s: how long to drive.
+        case: what goes wrong when; the clips of that without a fault stay for controls.
+        course: for how long.
 
     Returns:
-        What is claimed of the fault, see `summary`.
+        What is claimed of the case, see `summary`; it is also written.
+
+    Raises:
+        ConfigurationError: the healthy run has published nothing, so that nothing can be shown.
     """
-    fault = Fault(name, BEGINS * drive_s, ENDS * drive_s, Clock(), seed)
-    run = run_online(setting, worlds, folder / name, seed, fault, drive_s=drive_s, comes_back=False)
-    if name != NONE:
-        forget_clips(folder / name)
+    own = folder / case.name
+    if (own / CASE_FILE).exists():
+        return read_json(own / CASE_FILE)
+    prefix = read_json(folder / PREFIX / RUN_FILE)
+    first_s = published_at(prefix)
+    if first_s is None:
+        raise ConfigurationError(
+            "without any fault nothing was published in "
+            f"{prefix['seconds']:.0f} s, so that a fault in which nothing is published would show "
+            "nothing; raise --drive-s, or look at the verdicts of the healthy run",
+            folder=str(folder / PREFIX),
+        )
+    if case.kind == LATE:
+        begin_s, end_s = course.settle_s, course.settle_s + course.fault_s
+        trip = Trip(end_s + course.after_s, prefix["seconds"], resumed=folder / PREFIX)
+    else:
+        begin_s, end_s = 0.0, first_s + course.past_s
+        trip = Trip(min(end_s + course.after_s, setting.lengths.drive_s))
+    fault = Fault(case.fault, begin_s, end_s, Clock(), seed)
+    run = run_online(setting, worlds, own, seed, fault, trip)
+    if case.fault != NONE:
+        forget_clips(own)
     timeline = timeline_of(run["original"], run["swaps"])
-    store = open_clip_store(worlds / CLIPS)
-    scores = score_versions(folder / name, [version for _, version in timeline], store, PARTS)
-    return summary(name, run, scores, fault.begin_s, fault.end_s)
+    scores = score_versions(own, [version for _, version in timeline], worlds, (ELSEWHERE,))
+    facts = {"kind": case.kind, **summary(case.fault, run, scores, begin_s, end_s)}
+    write_durably(own / CASE_FILE, json.dumps(facts, indent=1))
+    return facts
 
 
 def summary(
     name: str,
     run: Mapping[str, Any],
-    scores: Mapping[int, Mapping[str, Mapping[str, float | None]]],
+    scores: Mapping[int, Mapping[str, Scores]],
     begin_s: float,
     end_s: float,
 ) -> dict[str, Any]:
     """Return what a run with a fault shows.
 
     Returns:
-        `published`: versions before the fault, during it and after it. `worst_excess`: name of an
-        error -> the largest excess over the frozen weights elsewhere, at any time from the fault's
-        begin on. `recovered_s`: from its end to a label and a step. `refused`: stage and reason ->
-        how often. `held`: state -> share of the fault's time. `harmless`: no excess above the
-        limit, and it recovered.
+        `labels`: how many were believed during the fault. `proposed`, `accepted`: candidates that
+        the guard judged and let pass during the fault; `verdicts`: reason -> how often it said no
+        then. `published`: versions before, during and after it. `worst_excess`: name of an error
+        -> the largest excess over the frozen weights elsewhere, at any time from the fault's begin
+        on; `worst_step`: the same over what depth had when it began. `recovered_s`: from its end to
+        a label and a step. `refused`: what the gates refused during it. `held`: state -> share of
+        its time. `harmless`: no excess above the limit, and it recovered. `proves`: whether
+        candidates were proposed meanwhile; what harms nobody because nothing was proposed shows
+        what the gates do, and nothing about the guard.
     """
     timeline = timeline_of(run["original"], run["swaps"])
     errors = {
         error: {v: _known(found[ELSEWHERE][error]) for v, found in scores.items()}
         for error in ("aligned_abs_rel", "metric_abs_rel")
     }
-    worst = {
-        error: worst_excess(timeline, values, values[run["original"]], begin_s)
-        for error, values in errors.items()
-    }
+    before = live_at(timeline, begin_s)
+    worst, step = (
+        {
+            error: worst_excess(timeline, values, values[base], begin_s)
+            for error, values in errors.items()
+        }
+        for base in (run["original"], before)
+    )
     recovered = recovery_s(run["samples"], end_s)
     times = [v["at_s"] for v in run["versions"] if v["why"] == "published"]
     during = [s["state"] for s in run["samples"] if begin_s <= s["at_s"] < end_s]
+    counts = counts_between(run["samples"], begin_s, end_s)
+    judged = [v for v in run["verdicts"] if begin_s <= v["at_s"] < end_s]
     harmless = all(value <= LARGEST_EXCESS for value in worst.values()) and recovered is not None
     return {
         "fault": name,
         "begin_s": begin_s,
         "end_s": end_s,
+        "seconds": run["seconds"],
+        "labels": counts.get("label.accepted", 0),
+        "proposed": len(judged),
+        "accepted": sum(verdict["accepted"] for verdict in judged),
+        "verdicts": dict(
+            Counter(refusal["reason"] for v in judged for refusal in v["refusals"]).most_common()
+        ),
         "published": {
             "before": sum(t < begin_s for t in times),
             "during": sum(begin_s <= t < end_s for t in times),
@@ -128,151 +230,62 @@ def summary(
         },
         "rolled_back": sum(swap["outcome"] == "rolled_back" for swap in run["swaps"]),
         "worst_excess": {error: round(value, 4) for error, value in worst.items()},
+        "worst_step": {error: round(value, 4) for error, value in step.items()},
         "recovered_s": None if recovered is None else round(recovered, 1),
         "refused": {
             reason: count
-            for reason, count in run["status"]["counts"].items()
+            for reason, count in counts.items()
             if count and reason.startswith(_GATES) and not reason.endswith(".accepted")
         },
         "held": {state: round(n / len(during), 3) for state, n in Counter(during).items()},
         "timeline": [[at_s, version] for at_s, version in timeline],
         "errors": errors["aligned_abs_rel"],
+        "core_s": round(sum(run["cost"].values()) + run["depth_s"], 1),
         "harmless": harmless,
+        "proves": bool(judged),
     }
 
 
-def run_controls(
-    setting: Setting, worlds: Path, folder: Path, seed: int, rounds: int
-) -> dict[str, Any]:
-    """Submit weights that are worse on purpose to the guard of the run without a fault.
+def counts_between(
+    samples: Sequence[Mapping[str, Any]], begin_s: float, end_s: float
+) -> dict[str, int]:
+    """Return by how much each count of the status grew between two seconds of a run."""
 
-    The guard judges by the held-out clips that the run has left and the anchors, as it would have
-    judged the run's next candidate. What true depth elsewhere does not show to be worse by more
-    than `LARGEST_EXCESS` in either error is counted apart: it is no negative control.
+    def at(second: float) -> Mapping[str, int]:
+        found = [sample["counts"] for sample in samples if sample["at_s"] <= second]
+        return found[-1] if found else {}
 
-    Args:
-        setting: what all runs share.
-        worlds: of the seed.
-        folder: of all faults.
-        seed: of the benchmark.
-        rounds: how often each kind and size is drawn.
+    before, after = at(begin_s), at(end_s)
+    return {name: count - before.get(name, 0) for name, count in after.items()}
+
+
+def verdict_on(cases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what all cases say together.
 
     Returns:
-        `submitted` (shown to be worse), `accepted` of these, `not_worse`, and of each kind and
-        size the reasons of its refusals.
+        `faults`: how many cases with a fault; `proven`: of these harmless although candidates were
+        proposed; `nothing_proposed` and `harmful`: names of others; `missing`: names of cases that
+        have not been run; `met`: nothing is harmful, something is proven, and nothing is missing.
     """
-    kept = folder / CONTROL_FILE
-    if kept.exists():
-        done: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
-        return done
-    parameters = setting.parameters(seed)
-    loaded = load_checkpoint(setting.student)
-    blocks, measured = _judged_by(setting, folder / NONE, parameters)
-    original = ClipNetwork(loaded.network.eval().requires_grad_(False), loaded.meaning)
-    newest = sorted((folder / NONE / SNAPSHOTS).glob("w_*.safetensors"))[-1]
-    published = original.with_weights(load_checkpoint(newest).network.state_dict())
-    guard = Guard(original, parameters, metric=loaded.meaning.scale == "metric")
-    store = open_clip_store(worlds / CLIPS)
-    usual = _true_errors(published, store)
-    rows = []
-    for kind, sizes in WORSE.items():
-        for size in sizes:
-            row: dict[str, Any] = {"kind": kind, "size": size, "submitted": 0, "accepted": 0}
-            reasons: Counter[str] = Counter()
-            # What nothing is drawn for is the same every time.
-            for index in range(rounds if kind in ("noise", "unlearned") else 1):
-                generator = torch.Generator().manual_seed(
-                    zlib.crc32(f"{seed} {kind} {size} {index}".encode())
-                )
-                candidate = published.with_weights(
-                    worse(kind, size, published, original, generator)
-                )
-                errors = _true_errors(candidate, store)
-                if not any(
-                    not excess(error, usual[name]) <= LARGEST_EXCESS
-                    for name, error in errors.items()
-                ):
-                    continue
-                verdict = guard.judge(candidate, published, blocks, measured)
-                row["submitted"] += 1
-                row["accepted"] += verdict.accepted
-                reasons.update(verdict.reasons or ("accepted",))
-            rows.append({**row, "reasons": dict(reasons)})
-            print(f"control {rows[-1]}", flush=True)
-    facts = {
-        "submitted": sum(row["submitted"] for row in rows),
-        "accepted": sum(row["accepted"] for row in rows),
-        "heldout_blocks": len(blocks),
-        "anchors": len(measured),
-        "rows": rows,
+
+    def name(case: Mapping[str, Any]) -> str:
+        return Case(case["fault"], case["kind"]).name
+
+    faults = [case for case in cases if case["fault"] != NONE]
+    harmful = [name(case) for case in cases if not case["harmless"]]
+    proven = [name(case) for case in faults if case["harmless"] and case["proves"]]
+    quiet = [name(case) for case in faults if case["harmless"] and not case["proves"]]
+    done = {name(case) for case in cases}
+    missing = [case.name for case in all_cases(FAULTS) if case.name not in done]
+    return {
+        "faults": len(faults),
+        "proven": len(proven),
+        "nothing_proposed": quiet,
+        "harmful": harmful,
+        "missing": missing,
+        "met": bool(proven) and not harmful and not missing,
     }
-    write_durably(kept, json.dumps(facts, indent=1))
-    return facts
-
-
-def worse(
-    kind: str,
-    size: float,
-    published: ClipNetwork,
-    original: ClipNetwork,
-    generator: torch.Generator,
-) -> dict[str, Tensor]:
-    """Return weights of which it is hoped that they are worse than the published ones.
-
-    Args:
-        kind: `noise` on every weight, in parts of its layer's deviation; `scaled`: depth times a
-            factor; `unlearned`: part of the way to weights that were drawn anew; `backwards`: from
-            the original by so many times the way to the published ones, but the other way.
-        size: how far.
-        published, original: where it begins.
-        generator: of what is drawn.
-    """
-    own, first = published.network.state_dict(), original.network.state_dict()
-    result = {}
-    for name, weight in own.items():
-        result[name] = weight.clone()
-        if not weight.is_floating_point():
-            continue
-        deviation = weight.std(correction=0) if weight.numel() > 1 else weight.abs().mean()
-        drawn = torch.randn(weight.shape, generator=generator) * deviation
-        if kind == "noise":
-            result[name] = weight + size * drawn
-        elif kind == "unlearned":
-            result[name] = torch.lerp(weight, drawn, size)
-        elif kind == "backwards":
-            result[name] = first[name] - size * (weight - first[name])
-    if kind == "scaled":
-        # The networks that learn online here give exp(x).
-        biases = [name for name in own if name.startswith(_OUTPUT) and name.endswith(".bias")]
-        last = sorted(biases)[-1]
-        result[last] = own[last] + math.log(size)
-    return result
 
 
 def _known(value: float | None) -> float:
     return float("nan") if value is None else value
-
-
-def _judged_by(
-    setting: Setting, run: Path, parameters: OnlineParameters
-) -> tuple[tuple[HeldoutBlock, ...], tuple[LabelledClip, ...]]:
-    """Return the held-out blocks and the anchors that a finished run has left on disk."""
-    replay = ReplayBuffer(parameters)
-    store = open_clip_store(setting.anchors)
-    anchors = anchors_of_store(store, store.event_encoder, parameters)
-    with OnlineStore(run / LEARNER) as learner:
-        state = learner.load()
-        if state is None:
-            raise RuntimeError(f"{run} has no clips any more; remove it and run again")
-        replay.restore(state["intake"]["replay"], learner.clips("clip"))
-        anchors.restore(state["intake"]["anchors"], learner.clips("anchor"))
-    return replay.heldout(), anchors.measured
-
-
-def _true_errors(network: ClipNetwork, store: ClipStore) -> dict[str, float]:
-    """Return name -> error elsewhere, over the first windows; NaN where the output is none."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "candidate.safetensors"
-        save_checkpoint(path, network.network, network.meaning)
-        scores = score_file(path, store, (ELSEWHERE,), windows=SHOWN_WINDOWS)[ELSEWHERE]
-    return {name: _known(scores[name]) for name in ("aligned_abs_rel", "metric_abs_rel")}

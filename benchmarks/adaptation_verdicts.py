@@ -7,7 +7,7 @@ Scores are errors: less is better.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ Timeline: TypeAlias = Sequence[tuple[float, int]]
 SMALLEST_GAIN_SHARE = 0.5
 LARGEST_EXCESS = 0.02
 LARGEST_FORGETTING = 0.02
+FEWEST_SEEDS = 5
 # A teacher that is no more than this better than the student has nothing to teach.
 SMALLEST_LEAD = 0.1
 
@@ -26,12 +27,15 @@ def timeline_of(original: int, swaps: Sequence[Mapping[str, Any]]) -> list[tuple
     """Return which version depth had when.
 
     Args:
-        original: the version that it began with.
+        original: the version that it began with; depth, which has no number for what it was
+            started with, calls it 0.
         swaps: what depth made of the announced versions (`AdaptationResult.swaps`), in order.
     """
     timeline = [(0.0, original)]
     for swap in swaps:
-        live = int(swap["live_version"]) if swap["outcome"] != "refused" else timeline[-1][1]
+        live = int(swap["live_version"]) or original
+        if swap["outcome"] == "refused":
+            live = timeline[-1][1]
         if live != timeline[-1][1]:
             timeline.append((float(swap["at_s"]), live))
     return timeline
@@ -76,7 +80,7 @@ def worst_excess(
         for (since_s, version), until_s in zip(timeline, ends_s, strict=True)
         if since_s < end_s and until_s > begin_s
     ]
-    return max(excess(errors[version], frozen) for version in used)
+    return _largest(excess(errors[version], frozen) for version in used)
 
 
 def seconds_to_share(
@@ -116,16 +120,20 @@ class Claim:
         value: what was measured; NaN where nothing could be.
         limit: what it is compared with.
         at_least: whether the value must not be below the limit; otherwise not above.
+        complete: whether everything was measured that the claim is about.
     """
 
     claim: str
     value: float
     limit: float
     at_least: bool
+    complete: bool = True
 
     @property
     def met(self) -> bool:
-        """Whether it holds; NaN does not."""
+        """Whether it holds; NaN does not, nor what is only partly measured."""
+        if not self.complete:
+            return False
         return self.value >= self.limit if self.at_least else self.value <= self.limit
 
     def to_json(self) -> dict[str, Any]:
@@ -135,39 +143,49 @@ class Claim:
             "claim": self.claim,
             "value": value,
             "limit": self.limit,
+            "complete": self.complete,
             "met": self.met,
         }
 
 
-def shift_claims(seeds: Sequence[Mapping[str, float]]) -> list[Claim]:
+def shift_claims(seeds: Sequence[Mapping[str, float]], declared: int) -> list[Claim]:
     """Return what the seeds say about domain shift.
 
     Args:
-        seeds: of each `frozen`, `adapted`, `bound` (errors elsewhere at the end of the drive),
-            `worst_excess` (elsewhere, over the whole drive) and `forgetting` (the worst on places
-            of A).
+        seeds: those that were measured: of each `frozen`, `adapted`, `bound` (errors elsewhere at
+            the end of the drive), `worst_excess` (elsewhere, over the whole drive) and
+            `forgetting` (the worst on places of A).
+        declared: how many were asked for; where fewer were measured, because they were refused or
+            are not done, or fewer than `FEWEST_SEEDS` were asked for, no claim is met.
     """
-    if not seeds:
-        return []
-    means = {name: fmean(seed[name] for seed in seeds) for name in ("frozen", "adapted", "bound")}
+    wanted = max(declared, FEWEST_SEEDS)
+    complete = len(seeds) >= wanted
+    means = {
+        name: fmean(seed[name] for seed in seeds) if seeds else math.nan
+        for name in ("frozen", "adapted", "bound")
+    }
     return [
+        Claim("seeds measured, of those declared", len(seeds), wanted, at_least=True),
         Claim(
             "share of the gain of offline distillation, of means over seeds",
             gain_share(**means),
             SMALLEST_GAIN_SHARE,
             at_least=True,
+            complete=complete,
         ),
         Claim(
             "largest excess over frozen weights elsewhere, at any time of any seed",
-            max(seed["worst_excess"] for seed in seeds),
+            _largest(seed["worst_excess"] for seed in seeds),
             LARGEST_EXCESS,
             at_least=False,
+            complete=complete,
         ),
         Claim(
             "largest forgetting of A, A to B to A, of any seed",
-            max(seed["forgetting"] for seed in seeds),
+            _largest(seed["forgetting"] for seed in seeds),
             LARGEST_FORGETTING,
             at_least=False,
+            complete=complete,
         ),
     ]
 
@@ -214,6 +232,12 @@ def summary_of_seed(
             "known_after_a": excess(known[timeline[-1][1]], known[original]),
         }
     return {"numbers": numbers, "versions": len({v for _, v in timeline}) - 1}
+
+
+def _largest(values: Iterable[float]) -> float:
+    """Return the largest value; NaN where one is, or there is none."""
+    found = list(values)
+    return math.nan if not found or any(map(math.isnan, found)) else max(found)
 
 
 def _number(value: float | None) -> float:

@@ -1,0 +1,154 @@
+"""The adaptation benchmark's folders, and what its runs with faults prove."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.adaptation_cache import KEY_FILE, keyed, write_once
+from benchmarks.adaptation_faults import FAULTS
+from benchmarks.adaptation_runs import RUN_FILE, Setting, verdicts_and_refusals
+from benchmarks.adaptation_safety import (
+    EARLY,
+    EARLY_FAULTS,
+    LATE,
+    NONE,
+    PREFIX,
+    Case,
+    Course,
+    all_cases,
+    counts_between,
+    published_at,
+    run_case,
+    run_prefix,
+    verdict_on,
+)
+from benchmarks.adaptation_scores import weights_digest
+from benchmarks.adaptation_worlds import Lengths, worlds_folder
+from dae_ros.errors import ConfigurationError
+from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
+from dae_ros.model.untrained import untrained
+from test.reference.moving_wedge import WedgeSource, wedge_clips
+
+
+def test_a_folder_is_named_after_its_facts(tmp_path: Path) -> None:
+    """The same facts in another order give the same folder, others another; people can read why."""
+    first = keyed(tmp_path, "runs", {"a": 1, "b": [2, 3]})
+    assert keyed(tmp_path, "runs", {"b": [2, 3], "a": 1}) == first
+    assert keyed(tmp_path, "runs", {"a": 1, "b": [3, 2]}) != first
+    assert json.loads((first / KEY_FILE).read_text()) == {"a": 1, "b": [2, 3]}
+    write_once(first / "file", "one")
+    write_once(first / "file", "two")
+    assert (first / "file").read_text() == "one\n"
+
+
+def test_runs_of_other_settings_weights_and_worlds_are_kept_apart(tmp_path: Path) -> None:
+    """Everything that a run depends on is in its folder's name; what does not matter is not."""
+    for name, value in (("student", 0.0), ("teacher", 1.0)):
+        loaded = untrained("micro")
+        with torch.no_grad():
+            next(iter(loaded.network.parameters())).fill_(value)
+        save_checkpoint(tmp_path / f"{name}.safetensors", loaded.network, loaded.meaning)
+    wedge_clips(tmp_path / "anchors", [WedgeSource(1, windows=2)], [WedgeSource(2, windows=2)])
+    wedge_clips(tmp_path / "others", [WedgeSource(3, windows=2)], [WedgeSource(4, windows=2)])
+    usual: dict[str, Any] = {
+        "student": tmp_path / "student.safetensors", "teacher": tmp_path / "teacher.safetensors",
+        "anchors": tmp_path / "anchors", "steps_per_s": 2.5, "overrides": {}, "offline": (),
+        "lengths": Lengths(30.0, 10.0, 5.0),
+    }  # fmt: skip
+    changes: list[dict[str, Any]] = [
+        {}, {"student": usual["teacher"]}, {"teacher": usual["student"]},
+        {"anchors": tmp_path / "others"}, {"steps_per_s": 2.0},
+        {"overrides": {"learning_rate": 1e-3}}, {"offline": ("steps=3",)},
+        {"lengths": Lengths(31.0, 10.0, 5.0)},
+    ]  # fmt: skip
+    folders = [Setting(**{**usual, **change}).folder(tmp_path, 0) for change in changes]
+    assert len(set(folders)) == len(changes)
+    assert Setting(**usual).folder(tmp_path, 0) == folders[0]
+    assert Setting(**usual).folder(tmp_path, 1) not in folders
+    # Worlds are the same whoever learns in them.
+    worlds = {worlds_folder(tmp_path, 0, Lengths(30.0, 10.0, s)) for s in (5.0, 5.0, 6.0)}
+    assert len(worlds) == 2
+
+
+def test_equal_weights_have_one_digest_whatever_their_files_note(tmp_path: Path) -> None:
+    """A version that is published again is not scored again; one bit more is another one."""
+    loaded = untrained("micro")
+    digests = []
+    for number in range(3):
+        if number == 2:
+            with torch.no_grad():
+                next(iter(loaded.network.parameters())).view(-1)[0] += 1e-3
+        path = tmp_path / f"{number}.safetensors"
+        save_checkpoint(path, loaded.network, loaded.meaning, extra={"step": str(number)})
+        digests.append(weights_digest(load_checkpoint(path)))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def case(name: str, kind: str = LATE, **changes: Any) -> dict[str, Any]:
+    return {"fault": name, "kind": kind, "harmless": True, "proves": True, **changes}
+
+
+def test_what_harms_nobody_because_nothing_was_proposed_proves_nothing() -> None:
+    """It is named; a harmful case, a missing one, or none that proves anything spoils the claim."""
+    every = [case(c.fault, c.kind) for c in all_cases(FAULTS)]
+    assert verdict_on(every)["met"] and verdict_on(every)["proven"] == len(every) - 1
+    quiet = [{**one, "proves": one["fault"] == "doubled"} for one in every]
+    said = verdict_on(quiet)
+    assert said["proven"] == 2 and "late_inverted" in said["nothing_proposed"] and said["met"]
+    assert not verdict_on([{**one, "proves": False} for one in every])["met"]
+    assert verdict_on(every[:-1])["missing"] == [f"early_{EARLY_FAULTS[-1]}"]
+    harmful = verdict_on([*every[:3], {**every[3], "harmless": False}, *every[4:]])
+    assert not harmful["met"] and harmful["harmful"] == [Case(every[3]["fault"], LATE).name]
+
+
+def test_smoothly_wrong_teachers_fail_early_and_late() -> None:
+    """And every fault is made after a publication."""
+    names = {(one.fault, one.kind) for one in all_cases(FAULTS)}
+    assert {("doubled", LATE), ("doubled", EARLY), ("drifting", EARLY)} <= names
+    assert {(fault, LATE) for fault in (NONE, *FAULTS)} <= names
+
+
+def test_counts_grow_between_two_seconds() -> None:
+    """A run that goes on from another has counts at its beginning, which are not its own."""
+    samples = [
+        {"at_s": 0.5, "counts": {"label.noisy": 7}},
+        {"at_s": 2.0, "counts": {"label.noisy": 9, "label.accepted": 1}},
+        {"at_s": 4.0, "counts": {"label.noisy": 20}},
+    ]
+    assert counts_between(samples, 1.0, 3.0) == {"label.noisy": 2, "label.accepted": 1}
+    assert counts_between(samples, 0.0, 1.0) == {"label.noisy": 7}
+
+
+def test_a_publication_counts_when_depth_keeps_it() -> None:
+    """From when depth had it, not from the verdict of the canary."""
+    swaps = [
+        {"at_s": 60.0, "version": 2, "outcome": "swapped"},
+        {"at_s": 61.0, "version": 2, "outcome": "rolled_back"},
+        {"at_s": 80.0, "version": 3, "outcome": "swapped"},
+        {"at_s": 82.5, "version": 3, "outcome": "kept"},
+    ]
+    assert published_at({"swaps": swaps}) == 80.0
+    assert published_at({"swaps": swaps[:2]}) is None
+
+
+def test_faults_need_a_healthy_run_that_published(tmp_path: Path) -> None:
+    """Otherwise nothing published would be no proof; and a drive must be long enough for both."""
+    setting = Setting(tmp_path, tmp_path, tmp_path, 2.5, {}, (), Lengths(80.0, 10.0, 5.0))
+    with pytest.raises(ConfigurationError, match="--drive-s"):
+        run_prefix(setting, tmp_path, tmp_path, 0, Course())
+    (tmp_path / PREFIX).mkdir()
+    (tmp_path / PREFIX / RUN_FILE).write_text(json.dumps({"swaps": [], "seconds": 70.0}))
+    with pytest.raises(ConfigurationError, match="nothing was published in 70 s"):
+        run_case(setting, tmp_path, tmp_path, 0, Case("doubled", LATE), Course())
+
+
+def test_a_look_names_the_commonest_first() -> None:
+    """Verdicts by reason and what the gates refused, and that there were none."""
+    counts = {"verdict.no_gain": 1, "verdict.accepted": 3, "label.noisy": 0, "frame.dark": 2}
+    words = verdicts_and_refusals(counts)
+    assert words == ("verdicts: accepted 3, no_gain 1; labels: none; frames: dark 2; clips: none")
