@@ -11,9 +11,11 @@ import numpy as np
 from dae_ros.distillation.online.observation import Refusal
 from dae_ros.parameters.distillation import OnlineParameters
 
-# d is adjusted so often, from what was seen since, if that is enough for a quantile.
+# d is adjusted no oftener, from latencies since it was decided on last: so many, or fewer where
+# depth is too slow to give them within this time. As long without any, and there is no depth.
 PERIOD_NS = 1_000_000_000
 FEWEST_LATENCIES = 10
+PATIENCE_NS = 5_000_000_000
 # Below this part of the latency's budget there is room. A tenth more of d adds less than a tenth
 # to the latency, so that growing never leads straight above the budget.
 ROOM = 0.7
@@ -44,6 +46,10 @@ class DutyCycle:
         self._stopped_until_ns = now_ns
         self._full: Refusal | None = None
         self._latencies_ms: list[float] = []
+        # When the first and the last of depth's latencies were noticed; None: no depth.
+        self._first_ns: int | None = None
+        self._last_ns: int | None = None
+        self._noticed = 0
         self._dropped = 0
         self._adjusted_ns = now_ns
         # Work that is not rested from yet, ns, as of a time.
@@ -84,6 +90,7 @@ class DutyCycle:
     def update(self, now_ns: int) -> None:
         """Adjust d; to be called at least once a second."""
         self._rest(now_ns)
+        self._notice(now_ns)
         self.duty = min(self.duty, self.parameters.duty)
         if self._dropped:
             self._stop(now_ns, Refusal("windows_dropped", f"depth lost {self._dropped} windows"))
@@ -98,12 +105,29 @@ class DutyCycle:
         self._rest(now_ns)
         return round(self._owed_ns * (1.0 - self.duty) / self.duty)
 
+    def _notice(self, now_ns: int) -> None:
+        """Note when latencies came, as nearly as the calls of `update` tell."""
+        if len(self._latencies_ms) > self._noticed:
+            self._noticed = len(self._latencies_ms)
+            self._first_ns = now_ns if self._first_ns is None else self._first_ns
+            self._last_ns = now_ns
+        elif not self._latencies_ms and now_ns - (self._last_ns or now_ns) >= PATIENCE_NS:
+            self._last_ns = None
+
+    def _forget(self, now_ns: int) -> None:
+        """Begin to gather anew: what is decided on once counts no more."""
+        self._latencies_ms.clear()
+        self._first_ns, self._noticed = None, 0
+        self._adjusted_ns = now_ns
+
     def _adjust(self, now_ns: int) -> None:
         p95_ms = None
-        if len(self._latencies_ms) >= FEWEST_LATENCIES:
+        if self._last_ns is not None:
+            few = len(self._latencies_ms) < FEWEST_LATENCIES
+            if few and (self._first_ns is None or now_ns - self._first_ns < PATIENCE_NS):
+                return
             p95_ms = float(np.quantile(self._latencies_ms, 0.95))
-        self._latencies_ms.clear()
-        self._adjusted_ns = now_ns
+        self._forget(now_ns)
         budget_ms = self.parameters.latency_budget_ms
         largest = self.parameters.duty
         if p95_ms is not None and not p95_ms <= budget_ms:
@@ -129,8 +153,7 @@ class DutyCycle:
         self.duty = 0.0
         self._stopped = refusal
         self._stopped_until_ns = now_ns + round(self.parameters.recovery_s * 1e9)
-        self._latencies_ms.clear()
-        self._adjusted_ns = now_ns
+        self._forget(now_ns)
 
     def _rest(self, now_ns: int) -> None:
         """Count the time until now as rest, at the present d."""

@@ -82,6 +82,44 @@ def test_late_depth_halves_the_share_and_neither_late_nor_early_leaves_it() -> N
     assert cycle.duty == pytest.approx(0.176)
 
 
+@pytest.mark.parametrize("period_ns", [SECOND // 9, SECOND // 2, 2 * SECOND])
+def test_slow_depth_that_is_late_is_heard(period_ns: int) -> None:
+    """Fewer than ten images a second, each half a second late: learning stops, and stays so."""
+    cycle, began_ns = grown(None)
+    for now_ns in range(began_ns, began_ns + 90 * SECOND, period_ns):
+        cycle.depth(500.0)
+        cycle.update(now_ns)
+        if now_ns - began_ns > 60 * SECOND:
+            assert cycle.duty == 0.0
+            assert cycle.hold is not None and cycle.hold.reason == "late"
+
+
+def test_few_latencies_decide_nothing_before_there_are_ten_or_five_seconds() -> None:
+    """Late ones are waited for, once decided on they count no more, and silence is no depth."""
+    cycle, now_ns = grown()
+    for count in (4, 5):
+        for _ in range(count):
+            cycle.depth(90.0)
+        now_ns += SECOND
+        cycle.update(now_ns)
+        assert cycle.duty == 0.32
+    cycle.depth(90.0)
+    now_ns += SECOND
+    cycle.update(now_ns)
+    assert cycle.duty == 0.16, "ten"
+    for _ in range(4):
+        now_ns += SECOND
+        cycle.update(now_ns)
+        assert cycle.duty == 0.16, "depth may come again"
+    now_ns += SECOND
+    cycle.update(now_ns)
+    assert cycle.duty == pytest.approx(0.176), "there is no depth"
+    cycle.depth(90.0)
+    for second_ in range(6):
+        cycle.update(now_ns + second_ * SECOND)
+        assert cycle.duty == pytest.approx(0.176 if second_ < 5 else 0.088)
+
+
 def test_the_95_percent_quantile_decides() -> None:
     """One late image of twenty-five is none; two are."""
     for late, expected in ((1, 0.32), (2, 0.16)):
