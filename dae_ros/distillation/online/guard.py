@@ -3,8 +3,8 @@
 A candidate is compared with what is published and with the original on the same clips, each rolled
 through from a zero state: held-out blocks of the deployment say whether it is better, anchors
 whether something was forgotten. Limits against the original do not move with publications, so that
-many small steps cannot add up. Every limit is written so that NaN breaks it. Reasons and numbers:
-docs/online.md.
+many small steps cannot add up. What was published is compared with the original again each time: a
+place may change. Every limit is written so that NaN breaks it. Reasons and numbers: docs/online.md.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ from dae_ros.parameters.distillation import OnlineParameters
 
 # Teacher of anchors whose depth was measured or simulated.
 GROUND_TRUTH = "ground_truth"
+# Of the published weights, beside the reasons against a candidate that cannot take their place.
+PUBLISHED_WORSE = "published_worse"
 # Reasons that say nothing against a candidate but that it is no better, or that nobody knows.
 HARMLESS = frozenset(
-    {"not_enough_evidence", "nothing_to_compare", "no_gain", "worse_than_original"}
+    {"not_enough_evidence", "nothing_to_compare", "no_gain", "worse_than_original", PUBLISHED_WORSE}
 )
 # Reasons that a step half as large may not have.
-STEPS = frozenset({"scale_step", "flicker"})
+STEPS = frozenset({"scale_step", "flicker", "forgetting"})
+# Anchors that are so much worse than with the original are not mended by a smaller step.
+FORGOTTEN = 0.05
 # Largest |ln| of median depth over the original's in the deployment, where metres are compared with
 # metres: what knows rooms alone sees streets at a quarter of their distances. A scale that is wrong
 # shows as an error there; this is against what no place explains.
@@ -68,7 +72,19 @@ class Verdict:
 
         What lies between the published weights and these may pass.
         """
-        return bool(self.refusals) and STEPS.issuperset(self.reasons)
+        against = set(self.reasons) - {PUBLISHED_WORSE}
+        return bool(against) and against <= STEPS and not self.forgotten
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether anchors are worse by so much that learning must begin anew."""
+        worsening = [v for name, v in self.numbers.items() if name.endswith("_worsening")]
+        return any(not value <= FORGOTTEN for value in worsening)
+
+    @property
+    def published_worse(self) -> bool:
+        """Whether the published weights are worse than the original, and these no way out."""
+        return PUBLISHED_WORSE in self.reasons
 
     @property
     def harmful(self) -> bool:
@@ -130,9 +146,9 @@ class Guard:
         trios: dict[int, Trio] = {}
         for clip in clips:
             trios[id(clip)] = trio = self._comparison.compare(candidate, clip)
-            refusal = _not_finite(trio)
-            if refusal is not None:
-                return Verdict((refusal,), numbers)
+            broken = _not_finite(trio)
+            if broken:
+                return Verdict(tuple(broken), numbers)
             pause()
         held = [[trios[id(clip)] for clip in block.clips] for block in blocks]
         of_anchors = [(clip, trios[id(clip)]) for clip in anchors]
@@ -144,6 +160,9 @@ class Guard:
             *self._gain(held, numbers),
             *self._forgetting(of_anchors, numbers),
         ]
+        worse = self._published_worse(held, numbers)
+        if refusals and worse is not None:
+            refusals.append(worse)
         return Verdict(tuple(refusals), numbers)
 
     def _with_labels(self, block: HeldoutBlock) -> HeldoutBlock:
@@ -282,23 +301,48 @@ class Guard:
                 "worse_than_original",
                 f"the error on held-out clips is {-over_original.mean:.2%} above the original's",
             )
-        aligned = self._paired(held, "published", "aligned")
-        numbers["aligned_gain"] = aligned.mean
+        aligned = self._paired(held, "published", "aligned").mean
+        aligned_over_original = self._paired(held, "original", "aligned").mean
+        numbers |= {"aligned_gain": aligned, "aligned_gain_over_original": aligned_over_original}
         if (
             gain.upper < 0
             or over_original.upper < 0
-            or not aligned.mean >= -limits.largest_forgetting
+            or not all(
+                value >= -limits.largest_forgetting for value in (aligned, aligned_over_original)
+            )
         ):
             yield Refusal(
                 "worse",
-                f"the error on held-out clips changes beyond doubt by {-gain.mean:+.2%} against "
-                f"the published one, {-over_original.mean:+.2%} against the original, "
-                f"{-aligned.mean:+.2%} in shape",
+                f"the error on held-out clips changes by {-gain.mean:+.2%} against the published "
+                f"one and {-over_original.mean:+.2%} against the original, in shape by "
+                f"{-aligned:+.2%} and {-aligned_over_original:+.2%}",
             )
 
-    def _paired(self, held: list[list[Trio]], reference: str, kind: str) -> Gain:
+    def _published_worse(self, held: list[list[Trio]], numbers: dict[str, float]) -> Refusal | None:
+        """Say whether the original would pass as a candidate: then it should be back."""
+        limits = self._parameters
+        metric = "heldout_metric_abs_rel_original" in numbers
+        found = None
+        for kind, least, words in (
+            ("metric" if metric else "aligned", limits.smallest_gain, ""),
+            ("aligned", limits.largest_forgetting, " in shape"),
+        ):
+            back = self._paired(held, "published", kind, who="original")
+            numbers[f"{'shape_' if words else ''}gain_of_going_back"] = back.mean
+            if found is None and back.lower > 0 and back.mean >= least:
+                found = Refusal(
+                    PUBLISHED_WORSE,
+                    f"the original's error on held-out clips is {back.mean:.2%} below the "
+                    f"published one's{words} ({back.lower:.2%} to {back.upper:.2%}), and from "
+                    f"{least:.2%} on it is published again",
+                )
+        return found
+
+    def _paired(
+        self, held: list[list[Trio]], reference: str, kind: str, who: str = "candidate"
+    ) -> Gain:
         return paired_gain(
-            _of_blocks(held, "candidate", f"{kind}_abs_rel"),
+            _of_blocks(held, who, f"{kind}_abs_rel"),
             _of_blocks(held, reference, f"{kind}_abs_rel"),
             self._parameters.confidence,
             self._parameters.seed,
@@ -319,18 +363,12 @@ class Guard:
         ):
             if not groups[name]:
                 continue
-            errors = {
-                who: _mean(_deciding(trio, who) for trio in groups[name])
-                for who in ("candidate", "published", "original")
-            }
-            numbers |= {f"anchor_{name}_abs_rel_{who}": e for who, e in errors.items()}
-            worse = _ratio(errors["candidate"], errors["original"]) - 1.0
-            numbers[f"anchor_{name}_worsening"] = worse
-            if not worse <= limit:
+            worse = self._worsening(groups[name], f"anchor_{name}", numbers)
+            if not all(value <= limit for value in worse):
                 yield Refusal(
                     "forgetting",
-                    f"the error on anchors with {name} depth is {worse:+.2%} off the original's, "
-                    f"and {limit:.2%} is allowed",
+                    f"the error on anchors with {name} depth is {worse[0]:+.2%} off the original's "
+                    f"({worse[1]:+.2%} in shape), and {limit:.2%} is allowed",
                 )
         if groups["unlabelled"]:
             departure = _mean(_deciding(trio, "candidate") for trio in groups["unlabelled"])
@@ -342,20 +380,44 @@ class Guard:
                     f"{limits.largest_departure:.2%} is allowed",
                 )
 
+    def _worsening(
+        self, trios: list[Trio], name: str, numbers: dict[str, float]
+    ) -> tuple[float, float]:
+        """Return by which part the error rises over the original's, and the same in shape."""
+        found = []
+        for kind, score in (("", _deciding), ("aligned_", _aligned)):
+            errors = {
+                who: _mean(score(trio, who) for trio in trios)
+                for who in ("candidate", "published", "original")
+            }
+            numbers |= {f"{name}_{kind}abs_rel_{who}": error for who, error in errors.items()}
+            found.append(_ratio(errors["candidate"], errors["original"]) - 1.0)
+            numbers[f"{name}_{kind}worsening"] = found[-1]
+        return found[0], found[1]
+
 
 def _pinned(clip: LabelledClip, trio: Trio) -> bool:
     """Whether an anchor shows the deployment: it has a teacher's label."""
     return trio.labelled and clip.teacher != GROUND_TRUTH
 
 
-def _not_finite(trio: Trio) -> Refusal | None:
+def _not_finite(trio: Trio) -> list[Refusal]:
+    found = []
     if not trio.candidate.finite:
-        return Refusal("not_finite", "its output holds NaN or infinity")
-    if not (trio.published.finite and trio.original.finite):
-        return Refusal(
-            "nothing_to_compare", "the published or the original output holds NaN or infinity"
+        found.append(Refusal("not_finite", "its output holds NaN or infinity"))
+    elif not (trio.published.finite and trio.original.finite):
+        found.append(
+            Refusal(
+                "nothing_to_compare", "the published or the original output holds NaN or infinity"
+            )
         )
-    return None
+    if trio.original.finite and not trio.published.finite:
+        found.append(
+            Refusal(
+                PUBLISHED_WORSE, "the published output holds NaN or infinity, the original none"
+            )
+        )
+    return found
 
 
 def _of_blocks(held: list[list[Trio]], who: str, score: str) -> np.ndarray[Any, Any]:
@@ -367,6 +429,11 @@ def _deciding(trio: Trio, who: str) -> float:
     """Return Abs Rel in metres where that can be, else after alignment."""
     scores: Mapping[str, float] = getattr(trio, who).scores
     return scores["metric_abs_rel" if "metric_abs_rel" in scores else "aligned_abs_rel"]
+
+
+def _aligned(trio: Trio, who: str) -> float:
+    """Return Abs Rel after alignment."""
+    return float(getattr(trio, who).scores["aligned_abs_rel"])
 
 
 def _log_ratio(trios: list[Trio], reference: str) -> float:

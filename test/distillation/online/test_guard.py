@@ -253,7 +253,7 @@ def test_what_forgets_is_refused_though_it_is_better_here(
     anchors = [labelled(seed, at(-0.5), "ground_truth") for seed in (60, 61)]
     verdict = guard.judge(network_of(at(0.5)), published, held, anchors)
     assert verdict.reasons == ("forgetting",)
-    assert verdict.harmful
+    assert verdict.harmful and verdict.forgotten
     assert verdict.numbers["anchor_true_worsening"] > 0.5
 
 
@@ -277,6 +277,90 @@ def test_many_small_steps_do_not_add_up(original: ClipNetwork, held: list[Heldou
     assert verdicts[0].accepted
     assert verdicts[-1].reasons == ("forgetting",)
     assert published is not original
+
+
+def test_a_little_too_much_forgotten_is_too_far(
+    original: ClipNetwork, held: list[HeldoutBlock]
+) -> None:
+    """Half of its way is allowed; where anchors are 5 % worse, no step is small enough."""
+    anchors = [labelled(70, at(-1.0), "ground_truth")]
+    loose = dataclasses.replace(PARAMETERS, largest_true_forgetting=0.025)
+    guard = Guard(original, loose, metric=True)
+    half, too_far, forgotten = (
+        guard.judge(network_of(at(part)), original, held, anchors) for part in (0.015, 0.03, 0.12)
+    )
+    assert half.accepted
+    assert too_far.reasons == forgotten.reasons == ("forgetting",)
+    assert too_far.too_far and not too_far.harmful
+    assert forgotten.harmful and not forgotten.too_far
+
+
+def test_what_was_published_and_is_worse_than_the_original_is_told(
+    original: ClipNetwork, held: list[HeldoutBlock], anchors: list[LabelledClip]
+) -> None:
+    """In another place the original would pass as a candidate: in metres, or in shape alone."""
+    guard = Guard(original, PARAMETERS, metric=True)
+    of_shape = Guard(network_of(CHAIN[0]), PARAMETERS, metric=True)
+    for judging, weights, words in (
+        (guard, at(-0.1), "published one's ("),
+        (of_shape, shorter(1 - 0.7 * 1.06, 1.15), "published one's in shape ("),
+    ):
+        network = network_of(weights)
+        verdict = judging.judge(network, network, held, anchors)
+        assert verdict.published_worse and words in verdict.refusals[-1].detail
+    # What is better than both takes its place, and nothing has to be taken back.
+    verdict = guard.judge(network_of(at(0.2)), network_of(at(-0.1)), held, anchors)
+    assert verdict.accepted and verdict.numbers["gain_of_going_back"] > 0.05
+    # The same beyond doubt but by less than what a candidate must gain, or not at all.
+    for published in (at(-0.005), at(0.0), at(0.3)):
+        network = network_of(published)
+        assert not guard.judge(network, network, held, anchors).published_worse
+
+
+def shorter(part: float, factor: float) -> Weights:
+    """Return weights of a shape between original and truth that say too few metres."""
+    return scaled(at(part), 1 / factor)
+
+
+# Each is nearer to the metres and 1.9 % further from the shape than the one before.
+CHAIN = [shorter(1 - 0.7 * 1.019**step, 1.3 / 1.06**step) for step in range(4)]
+
+
+def chain_of_verdicts(
+    blocks: list[HeldoutBlock], anchors: list[LabelledClip], **limits: float
+) -> list[Verdict]:
+    """Publish what passes, from the first of the chain on; return the verdicts up to a refusal."""
+    published = network_of(CHAIN[0])
+    guard = Guard(published, dataclasses.replace(PARAMETERS, **limits), metric=True)
+    verdicts = []
+    for weights in CHAIN[1:]:
+        candidate = network_of(weights)
+        verdicts.append(guard.judge(candidate, published, blocks, anchors))
+        if not verdicts[-1].accepted:
+            break
+        published = candidate
+    return verdicts
+
+
+def test_shape_may_not_be_paid_for_metres_in_small_steps(held: list[HeldoutBlock]) -> None:
+    """Each is better in metres and loses less than 2 % of shape; two steps lose more."""
+    unlabelled = [changed(wedge_clip(80, length=4), weight=np.zeros((4, 28, 42), np.uint8))]
+    verdicts = chain_of_verdicts(held, unlabelled, largest_departure=0.5, largest_scale_step=0.1)
+    assert [verdict.reasons for verdict in verdicts] == [(), ("worse",)]
+    for verdict in verdicts:
+        assert verdict.numbers["gain"] > 0.05
+        assert -0.02 < verdict.numbers["aligned_gain"] < -0.017
+    assert verdicts[1].numbers["aligned_gain_over_original"] < -0.03
+    assert verdicts[1].harmful
+
+
+def test_shape_of_anchors_may_not_be_paid_for_metres_either(anchors: list[LabelledClip]) -> None:
+    """Better in every way where it is, better in metres on anchors, whose shape it forgets."""
+    here = blocks_of([labelled(seed, at(-2.0)) for seed in range(6)])
+    verdicts = chain_of_verdicts(here, anchors, largest_true_forgetting=0.03)
+    assert [verdict.reasons for verdict in verdicts] == [(), ("forgetting",)]
+    assert verdicts[1].numbers["anchor_true_worsening"] < -0.1
+    assert 0.03 < verdicts[1].numbers["anchor_true_aligned_worsening"] < 0.045
 
 
 def test_the_scale_may_not_drift_in_small_steps_either(
@@ -384,13 +468,13 @@ def test_without_enough_evidence_nothing_passes(
 def test_published_weights_that_broke_prove_nothing(
     original: ClipNetwork, held: list[HeldoutBlock], anchors: list[LabelledClip]
 ) -> None:
-    """Whoever published them takes them back; nothing can be measured against them."""
+    """They are to be taken back; nothing can be measured against them."""
     broken = network_of(with_last(at(0.2), lambda _, w: w * math.nan))
     verdict = Guard(original, PARAMETERS, metric=True).judge(
         network_of(at(0.5)), broken, held, anchors
     )
-    assert verdict.reasons == ("nothing_to_compare",)
-    assert not verdict.harmful
+    assert verdict.reasons == ("nothing_to_compare", "published_worse")
+    assert not verdict.harmful and verdict.published_worse
 
 
 def test_a_verdict_does_not_depend_on_those_before(
