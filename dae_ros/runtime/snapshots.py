@@ -3,6 +3,7 @@
     w_000007.safetensors   the weights
     w_000007.json          their size, sha256, parent, step, score and metrics
     LATEST.json            the version that is announced, with the same facts
+    WITHDRAWN.json         versions that were gone back from, and why: nobody takes them again
     lock                   held (flock) by the trainer; the kernel frees it when that dies
 
 Every file is written under another name, synced, and renamed; LATEST.json last of all. What a kill
@@ -11,6 +12,7 @@ leaves behind is a file that nothing names, and the next trainer removes it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -27,7 +29,7 @@ from typing import Any
 from dae_ros.errors import DistillationError, WeightsError
 from dae_ros.model.fetch import digest_of
 
-LATEST = "LATEST.json"
+LATEST, WITHDRAWN = "LATEST.json", "WITHDRAWN.json"
 LOCK = "lock"
 _WEIGHTS = re.compile(r"w_(\d{6,})\.safetensors")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -124,16 +126,29 @@ class Snapshot:
 def read_latest(folder: Path) -> Snapshot | None:
     """Return the announced version, or where its file is not whole, the newest one before it.
 
-    Needs no lock. None where no version is whole.
+    A version that was gone back from is never returned. Needs no lock. None where no version is
+    whole.
     """
-    announced = _read_facts(folder / LATEST)
-    if announced is not None and announced.whole:
+    announced, gone = _read_facts(folder / LATEST), withdrawn(folder)
+    if announced is not None and announced.sha256 not in gone and announced.whole:
         return announced
     limit = math.inf if announced is None else announced.version
     for snapshot in reversed(_snapshots(folder)):
-        if snapshot.version < limit and snapshot.whole:
+        if snapshot.version < limit and snapshot.sha256 not in gone and snapshot.whole:
             return snapshot
     return None
+
+
+def withdrawn(folder: Path) -> dict[str, str]:
+    """Return sha256 -> why, of the versions that were gone back from; needs no lock.
+
+    Empty where no list is there, or none that can be read.
+    """
+    try:
+        values = json.loads((folder / WITHDRAWN).read_text(encoding="utf-8"))
+        return {str(sha256): str(reason) for sha256, reason in values.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 class SnapshotStore:
@@ -235,8 +250,8 @@ class SnapshotStore:
         path = self.folder / f"w_{version:06d}.safetensors"
         temporary = path.with_name(path.name + ".tmp")
         facts = path.with_suffix(".json")
+        announced = _read_facts(self.folder / LATEST)
         try:
-            self._prune()
             write(temporary)
             _sync(temporary)
             snapshot = Snapshot(
@@ -260,27 +275,46 @@ class SnapshotStore:
             if isinstance(error, OSError):
                 raise self._failure(error) from error
             raise
+        # Only now: until the new version is announced, none may be missing. What cannot be removed
+        # is tried again with the next one.
+        with contextlib.suppress(OSError):
+            self._prune(announced)
         return snapshot
 
-    def roll_back(self, version: int) -> Snapshot:
-        """Make an earlier version the latest.
+    def roll_back(self, version: int, reason: str) -> Snapshot:
+        """Make an earlier version the latest, and withdraw those after it.
+
+        Args:
+            version: to go back to.
+            reason: why the others are withdrawn, a sentence.
 
         Raises:
-            DistillationError: it is not kept or not whole, or LATEST.json cannot be written.
+            DistillationError: it is not kept, not whole or withdrawn, or the folder cannot be
+                written; then LATEST.json is as it was.
         """
-        for found in self.snapshots():
-            if found.version == version and found.whole:
+        kept, gone = self.snapshots(), withdrawn(self.folder)
+        for found in kept:
+            if found.version == version and found.sha256 not in gone and found.whole:
                 snapshot = dataclasses.replace(found, rollback=True)
+                # Of versions that are not kept nobody needs to be warned.
+                listed = {one.sha256: gone[one.sha256] for one in kept if one.sha256 in gone}
+                listed |= {
+                    one.sha256: f"version {one.version}: {reason}"
+                    for one in kept
+                    if one.version > version and one.sha256 not in (*gone, found.sha256)
+                }
                 try:
+                    # First, so that no instant has a version announced which nobody may take.
+                    _write_text(self.folder / WITHDRAWN, json.dumps(listed, indent=1) + "\n")
                     _write_facts(self.folder / LATEST, snapshot)
                 except OSError as error:
                     raise self._failure(error) from error
                 return snapshot
-        kept = [found.version for found in self.snapshots()]
         raise DistillationError(
-            f"version {version} is not whole in {self.folder}; there are {kept}",
+            f"version {version} is not whole in {self.folder}, or was withdrawn; there are "
+            f"{[one.version for one in kept]}",
             version=version,
-            kept=kept,
+            kept=[one.version for one in kept],
         )
 
     def _failure(self, error: OSError) -> DistillationError:
@@ -291,14 +325,12 @@ class SnapshotStore:
             errno=error.errno,
         )
 
-    def _prune(self) -> None:
-        """Remove what the next version pushes out."""
-        kept = self.snapshots()
-        if not kept:
-            return
-        announced = _read_facts(self.folder / LATEST)
-        stay = {found.version for found in kept[max(0, len(kept) - self._keep + 1) :]}
-        stay |= {kept[0].version, min(kept, key=lambda found: found.score).version}
+    def _prune(self, announced: Snapshot | None) -> None:
+        """Remove what the newest version has pushed out; what it follows is the way back."""
+        kept, gone = self.snapshots(), withdrawn(self.folder)
+        stay = {found.version for found in kept[-self._keep :]}
+        good = [found for found in kept if found.sha256 not in gone]
+        stay |= {kept[0].version, min(good or kept, key=lambda found: found.score).version}
         if announced is not None:
             stay |= {announced.version}
         for found in kept:
@@ -343,7 +375,11 @@ def _read_facts(path: Path) -> Snapshot | None:
 def _write_facts(path: Path, snapshot: Snapshot) -> None:
     values = dataclasses.asdict(snapshot)
     del values["path"]
-    text = json.dumps({"file": snapshot.path.name, **values}, indent=1) + "\n"
+    _write_text(path, json.dumps({"file": snapshot.path.name, **values}, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Replace a file, atomically and durably."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ from dae_ros.errors import InferenceError, WeightsError
 from dae_ros.model.fetch import digest_of
 from dae_ros.runtime.background import in_background
 from dae_ros.runtime.estimator import ReloadableEstimator
-from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.snapshots import Announcement, withdrawn
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,12 @@ def load_announced(announcement: Announcement, in_use: ReloadableEstimator) -> R
 
     Returns:
         The weights, or one of the codes `missing`, `size`, `sha256`, `damaged`, `other_network`,
-        `other_meaning`, `memory`.
+        `other_meaning`, `memory`; or `blacklisted` where its folder says that it was withdrawn.
     """
     path = announcement.path
+    reason = withdrawn(path.parent).get(announcement.sha256)
+    if reason is not None:
+        return Unusable("blacklisted", f"it was withdrawn by its trainer: {reason}")
     try:
         size = path.stat().st_size
         if size != announcement.size:

@@ -18,11 +18,16 @@ import pytest
 from dae_ros.errors import DistillationError, WeightsError
 from dae_ros.runtime.snapshots import (
     LATEST,
+    WITHDRAWN,
     Announcement,
     Snapshot,
     SnapshotStore,
     read_latest,
+    withdrawn,
 )
+from dae_ros.runtime.weight_loading import Unusable, load_announced
+from test.reference.full_disk import no_room_beyond
+from test.reference.reloadable_estimator import ReloadableEstimator
 
 ROOT = Path(__file__).resolve().parents[2]
 # A trainer that publishes without a pause and says each version that is out.
@@ -99,10 +104,10 @@ def test_the_last_the_first_and_the_best_stay(tmp_path: Path) -> None:
         assert [s.version for s in store.snapshots()] == [1, 3, 10, 11, 12]
         assert len(list(tmp_path.glob("*.safetensors"))) == 5
         # What is announced stays too, however old.
-        store.roll_back(10)
+        store.roll_back(10, "so")
         for _ in range(4):
             publish(store, 2.0)
-            store.roll_back(10)
+            store.roll_back(10, "so")
         assert [s.version for s in store.snapshots()] == [1, 3, 10, 14, 15, 16]
 
 
@@ -132,7 +137,7 @@ def test_what_was_gone_back_from_is_no_way_out_of_damage(tmp_path: Path) -> None
     with SnapshotStore(tmp_path) as store:
         for score in (5.0, 4.0, 3.0):
             publish(store, score)
-        store.roll_back(2).path.write_bytes(b"damaged")
+        store.roll_back(2, "so").path.write_bytes(b"damaged")
         assert store.latest().version == 1  # type: ignore[union-attr]
 
 
@@ -141,14 +146,14 @@ def test_going_back_is_announced_as_such(tmp_path: Path) -> None:
     with SnapshotStore(tmp_path) as store:
         first = publish(store, 5.0)
         publish(store, 4.0)
-        back = store.roll_back(1)
+        back = store.roll_back(1, "so")
         assert (back.version, back.rollback, back.sha256) == (1, True, first.sha256)
         assert store.latest() == back
         assert publish(store, 3.0).version == 3
         assert publish(store, 3.0, above=40).version == 41
         (tmp_path / "w_000002.safetensors").unlink()
         with pytest.raises(DistillationError, match="version 2 is not whole"):
-            store.roll_back(2)
+            store.roll_back(2, "so")
 
 
 def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path) -> None:
@@ -170,6 +175,66 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
             signal.signal(signal.SIGXFSZ, handler)
         assert publish(store).version == 2
+
+
+@pytest.mark.parametrize("full_at", ["weights", "facts", "latest"])
+def test_a_full_disk_removes_no_version(tmp_path: Path, full_at: str) -> None:
+    """Of several versions, at whichever write there is no room, none is missing afterwards."""
+    with SnapshotStore(tmp_path, keep=2) as store:
+        for score in (5.0, 4.0, 3.0, 2.0):
+            publish(store, score)
+        assert [s.version for s in store.snapshots()] == [1, 3, 4]
+        before = contents(tmp_path)
+        if full_at == "latest":
+            (tmp_path / f"{LATEST}.tmp").mkdir()  # what cannot be written to
+        with (
+            no_room_beyond({"weights": 10, "facts": 100, "latest": 10_000}[full_at]),
+            pytest.raises(DistillationError, match="Make room"),
+        ):
+            publish(store, 1.0)
+        if full_at == "latest":
+            (tmp_path / f"{LATEST}.tmp").rmdir()
+        assert contents(tmp_path) == before
+        assert publish(store, 1.0).version == 5
+        assert [s.version for s in store.snapshots()] == [1, 4, 5]
+
+
+def test_what_was_gone_back_from_is_never_taken_again(tmp_path: Path) -> None:
+    """Not when LATEST.json is cut, not by depth after a restart, not by another rollback."""
+    with SnapshotStore(tmp_path) as store:
+        for score in (5.0, 4.0, 3.0, 2.0):
+            publish(store, score)
+        bad = store.snapshots()[3]
+        store.roll_back(3, "it trembles")
+        store.roll_back(2, "it is late")
+    content = (tmp_path / LATEST).read_bytes()
+    (tmp_path / LATEST).write_bytes(content[: len(content) // 2])
+    with SnapshotStore(tmp_path) as store:
+        latest = store.latest()
+        assert latest is not None and latest.version == 2
+        refused = load_announced(bad.announcement, ReloadableEstimator())
+        assert isinstance(refused, Unusable) and refused.code == "blacklisted"
+        assert "version 4: it trembles" in refused.reason
+        with pytest.raises(DistillationError, match="version 3 is not whole"):
+            store.roll_back(3, "so")
+        # The list is as long as the folder, and what is published later is on none.
+        following = publish(store, 1.0)
+        assert set(withdrawn(tmp_path)) == {found.sha256 for found in store.snapshots()[2:4]}
+        assert store.latest() == following
+        (tmp_path / WITHDRAWN).write_text("[", encoding="utf-8")
+        assert withdrawn(tmp_path) == {}
+
+
+def test_a_withdrawn_version_is_not_announced_at_any_instant(tmp_path: Path) -> None:
+    """A kill between the two files of a rollback: the version before is the latest."""
+    with SnapshotStore(tmp_path) as store:
+        for score in (5.0, 4.0, 3.0):
+            publish(store, score)
+        content = (tmp_path / LATEST).read_bytes()
+        store.roll_back(1, "so")
+        (tmp_path / LATEST).write_bytes(content)
+        latest = store.latest()
+        assert latest is not None and latest.version == 1
 
 
 def test_what_the_writer_raises_changes_nothing(tmp_path: Path) -> None:

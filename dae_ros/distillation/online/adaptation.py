@@ -303,7 +303,8 @@ class Adaptation:
             self.result.losses.append({"at_s": time_s, "loss": report.step.loss})
         if report.announcement is not None:
             self._swap.announce(report.announcement)
-            self._tell(report.announcement.version, "published")
+            back = report.announcement.rollback
+            self._tell(report.announcement.version, "taken_back" if back else "published")
 
     def _judged(self, verdict: Verdict) -> None:
         self.result.swaps.append(
@@ -325,7 +326,9 @@ class Adaptation:
         """Tell the loop what depth did not want."""
         while self._rejected:
             verdict = self._rejected.pop(0)
-            announcement = self._distiller.rejected(verdict.version, verdict.live_version)
+            announcement = self._distiller.rejected(
+                verdict.version, verdict.live_version, verdict.reason
+            )
             if announcement is not None:
                 # Depth has these weights already, whatever their version is called.
                 self._tell(announcement.version, "rolled_back")

@@ -193,7 +193,7 @@ class LiveDistillation:
         if verdict.sha256 != live.sha256 or verdict.outcome in ("swapped", "kept"):
             return
         if verdict.outcome == "rolled_back" or verdict.code in HARMFUL_CODES:
-            announcement = distiller.rejected(verdict.version, verdict.live_version)
+            announcement = distiller.rejected(verdict.version, verdict.live_version, verdict.reason)
             if announcement is not None:
                 self._announce(announcement)
         elif verdict.code == "downgraded" and not live.rollback:

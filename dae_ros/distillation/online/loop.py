@@ -36,9 +36,10 @@ from dae_ros.runtime.snapshots import Announcement, SnapshotStore
 SNAPSHOTS, LEARNER = "snapshots", "learner"
 # A candidate that went too far is halved towards the published weights down to this part.
 SMALLEST_PART = 0.125
-# Harmful candidates in a row, or so much forgotten on anchors at once, after which learning begins
-# anew from the published weights; from the original where that has happened without a publication.
-HARMFUL_IN_A_ROW, FORGOTTEN = 3, 0.05
+# Harmful candidates after which learning begins anew from the published weights, or from the
+# original where that has happened without a publication. What is merely no better between them is
+# no excuse: only a publication, or a new beginning, starts the count anew.
+HARMFUL_VERDICTS = 3
 
 
 class OnlineDistiller:
@@ -86,7 +87,10 @@ class OnlineDistiller:
         self._gain = ExpectedGain(parameters)
         self._steps = self._saved_step = self._judged_step = self._harmful = self._resets = 0
         self._judged_ns: int | None = None
-        self._part, self._loss = 1.0, math.nan
+        # Of a candidate that went too far: the part of its way to judge next, and whether all of it
+        # forgot too much.
+        self._part, self._forgets = 1.0, False
+        self._loss = math.nan
         self._last_verdict = self._problem = ""
         self.running = True
         self.health = Health("holding", "no_events", "nothing has come yet")
@@ -200,18 +204,20 @@ class OnlineDistiller:
     def rollback(self) -> Announcement | None:
         """Go back to the version that the published one was trained from; None without one."""
         parent = self._publisher.live.parent
-        return None if parent is None else self._go_back(parent)
+        return None if parent is None else self._go_back(parent, "it was asked for")
 
     def reset_to_anchor(self) -> Announcement | None:
         """Publish the original and learn anew from it; None where that cannot be written."""
-        return self._go_back(self._publisher.first.version)
+        return self._go_back(self._publisher.first.version, "the original was asked for")
 
-    def rejected(self, version: int, live_version: int) -> Announcement | None:
+    def rejected(self, version: int, live_version: int, reason: str) -> Announcement | None:
         """Follow depth, which took a version back or refused it.
 
         Args:
             version: the one that depth does not want.
-            live_version: the one that it has; the original where that is not of this folder.
+            live_version: the one that it has; the original where that is not of this folder, or
+                was withdrawn.
+            reason: what depth says.
 
         Returns:
             What to announce; None where the version is no longer the published one.
@@ -219,7 +225,7 @@ class OnlineDistiller:
         if version != self._publisher.live.version or version == self._publisher.first.version:
             return None
         self._counts["rejected"] += 1
-        return self._go_back(live_version)
+        return self._go_back(live_version, f"depth does not want it: {reason}")
 
     def status(self) -> LoopStatus:
         """Return how learning is doing."""
@@ -316,13 +322,19 @@ class OnlineDistiller:
         self._gain.judged(verdict)
         self._note(verdict)
         self._judged_ns, self._judged_step = now_ns, self._learner.accepted_steps
-        self._part = 1.0
+        forgets = self._forgets or "forgetting" in verdict.reasons
+        self._part, self._forgets = 1.0, False
         announcement, reset = None, ""
         if verdict.accepted:
             announcement = self._publish(candidate, verdict)
+        elif verdict.published_worse:
+            # Another version may be better here than either, but the original is surely no worse.
+            detail = verdict.refusals[-1].detail
+            announcement = self._go_back(self._publisher.first.version, detail)
+            reset = "" if announcement is None else "original"
         elif verdict.too_far and part > SMALLEST_PART:
-            self._part = part / 2.0
-        elif verdict.harmful:
+            self._part, self._forgets = part / 2.0, forgets
+        elif verdict.harmful or forgets:
             reset = self._after_harm(verdict)
         return LoopReport(
             "judged", verdict=verdict, part=part, reset=reset, announcement=announcement
@@ -350,9 +362,7 @@ class OnlineDistiller:
     def _after_harm(self, verdict: Verdict) -> str:
         """Begin anew where harm repeats; return from what."""
         self._harmful += 1
-        worsening = [v for name, v in verdict.numbers.items() if name.endswith("_worsening")]
-        forgotten = any(not value <= FORGOTTEN for value in worsening)
-        if self._harmful < HARMFUL_IN_A_ROW and not forgotten:
+        if self._harmful < HARMFUL_VERDICTS and not verdict.forgotten:
             return ""
         self._harmful = 0
         self._resets += 1
@@ -361,16 +371,16 @@ class OnlineDistiller:
         self.save()
         return "original" if again else "published"
 
-    def _go_back(self, version: int) -> Announcement | None:
+    def _go_back(self, version: int, reason: str) -> Announcement | None:
         try:
-            snapshot = self._publisher.go_back(version)
+            snapshot = self._publisher.go_back(version, reason)
         except DistillationError as error:
             self._fail(error)
             return None
         self._counts["rollbacks"] += 1
         self._learner.version = snapshot.version
         self._learner.reset(self._publisher.network.network.state_dict())
-        self._harmful, self._part = 0, 1.0
+        self._harmful, self._part, self._forgets = 0, 1.0, False
         self._intake.stride.forget()
         self.save()
         return snapshot.announcement

@@ -10,7 +10,7 @@ from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.guard import Verdict
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
-from dae_ros.runtime.snapshots import Snapshot, SnapshotStore
+from dae_ros.runtime.snapshots import Snapshot, SnapshotStore, withdrawn
 
 ORIGIN = "online"
 
@@ -69,14 +69,20 @@ class Publisher:
         self.live, self.network = snapshot, candidate
         return snapshot
 
-    def go_back(self, version: int) -> Snapshot:
-        """Announce an earlier version; the original where that is no longer kept.
+    def go_back(self, version: int, reason: str) -> Snapshot:
+        """Announce an earlier version and withdraw those after it.
+
+        Args:
+            version: to go back to; the original is taken where it is not kept or was withdrawn.
+            reason: a sentence, which stays beside the weights.
 
         Raises:
             DistillationError: it cannot be written.
         """
-        kept = {found.version for found in self._store.snapshots()}
-        snapshot = self._store.roll_back(version if version in kept else self.first.version)
+        gone = withdrawn(self._store.folder)
+        kept = {found.version for found in self._store.snapshots() if found.sha256 not in gone}
+        target = version if version in kept else self.first.version
+        snapshot = self._store.roll_back(target, reason)
         self.live, self.network = snapshot, self._network_of(snapshot)
         return snapshot
 

@@ -128,8 +128,8 @@ def test_what_depth_rejects_is_taken_back(
     folder = shutil.copytree(first_run[0], tmp_path / "copy")
     distiller = deployment(student, teacher, folder)
     bad = distiller.announcement.version
-    assert distiller.rejected(bad - 1, 1) is None
-    back = distiller.rejected(bad, 0)
+    assert distiller.rejected(bad - 1, 1, "flicker") is None
+    back = distiller.rejected(bad, 0, "flicker")
     assert back is not None and back.version == 1 and back.rollback
     latest = read_latest(folder / "snapshots")
     assert latest is not None and latest.version == 1
@@ -138,6 +138,43 @@ def test_what_depth_rejects_is_taken_back(
     assert all(torch.equal(tensor, original[name]) for name, tensor in weights.items())
     assert distiller.status().rollbacks == 1 and distiller.status().resets == 1
     assert distiller.rollback() is None
+    distiller.close()
+    # Whoever comes after it knows as well, whatever became of the announcement.
+    (folder / "snapshots" / "LATEST.json").unlink()
+    again = deployment(student, teacher, folder)
+    assert again.announcement.version == 1
+    again.close()
+
+
+def test_what_is_worse_than_the_original_in_another_place_is_taken_back(
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+    student: LoadedModel,
+    tmp_path: Path,
+) -> None:
+    """Where the labels agree with the original again, it is published again, by the loop alone."""
+    folder = shutil.copytree(first_run[0], tmp_path / "copy")
+    distiller = deployment(student, EchoTeacher(student, SEEN, 1.0), folder, judged_blocks=6)
+    learned = distiller.announcement.version
+    assert learned > 1
+    reports: list[LoopReport] = []
+    for _ in range(8):
+        reports += run(distiller, SEEN)
+        distiller.begin_input()
+        if distiller.announcement.version == 1:
+            break
+    back = next(report for report in reports if report.announcement and report.verdict)
+    assert back.announcement is not None and back.verdict is not None
+    assert (back.announcement.version, back.announcement.rollback, back.reset) == (
+        1,
+        True,
+        "original",
+    )
+    assert back.verdict.published_worse and not back.verdict.accepted
+    assert back.verdict.numbers["gain_of_going_back"] > 0.01
+    status = distiller.status()
+    assert status.counts["verdict.published_worse"] == 1 and status.rollbacks == 1
+    latest = read_latest(folder / "snapshots")
+    assert latest is not None and latest.version == 1
     distiller.close()
 
 
