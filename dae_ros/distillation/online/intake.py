@@ -172,6 +172,7 @@ class Intake:
         return {
             "replay": self.replay.state(),
             "anchors": self.anchors.state(),
+            "gate": self._gate.state(),
             "end_ns": self._end_ns,
         }
 
@@ -189,6 +190,7 @@ class Intake:
     ) -> int:
         """Go on from what `state` gave; return how many clips are missing."""
         self._end_ns = state["end_ns"]
+        self._gate.restore(state["gate"])
         return self.replay.restore(state["replay"], clips) + self.anchors.restore(
             state["anchors"], anchors
         )

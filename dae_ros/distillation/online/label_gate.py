@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -137,6 +139,33 @@ class LabelGate:
                 return inconsistency
             confidence[checked] = inconsistency
         return self._assemble(observation, chosen, label, mask, confidence, state, state_version)
+
+    def state(self) -> dict[str, Any]:
+        """Return what later labels are judged by: plain values and tensors, none of them shared.
+
+        Without it a teacher that fails after a restart would say itself what is usual.
+        """
+        last = self._last
+        return {
+            "labels": self._labels,
+            "scales": list(self._scales),
+            "last": None
+            if last is None
+            else {
+                "middle_ns": last.middle_ns,
+                "image": torch.from_numpy(last.image.copy()),
+                "depth": last.depth.cpu().clone(),
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        self._labels = state["labels"]
+        self._scales = deque(state["scales"], maxlen=_REMEMBERED)
+        last = state["last"]
+        self._last = last and _Seen(
+            last["middle_ns"], last["image"].numpy(), last["depth"].to(self._device)
+        )
 
     def _choose(self, observation: Observation) -> NDArray[np.intp]:
         """Return the windows to label: evenly among the possible ones, the last among them."""

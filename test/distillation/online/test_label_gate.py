@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections import Counter
 from collections.abc import Callable
 
@@ -345,3 +346,35 @@ def test_labels_are_spread_over_the_clip(clips: list[Observation]) -> None:
     assert not labelled.weight[-1, :5].any()
     assert (labelled.state_version, len(labelled.state)) == (7, 1)
     assert labelled.byte_count == labelled.observation.byte_count + 5 * 42 * 56 * 3 + 12
+
+
+def test_a_restart_does_not_let_a_bad_teacher_say_what_is_usual(clips: list[Observation]) -> None:
+    """Scales and the last label are remembered: ten times the depth, or the same label, is told."""
+    before, _ = gate(truth)
+    assert run(before, clips[:4]) == {"labelled": 4}
+    state = torch.load(saved(before.state()), weights_only=True)
+    frozen = depth_of(clips[3])[-1]
+    for answer, reason in (
+        (lambda frame, _: 10 * depth_of_grey(frame), "scale_jump"),
+        (lambda *_: frozen, "frozen"),
+    ):
+        resumed, fresh = gate(answer)[0], gate(answer)[0]
+        resumed.restore(state)
+        assert run(resumed, clips[5:6]) == {reason: 1}
+        if reason == "scale_jump":
+            assert run(fresh, clips[5:6]) == {"labelled": 1}
+    # One that goes on, and one that was restored, remember the same afterwards.
+    resumed, _ = gate(truth)
+    resumed.restore(state)
+    run(before, clips[4:6])
+    run(resumed, clips[4:6])
+    assert resumed.state()["scales"] == before.state()["scales"]
+    assert resumed.state()["labels"] == before.state()["labels"]
+
+
+def saved(state: dict[str, object]) -> io.BytesIO:
+    """Return a state as it comes from the disk."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
