@@ -175,6 +175,9 @@ def main() -> int:
     parser.add_argument(
         "--teacher", default="micro_frames", help="network of frames (default: %(default)s)"
     )
+    parser.add_argument(
+        "--device", default="cpu", help="of both: cpu, cuda or auto (default: %(default)s)"
+    )
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--aimed", type=int, default=20, help="kills while the learner writes")
     parser.add_argument("--seed", type=int, default=0, help="of the instants of kills")
@@ -191,7 +194,9 @@ def main() -> int:
     recording = simulate(arguments.recording, 30.0, "mono", height=HEIGHT, width=WIDTH)
     with tempfile.TemporaryDirectory(prefix="dae_ros_faults_") as folder:
         results = run(
-            deployment_of(arguments.weights, arguments.teacher, Path(folder) / "learned"),
+            deployment_of(
+                arguments.weights, arguments.teacher, Path(folder) / "learned", arguments.device
+            ),
             recording,
             kills=arguments.kills,
             aimed=arguments.aimed,
@@ -209,10 +214,10 @@ def main() -> int:
     return 0 if passed and not any(kill["problems"] for kill in results["kills"]) else 1
 
 
-def deployment_of(weights: str, teacher: str, folder: Path) -> Deployment:
+def deployment_of(weights: str, teacher: str, folder: Path, device: str = "cpu") -> Deployment:
     """Return a deployment in haste, whose depth begins with the latest version on disk."""
     depth = {**CALM, "follow_snapshots": True, "snapshots": str(folder / "snapshots")}
-    return Deployment(weights, teacher, folder, depth, HASTE, use_sim_time=True)
+    return Deployment(weights, teacher, folder, depth, HASTE, use_sim_time=True, device=device)
 
 
 def _wait_for_version(stand: Stand, timeout_s: float) -> None:

@@ -8,7 +8,7 @@ so that they are compared window by window. Before them is a block for the learn
 Depth has a CPU core of its own, the learner shares the other one with replay and witness. A last
 block changes the weights every few seconds.
 
-Written are results/undisturbed.json and undisturbed.png (latency over its quantile). Fields, below
+Written are results/undisturbed.json, .md and .png (latency over its quantile). Fields, below
 `results`:
 
     blocks     kind, windows, lost (windows that never came), p50_ms, p95_ms, p99_ms, longest gap
@@ -19,7 +19,7 @@ Written are results/undisturbed.json and undisturbed.png (latency over its quant
     swaps      of the last block: outcome, replayed windows, and the longest gaps between images
     identical  whether depth after a swap equals, bit for bit, that of a fresh load of the same
                file that has stepped the replayed windows
-    goals      goal, value, bound, met
+    goals      goal, value, bound, met; of the ratios the upper ends of the intervals are judged
 """
 
 from __future__ import annotations
@@ -83,12 +83,22 @@ def ratio_interval(
 
 
 def goals(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what is asked for, and whether it holds."""
+    """Return what is asked for, and whether it holds.
+
+    Ratios are judged by the upper end of their interval: a ratio that is only probably small
+    enough is none that was shown.
+    """
     ratios, swaps, blocks = results["ratios"], results["swaps"], results["blocks"]
     longest = max((swap["longest_gap_near_windows"] for swap in swaps), default=float("inf"))
     found = [
-        ("p95 with learning over without", ratios["p95"]["ratio"], LARGEST_RATIO),
-        ("p99 with learning over without", ratios["p99"]["ratio"], LARGEST_RATIO),
+        *(
+            (
+                f"{name} with over without learning, upper end; {ratios[name]['ratio']:g} measured",
+                ratios[name]["high"],
+                LARGEST_RATIO,
+            )
+            for name in ("p95", "p99")
+        ),
         (
             "blocks with a learner that made no step",
             sum(not b["steps"] for b in blocks if b["kind"] == "on"),
@@ -142,6 +152,7 @@ def measure(
         ratios[name] = {"ratio": round(ratio, 4), "low": round(low, 4), "high": round(high, 4)}
     results: dict[str, Any] = {
         "cores": dict(cores),
+        "device": deployment.device,
         "rate": plan.rate,
         "blocks": [block.to_dict() for block in [*found, swapped]],
         "ratios": ratios,
@@ -150,6 +161,33 @@ def measure(
     }
     results["goals"] = goals(results)
     return results, found
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Return ratios, blocks and goals as Markdown."""
+    rows = ["| quantile | with over without | holds it with 95 % |", "|---|---|---|"]
+    rows += [
+        f"| {name} | {found['ratio']:.3f} | {found['low']:.3f} to {found['high']:.3f} |"
+        for name, found in results["ratios"].items()
+    ]
+    rows += [
+        "",
+        "| block | windows | lost | p50, p95, p99 in ms | longest gap, windows | steps | core |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    rows += [
+        f"| {block['kind']} | {block['windows']} | {block['lost']} | {block['p50_ms']:.1f}, "
+        f"{block['p95_ms']:.1f}, {block['p99_ms']:.1f} | {block['longest_gap_windows']:.1f} "
+        f"| {block['steps']} | {block['cpu_percent']:.0f} % |"
+        for block in results["blocks"]
+    ]
+    rows += ["", "| goal | value | bound | met |", "|---|---|---|---|"]
+    rows += [
+        f"| {one['goal']} | {one['value']:g} | {one['bound']:g} "
+        f"| {'yes' if one['met'] else '**no**'} |"
+        for one in results["goals"]
+    ]
+    return "\n".join(rows) + "\n"
 
 
 def plot(blocks: Sequence[Block], path: Path) -> None:
@@ -171,6 +209,9 @@ def main() -> int:
     parser.add_argument("--weights", default="micro", help="student (default: %(default)s)")
     parser.add_argument(
         "--teacher", default="micro_frames", help="network of frames (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--device", default="cpu", help="of both: cpu, cuda or auto (default: %(default)s)"
     )
     parser.add_argument("--windows", type=int, default=2000, help="of a block")
     parser.add_argument("--blocks", type=int, default=3, help="pairs of off and on")
@@ -201,12 +242,13 @@ def main() -> int:
             depth={"threads": 1, "follow_snapshots": True},
             # A step of depth takes most of a window on one core; learning may not take more.
             learner={"threads": 1, "latency_budget_ms": HOP_S * 1e3},
+            device=arguments.device,
         )
         results, blocks = measure(deployment, plan, arguments.blocks, cores, scratch)
-    print("\n| goal | value | bound | met |\n|---|---|---|---|")
-    for one in results["goals"]:
-        print(f"| {one['goal']} | {one['value']:g} | {one['bound']:g} | {one['met']} |")
+    text = table(results)
+    print(f"\n{text}")
     if not arguments.no_record:
+        (RESULTS / "undisturbed.md").write_text(text, encoding="utf-8")
         plot(blocks, RESULTS / "undisturbed.png")
         print(f"-> {record('undisturbed', results)}")
     return 0 if all(one["met"] for one in results["goals"]) else 1

@@ -47,6 +47,7 @@ class Deployment:
         folder: of the learner.
         depth, learner: parameters that differ from the defaults.
         use_sim_time: whether both follow `/clock`.
+        device: of both.
     """
 
     weights: str
@@ -55,6 +56,7 @@ class Deployment:
     depth: Mapping[str, Value] = field(default_factory=dict)
     learner: Mapping[str, Value] = field(default_factory=dict)
     use_sim_time: bool = False
+    device: str = "cpu"
 
     @property
     def snapshots(self) -> Path:
@@ -73,7 +75,7 @@ class Deployment:
         plan = launch_plan({
             "source": "topic", "events": "/events", "image": "/image_raw",
             "camera_info": "/camera_info", "distill": "true", "weights": self.weights,
-            "teacher": self.teacher, "distill_folder": str(self.folder), "device": "cpu",
+            "teacher": self.teacher, "distill_folder": str(self.folder), "device": self.device,
             "use_sim_time": str(self.use_sim_time).lower(), "params_file": str(file),
         })  # fmt: skip
         return {process.name: process for process in plan}

@@ -92,7 +92,12 @@ class Announcer:
 
 
 def fresh_depth(
-    recording: Path, weights: Path, first_ns: int, last_ns: int, parameters: Mapping[str, Value]
+    recording: Path,
+    weights: Path,
+    first_ns: int,
+    last_ns: int,
+    parameters: Mapping[str, Value],
+    device: str = "cpu",
 ) -> dict[int, NDArray[np.float32]]:
     """Return what a fresh load makes of the windows from one end to another, without ROS.
 
@@ -102,9 +107,10 @@ def fresh_depth(
         first_ns: end of the window before which the state is zero, in event time.
         last_ns: end of the last window.
         parameters: of depth.
+        device: where it runs; another one has other bits.
     """
     settings = DepthParameters.from_mapping(
-        {**parameters, "weights": str(weights), "device": "cpu", "overload": "queue"}
+        {**parameters, "weights": str(weights), "device": device, "overload": "queue"}
     )
     pipeline = DepthPipeline(settings, create_estimator(settings))
     found: dict[int, NDArray[np.float32]] = {}
@@ -163,10 +169,13 @@ def identical(
     swap = swaps[0]
     replayed, first_ns = int(swap["numbers"]["replayed"]), min(maps)
     parameters = {n: v for n, v in deployment.depth.items() if n != "follow_snapshots"}
-    fresh = fresh_depth(
-        plan.recording, snapshot.path, first_ns - replayed * HOP_NS, max(maps), parameters
+    begins = (first_ns - replayed * HOP_NS, first_ns)
+    fresh, other = (
+        fresh_depth(
+            plan.recording, snapshot.path, begin_ns, max(maps), parameters, deployment.device
+        )
+        for begin_ns in begins
     )
-    other = fresh_depth(plan.recording, snapshot.path, first_ns, max(maps), parameters)
     return {
         "code": swap["code"],
         "replayed": replayed,
