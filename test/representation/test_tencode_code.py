@@ -1,0 +1,89 @@
+"""Tencode in 16 bits: what comes back, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from dae_ros.events.packet import Events
+from dae_ros.representation.tencode import tencode
+from dae_ros.representation.tencode_code import LARGEST_ERROR, pack_tencode, unpack_tencode
+
+Pixel = tuple[float, float, float]
+ages = st.floats(0.0, 1.0, width=32)
+pixels = st.one_of(
+    st.just((0.0, 0.0, 0.0)),
+    ages.map(lambda age: (1.0, age, 0.0)),
+    ages.map(lambda age: (0.0, age, 1.0)),
+)
+
+
+def image_of(rows: list[list[Pixel]]) -> NDArray[np.float32]:
+    """Return float32[3, H, W] of rows of pixels."""
+    return np.moveaxis(np.array(rows, np.float32), 2, 0)
+
+
+def packed(image: NDArray[np.float32]) -> NDArray[np.uint16]:
+    code = np.full(image.shape[1:], 0xABCD, np.uint16)
+    assert pack_tencode(image, code)
+    return code
+
+
+def test_codes_by_hand() -> None:
+    """Nothing, the newest and the oldest of both polarities, and the middle."""
+    image = image_of([[(0, 0, 0), (1, 0, 0), (0, 0, 1)], [(1, 1, 0), (0, 1, 1), (0, 0.5, 1)]])
+    expected = [[0x0000, 0x0003, 0x0002], [0xFFFF, 0xFFFE, 2 * (16383 + 1)]]
+    assert packed(image).tolist() == expected
+    back = unpack_tencode(np.array(expected, np.uint16))
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, image)
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(pixels, min_size=4, max_size=4), min_size=1, max_size=5))
+def test_images_come_back(rows: list[list[Pixel]]) -> None:
+    """Events, polarities and blackness exactly, ages within 2e-5; packing again changes nothing."""
+    image = image_of(rows)
+    back = unpack_tencode(packed(image))
+    np.testing.assert_array_equal(back[[0, 2]], image[[0, 2]])
+    assert np.abs(back[1].astype(np.float64) - image[1]).max() <= LARGEST_ERROR
+    np.testing.assert_array_equal(packed(back), packed(image))
+
+
+def test_encoded_events_are_packed() -> None:
+    """What `tencode` makes of events is Tencode, in memory of any order."""
+    rng = np.random.default_rng(2)
+    count = 500
+    events = Events(
+        np.sort(rng.integers(0, 50_000_000, count)),
+        rng.integers(0, 40, count).astype(np.uint16),
+        rng.integers(0, 30, count).astype(np.uint16),
+        rng.integers(0, 2, count).astype(np.uint8),
+    )
+    image = tencode(events, 30, 40)
+    strided = np.ascontiguousarray(image.transpose(1, 2, 0)).transpose(2, 0, 1)
+    code = packed(image)
+    np.testing.assert_array_equal(packed(strided), code)
+    assert np.abs(unpack_tencode(code) - image).max() <= LARGEST_ERROR
+
+
+@pytest.mark.parametrize(
+    "pixel",
+    [
+        (1.0, 0.5, 1.0),
+        (0.0, 0.5, 0.0),
+        (0.5, 0.5, 0.0),
+        (1.0, 1.0001, 0.0),
+        (0.0, -1e-6, 1.0),
+        (1.0, float("nan"), 0.0),
+        (float("nan"), 0.5, 0.0),
+        (0.0, 0.5, float("inf")),
+    ],
+)
+def test_other_images_are_refused(pixel: Pixel) -> None:
+    """One pixel that no Tencode has, the last of the image, is enough."""
+    image = image_of([[(1, 0.5, 0), pixel]])
+    assert not pack_tencode(image, np.zeros((1, 2), np.uint16))
