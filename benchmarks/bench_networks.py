@@ -20,7 +20,8 @@ import torch
 from benchmarks.record import record
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.untrained import untrained
-from dae_ros.runtime.torch_estimator import Fitting, TorchEstimator
+from dae_ros.runtime.torch_estimator import TorchEstimator
+from dae_ros.runtime.torch_fitting import Fitting
 
 SENSOR = (260, 346)
 NETWORKS = ("micro", "micro_frames", "vitt", "vits", "e2depth")

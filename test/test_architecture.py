@@ -42,7 +42,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys({"launch", "launch_ros"}, ()),
     **dict.fromkeys(
         {"torch", "timm"},
-        ("model/", "distillation/", "runtime/torch_estimator.py", "runtime/onnx_export.py"),
+        ("model/", "distillation/", "runtime/torch_", "runtime/onnx_export.py"),
     ),
     **dict.fromkeys({"onnx", "nncf"}, ("runtime/onnx_quantisation.py",)),
     "onnxscript": (),

@@ -30,7 +30,8 @@ from dae_ros.runtime.onnx_export import OPSET, export_onnx, write_graph
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 from dae_ros.runtime.onnx_quantisation import CalibrationPairs, quantised
 from dae_ros.runtime.openvino_graph import OpenVinoGraph
-from dae_ros.runtime.torch_estimator import Fitting, TorchEstimator
+from dae_ros.runtime.torch_estimator import TorchEstimator
+from dae_ros.runtime.torch_fitting import Fitting
 
 # Where truth ends, as in training and in the cards of the weights.
 _MAXIMUM_DEPTH_M = 80.0

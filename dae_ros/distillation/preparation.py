@@ -17,7 +17,7 @@ from dae_ros.distillation.batches import ClipBatch
 from dae_ros.distillation.clip_codes import tencode_of_code
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.configuration import EventEncoder
-from dae_ros.runtime.torch_estimator import Fitting
+from dae_ros.runtime.torch_fitting import Fitting
 
 FRAME_ENCODERS: tuple[EventEncoder, ...] = ("grey", "rgb")
 

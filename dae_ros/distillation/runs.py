@@ -31,7 +31,7 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import EventEncoder, Meaning, same_input
 from dae_ros.model.encoder_transfer import take_encoder
 from dae_ros.model.weights import load_weights
-from dae_ros.runtime.torch_estimator import Fitting
+from dae_ros.runtime.torch_fitting import Fitting
 
 SETTINGS_FILE, REPORT_FILE = "settings.yaml", "report.json"
 _SLOW = ("float16", "cpu")

@@ -30,7 +30,7 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.fetch import digest_of
 from dae_ros.model.weights import load_weights
-from dae_ros.runtime.torch_estimator import Fitting
+from dae_ros.runtime.torch_fitting import Fitting
 
 # Frames that go through a teacher at a time, to bound its memory.
 CHUNK = 8

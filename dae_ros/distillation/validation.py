@@ -22,7 +22,7 @@ from dae_ros.evaluation.scoring import (
     score_frame,
 )
 from dae_ros.model.networks import Network
-from dae_ros.runtime.torch_estimator import Fitting
+from dae_ros.runtime.torch_fitting import Fitting
 
 CHUNK = 16
 METRICS = ("abs_rel", "delta_1", "rmse")

@@ -98,7 +98,10 @@ class VisionTransformer(nn.Module):
         channels: channels of the four maps.
         strides: px of the image per cell of the four maps; here all 14.
         multiple: what both sides of the image must be multiples of, in px.
+        fixed_positions: of `fix_positions`; not there before.
     """
+
+    fixed_positions: Tensor
 
     def __init__(self, size: TransformerSize) -> None:
         super().__init__()
@@ -114,6 +117,23 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.depth))
         self.norm = nn.LayerNorm(size.width, eps=1e-6)
         self._positions: tuple[object, Tensor] | None = None
+        self._fixed_grid: tuple[int, int] | None = None
+
+    def fix_positions(self, rows: int, columns: int) -> None:
+        """Compute the positions of a grid into memory that stays where it is.
+
+        For whoever replays the network by its addresses: a kept positional embedding (see
+        `positions`) moves when the weights change. Must be called again after each change.
+        """
+        with torch.no_grad():
+            fresh = self._resized_positions(rows, columns)
+        held = self._buffers.get("fixed_positions")
+        if held is not None and held.shape == fresh.shape:
+            held.copy_(fresh)
+        else:
+            # No part of a checkpoint: it follows from `pos_embed`.
+            self.register_buffer("fixed_positions", fresh, persistent=False)
+        self._fixed_grid = (rows, columns)
 
     def positions(self, rows: int, columns: int) -> Tensor:
         """Return the positional embedding of a grid, (1, 1 + rows * columns, width).
@@ -122,11 +142,13 @@ class VisionTransformer(nn.Module):
         ((rows + 0.1) / 37, (columns + 0.1) / 37), which also set where samples are taken:
         asking for the size instead moves every position, and the published weights were
         trained with the factors. The result for the last grid is kept, outside training, for
-        as long as the weights stay the same.
+        as long as the weights stay the same; that of `fix_positions` until it is called again.
         """
         side = self.size.grid
         if (rows, columns) == (side, side):
             return self.pos_embed
+        if (rows, columns) == self._fixed_grid:
+            return self.fixed_positions
         remember = not (
             torch.is_grad_enabled()
             or torch.compiler.is_compiling()
@@ -138,6 +160,13 @@ class VisionTransformer(nn.Module):
             key = (rows, columns, held.dtype, held.device, held.data_ptr(), held._version)
             if self._positions is not None and self._positions[0] == key:
                 return self._positions[1]
+        positions = self._resized_positions(rows, columns)
+        if remember:
+            self._positions = (key, positions)
+        return positions
+
+    def _resized_positions(self, rows: int, columns: int) -> Tensor:
+        side = self.size.grid
         dtype = self.pos_embed.dtype
         source = self.pos_embed.float()
         cls_position, grid = source[:, :1], source[:, 1:]
@@ -149,10 +178,7 @@ class VisionTransformer(nn.Module):
             align_corners=False,
         )
         grid = grid.permute(0, 2, 3, 1).flatten(1, 2)
-        positions = torch.cat([cls_position, grid], dim=1).to(dtype)
-        if remember:
-            self._positions = (key, positions)
-        return positions
+        return torch.cat([cls_position, grid], dim=1).to(dtype)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Encode an image whose sides are multiples of the patch (the networks check it).

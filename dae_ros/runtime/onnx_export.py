@@ -33,7 +33,8 @@ from dae_ros.runtime.onnx_description import (
 )
 from dae_ros.runtime.onnx_parity import TOLERANCE, Deviation, measure_deviation, moving_edges
 from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph
-from dae_ros.runtime.torch_estimator import Fitting, TorchEstimator
+from dae_ros.runtime.torch_estimator import TorchEstimator
+from dae_ros.runtime.torch_fitting import Fitting
 
 # PyTorch's exporter writes 18 natively, which has LayerNormalization as one operator.
 OPSET = 18

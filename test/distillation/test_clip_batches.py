@@ -20,7 +20,7 @@ from dae_ros.distillation.rollout import roll, roll_clips
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.untrained import untrained
 from dae_ros.model.weights import load_weights
-from dae_ros.runtime.torch_estimator import Fitting
+from dae_ros.runtime.torch_fitting import Fitting
 from test.reference.moving_wedge import WedgeSource, wedge_clips
 
 Settings = Callable[..., TrainingParameters]

@@ -16,7 +16,8 @@ from dae_ros.distillation.validation import Validation
 from dae_ros.evaluation.scoring import STANDARD, STANDARD_METRIC, score_frame
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.weights import load_weights
-from dae_ros.runtime.torch_estimator import Fitting, TorchEstimator
+from dae_ros.runtime.torch_estimator import TorchEstimator
+from dae_ros.runtime.torch_fitting import Fitting
 from test.reference.moving_wedge import WedgeSource, depth_of_grey, wedge_clips
 
 

@@ -14,7 +14,8 @@ from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.e2depth import E2Depth, E2DepthConfig
 from dae_ros.model.networks import build_network
-from dae_ros.runtime.torch_estimator import Fitting, TorchEstimator
+from dae_ros.runtime.torch_estimator import TorchEstimator
+from dae_ros.runtime.torch_fitting import Fitting
 from test.reference import e2depth_steps
 
 # From the public source: rpg_e2depth at 17d453c1, e2depth/model/{model,unet,submodules}.py with

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from dae_ros.runtime.canary import SwapRules
 from dae_ros.runtime.estimator import output_meaning
 from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.torch_estimator import TorchEstimator, create_torch_estimator
+from dae_ros.runtime.torch_fitting import Fitting
+from dae_ros.runtime.torch_slots import MOST_SLOTS, Slot
 from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.weight_swap import WeightSwap
 
@@ -188,6 +191,43 @@ def test_after_a_change_of_weights_the_network_is_a_fresh_load_with_the_last_win
     assert [(v.version, v.outcome) for v in verdicts] == [(1, "swapped"), (1, "kept")]
 
 
+def test_a_storm_of_weights_needs_three_slots(
+    tmp_path: Path, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept, refused and rolled back, one after the other: memory is made thrice, then filled."""
+    slots: list[Slot] = []
+    make = Slot.__init__
+
+    def counted(self: Slot, *arguments: Any) -> None:
+        slots.append(self)
+        make(self, *arguments)
+
+    monkeypatch.setattr(Slot, "__init__", counted)
+    verdicts: list[Verdict] = []
+    rules = SwapRules(replay_windows=16, canary_windows=8, latency=1e9, flicker=1e9)
+    swap = WeightSwap(
+        TorchEstimator(tiny), rules, judged=verdicts.append, eager=True, background=False
+    )
+    windows = (event_image(seed) for seed in range(100))
+    for version in range(1, 6):
+        for _ in range(16):
+            swap.estimate(next(windows))
+        share = 2.0 if version in (2, 4) else 1e-2
+        announced = saved(tmp_path, version, changed(tiny, share, seed=version))
+        swap.announce(announced)
+        swap.estimate(next(windows))
+        if version == 3:
+            assert swap.roll_back()
+    swap.estimate(next(windows))
+    outcomes = {verdict.outcome for verdict in verdicts}
+    assert outcomes == {"swapped", "kept", "refused", "rolled_back"}
+    assert len(slots) == MOST_SLOTS
+    fresh = TorchEstimator(load_checkpoint(announced.path))
+    swap.reset()
+    np.testing.assert_array_equal(swap.estimate(event_image()), fresh.estimate(event_image()))
+    assert (swap.weight_version, swap.digest) == (5, announced.sha256)
+
+
 def test_values_that_are_not_finite_are_reported(tiny: LoadedModel) -> None:
     """A NaN that entered the state is reported at that step, and a reset heals it."""
     estimator = TorchEstimator(tiny)
@@ -225,7 +265,8 @@ def test_frames_network_aligns_corners_both_ways() -> None:
     assert estimator.state_arrays() == ()
     np.testing.assert_array_equal(estimator.estimate(event_image()), depth)
     with torch.no_grad():
-        prediction, _ = network(estimator._prepare(event_image()))
+        fitting = Fitting(config, network.multiple, torch.device("cpu"))
+        prediction, _ = network(fitting.prepare(torch.from_numpy(event_image())[None]))
     assert depth[0, 0] == pytest.approx(float(prediction[0, 0, 0, 0]), abs=1e-5)
     assert depth[-1, -1] == pytest.approx(float(prediction[0, 0, -1, -1]), abs=1e-5)
 
@@ -254,7 +295,7 @@ def test_failures_of_pytorch_are_inference_errors(
     estimator = TorchEstimator(tiny)
     estimator.estimate(event_image())
     with monkeypatch.context() as patch:
-        weight = estimator._network.depth_head.scratch.output_conv1
+        weight = estimator._slot.weights.network.depth_head.scratch.output_conv1
         patch.setattr(weight, "padding", (-5, -5))
         with pytest.raises(InferenceError, match="failed on cpu"):
             estimator.estimate(event_image())

@@ -18,7 +18,7 @@ from dae_ros.distillation.rollout import encode, roll_features
 from dae_ros.errors import ConfigurationError, DistillationError
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.networks import Network, build_network
-from dae_ros.runtime.torch_estimator import Fitting
+from dae_ros.runtime.torch_fitting import Fitting
 
 State = tuple[Tensor, ...]
 _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
