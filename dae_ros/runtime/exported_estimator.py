@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 import threading
@@ -16,12 +17,18 @@ from numpy.typing import NDArray
 from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.runtime.estimator import FloatImage, output_meaning
-from dae_ros.runtime.graph_estimator import GraphEstimator, RecurrentGraph, check_image
-from dae_ros.runtime.onnx_cache import cache_folder, exported_graph
+from dae_ros.runtime.graph_estimator import GraphEstimator, check_image
+from dae_ros.runtime.onnx_cache import (
+    cache_folder,
+    export_arguments,
+    exported_graph,
+    graph_name,
+)
 from dae_ros.runtime.onnx_description import OnnxDescription
 from dae_ros.runtime.successor import load_successor, weight_change
 
-OpenGraph: TypeAlias = Callable[[Path, OnnxDescription], RecurrentGraph]
+# File, what it says, and a folder for what belongs to this very graph and goes with it.
+OpenGraph: TypeAlias = Callable[[Path, OnnxDescription, Path], GraphEstimator]
 
 
 class ExportedEstimator:
@@ -33,9 +40,9 @@ class ExportedEstimator:
     Args:
         weights: as `load_weights` takes them.
         loaded: what they are; kept, to compare other weights with them.
-        open_graph: puts a graph onto the device.
+        open_graph: puts a graph onto the device, and refuses one that is off PyTorch there.
         precision: of the exported graph, `float32` or `float16`.
-        folder: for the graph.
+        folder: for the graph, and for what a runtime makes of it.
         weight_version: number of the weights.
 
     Attributes:
@@ -72,6 +79,12 @@ class ExportedEstimator:
     def close(self, timeout_s: float = 0.0) -> None:  # noqa: ARG002 - the step that exports waits
         """End an export that is under way, from any thread; no further one begins."""
         self._closed.set()
+
+    def export_command(self, height: int, width: int) -> str:
+        """Return the command that makes the graph for a sensor, so that no step has to."""
+        path = self._folder / graph_name(self._loaded, height, width, self._precision)
+        words = export_arguments(self._weights, path, height, width, self._precision)
+        return shlex.join(["dae-ros", *words])
 
     @property
     def sensor_size(self) -> tuple[int, int] | None:
@@ -162,7 +175,7 @@ class ExportedEstimator:
                 self._folder,
                 stopped=self._closed.is_set,
             )
-            self._graph = GraphEstimator(self._open_graph(path, description), description)
+            self._graph = self._open_graph(path, description, self._folder)
         except (WeightsError, ConfigurationError) as error:
             # The next image is not to wait for the same answer.
             self._refused[size] = error.message

@@ -3,23 +3,94 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.fetch import digest_of
 from dae_ros.parameters import DepthParameters
-from dae_ros.runtime.accuracy_report import require_accuracy
+from dae_ros.runtime.accuracy_report import AccuracyReport, require_accuracy
 from dae_ros.runtime.arithmetic import chosen_precision
 from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.gpus import onnxruntime_sees_gpu
 from dae_ros.runtime.graph_estimator import GraphEstimator, RecurrentGraph
 from dae_ros.runtime.network_settings import check_event_encoder, network_threads
+from dae_ros.runtime.onnx_cache import cache_folder
 from dae_ros.runtime.onnx_description import OnnxDescription, read_description
 from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph
 from dae_ros.runtime.onnxruntime_loading import load_onnxruntime
-from dae_ros.runtime.openvino_graph import OpenVinoGraph, load_openvino
+from dae_ros.runtime.openvino_graph import OpenVinoGraph, has_bfloat16, load_openvino
+from dae_ros.runtime.parity_on_load import require_parity
 
 SUFFIX = ".onnx"
+
+
+@dataclass(frozen=True, slots=True)
+class GraphRuntime:
+    """What runs graphs, and how.
+
+    Attributes:
+        backend: `onnxruntime`, `tensorrt` or `openvino`.
+        device: `cpu`, `cuda` or `cuda:N`.
+        precision: of OpenVINO's arithmetic; on the others it is that of the file.
+        threads: CPU threads.
+    """
+
+    backend: str
+    device: str
+    precision: str
+    threads: int
+
+    @property
+    def name(self) -> str:
+        """Of the runtime, its version and what of it computes; part of file names."""
+        if self.backend == "openvino":
+            return f"openvino-{version('openvino')}-cpu"
+        runtime = load_onnxruntime(f"backend {self.backend}")
+        place = "tensorrt" if self.backend == "tensorrt" else self.device.partition(":")[0]
+        return f"onnxruntime-{runtime.__version__}-{place}"
+
+    def open(self, path: Path, description: OnnxDescription, folder: Path | None) -> GraphEstimator:
+        """Put a graph onto the device, and compare it with PyTorch there; see `require_parity`.
+
+        Args:
+            path: of the file.
+            description: of it.
+            folder: for what is made of this graph: TensorRT's engines, and how far it is from
+                PyTorch. None keeps nothing.
+
+        Raises:
+            ConfigurationError: the runtime does not have the device or precision, or is off.
+            WeightsError: the runtime does not take the file.
+        """
+        estimator = GraphEstimator(self._graph(path, description, folder), description)
+        # What int8 loses was judged by depth, on held-out clips.
+        if description.precision != "int8":
+            in_file = self.backend != "openvino"
+            require_parity(
+                estimator,
+                path,
+                description,
+                runtime=self.name,
+                precision=description.precision if in_file else self.precision,
+                folder=folder,
+            )
+        return estimator
+
+    def _graph(
+        self, path: Path, description: OnnxDescription, folder: Path | None
+    ) -> RecurrentGraph:
+        if self.backend == "openvino":
+            return OpenVinoGraph(path, description, precision=self.precision, threads=self.threads)
+        engines = None
+        if self.backend == "tensorrt":
+            # They take minutes to build, so there has to be a place for them.
+            engines = (folder or cache_folder("onnx")) / "tensorrt" / digest_of(path)[:16]
+            engines.mkdir(parents=True, exist_ok=True)
+        return OnnxRuntimeGraph(
+            path, description, device=self.device, threads=self.threads, engines=engines
+        )
 
 
 def create_graph_estimator(parameters: DepthParameters, backend: str) -> DepthEstimator:
@@ -30,8 +101,8 @@ def create_graph_estimator(parameters: DepthParameters, backend: str) -> DepthEs
         backend: `onnxruntime`, `tensorrt` or `openvino`.
 
     Raises:
-        ConfigurationError: a package is missing, or device and precision are none of the
-            backend's.
+        ConfigurationError: a package is missing, device and precision are none of the backend's,
+            or an exported file is off PyTorch on it.
         WeightsError: the file is missing, damaged or not what it says.
     """
     if backend == "openvino":
@@ -46,34 +117,25 @@ def create_graph_estimator(parameters: DepthParameters, backend: str) -> DepthEs
             parameter="device",
         )
     exported = parameters.weights.endswith(SUFFIX)
-    # What is not int8 in an exported int8 file is float32.
+    # What is not int8 in an exported int8 file is computed as its report says.
     in_file = exported and parameters.precision == "int8"
-    precision = chosen_precision("float32" if in_file else parameters.precision, backend, device)
-
-    def open_graph(path: Path, description: OnnxDescription) -> RecurrentGraph:
-        threads = network_threads(parameters)
-        if backend == "openvino":
-            return OpenVinoGraph(path, description, precision=precision, threads=threads)
-        engines = None
-        if backend == "tensorrt":
-            from dae_ros.runtime.onnx_cache import cache_folder
-
-            engines = cache_folder(f"tensorrt/{digest_of(path)[:16]}")
-        return OnnxRuntimeGraph(path, description, device=device, threads=threads, engines=engines)
-
+    precision = chosen_precision("auto" if in_file else parameters.precision, backend, device)
+    runtime = GraphRuntime(backend, device, precision, network_threads(parameters))
     if exported:
         path = Path(parameters.weights).expanduser()
         description = read_description(path)
         wanted = parameters.precision
         if "int8" in (wanted, description.precision):
-            _require_int8(path, description, backend, wanted)
+            report = _require_int8(path, description, backend, wanted)
+            runtime = replace(runtime, precision=_remainder(report))
         elif backend != "openvino" and wanted not in ("auto", description.precision):
             raise ConfigurationError(
                 f"{path} was exported in {description.precision}, not in {wanted}; leave precision "
                 "at auto, or export the weights again",
                 parameter="precision",
             )
-        estimator: DepthEstimator = GraphEstimator(open_graph(path, description), description)
+        folder = None if description.precision == "int8" else _folder_beside()
+        estimator: DepthEstimator = runtime.open(path, description, folder)
     else:
         _require_torch(backend)
         from dae_ros.model.weights import load_weights
@@ -81,14 +143,25 @@ def create_graph_estimator(parameters: DepthParameters, backend: str) -> DepthEs
 
         loaded = load_weights(parameters.weights)
         stored = "float16" if precision == "float16" else "float32"
-        estimator = exported_estimator(parameters.weights, loaded, open_graph, stored)
+        estimator = exported_estimator(parameters.weights, loaded, runtime.open, stored)
     check_event_encoder(
         estimator.name, estimator.meaning.event_encoder, estimator.input_channels, parameters
     )
     return estimator
 
 
-def _require_int8(path: Path, description: OnnxDescription, backend: str, wanted: str) -> None:
+def _folder_beside() -> Path | None:
+    """Return the folder for what is made of files that lie elsewhere, None where nothing keeps."""
+    try:
+        return cache_folder("onnx")
+    except ConfigurationError:
+        # A robot whose disk is read-only compares at each start, in a second or two.
+        return None
+
+
+def _require_int8(
+    path: Path, description: OnnxDescription, backend: str, wanted: str
+) -> AccuracyReport:
     """Refuse int8 unless file, backend and precision are those whose loss was measured."""
     if description.precision != "int8":
         raise ConfigurationError(
@@ -108,7 +181,12 @@ def _require_int8(path: Path, description: OnnxDescription, backend: str, wanted
             "openvino (extra `openvino`)",
             parameter="backend",
         )
-    require_accuracy(description.accuracy, path)
+    return require_accuracy(description.accuracy, path)
+
+
+def _remainder(report: AccuracyReport) -> str:
+    """Return the precision of what is not int8: that of the report, or the finer one here."""
+    return report.remainder if has_bfloat16() else "float32"
 
 
 def runtime_device(device: str, backend: str) -> str:

@@ -55,6 +55,14 @@ def graph_name(loaded: LoadedModel, height: int, width: int, precision: str) -> 
     return f"{loaded.digest[:16]}-{rest[:8]}-{height}x{width}-{precision}.onnx"
 
 
+def export_arguments(
+    weights: str, path: Path, height: int, width: int, precision: str
+) -> list[str]:
+    """Return what `dae-ros` is given to put a graph where `exported_graph` finds it."""
+    size = ["--height", str(height), "--width", str(width)]
+    return ["export", weights, "--out", str(path), *size, "--precision", precision]
+
+
 def exported_graph(
     weights: str,
     loaded: LoadedModel,
@@ -90,9 +98,8 @@ def exported_graph(
         kept = _kept(path, loaded)
         if kept is not None:
             return path, kept
-        command = [sys.executable, "-m", "dae_ros.cli", "export", weights, "--out", str(path)]
-        command += ["--height", str(height), "--width", str(width), "--precision", precision]
-        code, said = _run(command, weights, stopped)
+        arguments = export_arguments(weights, path, height, width, precision)
+        code, said = _run([sys.executable, "-m", "dae_ros.cli", *arguments], weights, stopped)
         if code != 0:
             raise WeightsError(
                 f"{weights} could not be exported for {height}x{width}: "

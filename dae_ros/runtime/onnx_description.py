@@ -18,8 +18,9 @@ from typing import Any
 from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.configuration import Meaning
 from dae_ros.runtime.accuracy_report import AccuracyReport, digest_of_text
+from dae_ros.runtime.parity_reference import ParityReference
 
-FORMAT = "1"
+FORMAT = "2"
 PREFIX = "dae_ros."
 IMAGE, PREDICTION, CHECK = "image", "prediction", "check"
 # Fields of ModelProto and of StringStringEntryProto.
@@ -42,12 +43,13 @@ class OnnxDescription:
         channels: of the image.
         states: shape of each tensor of the recurrent state, float32.
         precision: `float32` or `float16`: of weights and arithmetic. `int8`: of convolutions and
-            matrix products; the rest is float32.
+            products with weights; the rest is what the accuracy report says.
         opset: version of the ONNX operators.
         deviation: largest root mean square difference from PyTorch over the steps of the check,
             where the output's standard deviation is 1.
         version: of dae_ros.
         accuracy: what int8 costs; None of other precisions.
+        parity: what PyTorch put out, for the runtime that is to run the graph. Exports have it.
     """
 
     name: str
@@ -64,6 +66,7 @@ class OnnxDescription:
     deviation: float
     version: str
     accuracy: AccuracyReport | None = None
+    parity: ParityReference | None = None
 
     def to_metadata(self) -> dict[str, str]:
         """Return the fields as texts, JSON under prefixed names."""
@@ -73,6 +76,8 @@ class OnnxDescription:
         if self.accuracy is not None:
             report = self.accuracy.to_json()
             texts |= {_ACCURACY: report, _ACCURACY_DIGEST: digest_of_text(report)}
+        if self.parity is not None:
+            texts[_PARITY] = self.parity.to_json()
         return {f"{PREFIX}{name}": text for name, text in texts.items()}
 
     @classmethod
@@ -91,11 +96,16 @@ class OnnxDescription:
             if metadata.get(f"{PREFIX}{_ACCURACY_DIGEST}") != digest_of_text(report):
                 raise ValueError("the accuracy report is not the one that was written")
             values["accuracy"] = AccuracyReport.from_json(report)
+        kept = metadata.get(f"{PREFIX}{_PARITY}")
+        if kept is not None:
+            values["parity"] = ParityReference.from_json(kept)
         return cls(**values)
 
 
-_ACCURACY, _ACCURACY_DIGEST = "accuracy", "accuracy_sha256"
-_PLAIN = tuple(f.name for f in dataclasses.fields(OnnxDescription) if f.name != _ACCURACY)
+_ACCURACY, _ACCURACY_DIGEST, _PARITY = "accuracy", "accuracy_sha256", "parity"
+_PLAIN = tuple(
+    f.name for f in dataclasses.fields(OnnxDescription) if f.name not in (_ACCURACY, _PARITY)
+)
 
 
 def metadata_bytes(graph: bytes, description: OnnxDescription) -> bytes:

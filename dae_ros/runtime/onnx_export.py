@@ -22,6 +22,7 @@ from dae_ros.installation import version
 from dae_ros.model.backbone import VisionTransformer
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.networks import config_to_dict
+from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.graph_estimator import GraphEstimator
 from dae_ros.runtime.onnx_description import (
     CHECK,
@@ -31,8 +32,15 @@ from dae_ros.runtime.onnx_description import (
     graph_of,
     metadata_bytes,
 )
-from dae_ros.runtime.onnx_parity import TOLERANCE, Deviation, measure_deviation, moving_edges
+from dae_ros.runtime.onnx_parity import (
+    TOLERANCE,
+    digest_of_events,
+    images_of,
+    measure_deviation,
+    moving_events,
+)
 from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph
+from dae_ros.runtime.parity_reference import Deviation, ParityReference
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.torch_fitting import Fitting
 
@@ -135,8 +143,12 @@ def export_onnx(
         file = Path(folder) / path.name
         write_graph(file, model, description)
         graph = OnnxRuntimeGraph(file, description, threads=torch.get_num_threads())
-        images = moving_edges(loaded.meaning.event_encoder, channels, height, width)
-        deviation = measure_deviation(reference, GraphEstimator(graph, description), images)
+        events = moving_events(height, width)
+        images = images_of(events, loaded.meaning.event_encoder, channels, height, width)
+        predictions: list[FloatImage] = []
+        deviation = measure_deviation(
+            reference, GraphEstimator(graph, description), images, predictions.append
+        )
         tolerance = TOLERANCE[precision]
         # Written so that NaN is refused too.
         if not deviation.root_mean_square <= tolerance:
@@ -150,7 +162,9 @@ def export_onnx(
                 largest=deviation.largest,
                 tolerance=tolerance,
             )
-        write_graph(file, model, replace(description, deviation=deviation.root_mean_square))
+        parity = ParityReference.of(digest_of_events(events), predictions)
+        description = replace(description, deviation=deviation.root_mean_square, parity=parity)
+        write_graph(file, model, description)
         file.replace(path)
     return deviation
 

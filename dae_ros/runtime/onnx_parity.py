@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -13,27 +13,13 @@ from dae_ros.events.packet import Events
 from dae_ros.representation.tencode import tencode, tencode_voxel
 from dae_ros.representation.voxel_grid import voxel_grid
 from dae_ros.runtime.estimator import DepthEstimator, FloatImage
+from dae_ros.runtime.parity_reference import Deviation
 
 STEPS = 10
 # Largest root mean square difference where the output's standard deviation is 1.
 TOLERANCE = {"float32": 1e-4, "float16": 1e-2}
 _WINDOW_NS = 50_000_000
 _EDGES = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Deviation:
-    """Differences from PyTorch, in standard deviations of its output; the worst step of each.
-
-    Attributes:
-        root_mean_square: over the image.
-        largest: of a pixel.
-        steps: compared, the state carried from one to the next.
-    """
-
-    root_mean_square: float
-    largest: float
-    steps: int
 
 
 def moving_edges(
@@ -50,11 +36,34 @@ def moving_edges(
     Returns:
         float32[channels, height, width] each.
     """
+    events = moving_events(height, width, steps)
+    return list(images_of(events, event_encoder, channels, height, width))
+
+
+def images_of(
+    windows: Iterable[Events], event_encoder: str, channels: int, height: int, width: int
+) -> Iterator[FloatImage]:
+    """Yield the images of windows, one by one, as `moving_edges` has them."""
+    for events in windows:
+        yield _encoded(events, event_encoder, channels, height, width)
+
+
+def digest_of_events(windows: Iterable[Events]) -> str:
+    """Return the sha256 of windows of events: time, column, row and polarity of each."""
+    digest = hashlib.sha256()
+    for events in windows:
+        for column in (events.t, events.x, events.y, events.p):
+            digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
+
+
+def moving_events(height: int, width: int, steps: int = STEPS) -> list[Events]:
+    """Return the events behind `moving_edges`, a window of 50 ms for each step."""
     rng = np.random.default_rng(20)
     directions = rng.uniform(0, 2 * math.pi, _EDGES)
     offsets = rng.uniform(0, 1, _EDGES)
     speeds = rng.uniform(0.02, 0.1, _EDGES)
-    images = []
+    windows = []
     for step in range(steps):
         # About one event for four pixels, an eighth of them noise.
         count = max(8, height * width // 4)
@@ -68,14 +77,15 @@ def moving_edges(
         noise = rng.random(count) < 0.125
         x[noise], y[noise] = rng.uniform(-0.5, 0.5, (2, int(noise.sum())))
         inside = (np.abs(x) < 0.5) & (np.abs(y) < 0.5)
-        events = Events(
-            t[inside].astype(np.int64),
-            ((x[inside] + 0.5) * width).astype(np.uint16),
-            ((y[inside] + 0.5) * height).astype(np.uint16),
-            (rng.random(int(inside.sum())) < 0.3 + 0.4 * (edge[inside] % 2)).astype(np.uint8),
+        windows.append(
+            Events(
+                t[inside].astype(np.int64),
+                ((x[inside] + 0.5) * width).astype(np.uint16),
+                ((y[inside] + 0.5) * height).astype(np.uint16),
+                (rng.random(int(inside.sum())) < 0.3 + 0.4 * (edge[inside] % 2)).astype(np.uint8),
+            )
         )
-        images.append(_encoded(events, event_encoder, channels, height, width))
-    return images
+    return windows
 
 
 def _encoded(
@@ -91,9 +101,18 @@ def _encoded(
 
 
 def measure_deviation(
-    reference: DepthEstimator, candidate: DepthEstimator, images: Iterable[FloatImage]
+    reference: DepthEstimator,
+    candidate: DepthEstimator,
+    images: Iterable[FloatImage],
+    heard: Callable[[FloatImage], None] = lambda _: None,
 ) -> Deviation:
     """Step both through the images, from a fresh state on.
+
+    Args:
+        reference: PyTorch, most often.
+        candidate: what is compared with it.
+        images: float32[channels, height, width] each.
+        heard: is told every prediction of the reference.
 
     Raises:
         WeightsError: the reference's output is the same everywhere: nothing can be compared.
@@ -104,6 +123,7 @@ def measure_deviation(
     squares, largest, steps = [0.0], [0.0], 0
     for image in images:
         expected = reference.estimate(image)
+        heard(expected)
         difference = candidate.estimate(image).astype(np.float64) - expected
         spread = float(expected.std(dtype=np.float64))
         if spread <= 1e-6 * float(np.abs(expected).max()):

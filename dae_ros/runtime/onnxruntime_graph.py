@@ -140,7 +140,8 @@ def execution_providers(
     if kind == "cpu" and engines is None:
         return [cpu]
     number = {"device_id": index or "0"}
-    wanted = [("CUDAExecutionProvider", number), cpu]
+    # TF32 has the 10 bits of float16: who wants that exports in float16.
+    wanted = [("CUDAExecutionProvider", {**number, "use_tf32": "0"}), cpu]
     if engines is not None:
         options = {
             **number,

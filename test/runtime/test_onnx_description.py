@@ -15,6 +15,7 @@ from dae_ros.runtime.onnx_description import (
     model_fields,
     read_description,
 )
+from dae_ros.runtime.parity_reference import ParityReference
 
 # ModelProto with ir_version 8 (a number), producer_name "me", and a graph (field 7) of 300 bytes.
 GRAPH = bytes(range(250)) + b"\x00" * 50
@@ -33,6 +34,7 @@ DESCRIPTION = OnnxDescription(
     opset=18,
     deviation=1.5e-5,
     version="0.1.0",
+    parity=ParityReference("cd" * 32, 2, bytes(range(8))),
 )
 
 

@@ -385,7 +385,7 @@ def test_providers_of_onnxruntime(tmp_path: Path) -> None:
     cpu = ("CPUExecutionProvider", {})
     assert execution_providers("cpu", gpu, None) == [cpu]
     assert execution_providers("cuda:1", gpu, None) == [
-        ("CUDAExecutionProvider", {"device_id": "1"}), cpu,
+        ("CUDAExecutionProvider", {"device_id": "1", "use_tf32": "0"}), cpu,
     ]  # fmt: skip
     (name, options), cuda, last = execution_providers("cuda", gpu, tmp_path)
     assert (name, cuda[0], last) == (gpu[0], gpu[1], cpu)
