@@ -7,6 +7,7 @@ of the sensor's size to a prediction of that size, the state carried. Contenders
 blocks; figures are medians over all blocks, of CPU time and of wall time, and ratios of these to
 PyTorch in float32. What is not installed, or not in the processor, is left out and named. int8 is
 calibrated on the images that it is timed with and has no accuracy report: it is here for its speed.
+What is not int8 in it is bfloat16 where the processor has that, as in a file of `dae-ros export`.
 What int8 costs in depth, with trained weights, is what `dae-ros export --precision int8` says.
 """
 
@@ -33,7 +34,7 @@ from dae_ros.runtime.onnx_export import export_onnx, write_graph
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 from dae_ros.runtime.onnx_quantisation import CalibrationPairs, quantised
 from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph
-from dae_ros.runtime.openvino_graph import OpenVinoGraph
+from dae_ros.runtime.openvino_graph import OpenVinoGraph, has_bfloat16
 from dae_ros.runtime.torch_estimator import TorchEstimator
 
 SENSOR = (266, 350)
@@ -85,7 +86,8 @@ def in_int8(file: Path, threads: int) -> DepthEstimator:
     said = replace(said, precision="int8")
     beside = file.with_name("int8.onnx")
     write_graph(beside, model, said)
-    return GraphEstimator(OpenVinoGraph(beside, said, threads=threads), said)
+    remainder = "bfloat16" if has_bfloat16() else "float32"
+    return GraphEstimator(OpenVinoGraph(beside, said, precision=remainder, threads=threads), said)
 
 
 def times(estimators: Mapping[str, DepthEstimator]) -> dict[str, tuple[float, float]]:

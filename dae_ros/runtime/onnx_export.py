@@ -21,6 +21,7 @@ from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.installation import version
 from dae_ros.model.backbone import VisionTransformer
 from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.model.graph_form import to_graph_form
 from dae_ros.model.networks import config_to_dict
 from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.graph_estimator import GraphEstimator
@@ -54,7 +55,9 @@ class _Step(nn.Module):
 
     def __init__(self, loaded: LoadedModel, height: int, width: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.network = copy.deepcopy(loaded.network).requires_grad_(False).to(dtype)
+        network = copy.deepcopy(loaded.network)
+        to_graph_form(network)
+        self.network = network.requires_grad_(False).to(dtype)
         self._fitting = Fitting(loaded.config, self.network.multiple, torch.device("cpu"))
         self._height, self._width, self._dtype = height, width, dtype
         self.size = self._fitting.network_size(height, width)

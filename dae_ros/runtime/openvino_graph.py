@@ -17,6 +17,8 @@ from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.onnx_description import CHECK, IMAGE, PREDICTION, OnnxDescription
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+# Of a state (1, C, h, w): how convolutions on CPUs read and write it, and the way back.
+_TO_CHANNELS_LAST, _FROM_CHANNELS_LAST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def load_openvino() -> Any:
@@ -54,11 +56,28 @@ def openvino_core() -> Any:
     return load_openvino().Core()
 
 
+def has_bfloat16() -> bool:
+    """Return whether OpenVINO computes in bfloat16 on this processor.
+
+    Raises:
+        ConfigurationError: OpenVINO is not installed.
+    """
+    return "BF16" in _abilities()
+
+
+def _abilities() -> list[str]:
+    return list(openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
 class OpenVinoGraph:
     """A `RecurrentGraph` on OpenVINO's CPU plugin.
 
+    Between two steps the state lies with its channels last, as convolutions take it: a step would
+    otherwise turn it around twice.
+
     Args:
-        path: of the file; a float16 file is computed in `precision` all the same.
+        path: of the file; a float16 file is computed in `precision` all the same, an int8 file
+            where it is not int8.
         description: of it.
         precision: `float32`, or `bfloat16` where the processor has it.
         threads: CPU threads.
@@ -82,13 +101,12 @@ class OpenVinoGraph:
                 f"backend openvino computes in {' or '.join(_HINTS)}, not in {precision}",
                 parameter="precision",
             )
-        abilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "bfloat16" and "BF16" not in abilities:
+        if precision == "bfloat16" and not has_bfloat16():
             raise ConfigurationError(
-                f"this processor has no bfloat16 (OpenVINO finds {', '.join(abilities)}); use "
+                f"this processor has no bfloat16 (OpenVINO finds {', '.join(_abilities())}); use "
                 "precision float32",
                 parameter="precision",
-                abilities=list(abilities),
+                abilities=_abilities(),
             )
         options = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
@@ -101,7 +119,9 @@ class OpenVinoGraph:
         try:
             # The request keeps what it was made from.
             self._request = core.compile_model(
-                core.read_model(str(path)), "CPU", options
+                _with_channels_last(openvino, core.read_model(str(path)), len(description.states)),
+                "CPU",
+                options,
             ).create_infer_request()
         except RuntimeError as error:
             raise WeightsError(f"OpenVINO does not take {path}: {error}", path=str(path)) from error
@@ -113,7 +133,8 @@ class OpenVinoGraph:
         self._image = tensor(1, description.channels, height, width)
         self._prediction, self._check = tensor(height, width), tensor()
         self._states = tuple(
-            tuple(tensor(*shape) for shape in description.states) for _ in ("in", "out")
+            tuple(tensor(*(shape[k] for k in _TO_CHANNELS_LAST)) for shape in description.states)
+            for _ in ("in", "out")
         )
         for name, value in (
             (IMAGE, self._image),
@@ -145,9 +166,21 @@ class OpenVinoGraph:
 
     def state_arrays(self) -> tuple[NDArray[np.float32], ...]:
         """See `RecurrentGraph`."""
-        return tuple(value.data.copy() for value in self._states[0])
+        return tuple(
+            value.data.transpose(_FROM_CHANNELS_LAST).copy(order="C") for value in self._states[0]
+        )
 
     def set_state(self, state: Sequence[NDArray[np.float32]]) -> None:
         """See `RecurrentGraph`."""
         for value, array in zip(self._states[0], state, strict=True):
-            value.data[:] = array
+            value.data[:] = array.transpose(_TO_CHANNELS_LAST)
+
+
+def _with_channels_last(openvino: Any, model: Any, states: int) -> Any:
+    """Return the model with its states, in and out, as (1, h, w, C)."""
+    processor = openvino.preprocess.PrePostProcessor(model)
+    for index in range(states):
+        for end in (processor.input(f"state_{index}_in"), processor.output(f"state_{index}_out")):
+            end.tensor().set_layout(openvino.Layout("NHWC"))
+            end.model().set_layout(openvino.Layout("NCHW"))
+    return processor.build()

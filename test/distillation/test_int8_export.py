@@ -22,14 +22,16 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime import graph_backends
 from dae_ros.runtime.accuracy_report import AccuracyReport, report_path
 from dae_ros.runtime.backends import create_estimator
+from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.graph_estimator import GraphEstimator
 from dae_ros.runtime.onnx_description import OnnxDescription, read_description
 from dae_ros.runtime.onnx_export import export_onnx
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 from dae_ros.runtime.onnx_quantisation import CalibrationPairs, load_nncf
-from dae_ros.runtime.openvino_graph import OpenVinoGraph
+from dae_ros.runtime.openvino_graph import OpenVinoGraph, has_bfloat16
 from dae_ros.runtime.torch_estimator import TorchEstimator
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf")
@@ -122,6 +124,21 @@ def test_an_int8_file_runs_with_its_report(
         if "DequantizeLinear" in [makers.get(name) for name in node.input]
     }
     assert {"Conv", "MatMul"} <= fed <= {"Conv", "ConvTranspose", "MatMul", "Gemm"} | MOVERS
+    # A product of two activations (attention) is left float: neither side comes from int8.
+    weights = {tensor.name for tensor in model.graph.initializer}
+    quantised = [
+        node
+        for node in model.graph.node
+        if node.op_type == "MatMul"
+        and any(makers.get(name) == "DequantizeLinear" for name in node.input)
+    ]
+    stored = {
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights
+    }
+    assert all(not stored.isdisjoint(node.input) for node in quantised)
+    assert sum(node.op_type == "MatMul" for node in model.graph.node) > len(quantised) > 0
 
     estimator = create_estimator(DepthParameters(weights=str(path), device="cpu", threads=1))
     assert isinstance(estimator, GraphEstimator)
@@ -133,6 +150,39 @@ def test_an_int8_file_runs_with_its_report(
     bad[0, 5, 5] = np.nan
     with pytest.raises(NonFiniteState):
         estimator.estimate(bad)
+
+
+def test_what_is_not_int8_is_bfloat16_where_the_processor_has_it(
+    exported: tuple[Path, AccuracyReport], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report says in what the rest was judged, and the rest runs in that, or in float32."""
+    path, report = exported
+    assert report.remainder == ("bfloat16" if has_bfloat16() else "float32")
+    said, images = read_description(path), moving_edges("tencode", 3, HEIGHT, WIDTH, steps=2)
+
+    def outputs(estimator: DepthEstimator) -> list[Array]:
+        return [estimator.estimate(image) for image in images]
+
+    parameters = DepthParameters(weights=str(path), precision="int8", device="cpu", threads=1)
+    for bfloat16, remainder in ((has_bfloat16(), report.remainder), (False, "float32")):
+        monkeypatch.setattr(graph_backends, "has_bfloat16", lambda bfloat16=bfloat16: bfloat16)
+        graph = OpenVinoGraph(path, said, precision=remainder)
+        expected = outputs(GraphEstimator(graph, said))
+        np.testing.assert_array_equal(outputs(create_estimator(parameters)), expected)
+
+
+def test_bfloat16_that_loses_too_much_gives_way_to_float32(
+    tmp_path: Path, network: LoadedModel, clips: ClipStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where int8 is good enough only with the rest in float32, that is what the file says."""
+    if not has_bfloat16():
+        pytest.skip("this processor has no bfloat16")
+    accepted = property(lambda report: report.remainder == "float32")
+    monkeypatch.setattr(AccuracyReport, "acceptable", accepted)
+    path = tmp_path / "x.onnx"
+    report = export_int8(network, path, HEIGHT, WIDTH, clips, extent=EXTENT)
+    assert report.remainder == "float32"
+    assert read_description(path).accuracy == report
 
 
 def test_what_loses_too_much_is_not_written(

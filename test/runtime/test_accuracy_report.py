@@ -37,6 +37,7 @@ REPORT = AccuracyReport(
     int8_graph_sha256=graph_digest(MODEL),
     clips_digest="ef" * 32,
     calibration_pairs=300,
+    remainder="bfloat16",
     windows=960,
     scores={
         "aligned_abs_rel": ScorePair(0.2, 0.2),

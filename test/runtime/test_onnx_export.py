@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -125,6 +126,16 @@ def test_states_are_carried_and_reset(tiny_file: Path, backend: str) -> None:
     graph = estimator_of(tiny_file, backend)
     (image,) = noise(1, 3, 60, 80)
     assert not np.array_equal(graph.estimate(image), graph.estimate(image))
+
+
+def test_gates_queries_keys_and_values_are_no_pieces_of_one_output(tiny_file: Path) -> None:
+    """Nothing is cut apart, and heads are one axis of four: no runtime fuses what is otherwise."""
+    nodes = importlib.import_module("onnx").load(tiny_file).graph.node
+    kinds = {node.op_type for node in nodes}
+    assert {"Softmax", "Tanh", "Conv"} <= kinds
+    assert kinds.isdisjoint({"Split", "SplitToSequence"})
+    axes = [len(node.attribute[0].ints) for node in nodes if node.op_type == "Transpose"]
+    assert max(axes) == 4
 
 
 @pytest.mark.parametrize("backend", RUNTIMES)
