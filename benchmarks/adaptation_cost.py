@@ -1,10 +1,15 @@
-"""What learning costs: core seconds of every piece of work, as a run makes them."""
+"""What learning costs: core seconds of every piece of work, as a run makes them.
+
+From these follows when a learner on a core of its own would have been done with what a run did at
+a simulated second (`on_own_core`), while depth has the other core.
+"""
 
 from __future__ import annotations
 
+import bisect
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ParamSpec, TypeVar
 
@@ -44,6 +49,34 @@ class Cost:
     def to_json(self) -> dict[str, float]:
         """Return plain values."""
         return {name: round(value, 2) for name, value in sorted(self.seconds.items())}
+
+
+def on_own_core(work: Sequence[tuple[float, float]], duty: float = 1.0) -> Callable[[float], float]:
+    """Return when a learner with a core of its own is done, for every second of a drive.
+
+    It cannot work on what it has not seen, and works on it in order: a second's work begins when
+    that second is over and the work before it is done.
+
+    Args:
+        work: second of the drive and core seconds of learning until then, both ascending.
+        duty: share of its core that the learner may take.
+
+    Returns:
+        Function from a second of the drive to the wall-clock second at which what the run did then
+        is done; as late as the last of `work` beyond it.
+    """
+    seconds, ends = [], []
+    end_s = before_s = 0.0
+    for second, cost_s in work:
+        end_s = max(end_s, second) + (cost_s - before_s) / duty
+        before_s = cost_s
+        seconds.append(second)
+        ends.append(end_s)
+
+    def end_of(second: float) -> float:
+        return ends[min(bisect.bisect_left(seconds, second), len(ends) - 1)]
+
+    return end_of
 
 
 class TimedDistiller(OnlineDistiller):

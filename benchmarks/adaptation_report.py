@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.adaptation_verdicts import live_at
+from benchmarks.adaptation_wall import wall_table
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.representation.render import Picture
 
@@ -31,6 +32,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         "",
         *_claims(results),
         *_seeds(results),
+        *wall_table(results),
         *_safety(results),
         *_controls(results),
     ]

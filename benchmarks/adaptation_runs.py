@@ -11,7 +11,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,21 @@ from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.clip_writer import write_durably
 from dae_ros.distillation.configuration import DistillationParameters, load_settings
 from dae_ros.distillation.labels import DepthRange
-from dae_ros.distillation.online.adaptation import Adaptation, AdaptationResult
+from dae_ros.distillation.online.adaptation import (
+    Adaptation,
+    AdaptationResult,
+    ScoredPipeline,
+)
 from dae_ros.distillation.online.loop import LEARNER, SNAPSHOTS, OnlineDistiller
 from dae_ros.distillation.online.opening import open_student
 from dae_ros.distillation.runs import train
+from dae_ros.events.frame import Frame
+from dae_ros.events.packet import EventPacket
 from dae_ros.model.fetch import digest_of
 from dae_ros.parameters import DepthParameters
 from dae_ros.parameters.declaration import declarations
 from dae_ros.parameters.distillation import OnlineParameters
+from dae_ros.runtime.depth_frame import DepthFrame
 
 RUN_FILE, SHIFT_FILE, OFFLINE_FILE = "run.json", "shift.json", "offline.json"
 LAST = "last.safetensors"
@@ -166,6 +173,39 @@ class Trip:
     resumed: Path | None = None
 
 
+class _Deaf:
+    """A pipeline that is told everything and does nothing."""
+
+    def restart(self, cause: str) -> None:
+        """See `DepthPipeline.restart`."""
+
+    def feed(self, packet: EventPacket) -> None:
+        """See `DepthPipeline.feed`."""
+
+    def add_frame(self, frame: Frame) -> None:
+        """See `DepthPipeline.add_frame`."""
+
+
+class _Unwatched(ScoredPipeline):
+    """What frozen weights say on the drive is part of no claim, and costs as much as depth."""
+
+    def __init__(self) -> None:
+        self.pipeline = _Deaf()
+
+    def begin(self, start_ns: int, elapsed_s: float) -> None:
+        """Do nothing."""
+
+    def truth(self, stamp_ns: int, depth: Any) -> None:
+        """Do nothing."""
+
+    def step(self) -> Iterator[DepthFrame]:
+        """Yield nothing."""
+        yield from ()
+
+    def end(self) -> None:
+        """Do nothing."""
+
+
 class BesideDepth(Adaptation):
     """The loop beside depth; one that goes on from disk first tells depth what it has.
 
@@ -187,6 +227,7 @@ class BesideDepth(Adaptation):
         resumed: bool,
     ) -> None:
         super().__init__(distiller, depth, setting.steps_per_s, fault.label_s)
+        self._frozen = _Unwatched()
         if resumed:
             self._swap.announce(distiller.announcement)
 
@@ -213,8 +254,8 @@ def run_online(
 
     Returns:
         What `run.json` keeps: `original` (version), `swaps`, `versions`, `verdicts`, `samples`,
-        `status`, `drive` (errors of both on the drive itself, every 10 s), `seconds`, `wall_s`,
-        and core seconds: `cost` of learning, `depth_s` of both depth pipelines and of reading.
+        `status`, `drive` (the error on the drive itself, every 10 s), `seconds`, `wall_s`, and core
+        seconds: `cost` of learning, `depth_s` of everything else: depth, reading, scoring.
     """
     if (folder / RUN_FILE).exists():
         return read_json(folder / RUN_FILE)
@@ -254,7 +295,7 @@ def run_online(
             "verdicts": result.verdicts,
             "samples": progress.samples,
             "status": distiller.status().to_dict(),
-            "drive": _curves(result),
+            "drive": {"mean": result.online.mean(), "every_10_s": result.online.rows()},
             "seconds": result.seconds,
             "wall_s": round(time.monotonic() - begun, 1),
             "cost": distiller.cost.to_json(),
@@ -357,13 +398,6 @@ def forget_clips(folder: Path) -> None:
 def parameter_values(parameters: OnlineParameters) -> dict[str, Any]:
     """Return name -> value of all parameters, for the results."""
     return {name: getattr(parameters, name) for name in declarations(OnlineParameters)}
-
-
-def _curves(result: AdaptationResult) -> dict[str, Any]:
-    return {
-        name: {"mean": curve.mean(), "every_10_s": curve.rows()}
-        for name, curve in (("frozen", result.frozen), ("online", result.online))
-    }
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A healthy run is driven until depth has kept a first version. Faults of the kind `late` go on from
 its state on disk, as after a restart; those of the kind `early` begin with the drive and last until
-half a minute after the healthy run had published. So both go on when publishing is possible, and
+some time after the healthy run had published. So both go on when publishing is possible, and
 how many candidates were proposed meanwhile is counted.
 """
 
@@ -58,9 +58,9 @@ class Course:
     """
 
     settle_s: float = 5.0
-    fault_s: float = 45.0
-    past_s: float = 30.0
-    after_s: float = 40.0
+    fault_s: float = 40.0
+    past_s: float = 20.0
+    after_s: float = 30.0
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,8 @@ def summary(
     Returns:
         `labels`: how many were believed during the fault. `proposed`, `accepted`: candidates that
         the guard judged and let pass during the fault; `verdicts`: reason -> how often it said no
-        then. `published`: versions before, during and after it. `worst_excess`: name of an error
+        then. `published`: versions before, during and after it; `rolled_back`: by depth or by the
+        loop itself. `worst_excess`: name of an error
         -> the largest excess over the frozen weights elsewhere, at any time from the fault's begin
         on; `worst_step`: the same over what depth had when it began. `recovered_s`: from its end to
         a label and a step. `refused`: what the gates refused during it. `held`: state -> share of
@@ -228,7 +229,8 @@ def summary(
             "during": sum(begin_s <= t < end_s for t in times),
             "after": sum(t >= end_s for t in times),
         },
-        "rolled_back": sum(swap["outcome"] == "rolled_back" for swap in run["swaps"]),
+        "rolled_back": sum(swap["outcome"] == "rolled_back" for swap in run["swaps"])
+        + sum(version["why"] == "taken_back" for version in run["versions"]),
         "worst_excess": {error: round(value, 4) for error, value in worst.items()},
         "worst_step": {error: round(value, 4) for error, value in step.items()},
         "recovered_s": None if recovered is None else round(recovered, 1),

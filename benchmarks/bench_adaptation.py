@@ -25,8 +25,8 @@ without a fault.
 
 All is kept in `--work`, in folders named after everything but the code that runs depend on
 (`adaptation_cache.py`); what is finished is taken over, a run that was cut begins anew. Written are
-results/adaptation.json, .md, adaptation_shift.png and adaptation_safety.png, from what is finished.
-One thread per process.
+results/adaptation.json, .md, adaptation_shift.png, adaptation_wall.png and adaptation_safety.png,
+from what is finished. One thread per process.
 
     python -m benchmarks.bench_adaptation --smoke --work output/adaptation_smoke
 
@@ -82,6 +82,7 @@ from benchmarks.adaptation_safety import (
 )
 from benchmarks.adaptation_scores import ELSEWHERE, KNOWN, score_versions
 from benchmarks.adaptation_verdicts import shift_claims, summary_of_seed, timeline_of
+from benchmarks.adaptation_wall import wall_plot
 from benchmarks.adaptation_worlds import (
     KNOWN_KINDS,
     Lengths,
@@ -103,6 +104,7 @@ PARTS = ("shift", "safety")
 SEED_FILE = "seed.json"
 # Long enough for a first judgement.
 SMOKE_S = 90.0
+HOP_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,8 @@ def run_seed(job: Job, seed: int) -> None:
         "wall_s": run["wall_s"],
         "cost": run["cost"],
         "depth_s": run["depth_s"],
+        "work": [[sample["at_s"], sample["cost"]] for sample in run["samples"]],
+        "windows": round(run["seconds"] / HOP_S),
         **summary_of_seed(
             timeline,
             {part: {v: found[part] for v, found in scores.items()} for part in (ELSEWHERE, KNOWN)},
@@ -280,6 +284,7 @@ def main(arguments: list[str] | None = None) -> int:
     (options.out / "adaptation.md").write_text(text, encoding="utf-8")
     write_png(options.out / "adaptation_shift.png", shift_plot(results))
     write_png(options.out / "adaptation_safety.png", safety_plot(results))
+    write_png(options.out / "adaptation_wall.png", wall_plot(results))
     print(f"{text}\n-> {path}")
     return 0
 
@@ -345,7 +350,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", default=",".join(FAULTS), help="separated by commas")
     parser.add_argument("--drive-s", type=float, default=300.0, help="in B, simulated")
     parser.add_argument("--return-s", type=float, default=60.0, help="in A afterwards")
-    parser.add_argument("--place-s", type=float, default=20.0, help="of each place to score on")
+    parser.add_argument("--place-s", type=float, default=15.0, help="of each place to score on")
     parser.add_argument("--fault-s", type=float, default=Course.fault_s, help="of a late fault")
     parser.add_argument("--smoke", action="store_true", help="a look at the first seed; see above")
     parser.add_argument("--steps-per-s", type=float, default=2.5)

@@ -38,6 +38,7 @@ from benchmarks.adaptation_verdicts import (
     timeline_of,
     worst_excess,
 )
+from benchmarks.adaptation_wall import wall_plot
 from benchmarks.adaptation_worlds import (
     KNOWN_KINDS,
     NEW_KINDS,
@@ -365,6 +366,8 @@ def test_results_become_a_table_and_pictures(tmp_path: Path) -> None:
              "lead": {"aligned_abs_rel": 0.05, "metric_abs_rel": None}}  # fmt: skip
     seeds = [
         {"seed": 0, "kind": "street", "shift": shift, "timeline": TIMELINE, "wall_s": 60.0,
+         "work": [[70.0, 10.0], [90.0, 50.0]], "windows": 2000, "depth_s": 40.0,
+         "cost": {"learned": 30.0, "judged": 20.0},
          "scores": {str(v): scores for v in ERRORS}, "offline": {**scores, "minutes": 2.0},
          **found},
         {"seed": 1, "kind": "warehouse", "shift": shift},
@@ -409,6 +412,8 @@ def test_results_become_a_table_and_pictures(tmp_path: Path) -> None:
     assert "Harmful: late_noisy." in text and "early_doubled" in text
     assert "| noise | 0.1 | 1 | 0" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| 0 |")}
-    assert widths == {14}
+    assert widths == {14, 8}
+    assert "| 0 | 20.0 | 30, 20, 0, 0 | never | never | never | 2.2 min |" in text
+    assert wall_plot(results).shape == (440, 800, 3)
     assert shift_plot(results).shape == (4 * 440, 800, 3)
     assert safety_plot(results).shape == (2 * 440, 800, 3)

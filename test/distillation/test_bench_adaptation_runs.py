@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from benchmarks.adaptation_cache import KEY_FILE, keyed, write_once
+from benchmarks.adaptation_cost import on_own_core
 from benchmarks.adaptation_faults import FAULTS
 from benchmarks.adaptation_runs import RUN_FILE, Setting, verdicts_and_refusals
 from benchmarks.adaptation_safety import (
@@ -138,7 +139,7 @@ def test_a_publication_counts_when_depth_keeps_it() -> None:
 
 def test_faults_need_a_healthy_run_that_published(tmp_path: Path) -> None:
     """Otherwise nothing published would be no proof; and a drive must be long enough for both."""
-    setting = Setting(tmp_path, tmp_path, tmp_path, 2.5, {}, (), Lengths(80.0, 10.0, 5.0))
+    setting = Setting(tmp_path, tmp_path, tmp_path, 2.5, {}, (), Lengths(75.0, 10.0, 5.0))
     with pytest.raises(ConfigurationError, match="--drive-s"):
         run_prefix(setting, tmp_path, tmp_path, 0, Course())
     (tmp_path / PREFIX).mkdir()
@@ -152,3 +153,12 @@ def test_a_look_names_the_commonest_first() -> None:
     counts = {"verdict.no_gain": 1, "verdict.accepted": 3, "label.noisy": 0, "frame.dark": 2}
     words = verdicts_and_refusals(counts)
     assert words == ("verdicts: accepted 3, no_gain 1; labels: none; frames: dark 2; clips: none")
+
+
+def test_a_learner_on_its_own_core_works_in_order_and_not_ahead() -> None:
+    """It waits for what it has not seen, and falls behind where a second costs more than one."""
+    work = [(1.0, 0.5), (2.0, 3.5), (3.0, 4.0), (20.0, 5.0)]
+    end_of = on_own_core(work)
+    # 1 + 0.5; then max(1.5, 2) + 3; then 5 + 0.5; idle until 20.
+    assert [end_of(s) for s in (0.3, 1.0, 1.5, 3.0, 20.0, 99.0)] == [1.5, 1.5, 5.0, 5.5, 21.0, 21.0]
+    assert on_own_core(work, duty=0.5)(2.0) == 8.0
