@@ -83,19 +83,23 @@ class GraphRunner:
 
     def __init__(self, step: StaticStep, capture: Capture | None) -> None:
         self._step = step
-        cameras, _, height, width = step.shape
+        cameras, channels, height, width = step.shape
         device = step.weights.device
-        self._images = torch.zeros(step.shape, device=device)
         self._going = _host_memory(step.shape, torch.float32, device)
         self._going_code = _host_memory((cameras, height, width), torch.int16, device)
-        self._code = torch.zeros_like(self._going_code, device=device)
         self._present = _host_memory((cameras,), torch.bool, device)
         self._coming = _host_memory((cameras, height * width + 1), torch.float32, device)
+        with step.weights.on_stream():
+            self._images = torch.zeros(step.shape, device=device)
+            self._code = torch.zeros((cameras, height, width), dtype=torch.int16, device=device)
         # No methods: graphs are to go as soon as the runner does.
         self._runs: list[Callable[[], Tensor]] = [
             functools.partial(_packed, step, self._images, parity) for parity in (0, 1)
         ]
-        self._unpack: Callable[[], Tensor] = functools.partial(_unpacked, self._code, self._images)
+        # What makes the image of its code; None where the network takes no Tencode.
+        self._unpack: Callable[[], Tensor] | None = None
+        if channels == _TENCODE_CHANNELS:
+            self._unpack = functools.partial(_unpacked, self._code, self._images)
         self._done: torch.cuda.Event | None = None
         if device.type == "cuda":
             # Untyped in PyTorch.
@@ -110,13 +114,13 @@ class GraphRunner:
         """See `Runner`."""
         step = self._step
         # The last step has been waited for, so that nothing reads what goes over any more.
-        coded = self._fill_code(images)
-        if not coded:
+        unpack = self._unpack if self._fill_code(images) else None
+        if unpack is None:
             fill(self._going, self._present, images)
         with step.weights.arithmetic():
-            if coded:
+            if unpack is not None:
                 self._code.copy_(self._going_code, non_blocking=True)
-                self._unpack()
+                unpack()
             else:
                 self._images.copy_(self._going, non_blocking=True)
             if len(images) > 1:
@@ -133,7 +137,7 @@ class GraphRunner:
 
     def _fill_code(self, images: Sequence[FloatImage | None]) -> bool:
         """Pack what is to go over; return False unless all images are Tencode."""
-        if self._step.shape[1] != _TENCODE_CHANNELS:
+        if self._unpack is None:
             return False
         codes = self._going_code.numpy().view(np.uint16)
         for camera, image in enumerate(images):
@@ -151,7 +155,8 @@ class GraphRunner:
         self._code.zero_()
         self._images.zero_()
         try:
-            replays, replay_unpack = [capture(run) for run in runs], capture(unpack)
+            replays = [capture(run) for run in runs]
+            replay_unpack = None if unpack is None else capture(unpack)
             actual = self._results(replays, replay_unpack)
         except RuntimeError as error:
             self.fallback = f"it cannot be recorded ({error})"
@@ -163,36 +168,37 @@ class GraphRunner:
             _log.warning("the network is run without CUDA graphs: %s", self.fallback)
 
     def _results(
-        self, runs: Sequence[Callable[[], Tensor]], unpack: Callable[[], Tensor]
+        self, runs: Sequence[Callable[[], Tensor]], unpack: Callable[[], Tensor] | None
     ) -> list[list[Tensor]]:
         """Return copies of what two steps from the zero state, on a pattern, give and write."""
-        count = self._code.numel()
-        # Differs from pixel to pixel and from camera to camera; every seventh is without event.
-        ramp = torch.arange(count, device=self._code.device) * 6619
-        code = torch.where(ramp % 7 == 0, 0, ramp % 65534 + 2)
-        self._code.copy_(code.to(torch.int16).reshape(self._code.shape))
-        found = [[unpack().clone()]]
-        if self._step.shape[1] != _TENCODE_CHANNELS:
-            pattern = torch.arange(self._images.numel(), device=self._code.device) % 9973 / 9973.0
-            self._images.copy_(pattern.reshape(self._images.shape))
+        found = []
+        if unpack is None:
+            pattern = torch.arange(self._images.numel(), device=self._images.device) % 9973
+            self._images.copy_(pattern.reshape(self._images.shape) / 9973.0)
+        else:
+            # Another age at each pixel and camera, both polarities, every seventh without event.
+            ramp = torch.arange(self._code.numel(), device=self._code.device) * 6619
+            code = torch.where(ramp % 7 == 0, 0, ramp % 65534 + 2)
+            self._code.copy_(code.to(torch.int16).reshape(self._code.shape))
+            unpack()
         self._step.reset()
         for parity, run in enumerate(runs):
-            found.append([x.clone() for x in (run(), *self._step.states[1 - parity])])
+            written = (run(), *self._step.states[1 - parity])
+            found.append([self._images.clone(), *(tensor.clone() for tensor in written)])
         return found
 
     def _difference(self, actual: list[list[Tensor]], expected: list[list[Tensor]]) -> str | None:
         tolerance = _TOLERANCE[self._step.weights.precision]
-        for turn in range(len(expected)):
+        for turn in (0, 1):
             for place, (ours, theirs) in enumerate(zip(actual[turn], expected[turn], strict=True)):
                 finite = theirs[torch.isfinite(theirs)]
                 size = float(finite.abs().amax()) if finite.numel() else 0.0
                 if not torch.allclose(ours, theirs, 0.0, tolerance * size, equal_nan=True):
-                    what = "the prediction" if place == 0 else f"tensor {place} of the state"
-                    what = f"{what} of step {turn}" if turn else "the event image"
+                    what = ("the event image", "the prediction", "the state")[min(place, 2)]
                     off = float((ours - theirs).abs().amax())
                     return (
-                        f"replayed, {what} is off by {off:.2g} where the largest value is "
-                        f"{size:.2g}"
+                        f"replayed, {what} of step {turn + 1} is off by {off:.2g} where the "
+                        f"largest value is {size:.2g}"
                     )
         return None
 
@@ -235,13 +241,12 @@ def _packed(step: StaticStep, images: Tensor, parity: int) -> Tensor:
 def _unpacked(code: Tensor, images: Tensor) -> Tensor:
     """Write the images that codes int16 (cameras, height, width) stand for; return them.
 
-    See `representation.tencode_code.unpack_tencode`. Images of other than three channels are left.
+    See `representation.tencode_code.unpack_tencode`.
     """
-    if images.shape[1] == _TENCODE_CHANNELS:
-        # Few operators of PyTorch take unsigned numbers.
-        value = code.to(torch.int32) & 0xFFFF
-        on, seen = (value & 1).float(), (value != 0).float()
-        torch.stack([on, ((value >> 1) - seen) / LEVELS, seen - on], dim=1, out=images)
+    # Few operators of PyTorch take unsigned numbers.
+    value = code.to(torch.int32) & 0xFFFF
+    on, seen = (value & 1).float(), (value != 0).float()
+    torch.stack([on, ((value >> 1) - seen) / LEVELS, seen - on], dim=1, out=images)
     return images
 
 

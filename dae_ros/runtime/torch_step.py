@@ -156,12 +156,13 @@ class StaticStep:
         self.shape = (cameras, weights.fitting.format.channels, height, width)
         size = weights.fitting.network_size(height, width)
         weights.fix_size(*size)
-        self.states: tuple[State, State] = (
-            self._zeros(cameras, *size),
-            self._zeros(cameras, *size),
-        )
         self.parity = 0
-        self.present = torch.ones(cameras, dtype=torch.bool, device=weights.device)
+        with weights.on_stream():
+            self.states: tuple[State, State] = (
+                self._zeros(cameras, *size),
+                self._zeros(cameras, *size),
+            )
+            self.present = torch.ones(cameras, dtype=torch.bool, device=weights.device)
 
     def _zeros(self, cameras: int, height: int, width: int) -> State:
         return tuple(

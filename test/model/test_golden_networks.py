@@ -19,6 +19,7 @@ from dae_ros.model.dae_r import DepthAnyEvent, DepthAnyEventR
 from dae_ros.model.dav2 import metric_config, relative_config
 from dae_ros.model.networks import build_network
 from dae_ros.runtime.torch_estimator import TorchEstimator
+from dae_ros.runtime.torch_fitting import Fitting
 from test.reference.golden_weights import make_weight, normalise_u8
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden"
@@ -129,7 +130,8 @@ def test_image_path_matches_the_published_one(recurrent: DepthAnyEventR) -> None
     for step in range(3):
         image = golden.arrays["frames_u8"][step].astype(np.float32) / np.float32(255)
         if step == 0:
-            golden.check("s0_preprocessed", estimator._prepare(image)[0])
+            fitting = Fitting(recurrent.config, recurrent.multiple, torch.device("cpu"))
+            golden.check("s0_preprocessed", fitting.prepare(torch.from_numpy(image)[None])[0])
         depth = estimator.estimate(image)
         assert depth.shape == (260, 346)
         assert depth.dtype == np.float32

@@ -308,14 +308,19 @@ def test_a_step_that_cannot_be_recorded_runs_directly(caplog: pytest.LogCaptureF
         np.testing.assert_array_equal(runner.run([image])[0], expected.run([image])[0])
 
 
-@pytest.mark.parametrize("what", ["stale output", "state not written"])
+@pytest.mark.parametrize("what", ["stale output", "stale image", "state not written"])
 def test_replays_that_deviate_are_not_used(what: str) -> None:
     """A graph that ignores its input, or leaves the state out, is found before it is used."""
     loaded = small("tiny")
     step = made(loaded)
 
+    recorded = []
+
     def wrong(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
         output = function()
+        recorded.append(function)
+        if what == "stale image":
+            return echo(function) if len(recorded) < 3 else lambda: output
         if what == "stale output":
 
             def replay() -> Tensor:
