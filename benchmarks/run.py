@@ -17,6 +17,7 @@ BENCHMARKS = {
     "reception": "dvs_msgs at 2 Mev/s over DDS: messages received, CPU",
     "networks": "one step of every network on the CPU",
     "backends": "one step on PyTorch, onnxruntime and OpenVINO, and how far they are apart",
+    "export_sizes": "how far exported graphs are from PyTorch at six sizes of the sensor",
     "skipping": "what skipped windows do to the recurrent state",
     "transport": "latency of 2 MB messages under the settings of the launch files",
     "simulator": "speed of the simulator, preset by preset",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,8 @@ reading the tables:
              network). The default asks for 20 (hop_s 0.05).
 
 A checkpoint is exported once for each sensor size (seconds for `micro`, a minute or more for
-`vits`, on top of the measuring); the file stays in the cache, where depth_node finds it.
+`vits`); the file stays in the cache, where depth_node finds it. What does not fit into --within
+is listed as not measured, with the command that prepares it for the next time.
 
 examples:
   dae-ros bench
@@ -98,6 +100,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="S",
         help="to measure for, in all; loading and exporting come on top (default: 40)",
     )
+    parser.add_argument(
+        "--within",
+        type=float,
+        default=110.0,
+        metavar="S",
+        help="for everything, loading and exporting included; what does not fit is left out and "
+        "named (default: 110)",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write all figures there")
 
 
@@ -108,8 +118,14 @@ def run(args: argparse.Namespace) -> int:
         WrongUsage: options out of range, no such folder, or weights that are no checkpoint.
         DaeError: the weights cannot be loaded.
     """
+    begin_s = time.monotonic()
     if not 0.0 < args.seconds <= 3600.0:
         raise WrongUsage(f"--seconds must be above 0 and at most 3600, not {args.seconds:g}")
+    if not args.seconds < args.within <= 86_400.0:
+        raise WrongUsage(
+            f"--within must be above --seconds ({args.seconds:g}) and at most 86400, not "
+            f"{args.within:g}: loading and exporting need time as well"
+        )
     if args.out is not None and not args.out.parent.is_dir():
         raise WrongUsage(f"there is no folder {args.out.parent} to write {args.out.name} to")
     if args.out is not None and args.out.is_dir():
@@ -132,6 +148,7 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.model.weights import load_weights
     from dae_ros.runtime.benchmark.event_path import measure_event_path
     from dae_ros.runtime.benchmark.machine import machine, versions
+    from dae_ros.runtime.benchmark.processor import processor_flags, said_of
     from dae_ros.runtime.network_settings import network_threads
 
     # What cannot be measured is told before anything is.
@@ -145,6 +162,7 @@ def run(args: argparse.Namespace) -> int:
         f"{about['cpu']['model']}, {about['cpu']['usable_cores']} cores, load "
         f"{about['load_1_minute']}; sensor {width}x{height} px, {threads} threads for the network"
     )
+    print(f"flags that matter to networks: {said_of(processor_flags())}")
     if about["load_1_minute"] > 1.0:
         print("something else is running: figures will be too slow; stop it and measure again")
     bar = ProgressBar()
@@ -157,7 +175,11 @@ def run(args: argparse.Namespace) -> int:
     rest = 1.0 - _SHARES["events"]
     for number, parameters in enumerate(all_parameters):
         begin = _SHARES["events"] + rest * number / len(all_parameters)
-        result, verdict = _network(parameters, args, bar, begin, rest / len(all_parameters))
+        # What one network leaves of its share of the time is for those after it.
+        share_s = (begin_s + args.within - time.monotonic()) / (len(all_parameters) - number)
+        result, verdict = _network(
+            parameters, args, bar, begin, rest / len(all_parameters), time.monotonic() + share_s
+        )
         results.append(result)
         verdicts.append(verdict)
     print()
@@ -170,6 +192,7 @@ def run(args: argparse.Namespace) -> int:
             "sensor_px": [height, width],
             "threads": threads,
             "seconds": args.seconds,
+            "within_s": args.within,
             "events": [dataclasses.asdict(row) for row in events],
             "networks": results,
         }
@@ -184,10 +207,12 @@ def _network(
     bar: ProgressBar,
     begin: float,
     share: float,
+    end_s: float,
 ) -> tuple[dict[str, Any], Verdict]:
-    """Measure one network; print its tables."""
+    """Measure one network until about `end_s` of the monotonic clock; print its tables."""
     from dae_ros.runtime.backend_choice import choose_backend
     from dae_ros.runtime.benchmark.network_steps import (
+        Deadlines,
         find_contenders,
         measure_steps,
         parameters_of,
@@ -197,7 +222,15 @@ def _network(
 
     height, width = args.size
     seconds = args.seconds / len(args.weights)
-    contenders = find_contenders(parameters, height, width, _part(bar, begin, 0.4 * share))
+    measuring_s = seconds * (_SHARES["network"] + _SHARES["chain"])
+    contenders = find_contenders(
+        parameters,
+        height,
+        width,
+        _part(bar, begin, 0.4 * share),
+        Deadlines(exports_s=end_s - measuring_s, steps_s=end_s),
+    )
+    seconds *= min(1.0, max(0.0, end_s - time.monotonic()) / measuring_s)
     steps = measure_steps(
         contenders,
         height,

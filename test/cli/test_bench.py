@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shlex
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ def test_a_small_run_says_what_to_type(
         importlib.util, "find_spec", lambda name: None if name == "openvino" else find(name)
     )
     contenders = (("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32"))
+    monkeypatch.setattr(network_steps, "processor_flags", lambda: frozenset({"amx_bf16"}))
     monkeypatch.setattr(network_steps, "ON_A_CPU", contenders)
     monkeypatch.setattr(event_path, "RATES_MEVS", (1,))
     out = tmp_path / "bench.json"
@@ -33,7 +36,7 @@ def test_a_small_run_says_what_to_type(
     assert code == 0, printed.err
     assert "%" in printed.err
     document = json.loads(out.read_text())
-    assert {"machine", "packages", "events", "networks", "threads"} <= set(document)
+    assert {"machine", "packages", "events", "networks", "threads", "within_s"} <= set(document)
     assert document["sensor_px"] == [60, 80]
     (network,) = document["networks"]
     assert [row["precision"] for row in network["steps"]] == ["float32", "bfloat16"]
@@ -41,6 +44,7 @@ def test_a_small_run_says_what_to_type(
     assert network["auto"]["live"]["backend"] == "torch"
     assert "openvino" in network["auto"]["live"]["reason"]
     assert all(chain["windows"] >= 2 for chain in network["chains"])
+    assert "flags that matter to networks: " in printed.out
     for part in ("packets to event images", "not measured: openvino float32", "backend auto, live"):
         assert part in printed.out
     verdict = network["verdict"]
@@ -53,10 +57,47 @@ def test_a_small_run_says_what_to_type(
         assert not known[name].choices or value in known[name].choices
 
 
+@pytest.mark.skipif(
+    importlib.util.find_spec("onnxruntime") is None, reason="the extra `onnx` is not installed"
+)
+def test_what_does_not_fit_is_left_out_with_its_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export that takes too long is ended; the row says how to prepare it, the rest stands."""
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 600\n")
+    slow.chmod(0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "executable", str(slow))
+    contenders = (("torch", "float32"), ("torch", "bfloat16"), ("onnxruntime", "float32"))
+    monkeypatch.setattr(network_steps, "ON_A_CPU", contenders)
+    monkeypatch.setattr(network_steps, "processor_flags", lambda: frozenset({"avx2", "fma"}))
+    monkeypatch.setattr(event_path, "RATES_MEVS", (1,))
+    out = tmp_path / "bench.json"
+    arguments = ["--weights", "untrained:tiny", "--size", "80x60", "--seconds", "0.1"]
+    arguments += ["--within", "5", "--threads", "1", "--device", "cpu", "--out", str(out)]
+    begin_s = time.monotonic()
+    assert main(["bench", *arguments]) == 0
+    assert time.monotonic() - begin_s < 120.0
+    (network,) = json.loads(out.read_text())["networks"]
+    assert [row["precision"] for row in network["steps"]] == ["float32"]
+    missing = network["not_measured"]
+    assert "no bfloat16" in missing["torch bfloat16"] and "(its flags: avx2 fma)" in str(missing)
+    assert "there was no time for its export" in missing["onnxruntime float32"]
+    words = shlex.split(missing["onnxruntime float32"].partition("with: ")[2])
+    assert words[:4] == ["dae-ros", "export", "untrained:tiny", "--out"]
+    assert words[5:] == ["--height", "60", "--width", "80", "--precision", "float32"]
+    assert Path(words[4]).parent == tmp_path / "cache" / "dae_ros" / "onnx"
+    assert f"not measured: onnxruntime float32: {missing['onnxruntime float32']}" in (
+        capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("--seconds", "0"), "--seconds must be above 0"),
+        (("--within", "40"), "--within must be above --seconds (40)"),
         (("--out", "nowhere/bench.json"), "there is no folder nowhere"),
         (("--weights", "a.onnx"), "give the checkpoint"),
         (("--threads", "-1"), "'threads' must be at least 0"),

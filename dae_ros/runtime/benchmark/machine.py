@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dae_ros.runtime.benchmark.processor import OF_NETWORKS, processor_flags
+
 
 def usable_cores() -> int:
     """Return how many cores this process may use: fewer than there are in a container."""
@@ -36,8 +38,8 @@ def machine() -> dict[str, Any]:
             "usable_cores": usable_cores(),
             "flags": sorted(
                 flag
-                for flag in names.get("flags", "").split()
-                if flag.startswith(("avx", "amx", "sse4", "fma", "bmi"))
+                for flag in processor_flags()
+                if flag in OF_NETWORKS or flag.startswith(("avx", "amx", "sse4", "bmi"))
             ),
         },
         # load of others disturbs medians: above 1 at the start the machine was shared

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,9 @@ from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.device import device_of
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.backends import create_estimator
+from dae_ros.runtime.benchmark.processor import bfloat16_obstacle, processor_flags
 from dae_ros.runtime.estimator import DepthEstimator, FloatImage
+from dae_ros.runtime.exported_estimator import ExportedEstimator
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 
 # Backend and precision; the first is what the others are compared with.
@@ -39,6 +43,8 @@ INSTALL = {
 }
 # The first step of a block finds the caches of another contender.
 BLOCK = 4
+# Of each contender: the comparison with the first, two rounds, and windows of the whole chain.
+LEAST_STEPS = 4 * BLOCK
 Contender: TypeAlias = "tuple[str, str]"
 Name = TypeVar("Name")
 
@@ -82,8 +88,25 @@ def parameters_of(parameters: DepthParameters, contender: Contender) -> DepthPar
     return dataclasses.replace(parameters, backend=backend, precision=precision)
 
 
+@dataclass(frozen=True, slots=True)
+class Deadlines:
+    """Until when what may be done; of the clock `time.monotonic`, in s.
+
+    Attributes:
+        exports_s: exports that are not done by then are ended.
+        steps_s: all that is found has to have been measured by then.
+    """
+
+    exports_s: float = math.inf
+    steps_s: float = math.inf
+
+
 def find_contenders(
-    parameters: DepthParameters, height: int, width: int, report: Callable[[float, str], None]
+    parameters: DepthParameters,
+    height: int,
+    width: int,
+    report: Callable[[float, str], None],
+    deadlines: Deadlines = Deadlines(),
 ) -> Contenders:
     """Load the weights on every backend and step once; an export happens here.
 
@@ -91,27 +114,73 @@ def find_contenders(
         parameters: weights, device and threads; its backend and precision are not used.
         height, width: of the sensor in px.
         report: called with the part that is done, 0 to 1, and what is in hand.
+        deadlines: what does not fit is absent; the first contender is always there.
 
     Raises:
         WeightsError, ConfigurationError: the weights cannot be loaded at all.
     """
     there: dict[Contender, DepthEstimator] = {}
     absent: dict[Contender, str] = {}
-    wanted = ON_A_CPU if device_of(parameters.device).type == "cpu" else ON_A_GPU
+    on_cpu = device_of(parameters.device).type == "cpu"
+    wanted = ON_A_CPU if on_cpu else ON_A_GPU
+    obstacle = bfloat16_obstacle(processor_flags()) if on_cpu else None
+    planned_s = 0.0
     for number, contender in enumerate(wanted):
         backend, precision = contender
         report(number / len(wanted), f"{parameters.weights}: loading {backend} {precision}")
+        if precision == "bfloat16" and obstacle is not None:
+            absent[contender] = obstacle
+            continue
         try:
             estimator = create_estimator(parameters_of(parameters, contender))
-            estimator.estimate(np.zeros((estimator.input_channels, height, width), np.float32))
+            step_s = _first_steps(estimator, height, width, deadlines.exports_s)
         except (ConfigurationError, WeightsError, InferenceError) as error:
             if number == 0:
                 raise
             install = f"; {INSTALL[backend]}" if "package" in error.data else ""
             absent[contender] = f"{error.message}{install}"
+            continue
+        planned_s += LEAST_STEPS * step_s
+        if number and time.monotonic() + planned_s > deadlines.steps_s:
+            planned_s -= LEAST_STEPS * step_s
+            absent[contender] = f"a step takes {step_s:.1f} s; give it more time with --within"
         else:
             there[contender] = estimator
     return Contenders(there, absent)
+
+
+def _first_steps(estimator: DepthEstimator, height: int, width: int, exports_s: float) -> float:
+    """Step twice, the first time perhaps with an export; return what the second one took, in s.
+
+    Raises:
+        InferenceError: the backend failed, or the export was not done in time.
+    """
+    image = np.zeros((estimator.input_channels, height, width), np.float32)
+    late = threading.Event()
+    if isinstance(estimator, ExportedEstimator) and exports_s < math.inf:
+
+        def stop() -> None:
+            late.set()
+            estimator.close()
+
+        timer = threading.Timer(max(0.0, exports_s - time.monotonic()), stop)
+        timer.start()
+        try:
+            estimator.estimate(image)
+        except InferenceError as error:
+            if not late.is_set():
+                raise
+            raise InferenceError(
+                "there was no time for its export (--within); do it once, with: "
+                f"{estimator.export_command(height, width)}"
+            ) from error
+        finally:
+            timer.cancel()
+    else:
+        estimator.estimate(image)
+    begin_s = time.monotonic()
+    estimator.estimate(image)
+    return time.monotonic() - begin_s
 
 
 def measure_steps(
