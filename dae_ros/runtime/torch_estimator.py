@@ -30,9 +30,9 @@ class TorchEstimator:
     Args:
         loaded: weights and what they mean; copied to the device.
         device: `cpu`, `cuda` or `cuda:N`.
-        precision: of the arithmetic. Weights, state and the sums between layers stay float32;
-            `bfloat16` and `float16` round inside convolutions and matrix products (mean error
-            0.02 and 0.003 where the output's deviation is 1).
+        precision: of the arithmetic. State and the sums between layers stay float32; `bfloat16`
+            and `float16` round what goes into convolutions and matrix products, and their
+            results (mean error 0.02 and 0.003 where the output's deviation is 1).
         threads: CPU threads of PyTorch, a setting of the whole process; None leaves it.
         weight_version: number of the weights.
         pool: of the estimator whose weights these follow; they take over memory, and graphs of
