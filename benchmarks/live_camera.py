@@ -46,6 +46,7 @@ MOST_EVENTS = 6_000_000  # of a cycle
 TIME_HIGH = 8
 STAMP_AT = 4  # behind the encapsulation
 MARK = 0x1122334455667788
+ACKNOWLEDGE_S = 90.0
 DRIVER_DEPTH = 1000  # messages that a driver keeps
 READY, GO, PLAN = "ready", "go", "plan"
 LOG = "camera.npz"
@@ -212,7 +213,7 @@ class Camera:
 
         batch = Unacknowledged()
         # Time begins a step late: decoders take 0 for a time like any other, people do not.
-        steps, seq, begin_ns = 1, 0, time.perf_counter_ns()
+        steps, seq, begin_ns, begin_stamp_ns = 1, 0, time.perf_counter_ns(), time.time_ns()
         for number, block, cycles in schedule(self._plan, self.planned):
             messages = self._cycles[block.rate_mevs, block.slots]
             for _ in range(cycles):
@@ -222,7 +223,8 @@ class Camera:
                     self._wait(begin_ns + due_us * 1000)
                     if self.leaving.is_set():
                         return
-                    data = message.at(steps, seq, time.time_ns())
+                    # Held back or not: the stamp is when the camera had it.
+                    data = message.at(steps, seq, begin_stamp_ns + due_us * 1000)
                     if self._plan.reliable:
                         self._wait_for_room(batch, len(data))
                     self._sent_ns.append(time.perf_counter_ns())
@@ -260,6 +262,14 @@ class Camera:
             time.sleep(0.001)
         batch.clear()
         self._waited_ns += time.perf_counter_ns() - begin_ns
+
+    def wait_acknowledged(self, timeout_s: float) -> None:
+        """Wait until subscribers have what was sent, which goes with the publisher otherwise."""
+        from rclpy.duration import Duration
+
+        deadline_s = time.monotonic() + timeout_s
+        while not self._publisher.wait_for_all_acked(Duration()) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
 
 
 @dataclass(frozen=True)
@@ -343,6 +353,8 @@ def main() -> None:
         gc.freeze()
         gc.disable()
         camera.run()
+        if plan.reliable:
+            camera.wait_acknowledged(ACKNOWLEDGE_S)
     camera.save(folder)
     node.destroy_node()
     rclpy.try_shutdown()

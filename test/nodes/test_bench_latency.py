@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from benchmarks.live_camera import (
     STEP_US,
     TYPE_NAME,
     Block,
+    Camera,
     CameraLog,
     CameraPlan,
     cycle,
@@ -68,6 +70,24 @@ def test_cycles_follow_each_other_as_one_stream(slots: int) -> None:
         assert np.array_equal(times, first[0] + number * 1_024_000_000)
         assert np.array_equal(places, first[1])
     assert stream.counts()["wraps"] == 2
+
+
+def test_stamps_and_events_go_on_alike_when_the_camera_is_held_back() -> None:
+    """A publisher that blocks for a while: stamps say when the camera had each packet."""
+    sent = []
+
+    class Publisher:
+        def publish(self, data: bytes) -> None:
+            time.sleep(0.2 if len(sent) == 5 else 0.0)
+            sent.append(read_packet(TYPE_NAME, data))
+            if len(sent) == 40:
+                camera.leaving.set()
+
+    camera = Camera(CameraPlan(48, 64, (Block(0.1, 1.0, 10),)), Publisher())
+    camera.planned.set()
+    camera.run()
+    assert [packet.seq for packet in sent] == list(range(40))
+    assert set(np.diff([packet.stamp_ns for packet in sent])) == {10_240_000}
 
 
 def test_a_camera_opens_quietly_and_ends_with_its_last_block() -> None:
