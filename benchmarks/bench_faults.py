@@ -4,7 +4,8 @@
 
 Both are the processes of `depth.launch.py distill:=true`, over real DDS, with a camera that plays a
 simulated recording. First each is killed (SIGKILL) at random instants, then every fault of
-`faults_one_shot` is made. Written are results/faults.json and faults.md.
+`faults_one_shot` is made. Written are results/faults.json, faults.md and faults.png: who was away
+when, the gaps in depth, and how many were how long.
 
 The learner works with more haste than a deployment would (`HASTE`), so that kills meet writing and
 publishing often. Depth's limits on kills are its own first start, times two, plus two seconds.
@@ -25,10 +26,12 @@ from benchmarks import faults_one_shot
 from benchmarks.faults_camera import Camera
 from benchmarks.faults_disk import look
 from benchmarks.faults_kills import Kill, Killer
+from benchmarks.faults_plot import kills_plot
 from benchmarks.faults_scene import Scene
 from benchmarks.faults_segments import SHARED, remove_orphans
 from benchmarks.online_stand import DEPTH, LEARNER, Deployment, Stand, simulate
 from benchmarks.record import RESULTS, record
+from dae_ros.evaluation.strips import write_png
 from dae_ros.parameters import Value
 
 HEIGHT, WIDTH = 180, 240
@@ -209,6 +212,7 @@ def main() -> int:
     print(f"\n{text}")
     if not arguments.no_record:
         (RESULTS / "faults.md").write_text(text, encoding="utf-8")
+        write_png(RESULTS / "faults.png", kills_plot(results["kills"]))
         print(f"-> {record('faults', results)}")
     passed = all(one["passed"] for one in results["faults"])
     return 0 if passed and not any(kill["problems"] for kill in results["kills"]) else 1

@@ -52,6 +52,7 @@ class Kill:
         taken_s: until depth had the version of the disk; None of the learner.
         stopped_s: the longest time without a depth image meanwhile.
         problems: sentences; none where all is well.
+        at_s: when, since the killing began.
     """
 
     victim: str
@@ -66,6 +67,7 @@ class Kill:
     taken_s: float | None = None
     stopped_s: float = 0.0
     problems: tuple[str, ...] = ()
+    at_s: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return it for JSON."""
@@ -122,7 +124,8 @@ class Killer:
         self._random = random.Random(seed)
         self.memory = Memory()
         self._save_every = int(stand.deployment.learner.get("save_every_steps", 10))
-        self._begun_s = dict.fromkeys((DEPTH, LEARNER), time.monotonic())
+        self._first_s = time.monotonic()
+        self._begun_s = dict.fromkeys((DEPTH, LEARNER), self._first_s)
         self.images_of_the_original = 0
 
     def run(self, kills: int, aimed: int) -> list[Kill]:
@@ -186,7 +189,7 @@ class Killer:
         self._begun_s[victim] = killed_s
         return Kill(
             victim, phase, life_s, disk.unfinished, len(removed), version, disk.latest, lost,
-            problems=tuple(problems),
+            problems=tuple(problems), at_s=killed_s - self._first_s,
         )  # fmt: skip
 
     def come_back(self, kill: Kill) -> Kill:

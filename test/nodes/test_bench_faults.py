@@ -10,11 +10,13 @@ import sys
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks.bench_faults import CALM, run, summary, table
 from benchmarks.faults_disk import look
 from benchmarks.faults_kills import Kill, longest_gap_s
+from benchmarks.faults_plot import absences, histogram, kills_plot, stems
 from benchmarks.faults_segments import SHARED, held_by, remove_orphans
 from benchmarks.online_stand import Deployment, Image
 from dae_ros.bags.message_types import EVENT_PACKET, IMAGE
@@ -83,6 +85,27 @@ def test_a_damaged_state_is_replaced_by_the_one_before_and_two_are_a_problem(
     (folder / "snapshots" / "w_000003.safetensors").touch()
     (folder / "snapshots" / "LATEST.json.tmp").touch()
     assert look(folder).unfinished == ("LATEST.json.tmp", "w_000003.safetensors")
+
+
+def test_pictures_show_who_was_away_when_and_how_long_depth_stopped() -> None:
+    """A kill while starting makes an absence longer; gaps are those of kills that came back."""
+    kills = [
+        {"victim": "depth", "at_s": 10.0, "back_s": None, "stopped_s": 0.0},
+        {"victim": "depth", "at_s": 12.0, "back_s": 3.0, "stopped_s": 3.1},
+        {"victim": "distillation", "at_s": 20.0, "back_s": 4.0, "stopped_s": 0.1},
+        {"victim": "depth", "at_s": 30.0, "back_s": 2.0, "stopped_s": 2.2},
+    ]
+    x, y = absences(kills, "depth")
+    assert np.array_equal(x, [10.0, 15.0, np.nan, 30.0, 32.0, np.nan], equal_nan=True)
+    assert np.array_equal(y, [1.0, 1.0, np.nan, 1.0, 1.0, np.nan], equal_nan=True)
+    x, y = stems(kills, "depth")
+    assert np.array_equal(x, [12.0, 12.0, np.nan, 30.0, 30.0, np.nan], equal_nan=True)
+    assert np.array_equal(y, [0.0, 3.1, np.nan, 0.0, 2.2, np.nan], equal_nan=True)
+    x, y = histogram(kills, "depth")
+    assert sum(y[1:-1:2]) == 2 and x[0] == 0.0 and x[-1] == pytest.approx(3.1)
+    assert histogram(kills[:2], "distillation") == ([], [])
+    assert kills_plot(kills).shape == (3 * 440, 800, 3)
+    assert kills_plot([]).shape == (3 * 440, 800, 3)
 
 
 HOLDER = """
