@@ -20,6 +20,7 @@ class ClipCache:
         byte_limit: of all tensors together; 0 keeps nothing.
 
     Attributes:
+        byte_count: of all tensors at present.
         hits, misses: since the beginning.
     """
 
@@ -27,7 +28,7 @@ class ClipCache:
         self._limit = byte_limit
         # The observation is kept with its tensors, so that its id stays its own.
         self._entries: OrderedDict[int, tuple[Observation, list[Tensor], int]] = OrderedDict()
-        self._bytes = 0
+        self.byte_count = 0
         self.hits = 0
         self.misses = 0
 
@@ -45,8 +46,13 @@ class ClipCache:
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         if size <= self._limit:
             self._entries[id(observation)] = (observation, tensors, size)
-            self._bytes += size
-            while self._bytes > self._limit:
+            self.byte_count += size
+            while self.byte_count > self._limit:
                 _, (_, _, freed) = self._entries.popitem(last=False)
-                self._bytes -= freed
+                self.byte_count -= freed
         return tensors
+
+    def clear(self) -> None:
+        """Give up everything; it is computed again when it is asked for."""
+        self._entries.clear()
+        self.byte_count = 0

@@ -72,6 +72,10 @@ class Lessons:
             predictions, self._targets(clip, first, original, anchored), self._parameters
         )
 
+    def release_memory(self) -> None:
+        """Give up what can be computed again."""
+        self._cache.clear()
+
     @torch.no_grad()
     def _computed(self, observation: Observation) -> list[Tensor]:
         """Return the features that both networks share, if they do, and the original's maps."""
