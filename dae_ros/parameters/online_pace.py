@@ -80,7 +80,10 @@ class PaceParameters(NodeParameters):
 
     # On disk: what a kill may cost, and how far back depth can go.
     save_every_steps: int = declare(
-        10, "Accepted steps between two saves of the learner's state.", minimum=1
+        1,
+        "Accepted steps between two saves of the learner's state, which is what a kill may cost; "
+        "more of them spare a disk that wears.",
+        minimum=1,
     )
     kept_snapshots: int = declare(
         5,

@@ -304,7 +304,7 @@ class Adaptation:
         if report.announcement is not None:
             self._swap.announce(report.announcement)
             back = report.announcement.rollback
-            self._tell(report.announcement.version, "taken_back" if back else "published")
+            self._tell(report.announcement.version, "rolled_back" if back else "published")
 
     def _judged(self, verdict: Verdict) -> None:
         self.result.swaps.append(

@@ -69,9 +69,14 @@ class DutyCycle:
         """Take a number of windows that depth lost since the last call."""
         self._dropped += windows
 
-    def memory(self, used_bytes: int) -> None:
-        """Take how much memory the process has, of the machine or of the GPU."""
+    def memory(self, used_bytes: int) -> bool:
+        """Take how much memory the process has, of the machine or of the GPU.
+
+        Returns:
+            Whether the hold begins now: what can be given back should be.
+        """
         limit = self.parameters.memory_mb * 1_000_000
+        begins = used_bytes > limit and self._full is None
         if used_bytes > limit:
             self._full = Refusal(
                 "memory",
@@ -80,6 +85,7 @@ class DutyCycle:
             )
         elif used_bytes < RELIEF * limit:
             self._full = None
+        return begins
 
     def worked(self, duration_ns: int, now_ns: int) -> None:
         """Take a piece of work that ended now."""

@@ -24,7 +24,7 @@ from dae_ros.distillation.online.lesson import Lessons
 from dae_ros.distillation.online.objective import ClipLoss
 from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.distillation.online.step_judge import StepJudge
-from dae_ros.distillation.online.tiers import ChangingWeights
+from dae_ros.distillation.online.tiers import ChangingWeights, changing_weights
 from dae_ros.distillation.schedule import learning_rate, update_average
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
@@ -204,16 +204,10 @@ class Learner:
         self.interventions["hard_reset"] += 1
         self._begin(self.tier, self._original.network.state_dict() if weights is None else weights)
 
-    def set_tier(self, tier: int) -> None:
-        """Go on with other layers, from the raw weights and the average as they are.
-
-        Raises:
-            ConfigurationError: there is no such tier.
-        """
-        raw = self._weights.merged()
-        average = {**raw, **self._average}
-        self._begin(tier, raw)
-        self._average: dict[str, Tensor] = {name: average[name].clone() for name in self._average}
+    def release_memory(self) -> None:
+        """Give up what can be computed again, and the gradients of the last step."""
+        self._lessons.release_memory()
+        self._optimizer.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
         """Return what the next step needs: tensors and plain values, none of them shared."""
@@ -237,6 +231,9 @@ class Learner:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave; the next step gives the same bits.
 
+        Where another tier learned, it gives way to that of the parameters: what learns goes on
+        from raw weights and average as they are, and the moments are forgotten.
+
         Raises:
             ConfigurationError: it is of another original or another rank.
         """
@@ -258,6 +255,16 @@ class Learner:
         self.version = state["version"]
         self.interventions = Counter(state["interventions"])
         self._judge.restore(state["judge"])
+        if self.tier != self._parameters.tier:
+            raw = self._weights.merged()
+            average = {**raw, **self._average}
+            # What does not learn any more stays at its average, of which a candidate consists.
+            learning = changing_weights(self._original.network, self._parameters.tier)
+            self._begin(
+                self._parameters.tier, {**average, **{name: raw[name] for name in learning}}
+            )
+            for name, tensor in self._average.items():
+                tensor.copy_(average[name])
 
     def _begin(self, tier: int, weights: Mapping[str, Tensor]) -> None:
         """Take on weights with nothing learned about gradients and losses."""

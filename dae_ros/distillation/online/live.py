@@ -314,7 +314,9 @@ class LiveDistillation:
         """Adjust the budget; try again what failed before."""
         if now_ns >= self._memory_ns:
             self._memory_ns = now_ns + SECOND
-            self._budget.memory(used_bytes(self._student.device))
+            if self._budget.memory(used_bytes(self._student.device)):
+                distiller.release_memory()
+                release_unused(self._student.device)
         self._budget.update(now_ns)
         if self._failed is not None and now_ns >= self._retry_ns:
             self._failed = None
@@ -331,7 +333,8 @@ class LiveDistillation:
         except InferenceError as error:
             self._fail("teacher_failed", error.message)
         except torch.cuda.OutOfMemoryError as error:
-            torch.cuda.empty_cache()
+            distiller.release_memory()
+            release_unused(self._student.device)
             self._fail("memory", f"{self._student.device} has no memory left: {error}")
         end_ns = self._clock_ns()
         self._budget.worked(end_ns - now_ns, end_ns)
@@ -372,3 +375,9 @@ def used_bytes(device: torch.device) -> int:
     if device.type != "cuda":
         return resident
     return max(resident, torch.cuda.memory_reserved(device))
+
+
+def release_unused(device: torch.device) -> None:
+    """Give memory back that PyTorch keeps for later; else it would count as used for ever."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

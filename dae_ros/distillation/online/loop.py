@@ -7,6 +7,7 @@ and no clock: time comes in as an argument, and whoever calls decides how often 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.snapshots import Announcement, SnapshotStore
 
+LOGGER = logging.getLogger(__name__)
 SNAPSHOTS, LEARNER = "snapshots", "learner"
 # A candidate that went too far is halved towards the published weights down to this part.
 SMALLEST_PART = 0.125
@@ -273,6 +275,10 @@ class OnlineDistiller:
                 "of the place. Train it offline first (dae-ros distill), or mend the teacher",
             )
 
+    def release_memory(self) -> None:
+        """Give up what can be computed again; no step and no verdict changes."""
+        self._learner.release_memory()
+
     def number_above(self, version: int) -> None:
         """Number what is published from now on above a version that depth has seen."""
         self._publisher.above = max(self._publisher.above, version)
@@ -336,6 +342,8 @@ class OnlineDistiller:
             self._part, self._forgets = part / 2.0, forgets
         elif verdict.harmful or forgets:
             reset = self._after_harm(verdict)
+        # Also what only counts: a process that is killed again and again must not forget harm.
+        self.save()
         return LoopReport(
             "judged", verdict=verdict, part=part, reset=reset, announcement=announcement
         )
@@ -356,7 +364,6 @@ class OnlineDistiller:
         self._harmful = self._resets = 0
         # What is usual for the weights of before says nothing about these.
         self._intake.stride.forget()
-        self.save()
         return snapshot.announcement
 
     def _after_harm(self, verdict: Verdict) -> str:
@@ -368,7 +375,6 @@ class OnlineDistiller:
         self._resets += 1
         again = self._resets > 1
         self._learner.reset(None if again else self._publisher.network.network.state_dict())
-        self.save()
         return "original" if again else "published"
 
     def _go_back(self, version: int, reason: str) -> Announcement | None:
@@ -397,6 +403,13 @@ class OnlineDistiller:
             self.save()
             return
         self._learner.restore(state["learner"])
+        if (saved := state["learner"]["tier"]) != self._parameters.tier:
+            self._counts["tier_changed"] += 1
+            LOGGER.warning(
+                "tier %d has learned so far and 'tier' is %d: that goes on, from the same weights",
+                saved,
+                self._parameters.tier,
+            )
         missing = self._intake.restore(
             state["intake"], self._store.clips("clip"), self._store.clips("anchor")
         )

@@ -153,14 +153,15 @@ class OnlineStore:
         now = set(live)
         buffer = io.BytesIO()
         torch.save({"state": dict(state), "live": sorted(now)}, buffer)
-        payload = buffer.getvalue()
+        payload = buffer.getbuffer()
         path = self._folder / STATE_FILE
         temporary = self._folder / f".{STATE_FILE}.tmp"
         try:
             if self._file is not None:
                 os.fsync(self._file.fileno())
             with temporary.open("wb") as file:
-                file.write(STATE_MAGIC + hashlib.sha256(payload).digest() + payload)
+                file.write(STATE_MAGIC + hashlib.sha256(payload).digest())
+                file.write(payload)
                 file.flush()
                 os.fsync(file.fileno())
             if path.exists():

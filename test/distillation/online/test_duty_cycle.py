@@ -177,12 +177,13 @@ def test_without_depth_it_recovers_as_well() -> None:
 def test_memory_holds_until_a_tenth_is_free() -> None:
     """Above 1000 MB it holds; at 950 MB still, at 899 MB no more."""
     cycle, now_ns = grown()
-    reasons = []
-    for megabytes in (1000, 1001, 950, 899, 950):
-        cycle.memory(megabytes * 1_000_000)
+    reasons, begins = [], []
+    for megabytes in (1000, 1001, 1002, 950, 899, 950):
+        begins.append(cycle.memory(megabytes * 1_000_000))
         reasons.append(None if cycle.hold is None else cycle.hold.reason)
         assert (cycle.rest_ns(now_ns) is None) == (cycle.hold is not None)
-    assert reasons == [None, "memory", "memory", None, None]
+    assert reasons == [None, "memory", "memory", "memory", None, None]
+    assert begins == [False, True, False, False, False, False]
 
 
 def test_a_smaller_share_is_followed_at_once() -> None:

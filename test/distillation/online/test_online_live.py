@@ -8,13 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from dae_ros.distillation.online.live import ANNOUNCE_AGAIN_NS, RETRY_NS, LiveDistillation
+from dae_ros.distillation.online.live import (
+    ANNOUNCE_AGAIN_NS,
+    RETRY_NS,
+    LiveDistillation,
+    release_unused,
+)
 from dae_ros.distillation.online.reports import LoopReport
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
 from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
 from dae_ros.parameters import DistillationNodeParameters
+from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.weight_stages import Outcome, Verdict
 from test.reference.echo_onnx import write_echo
@@ -216,6 +223,43 @@ def test_depth_that_is_late_or_loses_windows_stops_learning(make: Make) -> None:
     assert running.live.health.state == "active"
 
 
+def test_memory_that_is_held_for_later_is_given_back(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the hold would never end where PyTorch keeps what it has: once, when it begins."""
+    given_back: list[str] = []
+    monkeypatch.setattr(
+        "dae_ros.distillation.online.live.release_unused",
+        lambda device: given_back.append(device.type),
+    )
+    running = make()
+    running.see()
+    distiller = running.live._distiller
+    assert distiller is not None
+    cache = distiller._learner._lessons._cache
+    assert cache.byte_count > 0
+    running.live.apply(dataclasses.replace(running.live._parameters, memory_mb=1))
+    running.now_ns += SECOND
+    assert running.turns(1) == [] and running.live.health.reason == "memory"
+    assert (cache.byte_count, given_back) == (0, ["cpu"])
+    running.now_ns += SECOND
+    running.turns(1)
+    assert given_back == ["cpu"]
+    running.live.apply(running.live._parameters)
+    running.now_ns += SECOND
+    assert running.turns(1) and running.live.health.state == "active"
+
+
+def test_unused_memory_of_a_gpu_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own cache is emptied; the machine's memory needs nothing."""
+    emptied: list[None] = []
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: emptied.append(None))
+    release_unused(torch.device("cpu"))
+    assert not emptied
+    release_unused(torch.device("cuda"))
+    assert len(emptied) == 1
+
+
 def test_what_depth_takes_back_is_not_announced_any_more(make: Make) -> None:
     """A version that depth rolled back gives way to the one that depth has."""
     running = make()
@@ -260,12 +304,13 @@ def test_numbers_begin_above_those_that_depth_has_seen(make: Make) -> None:
 
 
 def test_learning_goes_on_from_the_disk_after_a_kill(make: Make) -> None:
-    """Whoever comes after a process that was killed has its steps and its clips."""
-    running = make(save_every_steps=1)
+    """Whoever comes after a process that was killed has its steps and its clips, by default."""
+    default = OnlineParameters().save_every_steps
+    running = make(save_every_steps=default)
     running.see()
     before = running.live.status().loop
     running.live.close()  # without `end`: nothing is saved on the way
-    again = make(save_every_steps=1)
+    again = make(save_every_steps=default)
     after = again.live.status().loop
     assert before is not None and after is not None
     assert after.accepted_steps == before.accepted_steps > 0

@@ -118,6 +118,21 @@ def test_it_goes_on_from_the_disk(
     distiller.close()
 
 
+def test_another_tier_is_said_when_learning_goes_on(
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The parameter wins over what was saved, which the log says."""
+    folder = shutil.copytree(first_run[0], tmp_path / "copy")
+    distiller = deployment(student, teacher, folder, tier=2)
+    assert distiller.status().tier == 2 and distiller.status().counts["tier_changed"] == 1
+    assert "tier 1 has learned so far and 'tier' is 2" in caplog.text
+    distiller.close()
+
+
 def test_what_depth_rejects_is_taken_back(
     first_run: tuple[Path, list[LoopReport], dict[str, object]],
     student: LoadedModel,

@@ -71,6 +71,17 @@ def test_harm_counts_until_something_is_published(
     assert [report.reset for report in judged(harm, harm, none, harm)][-1] == "original"
 
 
+def test_harm_is_not_forgotten_by_a_kill(
+    distiller: OnlineDistiller, judged: Judged, student: LoadedModel, tmp_path: Path
+) -> None:
+    """Two harmful verdicts before it and one after it are three."""
+    judged(("worse",), ("worse",))
+    distiller.close()  # without saving, as a kill does
+    again = deployment(student, EchoTeacher(student, (), 1.2), tmp_path)
+    assert again._harmful == 2
+    again.close()
+
+
 def test_part_of_a_way_that_forgets_less_is_published(
     distiller: OnlineDistiller, judged: Judged
 ) -> None:
