@@ -27,6 +27,7 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.untrained import untrained
 from dae_ros.runtime.benchmark.network_steps import times_of_steps
+from dae_ros.runtime.benchmark.processor import bfloat16_obstacle, processor_flags, said_of
 from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.graph_estimator import GraphEstimator
 from dae_ros.runtime.onnx_description import read_description
@@ -65,7 +66,11 @@ def contenders(
     }
     there: dict[str, DepthEstimator] = {}
     absent = {}
+    obstacle = bfloat16_obstacle(processor_flags())
     for name, make in makers.items():
+        if name.endswith("bfloat16") and obstacle is not None:
+            absent[name] = obstacle
+            continue
         try:
             there[name] = make()
         except ConfigurationError as error:
@@ -139,6 +144,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    print(f"flags that matter to networks: {said_of(processor_flags())}")
     results = [measure(name, arguments.threads) for name in arguments.names]
     print(
         record(

@@ -140,6 +140,9 @@ def test_a_machine_that_is_too_slow_is_told_what_to_do() -> None:
     assert verdict.hz == pytest.approx(10.0)
     assert "windows will be skipped; set hop_s to 0.11 or more" in verdict.sentence
     assert verdict.command == "ros2 launch dae_ros depth.launch.py weights:=micro"
+    unmeasured = judge(DepthParameters(), STEPS[:2], chains, AUTO).sentence
+    assert "backend auto comes to openvino, which was not measured" in unmeasured
+    assert "auto" not in verdict.sentence
 
 
 def test_speed_that_costs_too_much_is_not_advised() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from dae_ros.errors import ConfigurationError
+from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.benchmark import network_steps, processor
 from dae_ros.runtime.benchmark.machine import machine
@@ -34,6 +39,27 @@ def test_bfloat16_needs_one_of_its_flags() -> None:
         assert processor.bfloat16_obstacle({"avx2", flag}) is None
     reason = processor.bfloat16_obstacle({"avx512f", "avx2", "fpu"})
     assert reason is not None and reason.endswith("(its flags: avx2 avx512f)")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="the extra `openvino` is not installed"
+)
+def test_backends_are_compared_without_it(
+    tiny_graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The benchmark of backends leaves bfloat16 out on both runtimes, and says what there is."""
+    bench_backends = importlib.import_module("benchmarks.bench_backends")
+
+    def without(*_: object) -> NoReturn:
+        raise ConfigurationError("int8 needs NNCF")
+
+    monkeypatch.setattr(bench_backends, "in_int8", without)
+    monkeypatch.setattr(bench_backends, "processor_flags", lambda: frozenset({"avx2"}))
+    there, absent = bench_backends.contenders(untrained("tiny"), tiny_graph, 1)
+    assert list(there) == ["torch float32", "onnxruntime float32", "openvino float32"]
+    assert set(absent) == {"torch bfloat16", "openvino bfloat16", "openvino int8"}
+    assert absent["torch bfloat16"] == absent["openvino bfloat16"]
+    assert absent["torch bfloat16"].endswith("(its flags: avx2)")
 
 
 def test_bfloat16_is_not_measured_where_it_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:

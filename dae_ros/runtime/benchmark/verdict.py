@@ -98,4 +98,6 @@ def judge(
     deviation = next(row.deviation for row in steps if (row.backend, row.precision) == best)
     if precision != "float32":
         sentence += f" {precision} changes depth by {100 * deviation:.1f} % of its spread."
+    if auto is None:
+        sentence += f" backend auto comes to {choice.backend}, which was not measured; see above."
     return Verdict(best, hz, command, f"{sentence} Type: {command}")
