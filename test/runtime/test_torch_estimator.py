@@ -21,14 +21,17 @@ from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import NAMES, untrained
 from dae_ros.nodes.launch_arguments import ARGUMENTS
 from dae_ros.parameters import DepthParameters, declarations
+from dae_ros.runtime import torch_slots
 from dae_ros.runtime.canary import SwapRules
 from dae_ros.runtime.estimator import output_meaning
 from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.torch_estimator import TorchEstimator, create_torch_estimator
 from dae_ros.runtime.torch_fitting import Fitting
+from dae_ros.runtime.torch_runner import GraphRunner
 from dae_ros.runtime.torch_slots import MOST_SLOTS, Slot
 from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.weight_swap import WeightSwap
+from test.reference.eager_steps import echo
 
 
 @pytest.fixture
@@ -166,10 +169,17 @@ def test_successors_of_another_network_or_meaning_are_refused(
         estimator.successor(path, 1)
 
 
+@pytest.mark.parametrize("how", ["direct", "replayed"])
 def test_after_a_change_of_weights_the_network_is_a_fresh_load_with_the_last_windows(
-    tmp_path: Path, tiny: LoadedModel
+    tmp_path: Path, tiny: LoadedModel, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through the swap, and written out with a new estimator: the same bits and the same state."""
+    """Through the swap, and written out with a new estimator: the same bits and the same state.
+
+    Also where a step is replayed, here by a stand-in for the graphs of a GPU.
+    """
+    direct = torch_slots._runner
+    if how == "replayed":
+        monkeypatch.setattr(torch_slots, "_runner", lambda step: GraphRunner(step, echo))
     verdicts: list[Verdict] = []
     swap = WeightSwap(
         TorchEstimator(tiny),
@@ -184,6 +194,7 @@ def test_after_a_change_of_weights_the_network_is_a_fresh_load_with_the_last_win
     announced = saved(tmp_path, 1, changed(tiny, 1e-2))
     swap.announce(announced)
     outputs = [swap.estimate(window) for window in windows[6:]]
+    monkeypatch.setattr(torch_slots, "_runner", direct)
     fresh = TorchEstimator(load_checkpoint(announced.path))
     expected = [fresh.estimate(window) for window in windows[2:]][4:]
     for output, other in zip(outputs, expected, strict=True):
