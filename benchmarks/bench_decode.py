@@ -24,6 +24,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.event_goals import conclude, decode_goals
 from benchmarks.record import record
 from dae_ros.events.cdr import read_packet
 from dae_ros.events.codecs import create_decoder, supported_encodings, warm_up
@@ -156,6 +157,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="300,000 events and 3 rounds")
     quick = parser.parse_args().quick
     events_wanted, rounds = (300_000, 3) if quick else (3_000_000, 9)
+    load = os.getloadavg()[0]
     for encoding in supported_encodings():
         warm_up(encoding)
     results: dict[str, Any] = {"rounds": rounds, "chunk_octets": CHUNK_OCTETS}
@@ -218,6 +220,7 @@ def main() -> None:
         rate = result["mev_per_s"]["ours"]
         print(f"| {encoding} | {result['octets_per_event']} | {rate:.0f} |")
     results["encodings"] = others
+    conclude(results, decode_goals(results), load)
     print(f"\nwritten to {record('decode', results)}")
 
 

@@ -1,0 +1,95 @@
+"""What the event path has to reach: part of bench_decode and bench_tencode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Mev/s decoded beside each peer, as a ratio.
+DECODE_PEERS = {"faery": 1.9, "expelliarmus": 2.7, "evlib": 20.0}
+# Encodings that one core has to decode at that many Mev/s.
+DECODE_MEVS = 100.0
+DECODED_ALONE = ("libcaer_cmp", "libcaer", "mono", "event_array_cdr", "event_array_ros1")
+# Stream's rate in Mev/s -> how many times as fast as the best peer with numpy.
+TENCODE_PEERS = {1: 2.0, 10: 3.0, 100: 4.0}
+# CPU ms to read one window whose events have arrived.
+READ_MS = {"VGA": 0.12, "HD": 0.35}
+# Of one core, at 100 Mev/s.
+CORE_SHARE, WINDOW_MS = 0.40, 50.0
+Goal = dict[str, Any]
+
+
+def decode_goals(results: Mapping[str, Any]) -> list[Goal]:
+    """Compare results of bench_decode with the goals, from a file and in packets.
+
+    Returns:
+        goal, value, bound, met; value and met are None where a peer took no part.
+    """
+    found: list[Goal] = []
+    for stream, result in results["evt3"].items():
+        rates = result["mev_per_s"]
+        for peer, bound in DECODE_PEERS.items():
+            measured = peer in rates
+            # From a file the median of the rounds' ratios; in packets ours comes twice into it.
+            for way, ours in (
+                ("a file", 1.0),
+                ("packets", result["ratio_ours_to"]["ours_packets"]),
+            ):
+                value = result["ratio_ours_to"][peer] / ours if measured else None
+                found.append(_at_least(f"EVT3 in {way}, {stream}: times {peer}", value, bound))
+    for encoding in DECODED_ALONE:
+        value = results["encodings"][encoding]["mev_per_s"]["ours"]
+        found.append(_at_least(f"{encoding}: Mev/s on one core", value, DECODE_MEVS))
+    return found
+
+
+def tencode_goals(results: Mapping[str, Any]) -> list[Goal]:
+    """Compare results of bench_tencode with the goals; see `decode_goals`."""
+    found: list[Goal] = []
+    for stream, result in results["packets_to_tencode"].items():
+        size, rate_mevs = stream.split()[0], int(stream.split()[1])
+        peers = {name: ratio for name, ratio in result["ratio_to_first"].items() if name != "ours"}
+        if rate_mevs in TENCODE_PEERS:
+            best = min(peers.values(), default=None)
+            goal = f"packets to Tencode, {stream}: times the best peer"
+            found.append(_at_least(goal, best, TENCODE_PEERS[rate_mevs]))
+        if rate_mevs == 100:
+            share = result["ms_per_window"]["ours"] / WINDOW_MS
+            found.append(_at_most(f"packets to Tencode, {stream}: of a core", share, CORE_SHARE))
+        read = results["one_window"][stream]["ms_per_window"]["ours: read"]
+        found.append(_at_most(f"one window, {stream}: ms", read, READ_MS[size]))
+    return found
+
+
+def conclude(results: dict[str, Any], goals: list[Goal], load_at_start: float) -> None:
+    """Print what was reached and what was not, and put it into the results.
+
+    Args:
+        results: of the benchmark; gets `goals` and `load_1_minute_at_start`.
+        goals: compared with them.
+        load_at_start: of the machine, before the benchmark's own.
+    """
+    results["goals"], results["load_1_minute_at_start"] = goals, round(load_at_start, 2)
+    print("\n| goal | value | bound | |\n|---|---|---|---|")
+    for goal in goals:
+        value = "-" if goal["value"] is None else f"{goal['value']:.3g}"
+        verdict = {True: "met", False: "**missed**", None: "not measured"}[goal["met"]]
+        print(f"| {goal['goal']} | {value} | {goal['bound']} | {verdict} |")
+    if load_at_start > 1.0:
+        print(
+            f"\n**The load was {load_at_start:.1f} at the start: something else ran, and times are "
+            "too long.** Ratios suffer less; measure again on a quiet machine."
+        )
+
+
+def _at_least(goal: str, value: float | None, bound: float) -> Goal:
+    met = None if value is None else value >= bound
+    return {"goal": goal, "value": _rounded(value), "bound": f">= {bound:g}", "met": met}
+
+
+def _at_most(goal: str, value: float, bound: float) -> Goal:
+    return {"goal": goal, "value": _rounded(value), "bound": f"<= {bound:g}", "met": value <= bound}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
