@@ -47,12 +47,14 @@ class SwapRules:
     spread: float = 0.3
     latency: float = 2.0
 
-    def of_a_way_back(self) -> SwapRules:
-        """Return the rules for weights that are announced as a rollback.
+    def of_a_change(self, *, rollback: bool) -> SwapRules:
+        """Return the rules for weights that are announced, as a rollback or not.
 
-        How far they are from those that are given up says nothing against them: many small steps
-        led away, and one leads back. They must be numbers, and in time.
+        How far a way back leads says nothing against it: many small steps led away, and one leads
+        back. These weights must give numbers, and in time.
         """
+        if not rollback:
+            return self
         return dataclasses.replace(self, scale_step=math.inf, flicker=math.inf, spread=0.0)
 
 

@@ -10,8 +10,6 @@
 4. Canary: for `canary_windows` the old weights go on alongside. Where the new ones break a limit,
    or fail, the old ones take over again with a state that is up to date.
 
-What is announced as a rollback is not compared with what it leaves: it must be finite and in time.
-
 Nothing here waits: `work` does one step of a network, and weights change by a reference. Every
 outcome is a `Verdict`. With `background=False` and `eager=True` the same object is deterministic.
 """
@@ -250,8 +248,9 @@ class WeightSwap:
                 by = f"by version {self._next.version}"
                 self._say(announcement, "refused", "superseded", by)
             elif isinstance(result, LoadedWeights):
+                rules = self._rules.of_a_change(rollback=announcement.rollback)
                 self._candidate = Candidate(
-                    Shadow(result, self._ring), announcement, self._comparison(announcement)
+                    Shadow(result, self._ring), announcement, Comparison(rules)
                 )
             else:
                 self._say(announcement, "refused", result.code, result.reason)
@@ -259,10 +258,6 @@ class WeightSwap:
             following, self._next = self._next, None
             # Judged anew: what has been in use since may be newer.
             self.announce(following)
-
-    def _comparison(self, announcement: Announcement) -> Comparison:
-        """Return an empty comparison of announced weights with those in use."""
-        return Comparison(self._rules.of_a_way_back() if announcement.rollback else self._rules)
 
     def _is_ready(self, candidate: Candidate) -> bool:
         """Whether its state is rebuilt, from all windows where there are less than a replay has."""
@@ -289,7 +284,7 @@ class WeightSwap:
         self._previous = LoadedWeights(old, shadow.change)
         self._canary = Canary(
             announcement,
-            self._comparison(announcement),
+            Comparison(self._rules.of_a_change(rollback=announcement.rollback)),
             Shadow(self._previous, (), old_observer, old.state_age),
             [window.facts for window in self._ring],
         )
