@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 
-from dae_ros.distillation.online.guard import Verdict
 from dae_ros.distillation.online.observation import Refusal
+from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.parameters.distillation import OnlineParameters
 
 # Verdicts since the last publication that a judgement needs.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import math
 import statistics
 from collections import Counter
@@ -30,6 +31,7 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.parameters.distillation import OnlineParameters
 
+LOGGER = logging.getLogger(__name__)
 # Rates of parameter learning_rate 0, by encoder; others have the one of the transformers.
 LEARNING_RATES = {"micro": 2e-4}
 TRANSFORMER_RATE = 5e-5
@@ -256,6 +258,11 @@ class Learner:
         self.interventions = Counter(state["interventions"])
         self._judge.restore(state["judge"])
         if self.tier != self._parameters.tier:
+            LOGGER.warning(
+                "tier %d has learned so far and 'tier' is %d: that goes on, from the same weights",
+                self.tier,
+                self._parameters.tier,
+            )
             raw = self._weights.merged()
             average = {**raw, **self._average}
             # What does not learn any more stays at its average, of which a candidate consists.

@@ -7,7 +7,6 @@ and no clock: time comes in as an argument, and whoever calls decides how often 
 
 from __future__ import annotations
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -17,8 +16,9 @@ import torch
 
 from dae_ros.distillation.online.anchors import AnchorSet
 from dae_ros.distillation.online.clip_network import ClipNetwork
+from dae_ros.distillation.online.consequences import Consequences
 from dae_ros.distillation.online.expected_gain import ExpectedGain
-from dae_ros.distillation.online.guard import Guard, Verdict
+from dae_ros.distillation.online.guard import Guard
 from dae_ros.distillation.online.health import Health
 from dae_ros.distillation.online.intake import Intake
 from dae_ros.distillation.online.learner import Learner
@@ -26,6 +26,7 @@ from dae_ros.distillation.online.observation import Refusal
 from dae_ros.distillation.online.persistence import OnlineStore
 from dae_ros.distillation.online.publisher import Publisher
 from dae_ros.distillation.online.reports import LoopReport, LoopStatus
+from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.distillation.teacher import FrameTeacher
 from dae_ros.errors import DistillationError
 from dae_ros.events.frame import Frame
@@ -34,14 +35,7 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.snapshots import Announcement, SnapshotStore
 
-LOGGER = logging.getLogger(__name__)
 SNAPSHOTS, LEARNER = "snapshots", "learner"
-# A candidate that went too far is halved towards the published weights down to this part.
-SMALLEST_PART = 0.125
-# Harmful candidates after which learning begins anew from the published weights, or from the
-# original where that has happened without a publication. What is merely no better between them is
-# no excuse: only a publication, or a new beginning, starts the count anew.
-HARMFUL_VERDICTS = 3
 
 
 class OnlineDistiller:
@@ -87,11 +81,9 @@ class OnlineDistiller:
             self._learner, teacher, anchors, parameters, metric=metric, counts=self._counts
         )
         self._gain = ExpectedGain(parameters)
-        self._steps = self._saved_step = self._judged_step = self._harmful = self._resets = 0
+        self._steps = self._saved_step = self._judged_step = 0
         self._judged_ns: int | None = None
-        # Of a candidate that went too far: the part of its way to judge next, and whether all of it
-        # forgot too much.
-        self._part, self._forgets = 1.0, False
+        self._consequences = Consequences()
         self._loss = math.nan
         self._last_verdict = self._problem = ""
         self.running = True
@@ -190,8 +182,7 @@ class OnlineDistiller:
             "intake": self._intake.state(),
             "steps": self._steps,
             "judged_step": self._judged_step,
-            "harmful": self._harmful,
-            "resets": self._resets,
+            "consequences": self._consequences.state(),
             "counts": dict(self._counts),
         }
         try:
@@ -306,7 +297,7 @@ class OnlineDistiller:
         return LoopReport("learned", step=report)
 
     def _judgement_due(self, now_ns: int) -> bool:
-        if self._part < 1.0:
+        if self._consequences.part < 1.0:
             return True
         steps, limits = self._learner.accepted_steps - self._judged_step, self._parameters
         elapsed_s = (now_ns - (self._judged_ns or 0)) / 1e9
@@ -314,7 +305,7 @@ class OnlineDistiller:
         return steps >= limits.judge_every_steps or late
 
     def _judge(self, now_ns: int) -> LoopReport:
-        part = self._part
+        part = self._consequences.part
         candidate = self._learner.candidate()
         if part < 1.0:
             candidate = candidate.between(self._publisher.network, part)
@@ -328,20 +319,21 @@ class OnlineDistiller:
         self._gain.judged(verdict)
         self._note(verdict)
         self._judged_ns, self._judged_step = now_ns, self._learner.accepted_steps
-        forgets = self._forgets or "forgetting" in verdict.reasons
-        self._part, self._forgets = 1.0, False
+        consequence = self._consequences.of(verdict)
         announcement, reset = None, ""
-        if verdict.accepted:
+        if consequence == "publish":
             announcement = self._publish(candidate, verdict)
-        elif verdict.published_worse:
+        elif consequence == "take_back":
             # Another version may be better here than either, but the original is surely no worse.
             detail = verdict.refusals[-1].detail
             announcement = self._go_back(self._publisher.first.version, detail)
             reset = "" if announcement is None else "original"
-        elif verdict.too_far and part > SMALLEST_PART:
-            self._part, self._forgets = part / 2.0, forgets
-        elif verdict.harmful or forgets:
-            reset = self._after_harm(verdict)
+        elif consequence == "begin_at_published":
+            self._learner.reset(self._publisher.network.network.state_dict())
+            reset = "published"
+        elif consequence == "begin_at_original":
+            self._learner.reset()
+            reset = "original"
         # Also what only counts: a process that is killed again and again must not forget harm.
         self.save()
         return LoopReport(
@@ -361,21 +353,10 @@ class OnlineDistiller:
             self._fail(error)
             return None
         self._learner.version = snapshot.version
-        self._harmful = self._resets = 0
+        self._consequences.published()
         # What is usual for the weights of before says nothing about these.
         self._intake.stride.forget()
         return snapshot.announcement
-
-    def _after_harm(self, verdict: Verdict) -> str:
-        """Begin anew where harm repeats; return from what."""
-        self._harmful += 1
-        if self._harmful < HARMFUL_VERDICTS and not verdict.forgotten:
-            return ""
-        self._harmful = 0
-        self._resets += 1
-        again = self._resets > 1
-        self._learner.reset(None if again else self._publisher.network.network.state_dict())
-        return "original" if again else "published"
 
     def _go_back(self, version: int, reason: str) -> Announcement | None:
         try:
@@ -386,7 +367,7 @@ class OnlineDistiller:
         self._counts["rollbacks"] += 1
         self._learner.version = snapshot.version
         self._learner.reset(self._publisher.network.network.state_dict())
-        self._harmful, self._part, self._forgets = 0, 1.0, False
+        self._consequences.went_back()
         self._intake.stride.forget()
         self.save()
         return snapshot.announcement
@@ -403,18 +384,11 @@ class OnlineDistiller:
             self.save()
             return
         self._learner.restore(state["learner"])
-        if (saved := state["learner"]["tier"]) != self._parameters.tier:
-            self._counts["tier_changed"] += 1
-            LOGGER.warning(
-                "tier %d has learned so far and 'tier' is %d: that goes on, from the same weights",
-                saved,
-                self._parameters.tier,
-            )
         missing = self._intake.restore(
             state["intake"], self._store.clips("clip"), self._store.clips("anchor")
         )
         self._steps, self._judged_step = state["steps"], state["judged_step"]
-        self._harmful, self._resets = state["harmful"], state["resets"]
+        self._consequences.restore(state["consequences"])
         self._counts.update(state["counts"])
         self._counts["clips_missing"] += missing
         self._counts["resumed"] += 1

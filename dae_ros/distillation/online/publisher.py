@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dae_ros.distillation.online.clip_network import ClipNetwork
-from dae_ros.distillation.online.guard import Verdict
+from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.runtime.snapshots import Snapshot, SnapshotStore, withdrawn

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from dae_ros.distillation.online.guard import Verdict
 from dae_ros.distillation.online.health import Health
 from dae_ros.distillation.online.learner import StepReport
 from dae_ros.distillation.online.observation import LabelledClip, Refusal
+from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.events.frame import Frame
 from dae_ros.runtime.snapshots import Announcement
 

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from dae_ros.distillation.online.clip_network import ClipNetwork
-from dae_ros.distillation.online.guard import Guard, Verdict
+from dae_ros.distillation.online.guard import Guard
 from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.distillation.online.replay import HeldoutBlock
+from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained

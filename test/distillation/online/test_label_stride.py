@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dae_ros.distillation.online.expected_gain import ExpectedGain
-from dae_ros.distillation.online.guard import Verdict
 from dae_ros.distillation.online.observation import Refusal
 from dae_ros.distillation.online.stride import FEWEST_REMEMBERED, LabelStride
+from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.parameters.distillation import OnlineParameters
 
 PARAMETERS = OnlineParameters(

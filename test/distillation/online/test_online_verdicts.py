@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from dae_ros.distillation.online.guard import Verdict
 from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.observation import Refusal
 from dae_ros.distillation.online.reports import LoopReport
+from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.model.checkpoint import LoadedModel
 from test.reference.wall_deployment import EchoTeacher, deployment
 
@@ -78,7 +78,7 @@ def test_harm_is_not_forgotten_by_a_kill(
     judged(("worse",), ("worse",))
     distiller.close()  # without saving, as a kill does
     again = deployment(student, EchoTeacher(student, (), 1.2), tmp_path)
-    assert again._harmful == 2
+    assert again._consequences.state()["harmful"] == 2
     again.close()
 
 
