@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.adaptation_cache import keyed
+from benchmarks.adaptation_cache import digest_of
 from benchmarks.adaptation_runs import Setting, read_json
 from benchmarks.adaptation_scores import ELSEWHERE, score_file
 from benchmarks.adaptation_verdicts import LARGEST_EXCESS, excess
@@ -29,7 +29,6 @@ from dae_ros.distillation.online.replay import HeldoutBlock, ReplayBuffer
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.parameters.distillation import OnlineParameters
 
-CONTROL_FILE = "controls.json"
 # What is submitted to the guard, and how far it goes: parts of each weight's own size for noise, a
 # factor of depth, or the part of the way to weights that know nothing.
 WORSE = {
@@ -63,8 +62,7 @@ def run_controls(
         `submitted` (shown to be worse), `accepted` of these, `unjudged` (refused for want of
         evidence alone, which shows nothing), and of each kind and size the reasons of its refusals.
     """
-    asked = {"rounds": rounds, "worse": {kind: list(sizes) for kind, sizes in WORSE.items()}}
-    kept = keyed(run, "controls", asked) / CONTROL_FILE
+    kept = controls_file(run, rounds)
     if kept.exists():
         return read_json(kept)
     parameters = setting.parameters(seed)
@@ -111,6 +109,12 @@ def run_controls(
     }
     write_durably(kept, json.dumps(facts, indent=1))
     return facts
+
+
+def controls_file(run: Path, rounds: int) -> Path:
+    """Return where `run_controls` keeps its results."""
+    asked = {"rounds": rounds, "worse": {kind: list(sizes) for kind, sizes in WORSE.items()}}
+    return run / f"controls_{digest_of(asked)}.json"
 
 
 def worse(

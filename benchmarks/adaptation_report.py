@@ -142,7 +142,17 @@ def _seeds(results: Mapping[str, Any]) -> list[str]:
 
 def _safety(results: Mapping[str, Any]) -> list[str]:
     if not results["safety"]:
-        return []
+        return [
+            line
+            for run in results["healthy"]
+            if run["published_s"] is None
+            for line in (
+                "## Faults",
+                "",
+                f"Nothing was published in {run['seconds']:.0f} s without a fault: none was made.",
+                "",
+            )
+        ]
     said = results["safety_verdict"]
     lines = [
         "## Faults",

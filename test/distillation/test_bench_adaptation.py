@@ -398,6 +398,7 @@ def test_results_become_a_table_and_pictures(tmp_path: Path) -> None:
             "declared_seeds": [0, 1, 2], "claims": claims,
             "lengths": {"drive_s": 85.0, "return_s": 15.0}, "seeds": seeds,
             "safety": [fault], "safety_verdict": verdict_on([fault]),
+            "healthy": [{"published_s": 70.0, "seconds": 75.0}],
             "controls": {"submitted": 1, "accepted": 0, "unjudged": 0, "heldout_blocks": 6,
                          "anchors": 2, "rows": [
                              {"kind": "noise", "size": 0.1, "submitted": 1, "accepted": 0,
@@ -414,6 +415,9 @@ def test_results_become_a_table_and_pictures(tmp_path: Path) -> None:
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| 0 |")}
     assert widths == {14, 8}
     assert "| 0 | 20.0 | 30, 20, 0, 0 | never | never | never | 2.2 min |" in text
+    silent = {**results, "safety": [], "healthy": [{"published_s": None, "seconds": 225.0}]}
+    assert "Nothing was published in 225 s without a fault: none was made" in markdown(silent)
+    assert "## Faults" not in markdown({**silent, "healthy": []})
     assert wall_plot(results).shape == (440, 800, 3)
     assert shift_plot(results).shape == (4 * 440, 800, 3)
     assert safety_plot(results).shape == (2 * 440, 800, 3)
