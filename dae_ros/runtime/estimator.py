@@ -128,7 +128,8 @@ class ReloadableEstimator(DepthEstimator, Protocol):
 
         Raises:
             WeightsError: the file is missing or damaged, or of another network or meaning; then
-                `.data["refusal"]` is `other_network` or `other_meaning`.
+                `.data["refusal"]` is `other_network` or `other_meaning`, or `backend` where this
+                backend cannot run them.
             InferenceError: there is no memory for them.
         """
 

@@ -129,7 +129,8 @@ class ExportedEstimator:
     def successor(self, path: Path, version: int) -> ExportedEstimator:
         """Load other weights of the same network, exported for the present size.
 
-        See `ReloadableEstimator`. The export is a process of its own.
+        See `ReloadableEstimator`. The export is a process of its own; where it is refused, or its
+        graph is, `.data["refusal"]` is `backend`.
         """
         loaded = load_successor(path, self._loaded.config, self._loaded.meaning)
         # Versions come and go: no place in the cache, and gone with the weights.
@@ -144,7 +145,10 @@ class ExportedEstimator:
         )
         weakref.finalize(other, shutil.rmtree, folder, ignore_errors=True)
         if self.sensor_size is not None:
-            other._graph_for(*self.sensor_size)
+            try:
+                other._graph_for(*self.sensor_size)
+            except InferenceError as error:
+                raise WeightsError(error.message, refusal="backend") from error
         return other
 
     def weight_change(self, other: ExportedEstimator) -> float:

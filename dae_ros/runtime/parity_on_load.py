@@ -88,8 +88,8 @@ def _measured(
     events = [] if reference is None else moving_events(height, width, reference.steps)
     if reference is None or digest_of_events(events) != reference.events_sha256:
         raise WeightsError(
-            f"{path} holds nothing to compare {runtime} with: NumPy draws other events here than "
-            "where it was exported; export it again on this machine",
+            f"{path} holds nothing to compare {runtime} with, or NumPy draws other events here "
+            "than where it was exported; export it again on this machine",
             path=str(path),
         )
     encoder = description.meaning.event_encoder

@@ -42,7 +42,8 @@ def load_announced(announcement: Announcement, in_use: ReloadableEstimator) -> R
 
     Returns:
         The weights, or one of the codes `missing`, `size`, `sha256`, `damaged`, `other_network`,
-        `other_meaning`, `memory`; or `blacklisted` where its folder says that it was withdrawn.
+        `other_meaning`, `backend`, `memory`; or `blacklisted` where its folder says that it was
+        withdrawn.
     """
     path = announcement.path
     reason = withdrawn(path.parent).get(announcement.sha256)

@@ -27,8 +27,10 @@ from dae_ros.runtime.onnx_cache import cache_folder, graph_name
 from dae_ros.runtime.onnx_description import OnnxDescription, read_description
 from dae_ros.runtime.onnx_parity import digest_of_events, moving_edges, moving_events
 from dae_ros.runtime.parity_reference import ParityReference, at_grid
+from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.takeover import TakeoverEstimator
 from dae_ros.runtime.torch_estimator import TorchEstimator
+from dae_ros.runtime.weight_loading import Unusable, load_announced
 
 if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")):
     pytest.skip("the extra `onnx` is not installed", allow_module_level=True)
@@ -271,6 +273,29 @@ def test_engines_of_a_snapshot_go_with_it(
     del first
     gc.collect()
     assert engines_of(cache_home) == [kept]
+
+
+def test_a_version_that_is_off_is_refused_before_it_is_tried(
+    tiny_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New weights whose graph the backend computes wrongly never step; the reason says so."""
+    tiny, weights = untrained("tiny"), tmp_path / "w.safetensors"
+    digest = save_checkpoint(weights, tiny.network, tiny.meaning)
+    wrong = altered(tiny_graph, tmp_path / "wrong.onnx")
+
+    def export(of: str, *_: object, **__: object) -> object:
+        path = wrong if of == str(weights) else tiny_graph
+        return path, read_description(path)
+
+    monkeypatch.setattr(exported_estimator, "exported_graph", export)
+    runtime = GraphRuntime("onnxruntime", "cpu", "float32", 1)
+    in_use = ExportedEstimator(
+        "tiny", tiny, runtime.open, precision="float32", folder=cache_folder("onnx")
+    )
+    in_use.estimate(image())
+    refused = load_announced(Announcement(1, weights, digest, weights.stat().st_size), in_use)
+    assert isinstance(refused, Unusable) and refused.code == "backend"
+    assert "is off PyTorch by" in refused.reason
 
 
 def test_each_graph_has_engines_of_its_own(tiny_graph: Path, tmp_path: Path, monkeypatch) -> None:
