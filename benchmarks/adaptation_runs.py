@@ -164,7 +164,8 @@ class Trip:
         length_s: of the drive through B.
         begin_s: where in the drive it begins.
         comes_back: whether A is seen afterwards.
-        resumed: folder of a run whose learner goes on, as after a restart of both processes.
+        resumed: folder of a run that goes on: the learner from disk, as after a restart, and depth
+            with the version that it had.
     """
 
     length_s: float
@@ -207,7 +208,7 @@ class _Unwatched(ScoredPipeline):
 
 
 class BesideDepth(Adaptation):
-    """The loop beside depth; one that goes on from disk first tells depth what it has.
+    """The loop beside depth; one that goes on from disk first tells depth which version it has.
 
     Args:
         distiller: learns.
@@ -253,9 +254,10 @@ def run_online(
         enough: asked all the time; True ends the run. None for all of the trip.
 
     Returns:
-        What `run.json` keeps: `original` (version), `swaps`, `versions`, `verdicts`, `samples`,
-        `status`, `drive` (the error on the drive itself, every 10 s), `seconds`, `wall_s`, and core
-        seconds: `cost` of learning, `depth_s` of everything else: depth, reading, scoring.
+        What `run.json` keeps: `original` and `begun_with` (versions), `swaps`, `versions`,
+        `verdicts`, `samples`, `status`, `drive` (the error on the drive itself, every 10 s),
+        `seconds`, `wall_s`, and core seconds: `cost` of learning, `depth_s` of everything else:
+        depth, reading, scoring.
     """
     if (folder / RUN_FILE).exists():
         return read_json(folder / RUN_FILE)
@@ -267,7 +269,6 @@ def run_online(
     parameters = setting.parameters(seed)
     student = open_student(str(setting.student), setting.anchors, parameters, "cpu")
     teacher = failing_teacher(str(setting.teacher), RANGE, fault)
-    depth = DepthParameters(weights=str(setting.student), device="cpu", threads=1)
     begun, begun_core = time.monotonic(), time.process_time()
     with contextlib.ExitStack() as stack:
         distiller = TimedDistiller(
@@ -278,7 +279,10 @@ def run_online(
         opened = [stack.enter_context(open_recording(worlds / name)) for name in names]
         drives = [Drive(opened[0], fault, trip.length_s, start_s=trip.begin_s)]
         drives += [Drive(recording, fault, begin_s=trip.length_s) for recording in opened[1:]]
-        resumed = trip.resumed is not None
+        begun_with, resumed = distiller.announcement.version, trip.resumed is not None
+        # Depth that goes on has the published weights, and no canary compares them with others.
+        weights = distiller.kept_versions()[begun_with] if resumed else setting.student
+        depth = DepthParameters(weights=str(weights), device="cpu", threads=1)
         beside = BesideDepth(distiller, depth, setting, fault, resumed=resumed)
         length_s = trip.length_s + (setting.lengths.return_s if trip.comes_back else 0.0)
         progress = Progress(f"{folder.parent.name}/{folder.name}", distiller, length_s)
@@ -290,6 +294,7 @@ def run_online(
         core_s = time.process_time() - begun_core
         facts = {
             "original": min(distiller.kept_versions()),
+            "begun_with": begun_with,
             "swaps": result.swaps,
             "versions": result.versions,
             "verdicts": result.verdicts,

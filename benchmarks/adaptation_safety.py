@@ -166,8 +166,9 @@ def run_case(
     run = run_online(setting, worlds, own, seed, fault, trip)
     if case.fault != NONE:
         forget_clips(own)
-    timeline = timeline_of(run["original"], run["swaps"])
-    scores = score_versions(own, [version for _, version in timeline], worlds, (ELSEWHERE,))
+    timeline = timeline_of(run["begun_with"], run["swaps"])
+    versions = [run["original"], *(version for _, version in timeline)]
+    scores = score_versions(own, versions, worlds, (ELSEWHERE,))
     facts = {"kind": case.kind, **summary(case.fault, run, scores, begin_s, end_s)}
     write_durably(own / CASE_FILE, json.dumps(facts, indent=1))
     return facts
@@ -194,7 +195,7 @@ def summary(
         candidates were proposed meanwhile; what harms nobody because nothing was proposed shows
         what the gates do, and nothing about the guard.
     """
-    timeline = timeline_of(run["original"], run["swaps"])
+    timeline = timeline_of(run["begun_with"], run["swaps"])
     errors = {
         error: {v: _known(found[ELSEWHERE][error]) for v, found in scores.items()}
         for error in ("aligned_abs_rel", "metric_abs_rel")

@@ -249,7 +249,9 @@ def collect(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="online adaptation: gain and safety")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, default=Path("output/first_weights"))
     parser.add_argument("--work", type=Path, default=Path("output/adaptation"))
     parser.add_argument("--teacher", type=Path, help="a frame network instead of the folder's")

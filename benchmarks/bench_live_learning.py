@@ -132,22 +132,23 @@ def drive(
             for name, value in plan.parameters.items()
             if name not in ("follow_snapshots", "snapshots")
         }
+        # Depth, the other one and the learner subscribe when they see what is published; a source
+        # that goes on without one of them shows nothing.
+        waits: dict[str, Value] = {
+            "wait_topics": "events", "wait_subscribers": 3, "wait_timeout_s": START_TIMEOUT_S,
+        }  # fmt: skip
         simulator = Process(
             "dae_ros", "simulator_node", SIMULATOR, environment=plan.environment,
-            parameters={**world, "rate": rate, "wait_topics": "events,image_raw,depth_truth"},
+            parameters={**world, **waits, "rate": rate},
         )  # fmt: skip
         other = dataclasses.replace(plan, name=FROZEN, namespace=FROZEN, parameters=unchanged)
-        for name, process in ((DEPTH, None), (FROZEN, other), (LEARNER, None)):
+        for name, process in (
+            (DEPTH, None), (FROZEN, other), (LEARNER, None), (SIMULATOR, simulator),
+        ):  # fmt: skip
             stand.start(name, process)
-        # Depth, the other one and the learner; a source that goes on without them shows nothing.
         stand.until(
-            lambda: stand.witness.node.count_subscribers("/events") >= 3,
-            "all three receive events",
-            START_TIMEOUT_S,
-            LEARNER,
+            lambda: stand.witness.images, "depth images come", 2 * START_TIMEOUT_S, SIMULATOR
         )
-        stand.start(SIMULATOR, simulator)
-        stand.until(lambda: stand.witness.images, "depth images come", START_TIMEOUT_S, DEPTH)
         learned_s: float | None = None
         while stand.harness[SIMULATOR].exit_code is None:
             time.sleep(1.0)

@@ -373,7 +373,8 @@ def test_results_become_a_table_and_pictures(tmp_path: Path) -> None:
         {"seed": 1, "kind": "warehouse", "shift": shift},
     ]  # fmt: skip
     run = {
-        "original": 1, "swaps": SWAPS, "seconds": 95.0, "cost": {"learned": 2.0}, "depth_s": 1.0,
+        "original": 1, "begun_with": 1, "swaps": SWAPS, "seconds": 95.0,
+        "cost": {"learned": 2.0}, "depth_s": 1.0,
         "samples": [
             {"at_s": 5.0, "labels": 1, "steps": 1, "state": "active",
              "counts": {"label.noisy": 1, "label.accepted": 3}},
