@@ -31,7 +31,7 @@ def pack_tencode(image: FloatImage, code: NDArray[np.uint16]) -> bool:
         False, and `code` undefined, where the image is not Tencode: a pixel is neither black nor
         of one polarity with an age in 0..1.
     """
-    return bool(_pack(image, code))
+    return _pack(image, code)
 
 
 def unpack_tencode(code: NDArray[np.uint16]) -> FloatImage:
@@ -63,4 +63,4 @@ def _pack(image: FloatImage, code: NDArray[np.uint16]) -> bool:
             strange |= np.int32(1) - np.int32(black_or_seen)
             level = np.int32(age * levels + half) + np.int32(1)
             packed[column] = np.uint16(np.int32(seen) * (np.int32(2) * level) + np.int32(on))
-    return strange == 0
+    return bool(strange == 0)

@@ -184,7 +184,7 @@ class GraphRunner:
         self._step.reset()
         for parity, run in enumerate(runs):
             written = (run(), *self._step.states[1 - parity])
-            found.append([self._images.clone(), *(tensor.clone() for tensor in written)])
+            found.append([tensor.clone() for tensor in written])
         return found
 
     def _difference(self, actual: list[list[Tensor]], expected: list[list[Tensor]]) -> str | None:
@@ -194,7 +194,7 @@ class GraphRunner:
                 finite = theirs[torch.isfinite(theirs)]
                 size = float(finite.abs().amax()) if finite.numel() else 0.0
                 if not torch.allclose(ours, theirs, 0.0, tolerance * size, equal_nan=True):
-                    what = ("the event image", "the prediction", "the state")[min(place, 2)]
+                    what = "the prediction" if place == 0 else "the state"
                     off = float((ours - theirs).abs().amax())
                     return (
                         f"replayed, {what} of step {turn + 1} is off by {off:.2g} where the "
