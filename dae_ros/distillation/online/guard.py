@@ -62,7 +62,7 @@ class Guard:
         Args:
             candidate: with plain weights of its own.
             published: the same object as long as its weights are; they must not change.
-            blocks: held-out clips of the deployment.
+            blocks: held-out clips of the deployment, oldest first.
             anchors: clips to measure forgetting by; nothing was learned from them either.
             pause: called after each clip, where a loop may give way to others.
         """
@@ -251,9 +251,11 @@ class Guard:
         """Say whether the original would pass as a candidate, or was better in shape beyond doubt.
 
         Shape alone takes back only what is surely below what a candidate may lose: what was just
-        allowed must not be taken back for a little more.
+        allowed must not be taken back for a little more. The newest blocks alone count: the place
+        may have changed.
         """
         limits = self._parameters
+        held = held[-limits.judged_blocks :]
         kind = "metric" if "heldout_metric_abs_rel_original" in numbers else "aligned"
         back = self._paired(held, "published", kind, who="original")
         shape = self._paired(held, "published", "aligned", who="original")

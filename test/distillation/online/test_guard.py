@@ -315,6 +315,12 @@ def test_what_was_published_and_is_worse_than_the_original_is_told(
     # What is better than both takes its place, and nothing has to be taken back.
     verdict = guard.judge(network_of(at(0.2)), network_of(at(-0.1)), held, anchors)
     assert verdict.accepted and verdict.numbers["gain_of_going_back"] > 0.05
+    # Where it was better before, the newest blocks count.
+    network = network_of(at(0.3))
+    elsewhere = [labelled(seed, at(-1.0)) for seed in range(6)]
+    both = blocks_of([*(clip for block in held for clip in block.clips), *elsewhere])
+    assert guard.judge(network, network, both, anchors).published_worse
+    assert not guard.judge(network, network, both[::-1], anchors).published_worse
     # The same beyond doubt but by less than what a candidate must gain, or not at all.
     for published in (at(-0.005), at(0.0), at(0.3)):
         network = network_of(published)
