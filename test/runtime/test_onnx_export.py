@@ -27,7 +27,7 @@ from dae_ros.runtime.onnx_description import read_description
 from dae_ros.runtime.onnx_export import export_onnx
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph, execution_providers
-from dae_ros.runtime.openvino_graph import openvino_core
+from dae_ros.runtime.openvino_graph import keep_keys_as_rows, openvino_core
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.warm_up import warm_up
 
@@ -89,7 +89,7 @@ def compare(path: Path, loaded: LoadedModel, backend: str, height: int, width: i
 
 
 # Odd sides, a side that needs no scaling, tall images, padding by reflection, no memory. With the
-# file that most tests use, tiny is compared at six sizes; benchmarks/bench_export_sizes.py has more.
+# file that most tests use, tiny is compared at six sizes; bench_export_sizes has more.
 CASES = [
     ("tiny", 61, 83),
     ("tiny_e2depth", 60, 81),
@@ -139,6 +139,28 @@ def test_gates_queries_keys_and_values_are_no_pieces_of_one_output(tiny_file: Pa
     assert kinds.isdisjoint({"Split", "SplitToSequence"})
     axes = [len(node.attribute[0].ints) for node in nodes if node.op_type == "Transpose"]
     assert max(axes) == 4
+
+
+@pytest.mark.skipif(not HAS_OPENVINO, reason="the extra `openvino` is not installed")
+def test_keys_of_attention_stay_as_rows_on_openvino(tiny_file: Path) -> None:
+    """Each product of queries and keys turns the keys around itself, none before it."""
+    model = openvino_core().read_model(str(tiny_file))
+
+    def with_columns_and_rows() -> tuple[int, int]:
+        products = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
+        turned = [
+            (product.get_attributes()["transpose_b"], list(order.get_node().data))
+            for product in products
+            for keys in [product.input_value(1).get_node()]
+            if keys.get_type_name() == "Transpose"
+            for order in [keys.input_value(1)]
+        ]
+        return turned.count((False, [0, 2, 3, 1])), turned.count((True, [0, 2, 1, 3]))
+
+    blocks, none = with_columns_and_rows()
+    assert (blocks > 0, none) == (True, 0)
+    keep_keys_as_rows(model)
+    assert with_columns_and_rows() == (0, blocks)
 
 
 @pytest.mark.parametrize("backend", RUNTIMES)
