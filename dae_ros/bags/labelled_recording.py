@@ -188,7 +188,7 @@ class _Pass:
             self._begin(part)
             if len(part.events) > 0:
                 # Before the ring may let go of what was ahead of a pause.
-                yield from self._closed(int(part.events.t[0]))
+                yield from self._closed(part.events.first_ns)
             self._stream.ring.push(part.events)
             yield from self._closed(part.newest_time_ns)
 
@@ -206,12 +206,12 @@ class _Pass:
         elif gap is not None and (gap.duration_ns or 0) > GAP_RESET_NS:
             self._restarts = True
         if len(part.events) > 0:
-            first_ns, before_ns = int(part.events.t[0]), self._last_event_ns
+            first_ns, before_ns = part.events.first_ns, self._last_event_ns
             if before_ns is None:
                 self._first_ns = first_ns
             elif first_ns - before_ns > PATIENCE_NS:
                 self._resumed_ns = first_ns
-            self._last_event_ns = int(part.events.t[-1])
+            self._last_event_ns = part.events.last_ns
 
     def _closed(self, newest_ns: int | None) -> Iterator[LabelledWindow]:
         """Yield the windows that end at or before `newest_ns`; none while no time is known."""

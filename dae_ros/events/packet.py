@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,20 @@ from numpy.typing import NDArray
 TIME_LIMIT_NS: Final = 2**31 * 1_000_000_000
 
 Payload: TypeAlias = "bytes | bytearray | memoryview | NDArray[np.uint8]"
+Columns: TypeAlias = (
+    "tuple[NDArray[np.int64], NDArray[np.uint16], NDArray[np.uint16], NDArray[np.uint8]]"
+)
+BYTES_PER_EVENT: Final = 8 + 2 + 2 + 1
+
+
+def columns_of(count: int) -> Columns:
+    """Return room for `count` events: t, x, y and p."""
+    return (
+        np.empty(count, np.int64),
+        np.empty(count, np.uint16),
+        np.empty(count, np.uint16),
+        np.empty(count, np.uint8),
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,21 +60,49 @@ class Events:
     def __len__(self) -> int:
         return len(self.t)
 
+    @property
+    def first_ns(self) -> int:
+        """Time of the first event; there has to be one."""
+        return int(self.t[0])
+
+    @property
+    def last_ns(self) -> int:
+        """Time of the last event; there has to be one."""
+        return int(self.t[-1])
+
+    @property
+    def byte_count(self) -> int:
+        """Memory that these events keep."""
+        return BYTES_PER_EVENT * len(self)
+
+    def time_of(self, index: int) -> int:
+        """Return the time of one event, in ns."""
+        return int(self.t[index])
+
+    def first_at(self, time_ns: int) -> tuple[int, int]:
+        """Return index and time of the first event at or after `time_ns`; there has to be one."""
+        index = int(np.searchsorted(self.t, time_ns))
+        return index, int(self.t[index])
+
     def slice(self, start: int, stop: int) -> Events:
         """Return the events of index `start` (inclusive) to `stop` (exclusive), without a copy."""
         return Events(
             self.t[start:stop], self.x[start:stop], self.y[start:stop], self.p[start:stop]
         )
 
+    def write_to(self, columns: Columns) -> None:
+        """Copy the events into t, x, y and p of their length."""
+        t, x, y, p = columns
+        t[:], x[:], y[:], p[:] = self.t, self.x, self.y, self.p
+
+    def let_go(self) -> int:
+        """Free what can be made again from the packet; return how many bytes: none here."""
+        return 0
+
     @staticmethod
     def empty() -> Events:
         """Return no events."""
-        return Events(
-            np.empty(0, np.int64),
-            np.empty(0, np.uint16),
-            np.empty(0, np.uint16),
-            np.empty(0, np.uint8),
-        )
+        return Events(*columns_of(0))
 
     @staticmethod
     def concatenate(parts: Sequence[Events]) -> Events:
@@ -69,12 +111,13 @@ class Events:
             return Events.empty()
         if len(parts) == 1:
             return parts[0]
-        return Events(
-            np.concatenate([part.t for part in parts]),
-            np.concatenate([part.x for part in parts]),
-            np.concatenate([part.y for part in parts]),
-            np.concatenate([part.p for part in parts]),
-        )
+        t, x, y, p = columns_of(sum(map(len, parts)))
+        start = 0
+        for part in parts:
+            stop = start + len(part)
+            part.write_to((t[start:stop], x[start:stop], y[start:stop], p[start:stop]))
+            start = stop
+        return Events(t, x, y, p)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,8 +176,7 @@ class EventPacket:
     frame_id: str = ""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DecodedPacket:
+class DecodedPacket(NamedTuple):
     """What one payload held.
 
     Attributes:

@@ -2,16 +2,20 @@
 
 Packets are kept as they were pushed, without a copy. A push is O(1), finding a window costs two
 bisections over the packets plus one inside each boundary packet, whatever the window's length.
+Where the events of a word format are on a surface already, `let_go` leaves only their packet, from
+which any past window is decoded again (`PackedEvents`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
-import numpy as np
-
 from dae_ros.errors import ConfigurationError, DaeError, TimeDisorder
-from dae_ros.events.packet import Events
+from dae_ros.events.packet import BYTES_PER_EVENT, Events
+
+# Bounds of windows whose place is remembered, because the packet there may be let go: more than
+# windows that overlap fifty times have between them.
+_PLACES_KEPT = 256
 
 
 class WindowEvicted(DaeError, ValueError):
@@ -30,12 +34,13 @@ class EventRing:
 
     Args:
         length_ns: event time that is kept at least, counted back from the newest event.
-        capacity_bytes: memory of the columns (13 bytes an event); whichever bound is met first
-            evicts the oldest packets. A packet larger than the capacity keeps its newest part.
+        capacity_bytes: memory of events and packets (`Events.byte_count`); whichever bound is met
+            first evicts the oldest packets. A packet larger than the capacity keeps its newest
+            part.
     """
 
     def __init__(self, length_ns: int, capacity_bytes: int) -> None:
-        if length_ns <= 0 or capacity_bytes < _BYTES_PER_EVENT:
+        if length_ns <= 0 or capacity_bytes < BYTES_PER_EVENT:
             raise ConfigurationError(
                 "A ring needs a positive length and room for at least one event.",
                 length_ns=length_ns,
@@ -50,6 +55,8 @@ class EventRing:
         self._last_ns: list[int] = []
         self._first_index: list[int] = []
         self._head = 0
+        self._let_go = 0  # packets before this one hold no events any more
+        self._places: dict[int, tuple[int, int]] = {}  # time: index and time of the event there
         self._total = 0
         self._bytes = 0
         self._evicted = 0
@@ -73,7 +80,7 @@ class EventRing:
 
     @property
     def byte_count(self) -> int:
-        """Bytes of the columns kept."""
+        """Bytes of the events and packets kept."""
         return self._bytes
 
     @property
@@ -103,11 +110,12 @@ class EventRing:
             TimeDisorder: they begin before the newest event; `clear` the ring first if time
                 really ran back.
         """
-        if len(events) == 0:
+        count = len(events)
+        if count == 0:
             return
-        first_ns, last_ns = int(events.t[0]), int(events.t[-1])
-        newest_ns = self.newest_ns
-        if newest_ns is not None and first_ns < newest_ns:
+        first_ns, last_ns = events.first_ns, events.last_ns
+        if self._last_ns and first_ns < self._last_ns[-1]:
+            newest_ns = self._last_ns[-1]
             raise TimeDisorder(
                 f"Events from {first_ns} ns were pushed after {newest_ns} ns; clear the ring where "
                 "time ran back.",
@@ -119,9 +127,11 @@ class EventRing:
         self._first_ns.append(first_ns)
         self._last_ns.append(last_ns)
         self._first_index.append(self._total)
-        self._total += len(events)
-        self._bytes += len(events) * _BYTES_PER_EVENT
-        self._evict(last_ns - self.length_ns)
+        self._total += count
+        self._bytes += events.byte_count
+        before_ns = last_ns - self.length_ns
+        if self._bytes > self.capacity_bytes or self._last_ns[self._head] < before_ns:
+            self._evict(before_ns)
 
     def covers(self, start_ns: int) -> bool:
         """Whether no event at or after `start_ns` has been evicted."""
@@ -146,10 +156,33 @@ class EventRing:
 
     def index_of(self, time_ns: int) -> int:
         """Return the index of the first event kept at or after `time_ns`."""
+        return self.first_at(time_ns)[0]
+
+    def first_at(self, time_ns: int) -> tuple[int, int | None]:
+        """Return index and time of the first event kept at or after `time_ns`.
+
+        `total_pushed` and None where there is none yet.
+        """
+        place = self._places.get(time_ns)
+        if place is None:
+            chunk = bisect_left(self._last_ns, time_ns, self._head)
+            if chunk == len(self._chunks):
+                return self._total, None
+            place = self._first_index[chunk], self._first_ns[chunk]
+            if time_ns > place[1]:
+                inside, found_ns = self._chunks[chunk].first_at(time_ns)
+                place = place[0] + inside, found_ns
+            if len(self._places) == _PLACES_KEPT:
+                del self._places[next(iter(self._places))]
+            self._places[time_ns] = place
+        if place[0] < self.oldest_index:
+            return self.oldest_index, self.oldest_ns
+        return place
+
+    def packet_of(self, time_ns: int) -> int:
+        """Return the index of the first event of the first packet that reaches `time_ns`."""
         chunk = bisect_left(self._last_ns, time_ns, self._head)
-        if chunk == len(self._chunks):
-            return self._total
-        return self._first_index[chunk] + int(np.searchsorted(self._chunks[chunk].t, time_ns))
+        return self._total if chunk == len(self._chunks) else self._first_index[chunk]
 
     def time_of(self, index: int) -> int:
         """Return the time of one event by its index, in ns.
@@ -157,16 +190,14 @@ class EventRing:
         Raises:
             WindowEvicted: the event is no longer kept, or not pushed yet.
         """
-        if not self.oldest_index <= index < self._total:
-            raise WindowEvicted(
-                f"Event {index} is not among those kept, {self.oldest_index} to {self._total - 1}; "
-                "lengthen the ring (ring_s, ring_mb) or shorten the window.",
-                index=index,
-                oldest_index=self.oldest_index,
-                total_pushed=self._total,
-            )
+        self._require_index(index)
         chunk = bisect_right(self._first_index, index, self._head) - 1
-        return int(self._chunks[chunk].t[index - self._first_index[chunk]])
+        inside = index - self._first_index[chunk]
+        if inside == 0:
+            return self._first_ns[chunk]
+        if inside == len(self._chunks[chunk]) - 1:
+            return self._last_ns[chunk]
+        return self._chunks[chunk].time_of(inside)
 
     def between(self, start_index: int, stop_index: int) -> list[Events]:
         """Return the events of index `start` (inclusive) to `stop` (exclusive) as views, in order.
@@ -176,23 +207,38 @@ class EventRing:
         """
         if start_index >= stop_index:
             return []
-        self.time_of(start_index)
-        self.time_of(stop_index - 1)
-        parts = []
-        chunk = bisect_right(self._first_index, start_index, self._head) - 1
-        while chunk < len(self._chunks) and self._first_index[chunk] < stop_index:
-            offset = self._first_index[chunk]
-            events = self._chunks[chunk]
-            low, high = max(0, start_index - offset), min(len(events), stop_index - offset)
-            parts.append(events if high - low == len(events) else events.slice(low, high))
-            chunk += 1
+        self._require_index(start_index)
+        self._require_index(stop_index - 1)
+        first = bisect_right(self._first_index, start_index, self._head) - 1
+        last = bisect_left(self._first_index, stop_index, first)  # exclusive
+        parts = self._chunks[first:last]
+        end = stop_index - self._first_index[last - 1]
+        if end < len(parts[-1]):
+            parts[-1] = parts[-1].slice(0, end)
+        begin = start_index - self._first_index[first]
+        if begin > 0:
+            parts[0] = parts[0].slice(begin, len(parts[0]))
         return parts
+
+    def let_go(self, stop_index: int) -> None:
+        """Keep only the packet, where there is one, of packets that end before `stop_index`.
+
+        For an owner that has put these events on a surface. They can be asked for as before, and
+        cost decoding once more.
+        """
+        while self._let_go < len(self._chunks):
+            events = self._chunks[self._let_go]
+            if self._first_index[self._let_go] + len(events) > stop_index:
+                return
+            self._bytes -= events.let_go()
+            self._let_go += 1
 
     def clear(self) -> None:
         """Forget all events, because time does not continue; indices go on."""
         for column in (self._chunks, self._first_ns, self._last_ns, self._first_index):
             column.clear()
-        self._head = 0
+        self._places.clear()
+        self._head = self._let_go = 0
         self._bytes = 0
         self._evicted_through_ns = None
         self._generation += 1
@@ -216,6 +262,16 @@ class EventRing:
                 oldest_ns=self.oldest_ns,
             )
 
+    def _require_index(self, index: int) -> None:
+        if not self.oldest_index <= index < self._total:
+            raise WindowEvicted(
+                f"Event {index} is not among those kept, {self.oldest_index} to {self._total - 1}; "
+                "lengthen the ring (ring_s, ring_mb) or shorten the window.",
+                index=index,
+                oldest_index=self.oldest_index,
+                total_pushed=self._total,
+            )
+
     def _evict(self, before_ns: int) -> None:
         last = len(self._chunks) - 1
         while self._head < last and (
@@ -224,7 +280,7 @@ class EventRing:
             events = self._chunks[self._head]
             self._evicted_through_ns = self._last_ns[self._head]
             self._evicted += len(events)
-            self._bytes -= len(events) * _BYTES_PER_EVENT
+            self._bytes -= events.byte_count
             self._chunks[self._head] = _NOTHING  # frees the columns before the list is cut
             self._head += 1
         if self._bytes > self.capacity_bytes:
@@ -232,12 +288,13 @@ class EventRing:
         if self._head > 64 and 2 * self._head > len(self._chunks):
             for column in (self._chunks, self._first_ns, self._last_ns, self._first_index):
                 del column[: self._head]
+            self._let_go = max(0, self._let_go - self._head)
             self._head = 0
 
     def _keep_newest_part(self, chunk: int) -> None:
         """Cut one packet that alone exceeds the capacity; a copy, since a view would keep it."""
         events = self._chunks[chunk]
-        cut = len(events) - self.capacity_bytes // _BYTES_PER_EVENT
+        cut = max(0, len(events) - self.capacity_bytes // BYTES_PER_EVENT)
         self._evicted_through_ns = int(events.t[cut - 1])
         self._evicted += cut
         self._chunks[chunk] = Events(
@@ -248,8 +305,7 @@ class EventRing:
         )
         self._first_ns[chunk] = int(events.t[cut])
         self._first_index[chunk] += cut
-        self._bytes = (len(events) - cut) * _BYTES_PER_EVENT
+        self._bytes = (len(events) - cut) * BYTES_PER_EVENT
 
 
-_BYTES_PER_EVENT = 8 + 2 + 2 + 1
 _NOTHING = Events.empty()

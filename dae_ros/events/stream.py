@@ -182,9 +182,9 @@ class EventStream:
                 if len(found) == 1:
                     gap = self._compare(gap, events, packet.stamp_ns)
                 if not inside:
-                    self.clock.update(int(events.t[0]), packet.stamp_ns)
+                    self.clock.update(events.first_ns, packet.stamp_ns)
                 if gap is not None and self._newest_time_ns is not None:
-                    missing_ns = max(0, int(events.t[0]) - self._newest_time_ns)
+                    missing_ns = max(0, events.first_ns - self._newest_time_ns)
                     gap = replace(gap, duration_ns=missing_ns)
             inside = inside or first_ns is not None
             if newest_ns is not None:
@@ -201,8 +201,8 @@ class EventStream:
 
     def _compare(self, gap: Gap | None, events: Events, stamp_ns: int) -> Gap | None:
         """Compare a whole packet's times with the packet before; forget the time at a jump."""
-        first_ns = int(events.t[0])
-        span_ns = int(events.t[-1]) - first_ns
+        first_ns = events.first_ns
+        span_ns = events.last_ns - first_ns
         absolute = self.clock.absolute
         jump = self._continuity.check_time(first_ns, stamp_ns, absolute=absolute, span_ns=span_ns)
         if jump is None:
@@ -229,11 +229,17 @@ class EventStream:
 
 
 def _first(events: Events, triggers: Triggers) -> int | None:
-    return min((int(times[0]) for times in (events.t, triggers.t) if len(times)), default=None)
+    first_ns = events.first_ns if len(events) else None
+    if not len(triggers):
+        return first_ns
+    return min(int(triggers.t[0]), int(triggers.t[0]) if first_ns is None else first_ns)
 
 
 def _newest(events: Events, triggers: Triggers) -> int | None:
-    return max((int(times[-1]) for times in (events.t, triggers.t) if len(times)), default=None)
+    last_ns = events.last_ns if len(events) else None
+    if not len(triggers):
+        return last_ns
+    return max(int(triggers.t[-1]), int(triggers.t[-1]) if last_ns is None else last_ns)
 
 
 def _backward(by_ns: int) -> Gap:

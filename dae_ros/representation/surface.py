@@ -17,6 +17,14 @@ from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.compilation import kernel
+from dae_ros.events.packed import (
+    ADDRESS_MASK,
+    POLARITY_SHIFT,
+    ROW_SHIFT,
+    TIME_SHIFT,
+    PackedEvents,
+    Rows,
+)
 from dae_ros.events.packet import Events
 from dae_ros.events.ring_buffer import EventRing
 from dae_ros.representation.tencode import (
@@ -28,6 +36,10 @@ from dae_ros.representation.tencode import (
 
 # 31 bits of microseconds beside the polarity bit: 35.8 minutes, then the surface is re-based.
 _LARGEST_TIME_US: Final = 2**31 - 1
+_EVER: Final = -(2**62)
+# Events that are taken together: few enough to be in the cache still, many against what finding
+# them costs.
+_WORTHWHILE_EVENTS: Final = 32_768
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,11 +68,14 @@ class TencodeSurface:
 
     Args:
         height, width: sensor size in px.
+        lets_go: whether the ring need not keep the events that are on the surface, only their
+            packets (`EventRing.let_go`): where nobody else asks for most of them.
     """
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, *, lets_go: bool = True) -> None:
         self.height = height
         self.width = width
+        self._lets_go = lets_go
         # One entry per pixel in row order; 0: no event. Times on the surface are >= 1.
         self._surface: NDArray[np.uint32] = np.zeros(height * width, np.uint32)
         self._ring: EventRing | None = None
@@ -77,6 +92,27 @@ class TencodeSurface:
         self._base_us = 0
         self._complete_from_us = 0
         self._next = 0
+
+    def follow(self, ring: EventRing, before_ns: int) -> None:
+        """Put events on the surface while they are in the processor's cache.
+
+        Nothing depends on it but the time that `encode` takes.
+
+        Args:
+            ring: as in `encode`.
+            before_ns: no window to come ends earlier; packets that reach it are left out.
+        """
+        if self._ring is not ring or self._generation != ring.generation:
+            if ring.oldest_ns is None:
+                return
+            self._follow(ring, ring.oldest_ns // 1000)
+            self._complete_from_us = _EVER  # the ring holds nothing older for anybody to ask for
+        if ring.total_pushed - self._next < _WORTHWHILE_EVENTS:
+            return
+        stop = ring.packet_of(before_ns)
+        start = max(self._next, ring.oldest_index)
+        if start < stop and ring.time_of(stop - 1) // 1000 - self._base_us <= _LARGEST_TIME_US:
+            self._scatter(ring, start, stop)
 
     def encode(self, ring: EventRing, start_ns: int, end_ns: int) -> Encoded:
         """Encode the window [start, end).
@@ -98,11 +134,11 @@ class TencodeSurface:
         ring.require(start_ns, end_ns)
         if self._ring is not ring or self._generation != ring.generation:
             self._follow(ring, start_ns // 1000)
-        start, stop = ring.index_of(start_ns), ring.index_of(end_ns)
-        if start == stop:
+        (start, first_ns), stop = ring.first_at(start_ns), ring.index_of(end_ns)
+        if start == stop or first_ns is None:
             image = np.zeros((3, self.height, self.width), np.float32)
             return Encoded(image, 0, None, None)
-        first_ns, last_ns = ring.time_of(start), ring.time_of(stop - 1)
+        last_ns = ring.time_of(stop - 1)
         if stop < self._next or start_ns // 1000 < self._complete_from_us:
             image = tencode(ring.window(start_ns, end_ns), self.height, self.width)
         else:
@@ -134,30 +170,35 @@ class TencodeSurface:
             _rebase(self._surface, start_us - 1 - self._base_us)
             self._base_us = start_us - 1
             self._complete_from_us = max(self._complete_from_us, start_us)
+        self._scatter(ring, self._next, stop)
+
+    def _scatter(self, ring: EventRing, start: int, stop: int) -> None:
         outside = 0
-        for events in ring.between(self._next, stop):
-            outside += _scatter(
-                events.t,
-                events.x,
-                events.y,
-                events.p,
-                1000 * self._base_us,
-                self.width,
-                self._surface,
-            )
+        for events in ring.between(start, stop):
+            if isinstance(events, PackedEvents):
+                since_us = events.origin_us - self._base_us
+                outside += _scatter_rows(events.rows(), since_us, self.width, self._surface)
+            else:
+                columns = events.t, events.x, events.y, events.p
+                base_ns = 1000 * self._base_us
+                outside += _scatter_columns(*columns, base_ns, self.width, self._surface)
         self._next = stop
+        if self._lets_go:
+            ring.let_go(stop)
         require_inside(outside, self.height, self.width)
 
     def _warm_up(self) -> None:
         nothing = Events.empty()
         tencode(nothing, 1, 1, (0, 1000))
-        _scatter(nothing.t, nothing.x, nothing.y, nothing.p, 0, 1, self._surface[:1])
+        columns = nothing.t, nothing.x, nothing.y, nothing.p
+        _scatter_columns(*columns, 0, 1, self._surface[:1])
+        _scatter_rows(np.empty(0, np.int64), 0, 1, self._surface[:1])
         _rebase(self._surface[:1], 0)
         _read(self._surface[:1], 1, 1, np.empty((3, 1), np.float32))
 
 
 @kernel
-def _scatter(
+def _scatter_columns(
     t: NDArray[np.int64],
     x: NDArray[np.uint16],
     y: NDArray[np.uint16],
@@ -180,6 +221,25 @@ def _scatter(
         else:
             time_us = np.uint64(t[k] - base_ns) // np.uint64(1000)
             surface[pixel] = np.uint32(time_us << np.uint64(1) | np.uint64(p[k] != 0))
+    return outside
+
+
+@kernel
+def _scatter_rows(rows: Rows, since_us: int, width: int, surface: NDArray[np.uint32]) -> int:
+    """Write packed events as `_scatter_columns` does; their times count from `since_us`."""
+    outside = 0
+    size, columns = np.uint64(surface.size), np.uint64(width)
+    mask = np.uint64(ADDRESS_MASK)
+    for k in range(rows.size):
+        row = np.uint64(rows[k])
+        column = row & mask
+        pixel = ((row >> np.uint64(ROW_SHIFT)) & mask) * columns + column
+        if column >= columns or pixel >= size:
+            outside += 1
+        else:
+            time_us = np.uint64(since_us + (rows[k] >> TIME_SHIFT))
+            polarity = (row >> np.uint64(POLARITY_SHIFT)) & np.uint64(1)
+            surface[pixel] = np.uint32(time_us << np.uint64(1) | polarity)
     return outside
 
 

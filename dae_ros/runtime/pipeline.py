@@ -16,7 +16,7 @@ import numpy as np
 
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, PacketError
 from dae_ros.events.frame import Frame
-from dae_ros.events.packet import EventPacket
+from dae_ros.events.packet import BYTES_PER_EVENT, EventPacket
 from dae_ros.events.stream import EventStream, StreamPart
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame, scale_of
@@ -36,8 +36,6 @@ from dae_ros.runtime.windows import (
 UNBOUNDED_NS = 1 << 62
 # Camera frames that may wait for their events: half a minute and more at usual rates.
 MOST_WAITING_FRAMES = 1000
-# Bytes that the ring keeps per event: t 8, x 2, y 2, p 1.
-EVENT_BYTES = 13
 
 
 def _ignore(_: PacketError) -> None:
@@ -218,17 +216,16 @@ class DepthPipeline:
 
     def _split(self, part: StreamPart) -> Iterator[StreamPart]:
         """Cut a part that would push its own beginning out of the ring before it is used."""
-        events = part.events
+        events, start, size = part.events, 0, len(part.events)
         limit_ns = round(self._parameters.ring_s * 1e9) // 4
-        limit_events = self._parameters.ring_mb * 1_000_000 // EVENT_BYTES // 4
-        start = 0
-        while start < len(events):
+        limit_events = self._parameters.ring_mb * 1_000_000 // BYTES_PER_EVENT // 4
+        while size - start > limit_events or (
+            start < size and events.last_ns - events.time_of(start) > limit_ns
+        ):
             stop = min(
                 int(np.searchsorted(events.t, events.t[start] + limit_ns, side="right")),
                 start + limit_events,
             )
-            if stop == len(events):
-                break
             newest_ns = int(events.t[stop - 1])
             triggers = part.triggers
             past = int(np.searchsorted(triggers.t, newest_ns, side="right"))
@@ -240,7 +237,7 @@ class DepthPipeline:
             )
             part = dataclasses.replace(part, gap=None, triggers=triggers.slice(past, len(triggers)))
             start = stop
-        yield dataclasses.replace(part, events=events.slice(start, len(events)))
+        yield part if start == 0 else dataclasses.replace(part, events=events.slice(start, size))
 
     def _absorb_frame(self, frame: Frame) -> None:
         if self._parameters.window != "frame" or not isinstance(self._windows, StampWindows):
@@ -288,7 +285,7 @@ class DepthPipeline:
         events = part.events
         if len(events):
             self._tally.events += len(events)
-            first_ns = int(events.t[0])
+            first_ns = events.first_ns
             if self._silent:
                 self._silent = False
                 self.reset_state("silence")
@@ -297,6 +294,8 @@ class DepthPipeline:
             else:
                 self._windows.begin(first_ns)
         self._stream.ring.push(events)
+        if self._encoder is not None:
+            self._encoder.follow(self._stream.ring, self._windows.next_end_ns)
         if self._parameters.window == "trigger" and isinstance(self._windows, StampWindows):
             for stamp_ns in part.triggers.t[part.triggers.edge == 1].tolist():
                 self._end_window(self._windows, stamp_ns, "trigger_not_newer")

@@ -53,7 +53,12 @@ class WindowEncoder:
         self._name = name
         self._channels = channels
         self._height, self._width = height, width
-        self._surface = TencodeSurface(height, width)
+        self._surface = TencodeSurface(height, width, lets_go=name == "tencode")
+
+    def follow(self, ring: EventRing, before_ns: int | None) -> None:
+        """Do ahead what is certain to be needed: no window to come ends before `before_ns`."""
+        if self._name == "tencode" and before_ns is not None:
+            self._surface.follow(ring, before_ns)
 
     def encode(self, ring: EventRing, window: Window) -> EncodedWindow:
         """Encode one window that the ring covers."""

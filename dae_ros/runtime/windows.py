@@ -37,6 +37,11 @@ class TimeWindows:
         self._next_end_ns: int | None = None
         self._index = 0
 
+    @property
+    def next_end_ns(self) -> int | None:
+        """Before which no window to come ends; None where that is not known yet."""
+        return self._next_end_ns
+
     def restart(self) -> None:
         """Begin the grid again at the next event."""
         self._next_end_ns = None
@@ -77,6 +82,8 @@ class TimeWindows:
 
 class CountWindows:
     """Windows of a number of events; events that share the last microsecond belong to it too."""
+
+    next_end_ns = None  # the events to come decide
 
     def __init__(self, length_events: int, hop_events: int) -> None:
         self.length_events = length_events
@@ -143,6 +150,8 @@ class StampWindows:
         skipped: ends without a step, by the policy or because the ring does not hold the window.
         added: ends so far.
     """
+
+    next_end_ns = None  # a stamp may lie in the past
 
     def __init__(self, length_ns: int) -> None:
         self.length_ns = length_ns

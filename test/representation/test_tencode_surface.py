@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dae_ros.errors import ConfigurationError
+from dae_ros.events.codecs import create_decoder
 from dae_ros.events.packet import Events
 from dae_ros.events.ring_buffer import EventRing, WindowEvicted
 from dae_ros.representation.surface import TencodeSurface
 from dae_ros.representation.tencode import tencode
+from dae_ros.simulation.encoders import create_encoder
 from test.reference.tencode_pixels import tencode_pixels
 
 HEIGHT, WIDTH = 5, 7
@@ -86,6 +88,45 @@ def test_surface_equals_filtering_all_history(data: st.DataObject) -> None:
     assert now_us >= begin_us
 
 
+@pytest.mark.parametrize("encoding", ["evt3", "evt2", "libcaer_cmp", "mono"])
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_packets_on_the_surface_can_be_asked_for_again(encoding: str, seed: int) -> None:
+    """Whatever `follow` put on the surface and let go, any window equals filtering all history."""
+    rng = np.random.default_rng(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dae_ros.representation.surface._WORTHWHILE_EVENTS", int(rng.integers(1, 99)))
+        ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+        encoder = create_encoder(encoding, WIDTH, HEIGHT)
+        decoder = create_decoder(encoding, WIDTH, HEIGHT)
+        history: list[Events] = []
+        for number in range(12):
+            begin_ns = 5 * S + number * 3 * MS
+            count = int(rng.integers(1, 80))
+            made = _events(rng, begin_ns // US, (begin_ns + 3 * MS) // US, count)
+            events = Events(made.t * US, made.x, made.y, made.p)
+            history.append(events)
+            for part in decoder.decode_packet(*encoder.encode(events)).segments:
+                ring.push(part)
+            end_ns = begin_ns + int(rng.integers(-5, 4)) * MS
+            surface.follow(ring, end_ns)
+            if rng.random() < 0.6:
+                end_ns -= int(rng.choice([0, 0, 9])) * MS
+                start_ns = end_ns - int(rng.integers(1, 12)) * MS
+                expected = _filtered(history, start_ns, end_ns)
+                encoded = surface.encode(ring, start_ns, end_ns)
+                np.testing.assert_array_equal(encoded.image, tencode(expected, HEIGHT, WIDTH))
+                assert encoded.event_count == len(expected)
+        surface.encode(ring, int(events.t[-1]) // US * US, 6 * S)
+        kept = ring.between(ring.oldest_index, ring.total_pushed)
+        assert sum(part.let_go() for part in kept) == 0  # that was done
+        for start_ns in range(5 * S, 5 * S + 36 * MS, 4 * MS):
+            expected = _filtered(history, start_ns, start_ns + 9 * MS)
+            found = ring.window(start_ns, start_ns + 9 * MS)
+            for name in "txyp":
+                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
 def test_overlapping_windows_do_not_go_through_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows at the head read the surface; only windows that end earlier are rebuilt."""
     rng = np.random.default_rng(0)
@@ -106,6 +147,25 @@ def test_overlapping_windows_do_not_go_through_the_ring(monkeypatch: pytest.Monk
     assert len(rebuilt) == 1
     surface.encode(ring, 150 * MS, 200 * MS)
     assert len(rebuilt) == 1
+
+
+def test_following_spares_the_events_of_windows_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`follow` leaves out the packet in which the next window ends, so that nothing is rebuilt."""
+
+    def refuse(events: Events, *_: int) -> np.ndarray:
+        raise AssertionError(f"{len(events)} events were encoded once more")
+
+    rng = np.random.default_rng(4)
+    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH, lets_go=False)
+    monkeypatch.setattr("dae_ros.representation.surface.tencode", refuse)
+    monkeypatch.setattr("dae_ros.representation.surface._WORTHWHILE_EVENTS", 1)
+    end_ns = 20 * MS
+    for k in range(20):
+        ring.push(_events(rng, k * 7 * MS, (k + 1) * 7 * MS, 50))
+        surface.follow(ring, end_ns)
+        while (ring.newest_ns or 0) >= end_ns:
+            surface.encode(ring, end_ns - 20 * MS, end_ns)
+            end_ns += 10 * MS
 
 
 def test_events_pushed_late_belong_to_the_next_window() -> None:

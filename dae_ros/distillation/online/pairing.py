@@ -173,7 +173,7 @@ class Pairing:
         self._newest_ns = part.newest_time_ns
         if self._history_ns is None:
             events = part.events
-            self._history_ns = int(events.t[0]) if len(events) else part.newest_time_ns
+            self._history_ns = events.first_ns if len(events) else part.newest_time_ns
         self._stream.ring.push(part.events)
         self._release()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from dae_ros.errors import UnsupportedEncoding
+from dae_ros.events import packed
 from dae_ros.events.codecs import absolute, evt2, evt3
 from dae_ros.events.codecs.decoder import Codec, Decoder
 
@@ -22,7 +23,16 @@ def _whole(word: int) -> Callable[[int], int]:
 _CODECS = {
     codec.encoding: codec
     for codec in (
-        Codec("evt3", False, evt3.count, evt3.decode, _whole(2), evt3.forget_position, True),
+        Codec(
+            "evt3",
+            False,
+            evt3.count,
+            evt3.decode,
+            _whole(2),
+            evt3.forget_position,
+            has_triggers=True,
+            packs=True,
+        ),
         Codec(
             "libcaer_cmp", True, absolute.count_libcaer_cmp, absolute.decode_libcaer_cmp, _whole(2)
         ),
@@ -81,3 +91,4 @@ def warm_up(encoding: str) -> None:
     """
     # zeros are decodable words of every encoding; 16 octets hold at least one of each
     create_decoder(encoding, 1, 1).decode_packet(bytes(16))
+    packed.warm_up()

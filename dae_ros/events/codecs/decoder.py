@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError, MalformedPacket, TimeDisorder
 from dae_ros.events.codecs import layout
-from dae_ros.events.codecs.types import Int64s, Octets
-from dae_ros.events.packet import TIME_LIMIT_NS, DecodedPacket, Events, Payload, Triggers
+from dae_ros.events.codecs.types import Int64s, Octets, UInt8s, UInt16s
+from dae_ros.events.packed import PackedEvents, Rows
+from dae_ros.events.packet import (
+    TIME_LIMIT_NS,
+    DecodedPacket,
+    Events,
+    Payload,
+    Triggers,
+    columns_of,
+)
 
+# What it takes to decode a packet again: codec, whole words, time base, width and height, memory.
+_Packet: TypeAlias = "tuple[Codec, Octets, int, tuple[int, int], bytes]"
 _NO_TRIGGERS = Triggers.empty()
-_NOTHING_DONE = [0] * layout.STATE_SIZE
-_NO_EDGES = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty(0, np.uint16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,7 @@ class Codec:
         forget_position: make the state wait for the next address words; None where every
             event carries its own.
         has_triggers: whether the words can hold external triggers.
+        packs: whether the kernel writes packed rows; else columns.
     """
 
     encoding: str
@@ -41,12 +53,7 @@ class Codec:
     whole_octets: Callable[[int], int]
     forget_position: Callable[[Int64s], None] | None = None
     has_triggers: bool = False
-
-
-def _read_only(payload: Payload) -> memoryview:
-    """Return one kind of view for bytes, bytearray and arrays: kernels are compiled once."""
-    view = payload.data if isinstance(payload, np.ndarray) else memoryview(payload)
-    return view.cast("B").toreadonly()
+    packs: bool = False
 
 
 class Decoder:
@@ -74,9 +81,11 @@ class Decoder:
         self.height = height
         self.has_absolute_time = codec.has_absolute_time
         self._codec = codec
-        self._state = np.zeros(layout.STATE_SIZE, np.int64)
-        self._counts = np.zeros(len(layout.REASONS), np.int64)
-        self._breaks = np.empty((layout.BREAK_CAPACITY, 3), np.int64)
+        # One block, so that one copy keeps both.
+        self._memory = np.zeros(layout.STATE_SIZE + len(layout.REASONS), np.int64)
+        self._state = self._memory[: layout.STATE_SIZE]
+        self._counts = self._memory[layout.STATE_SIZE :]
+        self._breaks = _room_for_breaks()
         self.reset()
 
     def reset(self) -> None:
@@ -144,52 +153,42 @@ class Decoder:
             MalformedPacket: times that no ROS stamp can hold (`TIME_LIMIT_NS`), from a damaged
                 time base or a flood of wraps. The packet then has changed nothing.
         """
-        before = self._state.tobytes(), self._counts.tobytes()
-        octets = np.frombuffer(_read_only(payload), np.uint8)
-        whole = self._codec.whole_octets(octets.size)
+        before = self._memory.tobytes()
+        codec = self._codec
+        octets = _octets_of(payload)
+        whole = codec.whole_octets(octets.size)
         if whole != octets.size:
             self._counts[layout.TRAILING_BYTES] += octets.size - whole
             octets = octets[:whole]
         if whole == 0:
             return DecodedPacket((), _NO_TRIGGERS)
 
-        events, triggers = self._codec.count(octets)
-        t = np.empty(events + 1, np.int64)
-        x = np.empty(events + 1, np.uint16)
-        y = np.empty(events + 1, np.uint16)
-        p = np.empty(events + 1, np.uint8)
-        edge_t, edge, channel = _NO_EDGES
-        if triggers:
-            edge_t = np.empty(triggers, np.int64)
-            edge = np.empty(triggers, np.uint8)
-            channel = np.empty(triggers, np.uint16)
-        state = self._state
-        state[: layout.PAYLOAD_STATE] = 0
-        cuts: list[tuple[int, int, int]] = []
-        # One list of Python numbers: each look into an array would cost as much as ten of these.
-        after = _NOTHING_DONE
-        while not after[layout.DONE]:
-            state[layout.BREAKS] = 0
-            self._codec.decode(
-                octets, time_base_ns, self.width, self.height, layout.TOLERANCE_NS, state,
-                self._counts, t, x, y, p, edge_t, edge, channel, self._breaks,
-            )  # fmt: skip
-            after = state.tolist()
-            if after[layout.BREAKS]:
-                cuts.extend(map(tuple, self._breaks[: after[layout.BREAKS]].tolist()))
+        most, triggers = codec.count(octets)
+        room: tuple[NDArray[Any], ...]
+        room = (np.empty(most + 1, np.int64),) if codec.packs else columns_of(most + 1)
+        edges = _edges_of(triggers) if triggers else _NO_EDGES
+        size, memory = (self.width, self.height), (self._state, self._counts, self._breaks)
+        after, cuts, origins = _decode(codec, octets, time_base_ns, size, memory, room, edges)
 
-        stored = after[layout.EVENTS]
-        if 2 * stored < events:  # do not keep memory for events that were dropped
-            t, x, y, p = t[:stored].copy(), x[:stored].copy(), y[:stored].copy(), p[:stored].copy()
-        everything = Events(t[:stored], x[:stored], y[:stored], p[:stored])
-        kept = after[layout.TRIGGERS]
-        found = Triggers(edge_t[:kept], edge[:kept], channel[:kept]) if kept else _NO_TRIGGERS
+        stored, kept = after[layout.EVENTS], after[layout.TRIGGERS]
+        found = _NO_TRIGGERS
+        if kept:
+            found = Triggers(edges[0][:kept], edges[1][:kept], edges[2][:kept])
+        columns: list[NDArray[Any]] = [column[:stored] for column in room]
+        if 2 * stored < most:  # do not keep memory for events that were dropped
+            columns = [column.copy() for column in columns]
+        everything: Events
+        if codec.packs:
+            keep = octets.size < columns[0].nbytes and _is_lasting(payload)
+            packet = (codec, octets, time_base_ns, size, before) if keep else None
+            everything = _packed(columns[0], origins, packet)
+        else:
+            everything = Events(*columns)
         latest_ns = after[layout.NOW]
         if cuts:
             latest_ns = max(latest_ns, *(int(t.max(initial=0)) for t in (everything.t, found.t)))
         if latest_ns >= TIME_LIMIT_NS:
-            state[:] = np.frombuffer(before[0], np.int64)
-            self._counts[:] = np.frombuffer(before[1], np.int64)
+            self._memory[:] = np.frombuffer(before, np.int64)
             raise MalformedPacket(
                 f"A packet of encoding {self.encoding} holds times beyond January 2038, up to "
                 "which ROS stamps count. It was dropped; see that the camera's clock is right.",
@@ -203,3 +202,104 @@ class Decoder:
         if first_events[0] > 0 or first_triggers[0] > 0:  # else the packet begins with the cut
             segments.insert(0, everything.slice(0, first_events[0]))
         return DecodedPacket(tuple(segments), found, backs_ns, first_triggers)
+
+
+def _decode(
+    codec: Codec,
+    octets: Octets,
+    time_base_ns: int,
+    size: tuple[int, int],
+    memory: tuple[Int64s, Int64s, Int64s],
+    room: tuple[NDArray[Any], ...],
+    edges: tuple[NDArray[Any], ...],
+) -> tuple[list[int], list[tuple[int, int, int]], list[tuple[int, int]]]:
+    """Call the kernel until the payload is used up.
+
+    Args:
+        codec, octets, time_base_ns: as for `decode_packet`.
+        size: width and height in px.
+        memory: state, counts and breaks, changed.
+        room: filled with the events.
+        edges: filled with the triggers.
+
+    Returns:
+        The state, as Python numbers: each look into an array would cost as much as ten of these.
+        The breaks. And from which event on packed rows count from which origin in us.
+    """
+    state, counts, breaks = memory
+    width, height = size
+    state[: layout.PAYLOAD_STATE] = 0
+    cuts: list[tuple[int, int, int]] = []
+    origins: list[tuple[int, int]] = []
+    begin = 0
+    while True:
+        codec.decode(
+            octets, time_base_ns, width, height, layout.TOLERANCE_NS, state, counts,
+            *room, *edges, breaks,
+        )  # fmt: skip
+        after: list[int] = state.tolist()
+        if not origins or origins[-1][1] != after[layout.ORIGIN]:
+            origins.append((begin, after[layout.ORIGIN]))
+        if after[layout.BREAKS]:
+            cuts.extend(map(tuple, breaks[: after[layout.BREAKS]].tolist()))
+        if after[layout.DONE]:
+            return after, cuts, origins
+        begin = after[layout.EVENTS]
+        state[layout.BREAKS] = 0
+
+
+def _packed(rows: Rows, origins: list[tuple[int, int]], packet: _Packet | None) -> Events:
+    """Return packed events that can be decoded again from `packet`, if that is to be kept."""
+    if len(origins) > 1:  # a flood of wraps: no origin that all rows could count from
+        ends = pairwise((*origins, (len(rows), 0)))
+        return Events.concatenate(
+            [
+                PackedEvents(rows[start:stop], origin_us, lambda: rows, 0, start)
+                for (start, origin_us), (stop, _) in ends
+            ]
+        )
+    origin_us = origins[0][1]
+    if packet is None:
+        return PackedEvents(rows, origin_us, lambda: rows, 0)
+    return PackedEvents(rows, origin_us, partial(_decode_again, *packet), packet[1].size)
+
+
+def _decode_again(
+    codec: Codec, octets: Octets, time_base_ns: int, size: tuple[int, int], before: bytes
+) -> Rows:
+    """Return the rows of a packet, from the memory that the decoder had before it."""
+    memory = np.frombuffer(before, np.int64).copy()
+    state, counts = memory[: layout.STATE_SIZE], memory[layout.STATE_SIZE :]
+    most, triggers = codec.count(octets)
+    rows = np.empty(most + 1, np.int64)
+    working = state, counts, _room_for_breaks()
+    after, _, _ = _decode(codec, octets, time_base_ns, size, working, (rows,), _edges_of(triggers))
+    return rows[: after[layout.EVENTS]]
+
+
+def _octets_of(payload: Payload) -> Octets:
+    """Return a read-only view of any kind of payload: kernels are compiled once."""
+    if not isinstance(payload, bytes):
+        view = payload.data if isinstance(payload, np.ndarray) else memoryview(payload)
+        payload = view.cast("B").toreadonly()
+    return np.frombuffer(payload, np.uint8)
+
+
+def _is_lasting(payload: Payload) -> bool:
+    """Whether a payload can be kept as it is: nobody changes it, and it is most of its message."""
+    if isinstance(payload, bytes):
+        return True
+    if not isinstance(payload, memoryview) or not isinstance(payload.obj, bytes):
+        return False
+    return 2 * payload.nbytes >= len(payload.obj)
+
+
+def _edges_of(count: int) -> tuple[Int64s, UInt8s, UInt16s]:
+    return np.empty(count, np.int64), np.empty(count, np.uint8), np.empty(count, np.uint16)
+
+
+def _room_for_breaks() -> Int64s:
+    return np.empty((layout.BREAK_CAPACITY, 3), np.int64)
+
+
+_NO_EDGES = _edges_of(0)

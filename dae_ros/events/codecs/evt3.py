@@ -36,6 +36,7 @@ from dae_ros.events.codecs.layout import (
     NOT_CD,
     NOW,
     NOW_KNOWN,
+    ORIGIN,
     OUT_OF_BOUNDS,
     OWN,
     POSITION,
@@ -49,6 +50,7 @@ from dae_ros.events.codecs.layout import (
 )
 from dae_ros.events.codecs.types import Int64s, Octets, UInt8s, UInt16s
 from dae_ros.events.compilation import kernel
+from dae_ros.events.packed import ADDRESS_MASK, LONGEST_US, ROW_SHIFT, TIME_SHIFT
 
 WORD_BYTES = 2
 
@@ -68,15 +70,12 @@ HALF_RANGE = 2048  # in units of TIME_HIGH
 # 10 ms apart there are up to three units.
 SEAM = 4096 - 3
 
-# While it is being decoded an event is one int64: polarity and column as in ADDR_X (bits 11..0),
-# row (22..12) and the time in us since `origin_us` (from 23 on, signed). Each common word then
-# replaces one field, by tables over the word type: no branch that the processor cannot predict.
-_ROW_SHIFT = 12
-_TIME_SHIFT = 23
+# An event is one int64 (`packed`) with polarity and column as in ADDR_X. Each common word replaces
+# one field of it, by tables over the word type: no branch that the processor cannot predict.
 _KEEP = np.full(16, -1, np.int64)
 _TAKE = np.zeros(16, np.int64)
 _SHIFT = np.zeros(16, np.int64)
-for _code, _take, _shift in ((0x0, 0x7FF, _ROW_SHIFT), (0x2, 0xFFF, 0), (0x6, 0xFFF, _TIME_SHIFT)):
+for _code, _take, _shift in ((0x0, 0x7FF, ROW_SHIFT), (0x2, 0xFFF, 0), (0x6, 0xFFF, TIME_SHIFT)):
     _KEEP[_code] = ~(_take << _shift)
     _TAKE[_code] = _take
     _SHIFT[_code] = _shift
@@ -93,7 +92,6 @@ _VECTOR_BITS = np.zeros(16, np.int64)
 _VECTOR_MASK[[0x4, 0x5]] = 0xFFF, 0xFF
 _VECTOR_BITS[[0x4, 0x5]] = 12, 8
 _POPULATION = np.array([bin(mask).count("1") for mask in range(4096)], np.uint8)
-_LONGEST_US = 2**38  # what the time field can hold, with room to spare
 _LANES = np.uint64(0x0001000100010001)  # four words at a time, as the lanes of one uint64
 _BLOCK = 4096  # 16-bit counters of up to 12 per word must not overflow in a block
 
@@ -157,16 +155,7 @@ def _sum_lanes(lanes: int) -> int:
 
 @kernel
 def _remove_outside(
-    begin: int,
-    end: int,
-    width: int,
-    height: int,
-    t: Int64s,
-    x: UInt16s,
-    y: UInt16s,
-    p: UInt8s,
-    breaks: Int64s,
-    broken: int,
+    begin: int, end: int, width: int, height: int, rows: Int64s, breaks: Int64s, broken: int
 ) -> int:
     """Close the gaps that events outside the sensor leave; return the new end of the rows."""
     kept = begin
@@ -176,11 +165,10 @@ def _remove_outside(
             if breaks[cut, 0] == k:
                 breaks[cut, 0] = kept
             cut += 1
-        t[kept] = t[k]
-        x[kept] = x[k]
-        y[kept] = y[k]
-        p[kept] = p[k]
-        kept += int(x[k] < width and y[k] < height)
+        packed = rows[k]
+        rows[kept] = packed
+        inside = packed & ADDRESS_MASK < width and (packed >> ROW_SHIFT) & ADDRESS_MASK < height
+        kept += int(inside)
     while cut < broken:
         breaks[cut, 0] = kept
         cut += 1
@@ -196,20 +184,17 @@ def decode(
     tolerance_ns: int,
     state: Int64s,
     counts: Int64s,
-    t: Int64s,
-    x: UInt16s,
-    y: UInt16s,
-    p: UInt8s,
+    rows: Int64s,
     trigger_t: Int64s,
     trigger_edge: UInt8s,
     trigger_channel: UInt16s,
     breaks: Int64s,
 ) -> None:
-    """Decode words to columns (arguments: `layout`); `time_base_ns` is not used by this format.
+    """Decode words to rows (arguments: `layout`); `time_base_ns` is not used by this format.
 
     A tight loop for the healthy stream, a step that handles every other word in full, and a pass
-    that unpacks the events. Indices are unsigned, because numba adds a wrap-around select to
-    signed ones.
+    that looks for events outside the sensor. Indices are unsigned, because numba adds a
+    wrap-around select to signed ones.
     """
     words = octets[: octets.size // 2 * 2].view(np.uint16)
     size = np.uint64(words.size)
@@ -230,19 +215,21 @@ def decode(
     base_polarity = state[BASE_POLARITY]
     raised = state[RAISED]
     tolerance_us = tolerance_ns // 1000
-    origin_us = now_us // 4096 * 4096  # so that TIME_LOW is the low part of the time field
+    origin_us = state[ORIGIN]
+    if i == 0 or abs(now_us - origin_us) > LONGEST_US:
+        origin_us = now_us // 4096 * 4096  # so that TIME_LOW is the low part of the time field
     full = False
 
     while i < size and not full:
         if sync == SYNCED and row >= 0 and raised == 0:
-            packed = (now_us - origin_us) << _TIME_SHIFT | row << _ROW_SHIFT
+            packed = (now_us - origin_us) << TIME_SHIFT | row << ROW_SHIFT
             high_word = np.int64(0x8000) | high
             while i < size:
                 word = np.int64(words[i])
                 code = np.uint64(words[i]) >> np.uint64(12)
                 after = (packed & _KEEP[code]) | (word & _TAKE[code]) << _SHIFT[code]
                 rare = ((word ^ high_word) & _RARE[code]) != 0
-                if rare or after < packed >> _TIME_SHIFT << _TIME_SHIFT:
+                if rare or after < packed >> TIME_SHIFT << TIME_SHIFT:
                     if code == np.uint64(3):
                         base = word & 2047
                         base_polarity = (word >> 11) & 1
@@ -252,18 +239,18 @@ def decode(
                         mask = word & _VECTOR_MASK[code]
                         start = packed & ~np.int64(0xFFF) | base_polarity << 11 | base
                         for bit in range(12):
-                            t[n] = start + bit
+                            rows[n] = start + bit
                             n += np.uint64((mask >> bit) & 1)
                         base += _VECTOR_BITS[code]
                         i += one
                         continue
                     break
                 packed = after
-                t[n] = packed
+                rows[n] = packed
                 n += _EVENT[code]
                 i += one
-            now_us = origin_us + (packed >> _TIME_SHIFT)
-            row = (packed >> _ROW_SHIFT) & 2047
+            now_us = origin_us + (packed >> TIME_SHIFT)
+            row = (packed >> ROW_SHIFT) & 2047
             if i == size:
                 break
 
@@ -298,10 +285,10 @@ def decode(
                 counts[BEFORE_SYNC] += hits
                 dropped += hits
             else:
-                start = (now_us - origin_us) << _TIME_SHIFT | row << _ROW_SHIFT | polarity << 11
+                start = (now_us - origin_us) << TIME_SHIFT | row << ROW_SHIFT | polarity << 11
                 for bit in range(bits):
                     if (mask >> bit) & 1 == 1 and column + bit < 2048:
-                        t[n] = start + column + bit
+                        rows[n] = start + column + bit
                         n += one
                         inside = np.int64(column + bit < width) & np.int64(row < height)
                         counts[TIME_RAISED] += raised & inside
@@ -367,33 +354,28 @@ def decode(
                 row = ROW_UNKNOWN
                 base = -1
             now_known = 1
-            full = broken == BREAK_CAPACITY or abs(now_us - origin_us) > _LONGEST_US
+            full = broken == BREAK_CAPACITY or abs(now_us - origin_us) > LONGEST_US
 
     end = np.int64(n)
-    # slices from 0 on: LLVM does not vectorise this loop with an offset
-    t_new, x_new, y_new, p_new = t[begin:end], x[begin:end], y[begin:end], p[begin:end]
     outside = np.int64(0)
-    for k in range(t_new.size):
-        packed = t_new[k]
-        column = packed & 2047
-        line = (packed >> _ROW_SHIFT) & 2047
-        t_new[k] = (origin_us + (packed >> _TIME_SHIFT)) * 1000
-        x_new[k] = column
-        y_new[k] = line
-        p_new[k] = (packed >> 11) & 1
-        outside |= (width - 1 - column) | (height - 1 - line)
+    new = rows[begin:end]  # from 0 on: LLVM does not vectorise this loop with an offset
+    for k in range(new.size):
+        outside |= (width - 1 - (new[k] & ADDRESS_MASK)) | (
+            height - 1 - ((new[k] >> ROW_SHIFT) & ADDRESS_MASK)
+        )
     if outside < 0:
-        end = _remove_outside(begin, end, width, height, t, x, y, p, breaks, broken)
+        end = _remove_outside(begin, end, width, height, rows, breaks, broken)
 
     done = i == size and broken < BREAK_CAPACITY
     if done:
-        counts[OUT_OF_BOUNDS] += np.int64(t.size) - 1 - end - dropped
+        counts[OUT_OF_BOUNDS] += np.int64(rows.size) - 1 - end - dropped
     state[DONE] = np.int64(done)
     state[POSITION] = np.int64(i)
     state[EVENTS] = end
     state[TRIGGERS] = triggers
     state[BREAKS] = broken
     state[DROPPED] = dropped
+    state[ORIGIN] = origin_us
     state[NOW] = now_us * 1000
     state[NOW_KNOWN] = now_known
     state[SYNC] = sync

@@ -1,9 +1,12 @@
 """The layout that all decoder kernels share: carried state, counters and the order rule.
 
-Every kernel has the same arguments:
+Every kernel has the same arguments, but for where the events go:
 
     decode(octets, time_base_ns, width, height, tolerance_ns, state, counts,
-           t, x, y, p, trigger_t, trigger_edge, trigger_channel, breaks)
+           *events, trigger_t, trigger_edge, trigger_channel, breaks)
+
+`events` are the columns t, x, y and p, or for a packing codec the one array of rows that
+`dae_ros.events.packed` lays out, whose times count from `state[ORIGIN]`.
 
 `count(octets)` returns how many events and triggers the payload holds at most: exactly as many
 as `decode` then stores or drops, so that `decode` can take the rest as out of bounds.
@@ -12,8 +15,8 @@ as `decode` then stores or drops, so that `decode` can take the rest as out of b
 int64[len(REASONS)] is added to, the columns have room for what `count` returned plus one row
 (kernels store first and advance afterwards), and `breaks` int64[BREAK_CAPACITY, 3] receives
 (index of the first event after the break, how far time ran back in ns, index of the first trigger
-after the break). A kernel returns when the payload is used up (`state[DONE]` is 1) or `breaks` is
-full, to be called again.
+after the break). A kernel returns when the payload is used up (`state[DONE]` is 1), `breaks` is
+full, or times have left what rows can hold, to be called again (with another origin then).
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ DONE = 6  # 1 when the payload is used up
 NOW = 7  # newest time in ns: events are never older than this inside a segment
 NOW_KNOWN = 8  # 0 until the first time of the stream
 OWN = 9  # from here on each codec's own
-STATE_SIZE = 16
+ORIGIN = 16  # us, what the times of packed rows count from
+STATE_SIZE = 17
 PAYLOAD_STATE = 7
 
 # counts

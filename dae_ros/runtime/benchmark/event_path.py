@@ -65,11 +65,12 @@ def in_packets(
 
 
 def decode_packets(encoding: str, packets: Packets, width: int, height: int) -> int:
-    """Decode payloads one by one, as they come from a topic; return how many events there are."""
+    """Decode payloads to columns, as they come from a topic; return how many events there are."""
     decoder = create_decoder(encoding, width, height)
     events = 0
     for payload, time_base_ns in packets:
-        events += sum(map(len, decoder.decode_packet(payload, time_base_ns).segments))
+        for segment in decoder.decode_packet(payload, time_base_ns).segments:
+            events += len(segment.t)  # unpacks what is packed: peers make columns too
     return events
 
 
@@ -89,6 +90,7 @@ def encode_windows(
         while (ring.newest_ns or 0) >= end_ns:
             yield surface.encode(ring, end_ns - WINDOW_NS, end_ns).image
             end_ns += hop_ns
+        surface.follow(ring, end_ns)
 
 
 def count_of(images: Iterable[FloatImage]) -> int:
