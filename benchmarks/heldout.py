@@ -29,7 +29,7 @@ from dae_ros.evaluation.alignment import best_constant
 from dae_ros.evaluation.scoring import STANDARD_METRIC, align_frame, mean_of_frames, score_frame
 from dae_ros.model.checkpoint import LoadedModel, read_provenance
 from dae_ros.model.networks import Network
-from dae_ros.runtime.torch_estimator import Fitting
+from dae_ros.runtime.torch_fitting import Fitting
 
 FloatImage = NDArray[np.float32]
 # Where truth ends, of training and of scores.

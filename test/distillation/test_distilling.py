@@ -41,7 +41,7 @@ from dae_ros.model.manifest import read_manifest
 from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
 from dae_ros.model.weights import load_weights
-from dae_ros.runtime.torch_estimator import Fitting
+from dae_ros.runtime.torch_fitting import Fitting
 from test.reference.moving_wedge import WedgeSource, depth_of_grey, wedge_clips
 
 Settings = Callable[..., TrainingParameters]
