@@ -47,10 +47,10 @@ def shift_plot(results: Mapping[str, Any]) -> Picture:
     seconds = np.arange(0.0, end_s + _STEP_S / 2, _STEP_S).tolist()
     plots = []
     for part, title, metric, label in (
-        ("elsewhere", "other places of B", "aligned_abs_rel", "Abs Rel, aligned"),
-        ("elsewhere", "other places of B", "metric_abs_rel", "Abs Rel, in metres"),
-        ("elsewhere", "other places of B", "aligned_delta_1", "delta 1, aligned"),
-        ("known", "other places of A", "aligned_abs_rel", "Abs Rel, aligned"),
+        ("elsewhere", "other places of B, aligned", "aligned_abs_rel", "Abs Rel"),
+        ("elsewhere", "other places of B, in metres", "metric_abs_rel", "Abs Rel"),
+        ("elsewhere", "other places of B, aligned", "aligned_delta_1", "delta 1"),
+        ("known", "other places of A, aligned", "aligned_abs_rel", "Abs Rel"),
     ):
         series: dict[str, tuple[list[float], list[float]]] = {}
         if seeds:
@@ -83,8 +83,8 @@ def safety_plot(results: Mapping[str, Any]) -> Picture:
             errors = {int(v): _number(error) for v, error in facts["errors"].items()}
             timeline = [(at_s, version) for at_s, version in facts["timeline"]]
             series[facts["fault"]] = (seconds, [errors[live_at(timeline, s)] for s in seconds])
-        title = f"other places of B, {words}; faults from {begin_s:g} to {end_s:g} s"
-        plots.append(line_plot(series, Axes(title, "simulated s", "Abs Rel, aligned")))
+        title = f"other places of B, aligned; {words}; faults from {begin_s:.0f} to {end_s:.0f} s"
+        plots.append(line_plot(series, Axes(title, "simulated s", "Abs Rel")))
     return np.concatenate(plots)
 
 

@@ -76,8 +76,8 @@ def wall_plot(results: Mapping[str, Any]) -> Picture:
         minutes.append(end_of(drive_s) / 60.0)
         errors.append(errors[-1])
         series[f"seed {facts['seed']}, {facts['kind']}"] = (minutes, errors)
-    title = "other places of B: learner and depth on a core each"
-    return line_plot(series, Axes(title, "minutes of wall clock", "Abs Rel over frozen's, aligned"))
+    title = "other places of B, aligned Abs Rel over frozen's: learner and depth on a core each"
+    return line_plot(series, Axes(title, "minutes of wall clock", "ratio"))
 
 
 def _minutes(seconds: float) -> str:

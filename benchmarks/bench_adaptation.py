@@ -165,7 +165,8 @@ def main(arguments: list[str] | None = None) -> int:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.processes, context) as pool:
         # Worlds need no student, who is being trained meanwhile.
-        rendered = [pool.submit(render, work, seed, lengths) for seed in seeds]
+        driven = seeds if "shift" in parts else seeds[:1]
+        rendered = [pool.submit(render, work, seed, lengths) for seed in driven]
         anchors, student = prepare(
             folder, work, options.student_updates, options.student, options.student_file
         )

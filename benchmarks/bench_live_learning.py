@@ -280,7 +280,7 @@ def plot(pairs: Sequence[Pair], path: Path) -> None:
         )
         for name, side in (("with the learner", "live"), ("frozen", "frozen"))
     }
-    axes = Axes("true error while driving", "simulated s", "Abs Rel, in metres")
+    axes = Axes("true error in metres while driving", "simulated s", "Abs Rel")
     write_png(path, line_plot(series, axes))
 
 

@@ -35,7 +35,7 @@ def kills_plot(kills: Sequence[Mapping[str, Any]]) -> Picture:
         [
             line_plot(
                 away,
-                Axes("from a kill until it works again", "s", f"1 {DEPTH}, 2 {LEARNER}"),
+                Axes(f"away, from a kill until it works again: 1 {DEPTH}, 2 {LEARNER}", "s", ""),
             ),
             line_plot(gaps, Axes("longest gap between depth images after a kill", "s", "gap, s")),
             line_plot(counts, Axes("the same gaps, counted", "gap, s", "kills")),
