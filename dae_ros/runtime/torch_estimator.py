@@ -79,7 +79,8 @@ class TorchEstimator:
         self._loaded_meaning = loaded.meaning
         self._pool = SlotPool(self._device, precision) if pool is None else pool
         self._slot = self._pool.take(loaded)
-        weakref.finalize(self, self._pool.give_back, self._slot)
+        # At the end of the process there is nothing to give back to.
+        weakref.finalize(self, self._pool.give_back, self._slot).atexit = False
         # Rounded weights cannot tell how far others are from these.
         rounded = precision != "float32"
         self._network = loaded.network if rounded else self._slot.weights.network

@@ -24,7 +24,9 @@ class Slot:
     def __init__(
         self, loaded: LoadedModel, device: torch.device, precision: Precision, cameras: int = 1
     ) -> None:
-        self.weights = StaticWeights(loaded, device, precision)
+        # Tensors made inside of a caller's inference mode could not be changed outside of it.
+        with torch.inference_mode(False):
+            self.weights = StaticWeights(loaded, device, precision)
         self._cameras = cameras
         self._ready: tuple[StaticStep, Runner] | None = None
 
@@ -42,8 +44,9 @@ class Slot:
         if self._ready is None or self._ready[0].shape[2:] != (height, width):
             # Of the two sizes only one has room, and either may fail.
             self._ready = None
-            step = StaticStep(self.weights, self._cameras, height, width)
-            self._ready = (step, _runner(step))
+            with torch.inference_mode(False):
+                step = StaticStep(self.weights, self._cameras, height, width)
+                self._ready = (step, _runner(step))
         return self._ready
 
     def reset(self, camera: int | None = None) -> None:
@@ -72,14 +75,18 @@ class SlotPool:
         """Return a slot with these weights and no state; to be given back."""
         with self._lock:
             slot = self._free.pop() if self._free else None
-        if slot is None:
-            slot = Slot(loaded, self.device, self.precision)
-        else:
+            self._taken += 1
+        try:
+            if slot is None:
+                return Slot(loaded, self.device, self.precision)
             slot.weights.load(loaded.network)
             slot.reset()
-        with self._lock:
-            self._taken += 1
-        return slot
+            return slot
+        except BaseException:
+            # What is half filled goes.
+            with self._lock:
+                self._taken -= 1
+            raise
 
     def give_back(self, slot: Slot) -> None:
         """Keep a slot that nobody uses any more for the next weights, or let it go."""

@@ -202,6 +202,22 @@ def test_after_a_change_of_weights_the_network_is_a_fresh_load_with_the_last_win
     assert [(v.version, v.outcome) for v in verdicts] == [(1, "swapped"), (1, "kept")]
 
 
+def test_estimators_made_in_inference_mode_work_outside_of_it(
+    tmp_path: Path, tiny: LoadedModel
+) -> None:
+    """Steps, resets and new weights in memory that was made within a caller's inference mode."""
+    path = saved(tmp_path, 1, changed(tiny, 0.1)).path
+    with torch.inference_mode():
+        estimator = TorchEstimator(tiny)
+        first = estimator.estimate(event_image())
+        estimator.successor(path, 1).estimate(event_image())
+    estimator.reset()
+    np.testing.assert_array_equal(estimator.estimate(event_image()), first)
+    again = estimator.successor(path, 2)
+    fresh = TorchEstimator(load_checkpoint(path))
+    np.testing.assert_array_equal(again.estimate(event_image()), fresh.estimate(event_image()))
+
+
 def test_a_storm_of_weights_needs_three_slots(
     tmp_path: Path, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

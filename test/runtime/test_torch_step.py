@@ -357,6 +357,20 @@ def test_slots_are_filled_again() -> None:
     assert len({id(one) for one in kept} & {id(one) for one in taken}) == MOST_SLOTS
 
 
+def test_a_slot_that_cannot_be_filled_goes() -> None:
+    """Weights of another network leave the pool as it was without that slot."""
+    pool = SlotPool(CPU, "float32")
+    slot = pool.take(small("tiny"))
+    pool.give_back(slot)
+    with pytest.raises(RuntimeError, match=r"size mismatch|Missing key"):
+        pool.take(small("micro"))
+    taken = [pool.take(small("tiny")) for _ in range(MOST_SLOTS)]
+    assert slot not in taken
+    for one in taken:
+        pool.give_back(one)
+    assert {id(pool.take(small("tiny"))) for _ in range(MOST_SLOTS)} == {id(one) for one in taken}
+
+
 def test_another_size_makes_another_step() -> None:
     """The step for a size is kept until another size is asked for."""
     slot = SlotPool(CPU, "float32").take(small("tiny"))
