@@ -44,7 +44,7 @@ def to_graph_form(network: nn.Module) -> None:
 class _Attention(nn.Module):
     """`Attention` with a product each for queries, keys and values.
 
-    Reshape, permute, product, softmax, product, permute is what OpenVINO makes one node of.
+    Permutations, product, softmax and product are what OpenVINO makes one node of.
     """
 
     def __init__(self, original: Attention) -> None:

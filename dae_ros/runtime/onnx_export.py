@@ -68,7 +68,12 @@ class _Step(nn.Module):
     def forward(self, image: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         pixels = self._fitting.prepare(image).to(self._dtype)
         prediction, new_state = self.network(pixels, state)
-        restored = self._fitting.restore(prediction, self._height, self._width)[0, 0]
+        shape = (self._height, self._width)
+        # No runtime notices that resizing to the same size does nothing.
+        if prediction.shape[2:] == shape:
+            restored = prediction.float().reshape(shape)
+        else:
+            restored = self._fitting.restore(prediction, *shape).reshape(shape)
         # Infinity and NaN survive every sum, though not every runtime's relu; states need not leave
         # their device to be checked.
         check = torch.stack([tensor.sum() for tensor in (image, restored, *new_state)]).sum()

@@ -19,6 +19,8 @@ from dae_ros.runtime.onnx_description import CHECK, IMAGE, PREDICTION, OnnxDescr
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 # Of a state (1, C, h, w): how convolutions on CPUs read and write it, and the way back.
 _TO_CHANNELS_LAST, _FROM_CHANNELS_LAST = (0, 2, 3, 1), (0, 3, 1, 2)
+# Of keys (1, N, heads, d): as columns of each head's product, and as its rows.
+_TO_COLUMNS, _TO_ROWS = (0, 2, 3, 1), (0, 2, 1, 3)
 
 
 def load_openvino() -> Any:
@@ -118,11 +120,10 @@ class OpenVinoGraph:
         }
         try:
             # The request keeps what it was made from.
-            self._request = core.compile_model(
-                _with_channels_last(openvino, core.read_model(str(path)), len(description.states)),
-                "CPU",
-                options,
-            ).create_infer_request()
+            model = core.read_model(str(path))
+            keep_keys_as_rows(model)
+            model = _with_channels_last(openvino, model, len(description.states))
+            self._request = core.compile_model(model, "CPU", options).create_infer_request()
         except RuntimeError as error:
             raise WeightsError(f"OpenVINO does not take {path}: {error}", path=str(path)) from error
 
@@ -184,3 +185,26 @@ def _with_channels_last(openvino: Any, model: Any, states: int) -> Any:
             end.tensor().set_layout(openvino.Layout("NHWC"))
             end.model().set_layout(openvino.Layout("NCHW"))
     return processor.build()
+
+
+def keep_keys_as_rows(model: Any) -> None:
+    """Let the products of attention turn their keys around, in place of a step before each.
+
+    ONNX has no product with a transposed matrix. OpenVINO has, and makes that one node with softmax
+    and the next product; a permutation of all four axes it does not take in.
+    """
+    operators = importlib.import_module("openvino.opset13")
+    for product in model.get_ops():
+        if product.get_type_name() != "MatMul" or product.get_attributes()["transpose_b"]:
+            continue
+        keys = product.input_value(1).get_node()
+        if keys.get_type_name() != "Transpose":
+            continue
+        order = keys.input_value(1).get_node()
+        if order.get_type_name() != "Constant" or tuple(order.data) != _TO_COLUMNS:
+            continue
+        rows = operators.transpose(keys.input_value(0), np.array(_TO_ROWS))
+        queries, transposed = product.input_value(0), product.get_attributes()["transpose_a"]
+        replacement = operators.matmul(queries, rows, transposed, True)
+        for user in product.output(0).get_target_inputs():
+            user.replace_source_output(replacement.output(0))
