@@ -43,6 +43,8 @@ _ROS1_RECORD_BYTES: Final = 13
 _NS_PER_S: Final = 1_000_000_000
 _BEYOND: Final = "beyond January 2038, up to which ROS stamps count"
 
+_NUMBERS: Final = {layout: struct.Struct("<" + layout) for layout in "iIQB"}
+
 # Stride of the records in CDR, laid so that record 0 begins two bytes before its real place: from
 # `sec` on, all records then agree, and only x and y of record 0 differ.
 _CDR_RECORD: Final = np.dtype(
@@ -213,6 +215,7 @@ class _Reader:
         self.type_name = type_name
         self.aligned = aligned
         self._view = view
+        self._size = len(view)
         self._at = 0
 
     def fail(self, problem: str) -> MalformedPacket:
@@ -224,26 +227,27 @@ class _Reader:
             offset=self._at,
         )
 
-    def align(self, alignment: int) -> None:
-        if self.aligned:
-            self._at += -self._at % alignment
-
     def take(self, size: int, what: str) -> memoryview:
-        end = self._at + size
-        if end > len(self._view):
-            raise self.fail(
-                f"{what} needs {size} bytes at offset {self._at}, but only "
-                f"{max(0, len(self._view) - self._at)} are left"
-            )
-        taken = self._view[self._at : end]
-        self._at = end
-        return taken
+        start = self._pass(size, what)
+        return self._view[start : self._at]
 
     def number(self, layout: str, what: str) -> int:
-        size = struct.calcsize(layout)
-        self.align(size)
-        value: int = struct.unpack("<" + layout, self.take(size, what))[0]
+        number = _NUMBERS[layout]
+        if self.aligned:
+            self._at += -self._at % number.size
+        value: int = number.unpack_from(self._view, self._pass(number.size, what))[0]
         return value
+
+    def _pass(self, size: int, what: str) -> int:
+        """Go on by `size` bytes, if there are as many; return where they begin."""
+        start, end = self._at, self._at + size
+        if end > self._size:
+            raise self.fail(
+                f"{what} needs {size} bytes at offset {start}, but only "
+                f"{max(0, self._size - start)} are left"
+            )
+        self._at = end
+        return start
 
     def string(self, what: str) -> str:
         raw = bytes(self.take(self.number("I", f"length of {what}"), what))

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from dae_ros.events.packet import EventPacket
 
@@ -56,6 +56,16 @@ class Gap:
         return self.cause != "lost"
 
 
+class _Accepted(NamedTuple):
+    """What is compared of an accepted packet: all but its payload, which is let go."""
+
+    encoding: str
+    height: int
+    width: int
+    stamp_ns: int
+    seq: int | None
+
+
 class Continuity:
     """The continuity of one camera's packets.
 
@@ -63,7 +73,7 @@ class Continuity:
     """
 
     def __init__(self) -> None:
-        self._last: EventPacket | None = None
+        self._last: _Accepted | None = None
         # seq, stamp and octets of the newest packets of the run, the last one included
         self._newest: deque[tuple[int, int, int]] = deque(maxlen=_NEIGHBOURS + 1)
         self._first_seq: int | None = None  # where the run began
@@ -145,7 +155,9 @@ class Continuity:
             self._first_seq = packet.seq
         if packet.seq is not None:
             self._newest.append(_identity(packet, packet.seq))
-        self._last = replace(packet, payload=b"")
+        self._last = _Accepted(
+            packet.encoding, packet.height, packet.width, packet.stamp_ns, packet.seq
+        )
 
     def check_time(
         self, event_time_ns: int, stamp_ns: int, *, absolute: bool, span_ns: int = 0
@@ -195,7 +207,7 @@ class Continuity:
         self.forget_time()
 
 
-def _kind(packet: EventPacket) -> tuple[str, int, int]:
+def _kind(packet: EventPacket | _Accepted) -> tuple[str, int, int]:
     return packet.encoding, packet.height, packet.width
 
 

@@ -200,6 +200,9 @@ class DecodedPacket(NamedTuple):
         One part for a packet without breaks, even without events.
         """
         segments = self.segments or (Events.empty(),)
+        if not self.breaks_ns:
+            yield None, segments[0], self.triggers
+            return
         unbroken = len(segments) - len(self.breaks_ns)  # 1, or 0 where the packet begins with a cut
         bounds = [0] * unbroken + [*self.trigger_cuts, len(self.triggers)]
         back_ns = [None] * unbroken + [*self.breaks_ns]
