@@ -167,8 +167,9 @@ def _safety(results: Mapping[str, Any]) -> list[str]:
         "",
         (
             "| fault | labels believed, refused | candidates proposed, accepted | the guard's "
-            "reasons | published before, during, after | taken back | worst over frozen, aligned, "
-            "in metres | over what depth had | recovered after | commonest refusals | harmless |"
+            "reasons | published before, during, after | refused or taken back by depth | worst "
+            "over frozen, aligned, in metres | over what depth had | recovered after | commonest "
+            "refusals | harmless |"
         ),
         "|---" * 11 + "|",
     ]

@@ -186,8 +186,8 @@ def summary(
     Returns:
         `labels`: how many were believed during the fault. `proposed`, `accepted`: candidates that
         the guard judged and let pass during the fault; `verdicts`: reason -> how often it said no
-        then. `published`: versions before, during and after it; `rolled_back`: by depth or by the
-        loop itself. `worst_excess`: name of an error
+        then. `published`: versions before, during and after it; `rolled_back`: refused or taken
+        back by depth, or taken back by the loop. `worst_excess`: name of an error
         -> the largest excess over the frozen weights elsewhere, at any time from the fault's begin
         on; `worst_step`: the same over what depth had when it began. `recovered_s`: from its end to
         a label and a step. `refused`: what the gates refused during it. `held`: state -> share of
@@ -230,7 +230,10 @@ def summary(
             "during": sum(begin_s <= t < end_s for t in times),
             "after": sum(t >= end_s for t in times),
         },
-        "rolled_back": sum(swap["outcome"] == "rolled_back" for swap in run["swaps"])
+        "rolled_back": sum(
+            swap["outcome"] in ("rolled_back", "refused") and swap["code"] != "superseded"
+            for swap in run["swaps"]
+        )
         + sum(version["why"] == "taken_back" for version in run["versions"]),
         "worst_excess": {error: round(value, 4) for error, value in worst.items()},
         "worst_step": {error: round(value, 4) for error, value in step.items()},

@@ -64,12 +64,12 @@ from test.reference.moving_wedge import WedgeSource, wedge_clips
 CONFIGURATION = Path(__file__).parents[2] / "config" / "train"
 # Depth had 1, then 2, took 2 back, and later had 3.
 SWAPS = [
-    {"at_s": 70.0, "version": 2, "live_version": 2, "outcome": "swapped"},
+    {"at_s": 70.0, "version": 2, "live_version": 2, "outcome": "swapped", "code": "replayed"},
     # What depth was started with has no number.
-    {"at_s": 71.0, "version": 2, "live_version": 0, "outcome": "rolled_back"},
-    {"at_s": 80.0, "version": 3, "live_version": 1, "outcome": "refused"},
-    {"at_s": 90.0, "version": 4, "live_version": 4, "outcome": "swapped"},
-    {"at_s": 92.0, "version": 4, "live_version": 4, "outcome": "kept"},
+    {"at_s": 71.0, "version": 2, "live_version": 0, "outcome": "rolled_back", "code": "flicker"},
+    {"at_s": 80.0, "version": 3, "live_version": 1, "outcome": "refused", "code": "scale_step"},
+    {"at_s": 90.0, "version": 4, "live_version": 4, "outcome": "swapped", "code": "replayed"},
+    {"at_s": 92.0, "version": 4, "live_version": 4, "outcome": "kept", "code": "canary"},
 ]
 TIMELINE = [(0.0, 1), (70.0, 2), (71.0, 1), (90.0, 4)]
 ERRORS = {1: 0.40, 2: 0.44, 4: 0.30}
@@ -410,7 +410,7 @@ def test_results_become_a_table_and_pictures(tmp_path: Path) -> None:
     text = markdown(results)
     assert "| 1 | warehouse | aligned | 0.400 | 0.400 | refused" in text
     assert "Seed 1 was refused" in text and "Seed 2 is not done" in text
-    assert "| late: noisy | 2, 4 | 2, 1 | no_gain 1 | 0, 1, 0 | 1 |" in text and "never" in text
+    assert "| late: noisy | 2, 4 | 2, 1 | no_gain 1 | 0, 1, 0 | 2 |" in text and "never" in text
     assert "Harmful: late_noisy." in text and "early_doubled" in text
     assert "| noise | 0.1 | 1 | 0" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| 0 |")}
