@@ -65,12 +65,11 @@ def in_packets(
 
 
 def decode_packets(encoding: str, packets: Packets, width: int, height: int) -> int:
-    """Decode payloads to columns, as they come from a topic; return how many events there are."""
+    """Decode payloads one by one, as they come from a topic; return how many events there are."""
     decoder = create_decoder(encoding, width, height)
     events = 0
     for payload, time_base_ns in packets:
-        for segment in decoder.decode_packet(payload, time_base_ns).segments:
-            events += len(segment.t)  # unpacks what is packed: peers make columns too
+        events += sum(map(len, decoder.decode_packet(payload, time_base_ns).segments))
     return events
 
 
