@@ -180,6 +180,10 @@ class VisionTransformer(nn.Module):
         grid = grid.permute(0, 2, 3, 1).flatten(1, 2)
         return torch.cat([cls_position, grid], dim=1).to(dtype)
 
+    def as_map(self, patches: Tensor, rows: int, columns: int) -> Tensor:
+        """Return patch tokens (B, rows * columns, width) as a map (B, width, rows, columns)."""
+        return patches.transpose(1, 2).reshape(len(patches), -1, rows, columns)
+
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Encode an image whose sides are multiples of the patch (the networks check it).
 
@@ -201,6 +205,6 @@ class VisionTransformer(nn.Module):
             tokens = block(tokens)
             for _ in range(self.size.taps.count(index)):
                 patches = self.norm(tokens[:, 1:])
-                maps.append(patches.transpose(1, 2).reshape(batch, -1, rows, columns))
+                maps.append(self.as_map(patches, rows, columns))
         first, second, third, fourth = maps
         return first, second, third, fourth

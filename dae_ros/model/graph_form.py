@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dae_ros.model.backbone import Attention
+from dae_ros.model.backbone import Attention, VisionTransformer
 from dae_ros.model.conv_lstm import ConvLSTM
 from dae_ros.model.dpt_head import FusionBlock
 
@@ -32,6 +32,8 @@ def to_graph_form(network: nn.Module) -> None:
     """
     with torch.no_grad():
         for module in list(network.modules()):
+            if isinstance(module, VisionTransformer):
+                vars(module)["as_map"] = _as_map
             for name, child in list(module.named_children()):
                 if isinstance(child, Attention):
                     setattr(module, name, _Attention(child))
@@ -39,6 +41,11 @@ def to_graph_form(network: nn.Module) -> None:
                     setattr(module, name, _ConvLSTM(child))
                 elif isinstance(child, FusionBlock):
                     setattr(module, name, _FusionBlock(child))
+
+
+def _as_map(patches: Tensor, rows: int, columns: int) -> Tensor:
+    """`VisionTransformer.as_map`, the channels last until then: nothing moves in memory."""
+    return patches.reshape(len(patches), rows, columns, -1).permute(0, 3, 1, 2)
 
 
 class _Attention(nn.Module):
