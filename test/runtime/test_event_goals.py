@@ -12,7 +12,12 @@ DECODED = {
     "evt3": {
         "VGA 1 Mev/s": {
             "mev_per_s": {"ours": 190.0, "ours_packets": 95.0, "faery": 95.0, "evlib": 5.0},
-            "ratio_ours_to": {"ours_packets": 2.0, "faery": 2.0, "evlib": 38.0},
+            "ratio_ours_to": {
+                "ours_columns": 1.25,
+                "ours_packets": 2.0,
+                "faery": 2.0,
+                "evlib": 38.0,
+            },
         }
     },
     "encodings": {
@@ -44,10 +49,13 @@ def test_decoding_is_judged_from_a_file_and_in_packets() -> None:
     found = {goal["goal"]: (goal["value"], goal["met"]) for goal in decode_goals(DECODED)}
     assert found == {
         "EVT3 in a file, VGA 1 Mev/s: times faery": (2.0, True),
+        "EVT3 in a file, to columns, VGA 1 Mev/s: times faery": (1.6, False),
         "EVT3 in packets, VGA 1 Mev/s: times faery": (1.0, False),
         "EVT3 in a file, VGA 1 Mev/s: times expelliarmus": (None, None),
+        "EVT3 in a file, to columns, VGA 1 Mev/s: times expelliarmus": (None, None),
         "EVT3 in packets, VGA 1 Mev/s: times expelliarmus": (None, None),
         "EVT3 in a file, VGA 1 Mev/s: times evlib": (38.0, True),
+        "EVT3 in a file, to columns, VGA 1 Mev/s: times evlib": (30.4, True),
         "EVT3 in packets, VGA 1 Mev/s: times evlib": (19.0, False),
         "libcaer_cmp: Mev/s on one core": (100.0, True),
         "libcaer: Mev/s on one core": (100.0, True),
@@ -81,6 +89,6 @@ def test_a_busy_machine_is_flagged_in_the_table(capsys: pytest.CaptureFixture[st
         printed = capsys.readouterr().out
         assert ("The load was 1.3 at the start" in printed) == flagged
         assert json.loads(json.dumps(results))["load_1_minute_at_start"] == load
-        assert len(results["goals"]) == 11
+        assert len(results["goals"]) == 14
         assert "| mono: Mev/s on one core | 99.9 | >= 100 | **missed** |" in printed
         assert "expelliarmus | - | >= 2.7 | not measured |" in printed
