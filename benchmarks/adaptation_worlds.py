@@ -59,14 +59,14 @@ DRIVE, RETURN, CLIPS = "drive", "return", "clips"
 _WORLDS: Mapping[str, Mapping[str, Any]] = {
     "room": {"scene": "room", "light": {"choice": ["day", "dusk"]}, "motion": "walk"},
     "corridor": {"scene": "corridor", "light": {"choice": ["day", "dusk"]}},
-    # Day and dusk are in A as well; light that is scattered on its way to the camera is not. In the
-    # hall more of it would leave frames without contrast, which the gate refuses.
+    # Day and dusk are in A as well; light that is scattered on its way to the camera is not. With
+    # much more of it frames lose contrast and events no longer fit them, which the gate refuses.
     "warehouse": {
         "scene": "warehouse", "light": {"choice": ["day", "dusk"]}, "visibility_m": 250.0,
         "motion": "car", "speed": {"uniform": [0.8, 1.2]},
     },
     "street": {
-        "scene": "street", "light": {"choice": ["day", "dusk"]}, "visibility_m": 60.0,
+        "scene": "street", "light": {"choice": ["day", "dusk"]}, "visibility_m": 120.0,
         "motion": "car", "speed": {"uniform": [0.6, 1.0]},
     },
 }  # fmt: skip
