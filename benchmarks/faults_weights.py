@@ -15,7 +15,7 @@ from benchmarks.faults_scene import PATIENCE_S, SETTLE_S, Scene
 from benchmarks.online_stand import DEPTH, LEARNER, Stand, StandError
 from dae_ros.model.checkpoint import save_checkpoint
 from dae_ros.model.untrained import untrained
-from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.announcement import Announcement
 
 # Files may not grow beyond this while the disk is said to be full: nothing of a learner fits.
 FULL_BYTES = 4096

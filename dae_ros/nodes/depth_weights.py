@@ -21,8 +21,9 @@ from dae_ros.errors import WeightsError
 from dae_ros.nodes.depth_worker import DepthWorker, RollBack
 from dae_ros.nodes.qos import MatchedSubscription, latched_qos
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.snapshot_chunks import SnapshotReceiver
-from dae_ros.runtime.snapshots import Announcement, read_latest
+from dae_ros.runtime.snapshots import read_latest
 from dae_ros.runtime.weight_stages import Verdict
 
 SNAPSHOT, CHUNK, VERDICTS = "distill/snapshot", "distill/snapshot_chunk", "depth/weights"

@@ -20,13 +20,13 @@ from dae_ros.nodes.sensor_worker import (
     SerializedImage,
 )
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.backend_choice import BackendChoice, ChangingBackend, choose_backend
 from dae_ros.runtime.backends import create_estimator, follow_weights
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.estimator import ClosableEstimator, DepthEstimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.rhythm import Rhythm
-from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.stage_times import Quantiles, StageLatencies
 from dae_ros.runtime.statistics import PipelineStatistics
 from dae_ros.runtime.warm_up import warm_up

@@ -35,7 +35,7 @@ from dae_ros.nodes.lifecycle import autostart, way_out
 from dae_ros.nodes.qos import MatchedSubscription
 from dae_ros.nodes.worker_node import WorkerNode
 from dae_ros.parameters import DistillationNodeParameters
-from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.announcement import Announcement
 
 IMAGE_DEPTH = 20
 

@@ -18,8 +18,8 @@ from dae_ros.nodes.depth_weights import CHUNK, SNAPSHOT
 from dae_ros.nodes.diagnostics import OK, WARN, status
 from dae_ros.nodes.distillation_worker import DistillationSnapshot
 from dae_ros.nodes.qos import latched_qos, output_qos
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.snapshot_chunks import chunks
-from dae_ros.runtime.snapshots import Announcement
 
 # What is no trouble: it passes by itself, or somebody asked for it.
 QUIET_HOLDS = frozenset({"stopped", "few_clips", "small_gain"})

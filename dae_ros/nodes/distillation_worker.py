@@ -25,7 +25,7 @@ from dae_ros.nodes.sensor_worker import (
     SerializedImage,
 )
 from dae_ros.parameters import DistillationNodeParameters
-from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.weight_stages import Verdict
 
 STATUS_PERIOD_S = 1.0

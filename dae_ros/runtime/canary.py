@@ -47,13 +47,12 @@ class SwapRules:
     spread: float = 0.3
     latency: float = 2.0
 
-    def of_a_change(self, *, rollback: bool) -> SwapRules:
-        """Return the rules for weights that are announced, as a rollback or not.
+    def of_a_change(self, *, trusted: bool) -> SwapRules:
+        """Return the rules for weights that are announced; see `Announcement.trusted`.
 
-        How far a way back leads says nothing against it: many small steps led away, and one leads
-        back. These weights must give numbers, and in time.
+        Those that are trusted must give numbers, and in time.
         """
-        if not rollback:
+        if not trusted:
             return self
         return dataclasses.replace(self, scale_step=math.inf, flicker=math.inf, spread=0.0)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dae_ros.errors import WeightsError
-from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.announcement import Announcement
 
 CHUNK_BYTES = 256_000
 # ViT-L in float32 has 1.4 GB.

@@ -26,64 +26,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dae_ros.errors import DistillationError, WeightsError
+from dae_ros.errors import DistillationError
 from dae_ros.model.fetch import digest_of
+from dae_ros.runtime.announcement import Announcement, whole_number
 
 LATEST, WITHDRAWN = "LATEST.json", "WITHDRAWN.json"
 LOCK = "lock"
 _WEIGHTS = re.compile(r"w_(\d{6,})\.safetensors")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class Announcement:
-    """Where a version is and how to know it: what `distill/snapshot` carries.
-
-    Attributes:
-        version: 1 and more; grows with every publication.
-        path: of the file, on the machine of the trainer.
-        sha256: of the file, 64 hex digits.
-        size: of the file in bytes.
-        rollback: whether a lower version than the present one is meant.
-    """
-
-    version: int
-    path: Path
-    sha256: str
-    size: int
-    rollback: bool = False
-
-    def to_json(self) -> str:
-        """Return the text of the message."""
-        return json.dumps({**dataclasses.asdict(self), "path": str(self.path)})
-
-    @classmethod
-    def from_json(cls, text: str) -> Announcement:
-        """Read a message; fields that are not known here are left alone.
-
-        Raises:
-            WeightsError: it is no announcement.
-        """
-        try:
-            values = json.loads(text)
-            found = cls(
-                version=_integer(values["version"]),
-                path=Path(values["path"]),
-                sha256=values["sha256"],
-                size=_integer(values["size"]),
-                rollback=values.get("rollback", False),
-            )
-            if found.version < 1 or found.size < 1 or not isinstance(found.rollback, bool):
-                raise ValueError("a number is out of range")
-            if not _SHA256.fullmatch(found.sha256):
-                raise ValueError("sha256 is not 64 hex digits")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsError(
-                f"this is no announcement of weights ({type(error).__name__}: {error}): "
-                f"{text[:120]!r}. It is JSON with version, path, sha256 and size",
-                text=text[:1000],
-            ) from error
-        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +46,7 @@ class Snapshot:
         score: its held-out error, lower is better.
         metrics: whatever else is known of it.
         rollback: whether it is announced although newer ones exist.
+        confirmed: whether depth has watched and kept it.
     """
 
     version: int
@@ -108,11 +58,14 @@ class Snapshot:
     score: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     rollback: bool = False
+    confirmed: bool = False
 
     @property
     def announcement(self) -> Announcement:
         """What is published about it."""
-        return Announcement(self.version, self.path, self.sha256, self.size, self.rollback)
+        return Announcement(
+            self.version, self.path, self.sha256, self.size, self.rollback, self.confirmed
+        )
 
     @property
     def whole(self) -> bool:
@@ -281,6 +234,22 @@ class SnapshotStore:
             self._prune(announced)
         return snapshot
 
+    def confirm(self, latest: Snapshot) -> Snapshot:
+        """Note of the latest version that depth has watched and kept it, for every later start.
+
+        Raises:
+            DistillationError: it cannot be written.
+        """
+        confirmed = dataclasses.replace(latest, confirmed=True)
+        try:
+            _write_facts(
+                latest.path.with_suffix(".json"), dataclasses.replace(confirmed, rollback=False)
+            )
+            _write_facts(self.folder / LATEST, confirmed)
+        except OSError as error:
+            raise self._failure(error) from error
+        return confirmed
+
     def roll_back(self, version: int, reason: str) -> Snapshot:
         """Make an earlier version the latest, and withdraw those after it.
 
@@ -348,12 +317,6 @@ class SnapshotStore:
                 path.unlink()
 
 
-def _integer(value: object) -> int:
-    if type(value) is not int:
-        raise TypeError(f"{value!r} is no whole number")
-    return value
-
-
 def _snapshots(folder: Path) -> list[Snapshot]:
     found = (_read_facts(path) for path in sorted(folder.glob("w_*.json")))
     return sorted((one for one in found if one is not None), key=lambda one: one.version)
@@ -366,7 +329,7 @@ def _read_facts(path: Path) -> Snapshot | None:
         # The folder may have been moved, or be mounted elsewhere on this machine.
         values["path"] = (path.parent / values.pop("file")).absolute()
         found = Snapshot(**values)
-        _integer(found.version)
+        whole_number(found.version)
         return found
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None

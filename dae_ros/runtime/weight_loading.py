@@ -8,9 +8,10 @@ from typing import TypeAlias
 
 from dae_ros.errors import InferenceError, WeightsError
 from dae_ros.model.fetch import digest_of
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.background import in_background
 from dae_ros.runtime.estimator import ReloadableEstimator
-from dae_ros.runtime.snapshots import Announcement, withdrawn
+from dae_ros.runtime.snapshots import withdrawn
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.canary import Breach, Comparison, Observer, StepFacts
 from dae_ros.runtime.estimator import FloatImage
-from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.weight_loading import LoadedWeights
 
 Outcome: TypeAlias = Literal["refused", "swapped", "kept", "rolled_back"]

@@ -21,9 +21,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from dae_ros.errors import InferenceError
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.canary import LEAST_PAIRS, Breach, Comparison, Observer, SwapRules, failure
 from dae_ros.runtime.estimator import FloatImage, ReloadableEstimator
-from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.weight_loading import LoadedWeights, WeightLoader
 from dae_ros.runtime.weight_stages import (
     Canary,
@@ -248,7 +248,7 @@ class WeightSwap:
                 by = f"by version {self._next.version}"
                 self._say(announcement, "refused", "superseded", by)
             elif isinstance(result, LoadedWeights):
-                rules = self._rules.of_a_change(rollback=announcement.rollback)
+                rules = self._rules.of_a_change(trusted=announcement.trusted)
                 self._candidate = Candidate(
                     Shadow(result, self._ring), announcement, Comparison(rules)
                 )
@@ -284,7 +284,7 @@ class WeightSwap:
         self._previous = LoadedWeights(old, shadow.change)
         self._canary = Canary(
             announcement,
-            Comparison(self._rules.of_a_change(rollback=announcement.rollback)),
+            Comparison(self._rules.of_a_change(trusted=announcement.trusted)),
             Shadow(self._previous, (), old_observer, old.state_age),
             [window.facts for window in self._ring],
         )
@@ -327,14 +327,20 @@ class WeightSwap:
         over = seen >= self._rules.canary_windows * (2 if behind else 1)
         if over and len(comparison.pairs) < LEAST_PAIRS:
             # No time for the old weights: their last windows, and the first of the new ones.
-            comparison.pairs[:] = zip(canary.after, reversed(canary.before), strict=False)
+            neighbours = list(zip(canary.after, reversed(canary.before), strict=False))
+            if len(neighbours) >= len(comparison.pairs):
+                comparison.pairs[:] = neighbours
+            elif canary.shadow is not None:
+                over = False  # after a start: there are no last windows, but more and more pairs
         breach = comparison.breach()
         if breach is not None:
             self._take_back(breach)
         elif over:
             self._canary = None
-            reason = f"no limit was broken in {seen} windows"
-            self._say(canary.announcement, "kept", "canary", reason, comparison.numbers())
+            code, reason = "canary", f"no limit was broken in {seen} windows"
+            if len(comparison.pairs) < LEAST_PAIRS:
+                code, reason = "not_compared", f"{seen} windows were finite; no others to compare"
+            self._say(canary.announcement, "kept", code, reason, comparison.numbers())
 
     def _take_back(self, breach: Breach) -> None:
         """Set out for the weights of before."""

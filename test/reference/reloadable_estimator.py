@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from dae_ros.errors import InferenceError, NonFiniteState, WeightsError
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.estimator import FloatImage, OutputMeaning
-from dae_ros.runtime.snapshots import Announcement
 
 
 class ReloadableEstimator:
@@ -76,10 +76,16 @@ class ReloadableEstimator:
 
 
 def announced(
-    folder: Path, version: int, *, rollback: bool = False, **values: object
+    folder: Path,
+    version: int,
+    *,
+    rollback: bool = False,
+    confirmed: bool = False,
+    **values: object,
 ) -> Announcement:
     """Write three numbers and return their announcement."""
     path = folder / f"{version}_{len(list(folder.iterdir()))}.json"
     data = json.dumps(values).encode()
     path.write_bytes(data)
-    return Announcement(version, path, hashlib.sha256(data).hexdigest(), len(data), rollback)
+    digest = hashlib.sha256(data).hexdigest()
+    return Announcement(version, path, digest, len(data), rollback, confirmed)

@@ -17,13 +17,13 @@ from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.canary import SwapRules
 from dae_ros.runtime.estimator import ReloadableEstimator
 from dae_ros.runtime.exported_estimator import ExportedEstimator
 from dae_ros.runtime.onnx_cache import cache_folder, graph_name
 from dae_ros.runtime.onnx_export import export_onnx
-from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.warm_up import warm_up
 from dae_ros.runtime.weight_stages import Verdict

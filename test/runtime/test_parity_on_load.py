@@ -19,6 +19,7 @@ from dae_ros.model.checkpoint import save_checkpoint
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime import exported_estimator, graph_backends, onnxruntime_graph, parity_on_load
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.exported_estimator import ExportedEstimator
 from dae_ros.runtime.graph_backends import GraphRuntime
@@ -27,7 +28,6 @@ from dae_ros.runtime.onnx_cache import cache_folder, graph_name
 from dae_ros.runtime.onnx_description import OnnxDescription, read_description
 from dae_ros.runtime.onnx_parity import digest_of_events, moving_edges, moving_events
 from dae_ros.runtime.parity_reference import ParityReference, at_grid
-from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.takeover import TakeoverEstimator
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.weight_loading import Unusable, load_announced
@@ -176,7 +176,7 @@ def test_takeover_ends_in_pytorch_where_the_graph_is_off(tiny_graph: Path) -> No
         output = estimator.estimate(image(seed))
         np.testing.assert_array_equal(output, reference.estimate(image(seed)))
         if estimator._pending is not None:
-            estimator._pending.join(60.0)
+            estimator._pending.join(120.0)
     assert estimator.choice.backend == "torch"
     assert "openvino cannot run these weights" in estimator.choice.reason
     assert "is off PyTorch by" in estimator.choice.reason

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dae_ros.errors import WeightsError
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.snapshot_chunks import CHUNK_BYTES, SnapshotReceiver, chunks
-from dae_ros.runtime.snapshots import Announcement
 
 ELSEWHERE = Path("/another/w_000001.safetensors")
 

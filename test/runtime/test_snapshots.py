@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import random
@@ -16,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from dae_ros.errors import DistillationError, WeightsError
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.snapshots import (
     LATEST,
     WITHDRAWN,
-    Announcement,
     Snapshot,
     SnapshotStore,
     read_latest,
@@ -72,7 +73,7 @@ def test_a_version_has_a_file_its_facts_and_is_the_latest(tmp_path: Path) -> Non
     assert facts == {
         "file": "w_000002.safetensors", "version": 2, "size": 3, "parent": 1, "step": 7,
         "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-        "score": 0.25, "metrics": {}, "rollback": False,
+        "score": 0.25, "metrics": {}, "rollback": False, "confirmed": False,
     }  # fmt: skip
     assert read_latest(folder) == second
     assert second.announcement.path == folder / "w_000002.safetensors"
@@ -83,13 +84,18 @@ def test_announcements_survive_json_and_others_are_refused() -> None:
     announcement = Announcement(3, Path("/w/a.safetensors"), "ab" * 32, 10, rollback=True)
     assert Announcement.from_json(announcement.to_json()) == announcement
     good = {"version": 1, "path": "/a", "sha256": "0" * 64, "size": 1, "later": "ignored"}
-    assert not Announcement.from_json(json.dumps(good)).rollback
+    confirmed = dataclasses.replace(announcement, rollback=False, confirmed=True)
+    assert Announcement.from_json(confirmed.to_json()) == confirmed
+    plain = Announcement.from_json(json.dumps(good))
+    assert not plain.rollback and not plain.confirmed
+    assert [one.trusted for one in (plain, announcement, confirmed)] == [False, True, True]
     for wrong in (
         "", "7", "[]", "{",
         *(json.dumps({k: v for k, v in good.items() if k != name}) for name in list(good)[:4]),
         *(json.dumps({**good, **change}) for change in (
             {"version": 0}, {"version": "1"}, {"version": 1.5}, {"size": 0}, {"size": True},
             {"path": 7}, {"sha256": "xy"}, {"sha256": 7}, {"rollback": 1},
+            {"confirmed": "yes"},
         )),
     ):  # fmt: skip
         with pytest.raises(WeightsError, match="no announcement"):
@@ -154,6 +160,24 @@ def test_going_back_is_announced_as_such(tmp_path: Path) -> None:
         (tmp_path / "w_000002.safetensors").unlink()
         with pytest.raises(DistillationError, match="version 2 is not whole"):
             store.roll_back(2, "so")
+
+
+def test_what_depth_kept_is_known_to_every_later_start(tmp_path: Path) -> None:
+    """A confirmed version is announced as one, also after it was gone back to; the next is not."""
+    with SnapshotStore(tmp_path) as store:
+        original = publish(store, 5.0)
+        confirmed = store.confirm(original)
+        assert confirmed == dataclasses.replace(original, confirmed=True)
+        assert confirmed.announcement.confirmed
+        assert read_latest(tmp_path) == confirmed
+        assert not publish(store, 4.0).confirmed
+        back = store.confirm(store.roll_back(1, "so"))
+        assert (back.rollback, back.confirmed) == (True, True)
+        assert store.snapshots()[0] == confirmed, "its own facts say nothing of a way back"
+    with SnapshotStore(tmp_path) as store:
+        assert store.latest() == back
+        (tmp_path / LATEST).write_text("cut", encoding="utf-8")
+        assert store.latest() == confirmed
 
 
 def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from dae_ros.model.untrained import NAMES, untrained
 from dae_ros.nodes.launch_arguments import ARGUMENTS
 from dae_ros.parameters import DepthParameters, declarations
 from dae_ros.runtime import torch_slots
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.canary import SwapRules
 from dae_ros.runtime.estimator import output_meaning
-from dae_ros.runtime.snapshots import Announcement
 from dae_ros.runtime.torch_estimator import TorchEstimator, create_torch_estimator
 from dae_ros.runtime.torch_fitting import Fitting
 from dae_ros.runtime.torch_runner import GraphRunner

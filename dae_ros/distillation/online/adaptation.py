@@ -187,7 +187,7 @@ class Adaptation:
         self._frozen = ScoredPipeline(frozen, self.result.frozen)
         self._label_s = label_s
         self._now_ns = self._reported_ns = self._busy_until_ns = 0
-        self._rejected: list[Verdict] = []
+        self._answers: list[Verdict] = []
         self._tell(distiller.announcement.version, "original")
 
     def run(
@@ -317,15 +317,18 @@ class Adaptation:
                 "reason": verdict.reason,
             }
         )
-        if verdict.outcome == "rolled_back" or (
+        if verdict.outcome in ("rolled_back", "kept") or (
             verdict.outcome == "refused" and verdict.code != "superseded"
         ):
-            self._rejected.append(verdict)
+            self._answers.append(verdict)
 
     def _follow_depth(self) -> None:
-        """Tell the loop what depth did not want."""
-        while self._rejected:
-            verdict = self._rejected.pop(0)
+        """Tell the loop what depth wants to keep and what not."""
+        while self._answers:
+            verdict = self._answers.pop(0)
+            if verdict.outcome == "kept":
+                self._distiller.kept(verdict.version)
+                continue
             announcement = self._distiller.rejected(
                 verdict.version, verdict.live_version, verdict.reason
             )

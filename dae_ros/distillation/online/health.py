@@ -91,6 +91,13 @@ class RefusalMonitor:
         """
         for gate in GATES:
             detail, reason = self._judge(gate, now_ns)
+            if self._degraded[gate] and reason == "uncorrelated":
+                return Health(
+                    "holding",
+                    "poor_student",
+                    f"{detail}: labels cannot be checked by a student that sees so little of the "
+                    "place. Train it offline first (dae-ros distill), or mend the teacher",
+                )
             if self._degraded[gate]:
                 return Health("degraded", reason, detail)
         if holds:

@@ -27,7 +27,7 @@ from dae_ros.errors import ConfigurationError, DistillationError, InferenceError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
 from dae_ros.parameters import DistillationNodeParameters
-from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.weight_stages import Verdict
 
 SECOND = 1_000_000_000
@@ -190,7 +190,13 @@ class LiveDistillation:
         live = distiller.announcement
         if verdict.code == "start" or verdict.live_sha256 == live.sha256:
             self._not_taken = None
-        if verdict.sha256 != live.sha256 or verdict.outcome in ("swapped", "kept"):
+        if verdict.sha256 != live.sha256 or verdict.outcome == "swapped":
+            return
+        if verdict.outcome == "kept":
+            # At its start depth says so of what it begins with, which nobody has watched.
+            news = distiller.kept(verdict.version) if verdict.code == "canary" else None
+            if news is not None:
+                self._announce(news)
             return
         if verdict.outcome == "rolled_back" or verdict.code in HARMFUL_CODES:
             announcement = distiller.rejected(verdict.version, verdict.live_version, verdict.reason)

@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 
@@ -33,7 +34,11 @@ from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.parameters.distillation import OnlineParameters
-from dae_ros.runtime.snapshots import Announcement, SnapshotStore
+from dae_ros.runtime.announcement import Announcement
+from dae_ros.runtime.snapshots import SnapshotStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SNAPSHOTS, LEARNER = "snapshots", "learner"
 
@@ -188,7 +193,7 @@ class OnlineDistiller:
         try:
             self._store.save(state, self._intake.live)
         except DistillationError as error:
-            self._fail(error)
+            self._not_written(error)
             return False
         self._saved_step = self._learner.accepted_steps
         self._problem = ""
@@ -219,6 +224,14 @@ class OnlineDistiller:
             return None
         self._counts["rejected"] += 1
         return self._go_back(live_version, f"depth does not want it: {reason}")
+
+    def kept(self, version: int) -> Announcement | None:
+        """Follow depth, which has watched and kept a version; return what to announce, if news."""
+        live = self._publisher.live
+        if version != live.version or live.confirmed:
+            return None
+        snapshot = self._written(self._publisher.confirm)
+        return None if snapshot is None else snapshot.announcement
 
     def status(self) -> LoopStatus:
         """Return how learning is doing."""
@@ -258,13 +271,6 @@ class OnlineDistiller:
         if not holds and clips < wanted:
             holds.append(Refusal("few_clips", f"{clips} of {wanted} clips to learn from are there"))
         self.health = self._intake.monitor.health(now_ns, holds)
-        if self.health.reason == "uncorrelated":
-            self.health = Health(
-                "holding",
-                "poor_student",
-                f"{self.health.detail}: labels cannot be checked by a student that sees so little "
-                "of the place. Train it offline first (dae-ros distill), or mend the teacher",
-            )
 
     def release_memory(self) -> None:
         """Give up what can be computed again; no step and no verdict changes."""
@@ -277,10 +283,7 @@ class OnlineDistiller:
     def _label(self, now_ns: int) -> LoopReport:
         report, kept = self._intake.label(self._publisher.network, now_ns)
         for (kind, key), clip in kept.items():
-            try:
-                self._store.append(kind, key, clip)
-            except DistillationError as error:
-                self._fail(error)
+            self._written(self._store.append, kind, key, clip)
         return LoopReport("labelled", label=report)
 
     def _step(self) -> LoopReport:
@@ -347,10 +350,9 @@ class OnlineDistiller:
         self._last_verdict = ", ".join(verdict.reasons) or "accepted"
 
     def _publish(self, candidate: ClipNetwork, verdict: Verdict) -> Announcement | None:
-        try:
-            snapshot = self._publisher.publish(candidate, verdict, self._learner.accepted_steps)
-        except DistillationError as error:
-            self._fail(error)
+        step = self._learner.accepted_steps
+        snapshot = self._written(self._publisher.publish, candidate, verdict, step)
+        if snapshot is None:
             return None
         self._learner.version = snapshot.version
         self._consequences.published()
@@ -359,10 +361,8 @@ class OnlineDistiller:
         return snapshot.announcement
 
     def _go_back(self, version: int, reason: str) -> Announcement | None:
-        try:
-            snapshot = self._publisher.go_back(version, reason)
-        except DistillationError as error:
-            self._fail(error)
+        snapshot = self._written(self._publisher.go_back, version, reason)
+        if snapshot is None:
             return None
         self._counts["rollbacks"] += 1
         self._learner.version = snapshot.version
@@ -372,8 +372,15 @@ class OnlineDistiller:
         self.save()
         return snapshot.announcement
 
-    def _fail(self, error: DistillationError) -> None:
-        """Go on without what could not be written, and say so."""
+    def _written(self, write: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | None:
+        try:
+            return write(*arguments, **named)
+        except DistillationError as error:
+            self._not_written(error)
+            return None
+
+    def _not_written(self, error: DistillationError) -> None:
+        """Go on without it, and say so."""
         self._counts["not_written"] += 1
         self._problem = error.message
 

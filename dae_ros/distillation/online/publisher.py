@@ -69,6 +69,15 @@ class Publisher:
         self.live, self.network = snapshot, candidate
         return snapshot
 
+    def confirm(self) -> Snapshot:
+        """Note that depth has watched and kept the announced version; it is announced as that.
+
+        Raises:
+            DistillationError: it cannot be written.
+        """
+        self.live = self._store.confirm(self.live)
+        return self.live
+
     def go_back(self, version: int, reason: str) -> Snapshot:
         """Announce an earlier version and withdraw those after it.
 

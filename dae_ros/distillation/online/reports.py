@@ -12,7 +12,7 @@ from dae_ros.distillation.online.learner import StepReport
 from dae_ros.distillation.online.observation import LabelledClip, Refusal
 from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.events.frame import Frame
-from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.announcement import Announcement
 
 
 @dataclass(frozen=True, slots=True, eq=False)

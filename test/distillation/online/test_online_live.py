@@ -22,7 +22,8 @@ from dae_ros.events.frame import Frame
 from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
 from dae_ros.parameters import DistillationNodeParameters
 from dae_ros.parameters.distillation import OnlineParameters
-from dae_ros.runtime.snapshots import Announcement
+from dae_ros.runtime.announcement import Announcement
+from dae_ros.runtime.snapshots import read_latest
 from dae_ros.runtime.weight_stages import Outcome, Verdict
 from test.reference.echo_onnx import write_echo
 from test.reference.scrolling_wall import MS
@@ -276,6 +277,28 @@ def test_what_depth_takes_back_is_not_announced_any_more(make: Make) -> None:
     running.depth_says("refused", "superseded")
     assert running.announced[-1] == back
     assert running.live.ask("rollback") == (False, "there is nothing before version 1")
+
+
+def test_what_depth_has_watched_and_kept_is_announced_as_that(make: Make) -> None:
+    """Once, and for later starts; what depth began with, or has only just taken, is not."""
+    running = make()
+    running.depth_says("kept", "start")
+    running.depth_says("kept", "not_compared")
+    running.depth_says("swapped", "replayed")
+    assert [one.confirmed for one in running.announced] == [False]
+    running.until_published()
+    bare = running.announced[-1]
+    count = len(running.announced)
+    running.depth_says("swapped", "replayed")
+    assert running.announced[count:] == []
+    for _ in range(2):
+        running.depth_says("kept", "canary")
+    assert running.announced[count:] == [dataclasses.replace(bare, confirmed=True)]
+    folder = bare.path.parent
+    latest = read_latest(folder)
+    assert latest is not None and latest.announcement == running.announced[-1]
+    running.until_published()
+    assert not running.announced[-1].confirmed
 
 
 def test_a_version_that_depth_cannot_read_holds_learning_and_is_announced_again(
