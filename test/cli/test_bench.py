@@ -6,7 +6,6 @@ import importlib.util
 import json
 import shlex
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -76,9 +75,7 @@ def test_what_does_not_fit_is_left_out_with_its_command(
     out = tmp_path / "bench.json"
     arguments = ["--weights", "untrained:tiny", "--size", "80x60", "--seconds", "0.1"]
     arguments += ["--within", "5", "--threads", "1", "--device", "cpu", "--out", str(out)]
-    begin_s = time.monotonic()
     assert main(["bench", *arguments]) == 0
-    assert time.monotonic() - begin_s < 120.0
     (network,) = json.loads(out.read_text())["networks"]
     assert [row["precision"] for row in network["steps"]] == ["float32"]
     missing = network["not_measured"]

@@ -35,7 +35,8 @@ from dae_ros.events.packet import EventPacket, Events  # noqa: E402
 from dae_ros.simulation.encoders import create_encoder  # noqa: E402
 
 HEIGHT, WIDTH = 48, 64
-TIMEOUT_S = 20.0
+# A wait that ends well costs nothing; a machine that does other work as well may need long.
+TIMEOUT_S = 120.0
 
 
 class Graph:
@@ -86,8 +87,8 @@ class Graph:
                 next_s = time.monotonic() + 2.0
             return ended() or any(future.done() for future in futures)
 
-        self.until(client.service_is_ready, 60.0)
-        self.until(answered, 40.0)
+        self.until(client.service_is_ready)
+        self.until(answered)
         return next((future.result() for future in futures if future.done()), None)
 
     def listen(self, kind: type, topic: str, *, reliable: bool = True) -> list[Any]:

@@ -95,7 +95,7 @@ def test_a_process_with_such_an_argument_ends_as_wrong_usage(capfd):
         "-p",
         "output:=...",
     ]
-    assert subprocess.run(command, check=False, timeout=120).returncode == 2
+    assert subprocess.run(command, check=False, timeout=800).returncode == 2
     said = capfd.readouterr().err
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("recorder_node cannot read the argument '-p output")

@@ -46,7 +46,7 @@ def test_a_live_node_changes_its_backend_and_says_so(
         publisher.publish(write_packet(camera.packet()))
         return reported().get("backend") == "openvino"
 
-    graph.until(taken_over, 60.0)
+    graph.until(taken_over)
     assert "the fastest on a CPU" in reported()["backend_reason"]
     said = capfd.readouterr().err
 

@@ -73,7 +73,7 @@ class Steps:
             for _ in range(packets):
                 self.worker.put_events(write_packet(camera.packet()), TYPE)
                 time.sleep(0.002)
-            deadline_s = time.monotonic() + 60.0
+            deadline_s = time.monotonic() + 120.0
             while len(self.windows) < packets // 10 - 2 and time.monotonic() < deadline_s:
                 time.sleep(0.01)
         finally:
@@ -105,7 +105,7 @@ def stepped(camera):
 
     yield step
     for steps, garbage in made:
-        steps.worker.stop(10.0)
+        steps.worker.stop(120.0)
         if garbage is not None:
             garbage.end()
     gc.collect()

@@ -62,9 +62,9 @@ def test_autostart_activates_and_stops_at_a_refusal(graph):
     node = graph.add(Scripted(None))
     autostart(node)
     assert node.reached == []
-    graph.until(lambda: node.reached == ["configure", "activate"], 5.0)
+    graph.until(lambda: node.reached == ["configure", "activate"])
     refusing = graph.add(Scripted(WeightsError("missing")))
     autostart(refusing)
-    graph.until(lambda: refusing.reached, 5.0)
+    graph.until(lambda: refusing.reached)
     graph.spin(0.1)
     assert refusing.reached == ["configure"]

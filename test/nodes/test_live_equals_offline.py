@@ -111,12 +111,12 @@ def test_live_equals_offline_for_every_window(graph, camera, tmp_path):
     assert len(expected) > 25
     with ProcessHarness(plan) as processes:
         try:
-            graph.until(lambda: min(map(len, (images, infos, statuses))) >= len(expected), 60.0)
+            graph.until(lambda: min(map(len, (images, infos, statuses))) >= len(expected))
         except AssertionError as error:
             raise AssertionError(
                 "\n".join(item.output for item in processes.running.values())
             ) from error
-        assert processes["replay"].wait(10.0) == 0
+        assert processes["replay"].wait(120.0) == 0
         graph.spin(0.3)
     check_depth(images, statuses, tmp_path)
     assert len(infos) == len(expected)
@@ -201,7 +201,7 @@ def test_a_calibration_file_and_frame_windows_are_the_same_live_and_offline(
     )
     with ProcessHarness(plan) as processes:
         try:
-            graph.until(lambda: min(map(len, (images, infos, statuses))) >= len(expected), 60.0)
+            graph.until(lambda: min(map(len, (images, infos, statuses))) >= len(expected))
         except AssertionError as error:
             raise AssertionError(
                 "\n".join(item.output for item in processes.running.values())

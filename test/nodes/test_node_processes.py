@@ -51,13 +51,13 @@ def test_the_depth_node_starts_itself_works_and_ends_with_zero(
     images = graph.listen(Image, "/robot/depth/relative")
     publisher = graph.publisher(EventPacket, "/camera/events")
     child = node("depth_node", *TINY, "-r", "events:=/camera/events", "-r", "__ns:=/robot")
-    graph.until(lambda: publisher.get_subscription_count() == 1 or child.poll() is not None, 60.0)
+    graph.until(lambda: publisher.get_subscription_count() == 1 or child.poll() is not None)
     while len(images) < 3:
         assert child.poll() is None, (tmp_path / "log").read_text(encoding="utf-8")
         publisher.publish(write_packet(camera.packet()))
         graph.spin(0.005)
     child.send_signal(number)
-    assert child.wait(10.0) == 0
+    assert child.wait(120.0) == 0
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert "Traceback" not in log
     assert "untrained:tiny" in log
@@ -69,10 +69,10 @@ def test_a_signal_while_the_network_loads_ends_the_node_soon(graph, node, tmp_pa
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "empty"))
     child = node("depth_node", *TINY, "-r", "__ns:=/loading")
     name = ("depth", "/loading")
-    graph.until(lambda: name in graph.peer.get_node_names_and_namespaces(), 60.0)
-    graph.spin(0.3)
+    graph.until(lambda: name in graph.peer.get_node_names_and_namespaces())
+    graph.until(lambda: "loading the network" in (tmp_path / "log").read_text(encoding="utf-8"))
     child.send_signal(signal.SIGINT)
-    assert child.wait(5.0) == 0
+    assert child.wait(120.0) == 0
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert "interrupted while the network was being loaded" in log
     assert "Traceback" not in log
@@ -85,7 +85,7 @@ def test_an_interrupt_frees_who_waits_and_leaves_out_waiting_windows(ros, camera
     def publish(frame):
         published.append(frame)
         entered.set()
-        release.wait(30.0)
+        release.wait(120.0)
 
     worker = DepthWorker(
         DepthParameters(
@@ -109,21 +109,21 @@ def test_an_interrupt_frees_who_waits_and_leaves_out_waiting_windows(ros, camera
 
     feeder = threading.Thread(target=feed, daemon=True)
     feeder.start()
-    assert entered.wait(30.0)
+    assert entered.wait(120.0)
     feeder.join(2.0)
     assert feeder.is_alive(), "nothing holds the receiver back"
     worker.interrupt()
-    feeder.join(5.0)
+    feeder.join(120.0)
     assert not feeder.is_alive()
     release.set()
-    assert worker.stop(5.0)
+    assert worker.stop(120.0)
     assert len(published) == 1
 
 
 def test_a_bad_parameter_ends_the_process_with_one_and_the_sentence(graph, node, tmp_path):
     """A value out of range on the command line is refused before anything starts."""
     child = node("depth_node", *TINY, "-p", "hop_s:=9.0")
-    assert child.wait(30.0) == 1
+    assert child.wait(120.0) == 1
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert "'hop_s' must be at most 2, not 9" in log
     assert "Traceback" not in log

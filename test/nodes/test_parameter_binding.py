@@ -81,7 +81,7 @@ def test_a_committed_change_reaches_the_node(graph, post_set):
     assert results.successful
     if not post_set:
         assert seen == []
-    graph.until(lambda: seen, 3.0)
+    graph.until(lambda: seen)
     graph.spin(0.25)
     assert seen == [DepthParameters(scale=1.0, color_near_m=1.0, color_far_m=4.0)]
     assert binding.value == seen[0]

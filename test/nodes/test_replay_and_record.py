@@ -88,9 +88,9 @@ def listen_raw(graph, topic, kind=EventPacket):
     return received
 
 
-def finish(graph, child, timeout_s=30.0):
+def finish(graph, child):
     """Spin until a process has ended; return its exit code."""
-    graph.until(lambda: child.poll() is not None, timeout_s)
+    graph.until(lambda: child.poll() is not None)
     return child.returncode
 
 
@@ -106,22 +106,24 @@ def test_flat_out_every_message_arrives_in_order(graph, process, camera, tmp_pat
 
 
 def test_real_time_is_kept_and_the_clock_runs_with_the_messages(graph, process, camera, tmp_path):
-    """At rate 2 half a second of recording takes a quarter; /clock stays within it and rises."""
-    write_bag(tmp_path / "bag", camera, 101)
-    arrivals = []
+    """At rate 2 two seconds of recording take one; /clock stays within it and rises."""
+    write_bag(tmp_path / "bag", camera, 401)
+    sent_ns = []
     graph.peer.create_subscription(
-        EventPacket, "/events", lambda _: arrivals.append(time.monotonic()), 1000
+        EventPacket, "/events", lambda _, info: sent_ns.append(info["source_timestamp"]), 1000
     )
     clock = graph.listen(Clock, "/clock")
     child = process("replay_node", bag=tmp_path / "bag", rate=2.0, clock_hz=200.0)
     assert finish(graph, child) == 0, output_of(child)
-    graph.until(lambda: len(arrivals) >= 101)
-    assert 0.24 < arrivals[-1] - arrivals[0] < 0.6
+    graph.until(lambda: len(sent_ns) >= 401)
+    # Any message may be late on a busy machine, none early; of many some are in time.
+    late_ns = np.array(sent_ns) - 2_500_000 * np.arange(401)
+    assert abs(late_ns[200:].min() - late_ns[:200].min()) < 100_000_000
     times = [message.clock.sec * 10**9 + message.clock.nanosec for message in clock]
     assert len(times) > 20
     assert times == sorted(times)
     assert times[0] >= START_NS
-    assert times[-1] <= START_NS + 500_000_000
+    assert times[-1] <= START_NS + 2_000_000_000
 
 
 def test_a_ros1_recording_with_the_names_of_mvsec_is_played(graph, process, camera, tmp_path):
@@ -200,7 +202,7 @@ def test_an_offset_a_loop_and_an_interrupt(graph, process, camera, tmp_path):
     graph.until(lambda: len(received) >= 30)
     assert [message.seq for message in received[:20]] == [*range(31, 41), *range(31, 41)]
     child.send_signal(signal.SIGINT)
-    assert finish(graph, child, 10.0) == 0, output_of(child)
+    assert finish(graph, child) == 0, output_of(child)
 
 
 def test_without_autostart_the_replay_waits_for_its_service(graph, process, camera, tmp_path):
@@ -416,7 +418,7 @@ def test_a_node_that_must_lose_nothing_holds_the_replay_back(
     graph.until(lambda: node._traffic.messages > 0)
     time.sleep(2.0)
     assert child.poll() is None, "the replay went on without its subscriber"
-    graph.until(lambda: node._worker.snapshot.pipeline.events == 6_000 * 20, 60.0)
+    graph.until(lambda: node._worker.snapshot.pipeline.events == 6_000 * 20)
     assert finish(graph, child) == 0
     assert node._traffic.messages == 6_000
 

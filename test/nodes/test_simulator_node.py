@@ -63,7 +63,7 @@ def test_what_arrives_equals_the_offline_run(graph: Any, encoding: str) -> None:
     infos = listen_raw(graph, CameraInfo, "camera_info")
     truth_infos = listen_raw(graph, CameraInfo, "depth_truth/camera_info")
     node = start(graph, encoding=encoding)
-    graph.until(lambda: node.exit_code is not None, 60.0)
+    graph.until(lambda: node.exit_code is not None)
     assert node.exit_code == 0
     graph.spin(0.1)
 
@@ -107,7 +107,7 @@ def test_it_waits_for_subscribers_and_publishes_the_clock(graph: Any) -> None:
     assert node.exit_code is None
     assert not clock
     packets = listen_raw(graph, EventPacketMessage, "events")
-    graph.until(lambda: node.exit_code is not None, 60.0)
+    graph.until(lambda: node.exit_code is not None)
     assert len(packets) > 5
     times = [item.clock.sec * 1_000_000_000 + item.clock.nanosec for item in clock]
     assert times
@@ -115,13 +115,11 @@ def test_it_waits_for_subscribers_and_publishes_the_clock(graph: Any) -> None:
 
 
 def test_it_runs_no_faster_than_its_rate(graph: Any) -> None:
-    """0.5 simulated seconds at rate 0.5 take at least a second."""
-    packets = listen_raw(graph, EventPacketMessage, "events")
-    node = start(graph, rate=0.5)
-    graph.until(lambda: packets, 60.0)
+    """0.5 simulated seconds at rate 0.25 take at least two seconds."""
     began_s = time.monotonic()
-    graph.until(lambda: node.exit_code is not None, 60.0)
-    assert time.monotonic() - began_s > 0.9
+    node = start(graph, rate=0.25)
+    graph.until(lambda: node.exit_code is not None)
+    assert time.monotonic() - began_s > 1.99
 
 
 @pytest.mark.parametrize("wanted", [signal.SIGINT, signal.SIGTERM])
@@ -149,7 +147,7 @@ def test_the_process_ends_cleanly_on_a_signal(wanted: signal.Signals) -> None:
         assert process.stdout is not None
         assert "simulating the room" in process.stdout.readline()
         process.send_signal(wanted)
-        output, _ = process.communicate(timeout=20.0)
+        output, _ = process.communicate(timeout=120.0)
     finally:
         process.kill()
     assert process.returncode == 0, output
@@ -163,7 +161,7 @@ def test_a_bad_parameter_ends_the_process_with_a_sentence() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60.0,
+        timeout=120.0,
         check=False,
     )
     assert done.returncode == 1

@@ -101,7 +101,7 @@ def step_until_settled(estimator: TakeoverEstimator, images: list[NDArray[np.flo
     """Return the outputs; before the third step whatever is loaded in the background is there."""
     outputs = []
     for number, one in enumerate(images):
-        deadline_s = time.monotonic() + 60.0
+        deadline_s = time.monotonic() + 120.0
         while number == 2 and not (estimator._pending and estimator._pending.done()):
             assert time.monotonic() < deadline_s
             time.sleep(0.01)
@@ -269,7 +269,7 @@ def test_an_export_ends_with_those_who_wanted_it(
         for seed in range(2):
             estimator.estimate(image(seed))
     assert threading.active_count() == threads + 2
-    deadline_s = time.monotonic() + 60.0
+    deadline_s = time.monotonic() + 120.0
     while not exports(tmp_path):
         assert time.monotonic() < deadline_s
     # One at a time, though two are wanted.

@@ -41,6 +41,6 @@ except ConfigurationError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=800
     )
     assert "needs PyTorch" in done.stdout and "extra `cpu`" in done.stdout

@@ -397,7 +397,7 @@ except KeyboardInterrupt:
     print("ended by Ctrl-C")
 """
     run = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=800, check=False
     )
     assert (run.returncode, run.stdout) == (0, "ended by Ctrl-C\n"), run.stderr
 
@@ -411,7 +411,7 @@ create_estimator(DepthParameters(weights={str(tiny_file)!r}, backend="onnxruntim
 """
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     environment.pop("ORT_DISABLE_TELEMETRY", None)
-    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=250)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=800)
     # What was measured of the graph is ours.
     assert [path.name for path in tmp_path.iterdir()] == ["dae_ros"]
 

@@ -54,7 +54,7 @@ def test_closing_wakes_the_taker() -> None:
     thread = threading.Thread(target=lambda: taken.append(inbox.take(60.0)))
     thread.start()
     inbox.close()
-    thread.join(5.0)
+    thread.join(120.0)
     assert taken == [[]]
     inbox.put(1, 1)
     assert len(inbox) == 0
@@ -70,6 +70,6 @@ def test_a_failing_turn_is_reported_and_ends_the_thread() -> None:
 
     worker = Worker("w", turn, lambda e, text: reports.append((str(e), text)), closed=closed.set)
     worker.start()
-    assert closed.wait(5.0)
-    assert worker.stop(5.0)
+    assert closed.wait(120.0)
+    assert worker.stop(120.0)
     assert reports[0][0] == "broken" and "in turn" in reports[0][1]
