@@ -127,9 +127,7 @@ class WeightFollower:
                 )
             )
         if parameters.snapshots:
-            latest = read_latest(Path(parameters.snapshots).expanduser())
-            if latest is not None:
-                self._receiver.announced(latest.announcement, time.monotonic())
+            self._begin_with_latest(Path(parameters.snapshots).expanduser())
         self.look()
 
     def end(self) -> None:
@@ -169,6 +167,15 @@ class WeightFollower:
             logger.warning(sentence)
         else:
             logger.info(sentence)
+
+    def _begin_with_latest(self, folder: Path) -> None:
+        try:
+            latest = read_latest(folder)
+        except WeightsError as error:
+            self._refuse(error)  # depth goes on with what it has
+            return
+        if latest is not None and self._receiver is not None:
+            self._receiver.announced(latest.announcement, time.monotonic())
 
     def _announced(self, message: String, _: str) -> None:
         if self._receiver is None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from dae_ros.errors import DistillationError
+from dae_ros.errors import DistillationError, WeightsError
 from dae_ros.model.fetch import digest_of
 from dae_ros.runtime.announcement import Announcement, whole_number
 
@@ -81,6 +81,9 @@ def read_latest(folder: Path) -> Snapshot | None:
 
     A version that was gone back from is never returned. Needs no lock. None where no version is
     whole.
+
+    Raises:
+        WeightsError: see `withdrawn`.
     """
     announced, gone = _read_facts(folder / LATEST), withdrawn(folder)
     if announced is not None and announced.sha256 not in gone and announced.whole:
@@ -95,13 +98,23 @@ def read_latest(folder: Path) -> Snapshot | None:
 def withdrawn(folder: Path) -> dict[str, str]:
     """Return sha256 -> why, of the versions that were gone back from; needs no lock.
 
-    Empty where no list is there, or none that can be read.
+    Empty where no list is there.
+
+    Raises:
+        WeightsError: there is one that cannot be read.
     """
+    path = folder / WITHDRAWN
     try:
-        values = json.loads((folder / WITHDRAWN).read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
         return {str(sha256): str(reason) for sha256, reason in values.items()}
-    except (OSError, ValueError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    except (OSError, ValueError, AttributeError) as error:
+        raise WeightsError(
+            f"{path} cannot be read ({error}), so that nobody knows which versions were taken "
+            "back. Restore it, begin in another folder, or delete it to trust all that are there",
+            path=str(path),
+        ) from error
 
 
 class SnapshotStore:
@@ -113,6 +126,7 @@ class SnapshotStore:
 
     Raises:
         DistillationError: another trainer holds the folder, or it cannot be written.
+        WeightsError: its list of versions that were gone back from cannot be read.
     """
 
     def __init__(self, folder: Path, keep: int = 5) -> None:
@@ -142,10 +156,14 @@ class SnapshotStore:
         try:
             os.ftruncate(self._lock, 0)
             os.pwrite(self._lock, f"pid {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+            withdrawn(folder)
             self._remove_leftovers()
         except OSError as error:
             self.close()
             raise self._failure(error) from error
+        except WeightsError:
+            self.close()
+            raise
 
     def __enter__(self) -> SnapshotStore:
         """Return the store."""

@@ -47,10 +47,10 @@ def load_announced(announcement: Announcement, in_use: ReloadableEstimator) -> R
         withdrawn.
     """
     path = announcement.path
-    reason = withdrawn(path.parent).get(announcement.sha256)
-    if reason is not None:
-        return Unusable("blacklisted", f"it was withdrawn by its trainer: {reason}")
     try:
+        reason = withdrawn(path.parent).get(announcement.sha256)
+        if reason is not None:
+            return Unusable("blacklisted", f"it was withdrawn by its trainer: {reason}")
         size = path.stat().st_size
         if size != announcement.size:
             return Unusable("size", f"{path} has {size} bytes, announced are {announcement.size}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from dae_ros.runtime.announcement import Announcement
-from dae_ros.runtime.canary import Breach, Comparison, Observer, StepFacts
+from dae_ros.runtime.canary import LEAST_PAIRS, Breach, Comparison, Observer, StepFacts
 from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.weight_loading import LoadedWeights
 
@@ -108,3 +108,15 @@ class Canary:
     shadow: Shadow | None
     before: list[StepFacts]
     after: list[StepFacts] = field(default_factory=list)
+
+    def compared_or_never(self) -> bool:
+        """Whether there are enough pairs, or no more will come."""
+        pairs = self.comparison.pairs
+        if len(pairs) >= LEAST_PAIRS:
+            return True
+        # No time for the old weights: their last windows, and the first of the new ones.
+        neighbours = list(zip(self.after, reversed(self.before), strict=False))
+        if len(neighbours) < len(pairs):
+            return self.shadow is None  # after a start there are no last windows, but more pairs
+        pairs[:] = neighbours
+        return True

@@ -325,13 +325,7 @@ class WeightSwap:
         comparison, seen = canary.comparison, len(canary.after)
         behind = canary.shadow is not None and bool(canary.shadow.pending)
         over = seen >= self._rules.canary_windows * (2 if behind else 1)
-        if over and len(comparison.pairs) < LEAST_PAIRS:
-            # No time for the old weights: their last windows, and the first of the new ones.
-            neighbours = list(zip(canary.after, reversed(canary.before), strict=False))
-            if len(neighbours) >= len(comparison.pairs):
-                comparison.pairs[:] = neighbours
-            elif canary.shadow is not None:
-                over = False  # after a start: there are no last windows, but more and more pairs
+        over = over and canary.compared_or_never()
         breach = comparison.breach()
         if breach is not None:
             self._take_back(breach)

@@ -320,6 +320,18 @@ def test_a_restarted_node_begins_with_the_latest_version_of_the_folder(
     follower.check_no_window_is_missing()
 
 
+def test_a_folder_that_cannot_be_trusted_is_told_and_depth_begins(
+    graph, depth, camera, trainer, capfd
+):
+    """A damaged list of versions that were taken back: the original weights go on."""
+    trainer.make()
+    (trainer.store.folder / "WITHDRAWN.json").write_text("", encoding="utf-8")
+    follower = Follower(graph, depth, camera, snapshots=str(trainer.store.folder))
+    follower.run(2)
+    assert "WITHDRAWN.json cannot be read" in capfd.readouterr().err
+    assert [(one["verdict"], one["code"]) for one in follower.verdicts] == [("kept", "start")]
+
+
 def test_a_restarted_node_keeps_what_it_had_kept_however_far_it_lies(graph, depth, camera, trainer):
     """Small steps may lead further from the original than one step may; a restart is no harm."""
     far = {"snapshots": str(trainer.store.folder), "canary_scale_step": 1e-3}

@@ -245,8 +245,25 @@ def test_what_was_gone_back_from_is_never_taken_again(tmp_path: Path) -> None:
         following = publish(store, 1.0)
         assert set(withdrawn(tmp_path)) == {found.sha256 for found in store.snapshots()[2:4]}
         assert store.latest() == following
-        (tmp_path / WITHDRAWN).write_text("[", encoding="utf-8")
-        assert withdrawn(tmp_path) == {}
+
+
+@pytest.mark.parametrize("text", ["", "[", "[]"])
+def test_a_list_of_withdrawn_versions_that_is_damaged_is_not_passed_over(
+    tmp_path: Path, text: str
+) -> None:
+    """Nobody knows what was taken back: neither side takes a version, and both say why."""
+    with SnapshotStore(tmp_path) as store:
+        published = publish(store)
+        publish(store)
+        store.roll_back(1, "so")
+    (tmp_path / WITHDRAWN).write_text(text, encoding="utf-8")
+    for _ in range(2):  # the lock is free again
+        with pytest.raises(WeightsError, match=r"WITHDRAWN\.json cannot be read .*Restore it"):
+            SnapshotStore(tmp_path)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        read_latest(tmp_path)
+    refused = load_announced(published.announcement, ReloadableEstimator())
+    assert isinstance(refused, Unusable) and refused.code == "damaged"
 
 
 def test_a_withdrawn_version_is_not_announced_at_any_instant(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -29,7 +29,7 @@ from dae_ros.distillation.online.publisher import Publisher
 from dae_ros.distillation.online.reports import LoopReport, LoopStatus
 from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.distillation.teacher import FrameTeacher
-from dae_ros.errors import DistillationError
+from dae_ros.errors import DistillationError, WeightsError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
 from dae_ros.model.checkpoint import LoadedModel
@@ -37,7 +37,6 @@ from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.snapshots import SnapshotStore
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 SNAPSHOTS, LEARNER = "snapshots", "learner"
@@ -96,7 +95,7 @@ class OnlineDistiller:
         self._store = OnlineStore(folder / LEARNER)
         try:
             snapshots = SnapshotStore(folder / SNAPSHOTS, parameters.kept_snapshots)
-        except DistillationError:
+        except (DistillationError, WeightsError):
             self._store.close()
             raise
         try:
@@ -213,9 +212,7 @@ class OnlineDistiller:
 
         Args:
             version: the one that depth does not want.
-            live_version: the one that it has; the original where that is not of this folder, or
-                was withdrawn.
-            reason: what depth says.
+            live_version, reason: the one that it has, and what it says; see `Publisher.go_back`.
 
         Returns:
             What to announce; None where the version is no longer the published one.
@@ -372,9 +369,9 @@ class OnlineDistiller:
         self.save()
         return snapshot.announcement
 
-    def _written(self, write: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | None:
+    def _written(self, write: Callable[..., T], *arguments: object) -> T | None:
         try:
-            return write(*arguments, **named)
+            return write(*arguments)
         except DistillationError as error:
             self._not_written(error)
             return None
@@ -391,9 +388,8 @@ class OnlineDistiller:
             self.save()
             return
         self._learner.restore(state["learner"])
-        missing = self._intake.restore(
-            state["intake"], self._store.clips("clip"), self._store.clips("anchor")
-        )
+        clips, anchors = self._store.clips("clip"), self._store.clips("anchor")
+        missing = self._intake.restore(state["intake"], clips, anchors)
         self._steps, self._judged_step = state["steps"], state["judged_step"]
         self._consequences.restore(state["consequences"])
         self._counts.update(state["counts"])
