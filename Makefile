@@ -7,6 +7,8 @@ SHELL := /bin/bash
 
 VENV := .venv
 RUN := $(VENV)/bin/python
+# A file's tests stay together: they share what is made once.
+PYTEST := $(RUN) -m pytest -q --numprocesses logical --maxprocesses 4 --dist loadfile
 
 ifndef ROS_DOMAIN_ID
 ROS_DOMAIN_ID := $(shell echo $$((1 + RANDOM % 100)))
@@ -35,10 +37,10 @@ check: setup  ## style, types, layers, generated files
 	$(RUN) -m pytest -q test/test_architecture.py
 
 test: setup  ## every test but the slow ones
-	$(RUN) -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: setup  ## every test
-	$(RUN) -m pytest -q
+	$(PYTEST)
 
 demo: setup  ## simulator (or BAG=...) to depth pictures on real ROS 2
 	$(VENV)/bin/dae-ros demo $(if $(BAG),--bag "$(BAG)")

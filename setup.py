@@ -81,6 +81,7 @@ setup(
             "pytest<9",
             "pytest-randomly",
             "pytest-timeout",
+            "pytest-xdist",
             "ruff~=0.17.5",
             "setuptools>=64",
             "transformers>=5,<6",  # an oracle for Depth Anything V2
