@@ -73,6 +73,10 @@ class PackedEvents(Events):
     def __len__(self) -> int:
         return self._count
 
+    def __reduce__(self) -> tuple[type[Events], tuple[object, ...]]:
+        """Copies, also in other processes, are columns."""
+        return Events, (self.t, self.x, self.y, self.p)
+
     @property
     def t(self) -> NDArray[np.int64]:  # type: ignore[override]  # made when asked for
         """int64[N], as in `Events`."""

@@ -1,4 +1,4 @@
-"""Which arithmetic the runtimes of graphs have."""
+"""Which arithmetic backends have, and which is meant by `auto`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,15 @@ PRECISIONS = {
 }
 
 
+def usual_precision(backend: str, *, on_cpu: bool) -> str:
+    """Return what the precision `auto` is on a backend."""
+    if on_cpu:
+        return "float32"
+    return "bfloat16" if backend == "torch" else "float16"
+
+
 def chosen_precision(precision: str, backend: str, device: str) -> str:
-    """Return the arithmetic: `auto` is float32 on a CPU, float16 on a GPU.
+    """Return the arithmetic of a graph.
 
     Args:
         precision: `auto`, or what is wanted.
@@ -27,7 +34,7 @@ def chosen_precision(precision: str, backend: str, device: str) -> str:
         raise int8_needs_a_file()
     offered = PRECISIONS[backend]
     if precision == "auto":
-        return "float32" if device == "cpu" else "float16"
+        return usual_precision(backend, on_cpu=device == "cpu")
     if precision not in offered:
         raise ConfigurationError(
             f"backend {backend} computes in {' or '.join(offered)}, not in {precision}; use one "

@@ -116,6 +116,7 @@ class TakeoverEstimator:
         if not self._pending.done():
             return
         ready, self._pending = self._pending, None
+        self._loading = None  # what failed is not kept
         try:
             other = ready.result()
         except Exception as error:  # noqa: BLE001 - whatever it is, PyTorch goes on and says so

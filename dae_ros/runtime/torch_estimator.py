@@ -16,6 +16,7 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.device import device_of
 from dae_ros.model.weights import load_weights
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.arithmetic import usual_precision
 from dae_ros.runtime.estimator import FloatImage, output_meaning
 from dae_ros.runtime.graph_estimator import check_image
 from dae_ros.runtime.network_settings import check_event_encoder, network_threads
@@ -32,7 +33,8 @@ class TorchEstimator:
         device: `cpu`, `cuda` or `cuda:N`.
         precision: of the arithmetic. State and the sums between layers stay float32; `bfloat16`
             and `float16` round what goes into convolutions and matrix products, and their
-            results (mean error 0.02 and 0.003 where the output's deviation is 1).
+            results (bfloat16: an error of 0.02 to 0.03 where the output's deviation is 1;
+            benchmarks/results/backends.json).
         threads: CPU threads of PyTorch, a setting of the whole process; None leaves it.
         weight_version: number of the weights.
         pool: of the estimator whose weights these follow; they take over memory, and graphs of
@@ -181,7 +183,8 @@ def create_torch_estimator(parameters: DepthParameters) -> TorchEstimator:
     """
     precision = parameters.precision
     if precision == "auto":
-        precision = "float32" if device_of(parameters.device).type == "cpu" else "bfloat16"
+        on_cpu = device_of(parameters.device).type == "cpu"
+        precision = usual_precision("torch", on_cpu=on_cpu)
     loaded = load_weights(parameters.weights)
     check_event_encoder(
         loaded.name,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import struct
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from dae_ros.events.codecs import create_decoder
 from dae_ros.events.packed import PackedEvents
 from dae_ros.events.packet import DecodedPacket, Events, Payload
-from dae_ros.events.ring_buffer import EventRing
+from dae_ros.events.ring_buffer import PACKET_BYTES, EventRing
 
 HIGH, LOW, ROW, COLUMN, VECTOR_BASE, VECTOR_12, TRIGGER = 8, 6, 0, 2, 3, 4, 10
 
@@ -103,6 +106,17 @@ def test_times_that_no_origin_spans_are_kept_as_columns() -> None:
     assert _columns(events) == [[1000, late_ns, late_ns], [3, 4, 5], [2, 2, 2], [0, 0, 0]]
 
 
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))]
+)
+def test_copies_are_columns(copied: Callable[[Events], Events]) -> None:
+    """Whoever copies events, or sends them to another process, gets equal ones."""
+    words = _words((HIGH, 0), (LOW, 1), (ROW, 5), (COLUMN, 6), (COLUMN, 7))
+    (events,) = create_decoder("evt3", 640, 480).decode_packet(words).segments
+    assert isinstance(events, PackedEvents)
+    assert _columns(copied(events)) == _columns(events) == [[1000, 1000], [6, 7], [5, 5], [0, 0]]
+
+
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=40, deadline=None)
 def test_a_ring_of_packets_answers_as_one_of_events(seed: int) -> None:
@@ -122,7 +136,8 @@ def test_a_ring_of_packets_answers_as_one_of_events(seed: int) -> None:
         held = pushed[
             len(pushed) - len(packets.between(packets.oldest_index, packets.total_pushed)) :
         ]
-        assert packets.byte_count == sum(events.byte_count for events in held)
+        own = PACKET_BYTES * len(held)
+        assert packets.byte_count == sum(events.byte_count for events in held) + own
         if kept.newest_ns is None or kept.oldest_ns is None:
             continue
         for _ in range(4):

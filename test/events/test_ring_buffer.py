@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dae_ros.errors import ConfigurationError, TimeDisorder
+from dae_ros.events.codecs import create_decoder
 from dae_ros.events.packet import Events
-from dae_ros.events.ring_buffer import EventRing, WindowEvicted
+from dae_ros.events.ring_buffer import PACKET_BYTES, EventRing, WindowEvicted
 
 
 def _events(times: list[int], first_number: int = 0) -> Events:
@@ -34,26 +35,31 @@ packets = st.lists(
 )
 
 
-@given(packets, st.integers(1, 200), st.integers(1, 60), st.data())
+@given(packets, st.integers(1, 200), st.integers(PACKET_BYTES + 13, 12_000), st.data())
 @settings(max_examples=200, deadline=None)
 def test_any_window_equals_the_list(
     packets: list[list[int]], length_ns: int, capacity: int, data: st.DataObject
 ) -> None:
     """Any window that is covered equals filtering everything pushed; what is not covered raises."""
-    ring = EventRing(length_ns, 13 * capacity)
+    ring = EventRing(length_ns, capacity)
     everything: list[int] = []
+    ends: list[int] = []  # of packets with events
     offset = 0
     for gaps in packets:
         times = [offset + gap for gap in gaps]
         ring.push(_events(times, len(everything)))
         everything += times
+        ends += [len(everything)] if times else []
         offset = max([offset, *times])
         # the bounds
         kept = everything[ring.oldest_index :]
-        assert ring.byte_count == 13 * len(kept) <= 13 * capacity
+        count = sum(end > ring.oldest_index for end in ends)
+        assert ring.byte_count == 13 * len(kept) + PACKET_BYTES * count <= capacity
         assert ring.event_count + ring.evicted_count == len(everything) == ring.total_pushed
         assert (ring.oldest_ns, ring.newest_ns) == ((kept[0], kept[-1]) if kept else (None, None))
-        if len(everything) <= capacity:  # then only the length may evict
+        if (
+            13 * len(everything) + PACKET_BYTES * len(ends) <= capacity
+        ):  # then only the length may evict
             assert all(t < offset - length_ns for t in everything[: ring.oldest_index])
     for _ in range(6):
         start = data.draw(st.integers(-5, offset + 5))
@@ -128,7 +134,7 @@ def test_clear_allows_earlier_times_and_keeps_counting() -> None:
 
 def test_long_runs_of_evictions_stay_exact() -> None:
     """Over many evictions, one push at a time, bounds and windows equal the list's."""
-    ring = EventRing(100, 10_000)
+    ring = EventRing(100, 20_000)
     for packet in range(400):
         ring.push(_events([10 * packet, 10 * packet + 5], 2 * packet))
         oldest = max(0, packet - 10)
@@ -141,11 +147,24 @@ def test_long_runs_of_evictions_stay_exact() -> None:
 
 def test_memory_stays_bounded() -> None:
     """Forty times the capacity in small packets leaves no more than the capacity behind."""
-    ring = EventRing(10**12, 130_000)
+    ring = EventRing(10**12, 500_000)
     tracemalloc.start()
-    for packet in range(8_000):
-        ring.push(_events(list(range(50 * packet, 50 * packet + 50)), 50 * packet))
+    for packet in range(20_000):
+        ring.push(_events(list(range(4 * packet, 4 * packet + 4)), 4 * packet))
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    assert ring.event_count == 10_000
-    assert used < 4 * 130_000  # 13 bytes an event, plus array objects
+    assert ring.event_count == 4 * (500_000 // (PACKET_BYTES + 52))
+    assert used < 500_000
+
+
+def test_a_payload_that_does_not_fit_leaves_all_events() -> None:
+    """Events that are larger with their packet than as columns are kept as columns, every one."""
+    rows = np.column_stack([np.full((100, 2), 0x6000), 0x2000 + np.arange(100)])
+    words = np.array([0x8000, 0x6000, 0x0007, *rows.ravel()], "<u2")
+    (events,) = create_decoder("evt3", 640, 480).decode_packet(words.tobytes()).segments
+    ring = EventRing(10**9, PACKET_BYTES + 13 * len(events))
+    assert events.byte_count > 13 * len(events)
+    ring.push(events)
+    assert (ring.event_count, ring.evicted_count) == (100, 0)
+    assert ring.covers(0)
+    np.testing.assert_array_equal(ring.window(0, 10**9).x, np.arange(100))

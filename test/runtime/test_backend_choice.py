@@ -253,6 +253,7 @@ def test_a_backend_that_fails_gives_way(
     np.testing.assert_array_equal(two_sizes.estimate(image(3)), expected)
     two_sizes.estimate(image(4))
     assert str(two_sizes.choice) == "torch (openvino failed: out of memory)"
+    assert two_sizes._other is two_sizes._loading is None, "what failed stays in memory"
 
 
 def test_an_export_ends_with_those_who_wanted_it(

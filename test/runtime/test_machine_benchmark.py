@@ -155,8 +155,11 @@ def test_speed_that_costs_too_much_is_not_advised() -> None:
 def test_commands_say_what_auto_would_not_do() -> None:
     """Backend and precision are typed where `auto` comes to others, and a device that was given."""
     torch32, openvino = ("torch", "float32"), ("openvino", "float32")
-    assert contender_of(AUTO, STEPS) == openvino
-    assert contender_of(BackendChoice("onnxruntime", ""), STEPS) is None
+    assert contender_of(AUTO, STEPS, on_cpu=True) == openvino
+    assert contender_of(BackendChoice("onnxruntime", ""), STEPS, on_cpu=True) is None
+    on_a_gpu = BackendChoice("torch", "")
+    assert contender_of(on_a_gpu, STEPS, on_cpu=False) == ("torch", "bfloat16")
+    assert contender_of(on_a_gpu, STEPS[:1], on_cpu=False) is None
     assert launch_command("a b.pth", torch32, openvino, "cpu") == (
         "ros2 launch dae_ros depth.launch.py 'weights:=a b.pth' device:=cpu backend:=torch"
     )

@@ -7,7 +7,9 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dae_ros.model.device import device_of
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.arithmetic import usual_precision
 from dae_ros.runtime.backend_choice import BackendChoice
 from dae_ros.runtime.benchmark.network_steps import Contender, StepRow
 from dae_ros.runtime.benchmark.whole_chain import ChainRow
@@ -41,12 +43,10 @@ def fastest(rows: list[StepRow]) -> Contender:
     return best.backend, best.precision
 
 
-def contender_of(choice: BackendChoice, rows: list[StepRow]) -> Contender | None:
+def contender_of(choice: BackendChoice, rows: list[StepRow], *, on_cpu: bool) -> Contender | None:
     """Return the contender that `auto` comes to; None where it was not measured."""
-    own = [row for row in rows if row.backend == choice.backend]
-    # `precision: auto` is float32 on a CPU; on a GPU that of the first beside it.
-    exact = [row for row in own if row.precision == "float32"]
-    return (own[0].backend, (exact or own)[0].precision) if own else None
+    auto = (choice.backend, usual_precision(choice.backend, on_cpu=on_cpu))
+    return auto if auto in [(row.backend, row.precision) for row in rows] else None
 
 
 def launch_command(
@@ -78,7 +78,8 @@ def judge(
         chains: of the fastest and of what `auto` comes to.
         choice: of `auto`, live.
     """
-    best, auto = fastest(steps), contender_of(choice, steps)
+    on_cpu = device_of(parameters.device).type == "cpu"
+    best, auto = fastest(steps), contender_of(choice, steps, on_cpu=on_cpu)
     chain = chains[best]
     hz, wanted_hz = 1e3 / chain.window_p95_ms, 1.0 / parameters.hop_s
     command = launch_command(parameters.weights, best, auto, parameters.device)
