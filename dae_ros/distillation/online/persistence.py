@@ -39,7 +39,8 @@ from dae_ros.distillation.online.records import (
 from dae_ros.errors import DistillationError
 
 LOCK_FILE, STATE_FILE, PREVIOUS_FILE = "lock", "state.bin", "state.previous.bin"
-STATE_MAGIC = b"DAEONL01"
+# The number grows with every change of what a state holds.
+FORMAT, STATE_MAGIC = b"DAEONL", b"DAEONL02"
 SEGMENT_BYTES = 64_000_000
 
 
@@ -271,16 +272,22 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     begin = len(STATE_MAGIC)
-    digest, payload = data[begin : begin + 32], data[begin + 32 :]
-    if data[:begin] != STATE_MAGIC or hashlib.sha256(payload).digest() != digest:
+    magic, digest, payload = data[:begin], data[begin : begin + 32], data[begin + 32 :]
+    if not magic.startswith(FORMAT) or hashlib.sha256(payload).digest() != digest:
         return None
+    # From here on its bits are those that were written: what does not fit is no damage.
+    if magic != STATE_MAGIC:
+        raise _of_another_version(path, f"format {magic!r}, not {STATE_MAGIC!r}")
     try:
         content: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True)
     except (RuntimeError, pickle.UnpicklingError) as error:
-        # Its bits are those that were written, so this is no damage.
-        raise DistillationError(
-            f"{path} was written by another version ({str(error)[:100]}); move the folder away to "
-            "begin anew",
-            path=str(path),
-        ) from error
+        raise _of_another_version(path, str(error)[:100]) from error
     return content
+
+
+def _of_another_version(path: Path, why: str) -> DistillationError:
+    return DistillationError(
+        f"{path} was written by another version of dae_ros ({why}); move the folder away to begin "
+        "anew",
+        path=str(path),
+    )

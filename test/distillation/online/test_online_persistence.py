@@ -127,6 +127,21 @@ def test_the_newest_whole_state_is_read(tmp_path: Path) -> None:
         assert store.load() is None
 
 
+def test_a_state_of_another_version_is_not_taken_for_damage(tmp_path: Path) -> None:
+    """An older one is whole but holds other things: it is neither read nor written over."""
+    with OnlineStore(tmp_path) as store:
+        store.save({"step": 1}, [])
+        path = tmp_path / STATE_FILE
+        content = path.read_bytes()
+        path.write_bytes(content.replace(b"DAEONL02", b"DAEONL01", 1))
+        with pytest.raises(
+            DistillationError, match=r"another version .*DAEONL01.* move the folder"
+        ):
+            store.load()
+        path.write_bytes(content)
+        assert store.load() == {"step": 1}
+
+
 def test_clips_of_both_states_stay_readable(tmp_path: Path) -> None:
     """The disk holds a small multiple of what is live, and falling back finds every clip."""
     clips = [small_clip(10**9 * (key + 1)) for key in range(200)]
