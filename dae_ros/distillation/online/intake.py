@@ -167,6 +167,11 @@ class Intake:
                 kept[("anchor", pinned.key)] = clip
         return LabelReport(clip, None, split, self.error, self._pending_frame), kept
 
+    def weights_changed(self) -> None:
+        """Forget what is usual for the published weights: others are published."""
+        self.stride.forget()
+        self._gate.forget_scales()
+
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the clips."""
         return {

@@ -140,6 +140,10 @@ class LabelGate:
             confidence[checked] = inconsistency
         return self._assemble(observation, chosen, label, mask, confidence, state, state_version)
 
+    def forget_scales(self) -> None:
+        """Forget how many times the student's depth labels are: the student is another."""
+        self._scales.clear()
+
     def state(self) -> dict[str, Any]:
         """Return what later labels are judged by: plain values and tensors, none of them shared.
 

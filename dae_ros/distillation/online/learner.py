@@ -82,7 +82,8 @@ class Learner:
 
     Attributes:
         accepted_steps: steps that moved the weights.
-        version: of the weights that the depth node has; states stored with clips carry it.
+        lineage: the version of the weights that the depth node has, which states stored with clips
+            carry, and those that it was trained from, newest first.
         tier: what changes at present; see `tiers.py`.
         interventions: soft resets, hard resets and restored averages so far.
 
@@ -100,7 +101,7 @@ class Learner:
         original.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._original = ClipNetwork(original, loaded.meaning, parameters.precision)
         self.accepted_steps = 0
-        self.version = 0
+        self.lineage: tuple[int, ...] = (0,)
         self.interventions: Counter[str] = Counter()
         self._judge = StepJudge(parameters.largest_norm_ratio)
         self._begin(parameters.tier, original.state_dict())
@@ -127,15 +128,14 @@ class Learner:
         return self._original.with_weights({**self._weights.merged(), **self._average})
 
     def remember(self, clip: LabelledClip, prediction: ClipPrediction) -> LabelledClip:
-        """Return the clip with the state that the weights of `version` had before its burn-in.
+        """Return the clip with the state that the published weights had before its burn-in.
 
         Args:
             clip: from the cameras.
             prediction: over it, with these weights and this learner's `lead`.
         """
-        return dataclasses.replace(
-            clip, state=prediction.state, state_version=self.version if prediction.state else -1
-        )
+        version = self.lineage[0] if prediction.state else -1
+        return dataclasses.replace(clip, state=prediction.state, state_version=version)
 
     def step(
         self,
@@ -159,7 +159,7 @@ class Learner:
         finite = True
         for index, clip in enumerate([*clips, *anchors]):
             cold = bool(random.random() < self._parameters.cold_share)
-            loss = self._lessons.loss(clip, self.version, anchored=index >= len(clips), cold=cold)
+            loss = self._lessons.loss(clip, self.lineage, anchored=index >= len(clips), cold=cold)
             finite = loss is not None and bool(torch.isfinite(loss.total))
             if loss is None or not finite:
                 break
@@ -224,7 +224,7 @@ class Learner:
                 "optimizer": self._optimizer.state_dict(),
                 "since_reset": self._since_reset,
                 "accepted_steps": self.accepted_steps,
-                "version": self.version,
+                "lineage": list(self.lineage),
                 "interventions": dict(self.interventions),
                 "judge": self._judge.state(),
             }
@@ -254,7 +254,7 @@ class Learner:
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._since_reset = state["since_reset"]
         self.accepted_steps = state["accepted_steps"]
-        self.version = state["version"]
+        self.lineage = tuple(state["lineage"])
         self.interventions = Counter(state["interventions"])
         self._judge.restore(state["judge"])
         if self.tier != self._parameters.tier:

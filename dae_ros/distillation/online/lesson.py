@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,13 +45,13 @@ class Lessons:
         self._cache = ClipCache(parameters.cache_mb * 1_000_000)
 
     def loss(
-        self, clip: LabelledClip, version: int, *, anchored: bool, cold: bool
+        self, clip: LabelledClip, lineage: Sequence[int], *, anchored: bool, cold: bool
     ) -> ClipLoss | None:
         """Return the loss of a clip; None where the raw copy gives what is not finite.
 
         Args:
             clip: its last windows are learned from.
-            version: of the weights that the depth node has.
+            lineage: the version of the weights that the depth node has, and those before it.
             anchored: whether it is an anchor; one without a label teaches what the original says.
             cold: whether to begin with a zero state where learning begins.
         """
@@ -57,7 +59,7 @@ class Lessons:
         size = self._raw.size(observation)
         first = len(observation) - self._parameters.unroll
         *shared, original = self._cache.get(observation, self._computed)
-        state, begin = self._start(clip, version, cold=cold)
+        state, begin = self._start(clip, lineage, cold=cold)
         if begin < first:
             with torch.no_grad():
                 _, state = self._raw.roll(
@@ -92,14 +94,17 @@ class Lessons:
             return [level[:, first:last] for level in shared]
         return self._raw.features(observation, first, last)
 
-    def _start(self, clip: LabelledClip, version: int, *, cold: bool) -> tuple[State, int]:
+    def _start(
+        self, clip: LabelledClip, lineage: Sequence[int], *, cold: bool
+    ) -> tuple[State, int]:
         """Return the state to begin with, and before which window."""
         observation, parameters = clip.observation, self._parameters
         first = len(observation) - parameters.unroll
         zero = self._raw.zero_state(observation)
         if cold or not zero:
             return zero, first
-        if clip.state and 0 <= version - clip.state_version <= parameters.stale_versions:
+        # What was gone back from is in no lineage, however near its number is.
+        if clip.state and clip.state_version in lineage[: parameters.stale_versions + 1]:
             return self._raw.stored_state(observation, clip.state), first - parameters.burn_in
         return zero, 0
 

@@ -89,7 +89,8 @@ class OnlineDistiller:
         self._judged_ns: int | None = None
         self._consequences = Consequences()
         self._loss = math.nan
-        self._last_verdict = self._problem = ""
+        self._last_verdict = ""
+        self._problems: dict[str, str] = {}  # by what could not be written
         self.running = True
         self.health = Health("holding", "no_events", "nothing has come yet")
         self._store = OnlineStore(folder / LEARNER)
@@ -100,7 +101,7 @@ class OnlineDistiller:
             raise
         try:
             self._publisher = Publisher(snapshots, self._learner.original, above)
-            self._learner.version = self._publisher.live.version
+            self._learner.lineage = self._publisher.lineage()
             self._resume()
         except BaseException:
             snapshots.close()
@@ -189,13 +190,10 @@ class OnlineDistiller:
             "consequences": self._consequences.state(),
             "counts": dict(self._counts),
         }
-        try:
-            self._store.save(state, self._intake.live)
-        except DistillationError as error:
-            self._not_written(error)
+        self._written("state", self._store.save, state, self._intake.live)
+        if "state" in self._problems:
             return False
         self._saved_step = self._learner.accepted_steps
-        self._problem = ""
         return True
 
     def rollback(self) -> Announcement | None:
@@ -227,7 +225,7 @@ class OnlineDistiller:
         live = self._publisher.live
         if version != live.version or live.confirmed:
             return None
-        snapshot = self._written(self._publisher.confirm)
+        snapshot = self._written("version", self._publisher.confirm)
         return None if snapshot is None else snapshot.announcement
 
     def status(self) -> LoopStatus:
@@ -247,13 +245,13 @@ class OnlineDistiller:
             heldout_blocks=len(intake.replay.heldout()),
             anchors=len(intake.anchors.replayed) + len(intake.anchors.measured),
             tier=self._learner.tier,
-            published=self._counts["verdict.accepted"],
+            published=self._counts["published"],
             verdicts=self._counts["verdicts"],
             resets=self._learner.interventions["hard_reset"],
             rollbacks=self._counts["rollbacks"],
             last_verdict=self._last_verdict,
             counts=dict(sorted(self._counts.items())),
-            problem=self._problem,
+            problem="; ".join(self._problems.values()),
         )
 
     def look(self, now_ns: int, ros_ns: int | None = None) -> None:
@@ -263,7 +261,8 @@ class OnlineDistiller:
         holds = [] if self.running else [Refusal("stopped", "learning was stopped; start it")]
         missing = self._intake.pairing.holding(ros_ns)
         small = self._gain.update(now_ns, surprised=self._intake.stride.surprised)
-        holds += [hold for hold in (missing, small) if hold is not None]
+        damage = self._publisher.damage()
+        holds += [hold for hold in (damage, missing, small) if hold is not None]
         clips, wanted = len(self._intake.replay), self._parameters.batch_clips
         if not holds and clips < wanted:
             holds.append(Refusal("few_clips", f"{clips} of {wanted} clips to learn from are there"))
@@ -280,7 +279,7 @@ class OnlineDistiller:
     def _label(self, now_ns: int) -> LoopReport:
         report, kept = self._intake.label(self._publisher.network, now_ns)
         for (kind, key), clip in kept.items():
-            self._written(self._store.append, kind, key, clip)
+            self._written("clip", self._store.append, kind, key, clip)
         return LoopReport("labelled", label=report)
 
     def _step(self) -> LoopReport:
@@ -348,38 +347,36 @@ class OnlineDistiller:
 
     def _publish(self, candidate: ClipNetwork, verdict: Verdict) -> Announcement | None:
         step = self._learner.accepted_steps
-        snapshot = self._written(self._publisher.publish, candidate, verdict, step)
+        snapshot = self._written("version", self._publisher.publish, candidate, verdict, step)
         if snapshot is None:
             return None
-        self._learner.version = snapshot.version
+        self._counts["published"] += 1
+        self._learner.lineage = self._publisher.lineage()
         self._consequences.published()
-        # What is usual for the weights of before says nothing about these.
-        self._intake.stride.forget()
+        self._intake.weights_changed()
         return snapshot.announcement
 
     def _go_back(self, version: int, reason: str) -> Announcement | None:
-        snapshot = self._written(self._publisher.go_back, version, reason)
+        snapshot = self._written("version", self._publisher.go_back, version, reason)
         if snapshot is None:
             return None
         self._counts["rollbacks"] += 1
-        self._learner.version = snapshot.version
+        self._learner.lineage = self._publisher.lineage()
         self._learner.reset(self._publisher.network.network.state_dict())
         self._consequences.went_back()
-        self._intake.stride.forget()
+        self._intake.weights_changed()
         self.save()
         return snapshot.announcement
 
-    def _written(self, write: Callable[..., T], *arguments: object) -> T | None:
+    def _written(self, what: str, write: Callable[..., T], *arguments: object) -> T | None:
+        """Write; where that is not possible, go on without it and say so until it is."""
+        self._problems.pop(what, None)
         try:
             return write(*arguments)
-        except DistillationError as error:
-            self._not_written(error)
+        except (DistillationError, WeightsError) as error:
+            self._counts["not_written"] += 1
+            self._problems[what] = error.message
             return None
-
-    def _not_written(self, error: DistillationError) -> None:
-        """Go on without it, and say so."""
-        self._counts["not_written"] += 1
-        self._problem = error.message
 
     def _resume(self) -> None:
         """Go on from the disk."""
@@ -396,5 +393,5 @@ class OnlineDistiller:
         self._counts["clips_missing"] += missing
         self._counts["resumed"] += 1
         # A publication whose state was not saved any more: the file is what depth has.
-        self._learner.version = self._publisher.live.version
+        self._learner.lineage = self._publisher.lineage()
         self._saved_step = self._learner.accepted_steps

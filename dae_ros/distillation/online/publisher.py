@@ -7,8 +7,9 @@ from pathlib import Path
 from torch import Tensor
 
 from dae_ros.distillation.online.clip_network import ClipNetwork
+from dae_ros.distillation.online.observation import Refusal
 from dae_ros.distillation.online.verdict import Verdict
-from dae_ros.errors import ConfigurationError
+from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.runtime.snapshots import Snapshot, SnapshotStore, withdrawn
 
@@ -94,6 +95,26 @@ class Publisher:
         snapshot = self._store.roll_back(target, reason)
         self.live, self.network = snapshot, self._network_of(snapshot)
         return snapshot
+
+    def lineage(self) -> tuple[int, ...]:
+        """Return the announced version and those that it was trained from, newest first.
+
+        It ends where a version is not kept any more.
+        """
+        parents = {found.version: found.parent for found in self._store.snapshots()}
+        found, parent = [self.live.version], self.live.parent
+        while parent in parents and parent < found[-1]:
+            found.append(parent)
+            parent = parents[parent]
+        return tuple(found)
+
+    def damage(self) -> Refusal | None:
+        """Return the refusal `folder` while the list of what was taken back cannot be read."""
+        try:
+            withdrawn(self._store.folder)
+        except WeightsError as error:
+            return Refusal("folder", error.message)
+        return None
 
     def kept(self) -> list[Snapshot]:
         """Return the versions whose files are there, oldest first."""

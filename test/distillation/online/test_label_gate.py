@@ -290,6 +290,19 @@ def test_a_scale_that_jumps_is_refused_until_it_lasts(clips: list[Observation]) 
     assert [label(clip) for clip in clips[3:9]] == ["scale_jump"] * 4 + ["labelled"] * 2
 
 
+def test_labels_of_another_student_have_another_scale(clips: list[Observation]) -> None:
+    """Where other weights are published, their first labels say what is usual for them."""
+    made, _ = gate(truth)
+    assert run(made, clips[:3]) == {"labelled": 3}
+    made.forget_scales()
+    result = made.label(clips[3], 10 * depth_of(clips[3]))
+    assert isinstance(result, LabelledClip)
+    result = made.label(clips[4], 10 * depth_of(clips[4]))
+    assert isinstance(result, LabelledClip)
+    result = made.label(clips[5], depth_of(clips[5]))
+    assert isinstance(result, Refusal) and result.reason == "scale_jump"
+
+
 def test_a_label_that_stops_with_the_camera_is_old(clips: list[Observation]) -> None:
     """A frozen label of an earlier place stays refused although frames stop changing."""
     made, _ = gate(_frozen_after(0))

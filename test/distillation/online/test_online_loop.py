@@ -162,6 +162,77 @@ def test_what_depth_rejects_is_taken_back(
     again.close()
 
 
+def test_a_version_that_cannot_be_written_is_said_until_one_can(
+    student: LoadedModel, teacher: EchoTeacher, tmp_path: Path
+) -> None:
+    """What was accepted and not written is not published, and a save that works hides nothing."""
+    distiller = deployment(student, teacher, tmp_path)
+    blocked = tmp_path / "snapshots" / "LATEST.json.tmp"
+    blocked.mkdir()
+    reports = run(distiller, SEEN)
+    report = next(one for one in reports if one.verdict is not None and one.verdict.accepted)
+    assert report.announcement is None
+    assert distiller.save()
+    status = distiller.status()
+    assert "snapshots cannot be written" in status.problem
+    assert (status.version, status.published, status.counts["verdict.accepted"]) == (1, 0, 1)
+    blocked.rmdir()
+    assert any(one.announcement is not None for one in reports)
+    status = distiller.status()
+    assert (status.published, status.problem) == (1, "")
+    distiller.close()
+
+
+def test_learning_waits_while_nobody_knows_what_was_taken_back(
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    tmp_path: Path,
+) -> None:
+    """A list that is damaged at run time holds learning and every way back until it is mended."""
+    folder = shutil.copytree(first_run[0], tmp_path / "copy")
+    distiller = deployment(student, teacher, folder)
+    learned = distiller.announcement
+    damaged = folder / "snapshots" / "WITHDRAWN.json"
+    damaged.write_text("{", encoding="utf-8")
+    assert distiller.reset_to_anchor() is None
+    assert distiller.rejected(learned.version, 1, "flicker") is None
+    distiller.look(0)
+    assert distiller.health.text == "holding:folder"
+    assert "WITHDRAWN.json" in distiller.health.detail
+    assert "WITHDRAWN.json" in distiller.status().problem
+    assert distiller.announcement == learned
+    damaged.unlink()
+    distiller.look(0)
+    assert distiller.health.reason != "folder"
+    back = distiller.reset_to_anchor()
+    assert back is not None and back.version == 1 and distiller.status().problem == ""
+    distiller.close()
+
+
+def test_what_is_known_of_withdrawn_weights_is_forgotten(
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    tmp_path: Path,
+) -> None:
+    """After a way back neither their states nor their scales count, also after a restart."""
+    folder = shutil.copytree(first_run[0], tmp_path / "copy")
+    distiller = deployment(student, teacher, folder)
+    learner, gate = distiller._learner, distiller._intake._gate
+    assert learner.lineage == tuple(range(distiller.announcement.version, 0, -1))
+    gate._scales.extend([1.2] * 10)
+    assert distiller.reset_to_anchor() is not None
+    assert learner.lineage == (1,) and not gate._scales
+    distiller.close()
+    again = deployment(student, teacher, folder)
+    assert again._learner.lineage == (1,) and not again._intake._gate._scales
+    following = next(one.announcement for one in run(again, SEEN) if one.announcement is not None)
+    assert following.version > max(published(first_run[1]))
+    assert again._learner.lineage == (following.version, 1)
+    again.close()
+
+
 def test_what_is_worse_than_the_original_in_another_place_is_taken_back(
     first_run: tuple[Path, list[LoopReport], dict[str, object]],
     student: LoadedModel,
