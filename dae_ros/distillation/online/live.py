@@ -224,6 +224,7 @@ class LiveDistillation:
                 self._open(now_ns)
             except ConfigurationError as error:
                 self._missing = Refusal("configuration", error.message)
+        self._budget.update(now_ns)
         distiller = self._distiller
         if distiller is None:
             return None
@@ -317,13 +318,12 @@ class LiveDistillation:
             self.depth_answered(self._answer)
 
     def _look_around(self, distiller: OnlineDistiller, now_ns: int) -> None:
-        """Adjust the budget; try again what failed before."""
+        """Look at the memory; try again what failed before."""
         if now_ns >= self._memory_ns:
             self._memory_ns = now_ns + SECOND
             if self._budget.memory(used_bytes(self._student.device)):
                 distiller.release_memory()
                 release_unused(self._student.device)
-        self._budget.update(now_ns)
         if self._failed is not None and now_ns >= self._retry_ns:
             self._failed = None
         if self._not_taken is not None and now_ns >= self._announce_ns:
@@ -332,6 +332,7 @@ class LiveDistillation:
 
     def _work(self, distiller: OnlineDistiller, now_ns: int) -> LoopReport | None:
         report: LoopReport | None = None
+        out_of_memory = False
         try:
             report = distiller.work(now_ns, ros_ns=self._ros_ns(now_ns))
         except _Abandoned:
@@ -339,9 +340,12 @@ class LiveDistillation:
         except InferenceError as error:
             self._fail("teacher_failed", error.message)
         except torch.cuda.OutOfMemoryError as error:
+            self._fail("memory", f"{self._student.device} has no memory left: {error}")
+            out_of_memory = True
+        if out_of_memory:
+            # Not before: what was raised holds all that the piece of work had in hand.
             distiller.release_memory()
             release_unused(self._student.device)
-            self._fail("memory", f"{self._student.device} has no memory left: {error}")
         end_ns = self._clock_ns()
         self._budget.worked(end_ns - now_ns, end_ns)
         if report is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -249,6 +250,43 @@ def test_memory_that_is_held_for_later_is_given_back(
     running.live.apply(running.live._parameters)
     running.now_ns += SECOND
     assert running.turns(1) and running.live.health.state == "active"
+
+
+def test_memory_of_work_that_failed_for_want_of_it_is_given_back(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only when nothing holds it any more: an error that is handled holds what was in hand."""
+    running = make()
+    running.see()
+    distiller = running.live._distiller
+    assert distiller is not None
+    in_hand: list[weakref.ref[torch.Tensor]] = []
+    held: list[bool] = []
+
+    def no_room(*_: object, **__: object) -> None:
+        activations = torch.zeros(3)
+        in_hand.append(weakref.ref(activations))
+        raise torch.cuda.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr(distiller, "work", no_room)
+    monkeypatch.setattr(
+        "dae_ros.distillation.online.live.release_unused",
+        lambda device: held.append(in_hand[-1]() is not None),
+    )
+    running.now_ns += SECOND
+    assert running.turns(1) == [] and running.live.health.text == "holding:memory"
+    assert held == [False]
+
+
+def test_latencies_do_not_pile_up_while_nothing_can_be_learned(make: Make) -> None:
+    """Without a teacher depth goes on to say how late it is, for hours."""
+    running = make(teacher="")
+    for _ in range(100):
+        running.live.depth(90.0)
+        running.now_ns += SECOND // 20
+        running.turns(1)
+    assert len(running.live._budget._latencies_ms) < 50
+    assert running.live.health.reason == "no_teacher" and running.live.status().duty < 0.25 / 16
 
 
 def test_unused_memory_of_a_gpu_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
