@@ -34,9 +34,9 @@ from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.weight_swap import WeightSwap
 
 SNAPSHOT_PERIOD_S = 0.5
-# A backend that fails this often in a row will not get better by itself.
 # What an estimator does beside the steps has so long to end.
 BACKGROUND_S = 10.0
+# A backend that fails this often in a row will not get better by itself.
 FAILURES_IN_A_ROW = 10
 # The longest wait for the step in hand when everything is forgotten.
 FORGET_TIMEOUT_S = 10.0
