@@ -23,7 +23,10 @@ class Announcement:
         sha256: of the file, 64 hex digits.
         size: of the file in bytes.
         rollback: whether a lower version than the present one is meant.
-        confirmed: whether depth has watched and kept these weights before.
+        confirmed: whether depth has watched and kept these weights before, or began with them, as
+            with the original. How far they lie from those in use then says nothing against them:
+            many small steps led away, each of which was watched, and one leads back; or there
+            again, for a depth node that begins with the original.
     """
 
     version: int
@@ -32,15 +35,6 @@ class Announcement:
     size: int
     rollback: bool = False
     confirmed: bool = False
-
-    @property
-    def trusted(self) -> bool:
-        """Whether how far these weights lie from those in use says nothing against them.
-
-        Many small steps led away, each of which was watched, and one leads back; or there again,
-        for a depth node that begins with the original.
-        """
-        return self.rollback or self.confirmed
 
     def to_json(self) -> str:
         """Return the text of the message."""

@@ -47,12 +47,12 @@ class SwapRules:
     spread: float = 0.3
     latency: float = 2.0
 
-    def of_a_change(self, *, trusted: bool) -> SwapRules:
-        """Return the rules for weights that are announced; see `Announcement.trusted`.
+    def of_a_change(self, *, confirmed: bool) -> SwapRules:
+        """Return the rules for weights that are announced; see `Announcement.confirmed`.
 
-        Those that are trusted must give numbers, and in time.
+        Those that are confirmed must give numbers, and in time.
         """
-        if not trusted:
+        if not confirmed:
             return self
         return dataclasses.replace(self, scale_step=math.inf, flicker=math.inf, spread=0.0)
 

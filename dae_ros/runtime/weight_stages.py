@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,12 @@ from dae_ros.runtime.weight_loading import LoadedWeights
 
 Outcome: TypeAlias = Literal["refused", "swapped", "kept", "rolled_back"]
 Phase: TypeAlias = Literal["steady", "loading", "rehearsal", "canary", "returning"]
+# A version was refused for what it does; other codes say that it could not be read or used.
+HARMFUL_CODES = frozenset(
+    {"blacklisted", "scale_step", "dead_output", "flicker", "slow", "not_finite", "failed"}
+)
+# What was said against weights by a person, or in a bad hour of the machine.
+_PASSING_CODES = frozenset({"requested", "slow"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class Verdict:
             `Breach`. Of a change: `replayed`, `kept_state`, `zero_state`. Else `canary` (kept)
             and `requested` (rolled back).
         reason: a sentence with the numbers.
-        numbers: see `Comparison.numbers`.
+        numbers: see `Comparison.numbers`; with `downgraded`, `newest_version` has been in use.
         live_version, live_sha256: of the weights in use after it.
     """
 
@@ -41,6 +48,46 @@ class Verdict:
     live_version: int
     live_sha256: str
     numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def watched(self) -> bool:
+        """Whether the version was watched to the end, beside others, and kept."""
+        return self.outcome == "kept" and self.code == "canary"
+
+    @property
+    def harmful(self) -> bool:
+        """Whether the version was taken back, or refused for what it does."""
+        refused = self.outcome == "refused" and self.code in HARMFUL_CODES
+        return refused or self.outcome == "rolled_back"
+
+    @property
+    def newest_version(self) -> int:
+        """The highest version that is known to have been in use."""
+        newest = self.numbers.get("newest_version", 0.0)
+        return max(self.live_version, int(newest) if math.isfinite(newest) else 0)
+
+
+class HarmfulWeights:
+    """Weights that must not be used again, and why."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Breach] = {}
+
+    def add(self, sha256: str, breach: Breach) -> None:
+        """Note what weights did."""
+        self._found[sha256] = breach
+
+    def against(self, announcement: Announcement) -> str | None:
+        """Return what speaks against a version, a sentence; None where nothing does.
+
+        A person's wish of before, or weights that were slow once, do not close a way back to what
+        was watched: what is in use now is withdrawn.
+        """
+        breach = self._found.get(announcement.sha256)
+        watched_way_back = announcement.rollback and announcement.confirmed
+        if breach is None or (watched_way_back and breach.code in _PASSING_CODES):
+            return None
+        return breach.reason
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,6 +144,22 @@ class Candidate:
     # weights that have to go.
     breach: Breach | None = None
     without_replay: bool = False
+
+    def is_ready(self, needed: int) -> bool:
+        """Whether its state is rebuilt from so many windows, or is not to be."""
+        behind = bool(self.shadow.pending) or self.shadow.steps < needed
+        return self.without_replay or not behind
+
+    def fell_behind(self) -> None:
+        """Try another way: the replay does not catch up.
+
+        A step alongside each new window needs less time; where that is too much as well, or where
+        there is haste, the state is given up.
+        """
+        haste = self.breach is not None
+        self.without_replay = haste or self.shadow.alongside
+        self.shadow.alongside = True
+        self.shadow.begin_again()
 
 
 @dataclass(slots=True)

@@ -28,6 +28,7 @@ from dae_ros.runtime.weight_loading import LoadedWeights, WeightLoader
 from dae_ros.runtime.weight_stages import (
     Canary,
     Candidate,
+    HarmfulWeights,
     Outcome,
     Phase,
     Shadow,
@@ -84,7 +85,8 @@ class WeightSwap:
         self._ring: deque[Window] = deque(maxlen=rules.replay_windows)
         self._newest = self.weight_version
         self._in_use: Announcement | None = None
-        self._harmful: dict[str, str] = {}
+        self._harmful = HarmfulWeights()
+        self._watched: dict[str, Verdict] = {}
         self._loader: WeightLoader | None = None
         self._next: Announcement | None = None
         self._candidate: Candidate | None = None
@@ -105,14 +107,22 @@ class WeightSwap:
 
     @property
     def can_roll_back(self) -> bool:
-        """Whether there are weights of before."""
-        return self._previous is not None or self.phase == "returning"
+        """Whether there are weights of before; those that a way back led from are none."""
+        canary = self._canary
+        way_back = canary is not None and canary.announcement.rollback
+        return (self._previous is not None and not way_back) or self.phase == "returning"
+
+    @property
+    def watched(self) -> Verdict | None:
+        """The verdict by which a canary kept the weights in use; None where none has."""
+        return self._watched.get(self.digest)
 
     @property
     def phase(self) -> Phase:
         """What is going on; `returning` is on the way back to the weights of before."""
-        if self._candidate is not None:
-            return "rehearsal" if self._candidate.breach is None else "returning"
+        # Others ask as well, while the owner changes it.
+        if (candidate := self._candidate) is not None:
+            return "rehearsal" if candidate.breach is None else "returning"
         if self._canary is not None:
             return "canary"
         return "steady" if self._loader is None else "loading"
@@ -131,12 +141,12 @@ class WeightSwap:
         sha256, version = announcement.sha256, announcement.version
         if (version, sha256) == (self.weight_version, self.digest) or self._knows(announcement):
             return
-        if sha256 in self._harmful:
-            reason = f"it was found harmful: {self._harmful[sha256]}"
-            self._say(announcement, "refused", "blacklisted", reason)
+        if (harm := self._harmful.against(announcement)) is not None:
+            self._say(announcement, "refused", "blacklisted", f"it was found harmful: {harm}")
         elif version <= self._newest and not announcement.rollback:
             reason = f"{self._newest} has been in use; announce a lower version as a rollback"
-            self._say(announcement, "refused", "downgraded", reason)
+            numbers = {"newest_version": self._newest}
+            self._say(announcement, "refused", "downgraded", reason, numbers)
         elif self.phase in ("loading", "canary", "returning"):
             if self._next is not None:
                 self._say(self._next, "refused", "superseded", f"by version {version}")
@@ -154,7 +164,7 @@ class WeightSwap:
         Returns:
             False where there are none.
         """
-        if self._previous is None:
+        if self._previous is None or not self.can_roll_back:
             return self.can_roll_back
         if self._loader is not None:
             self._say(self._loader.announcement, "refused", "superseded", "by a rollback")
@@ -206,7 +216,9 @@ class WeightSwap:
         self._collect()
         while self._eager and self.work(None):
             pass
-        if self._candidate is not None and self._is_ready(self._candidate):
+        # All windows where there are less than a replay has.
+        needed = min(self._rules.replay_windows, self._live.state_age)
+        if self._candidate is not None and self._candidate.is_ready(needed):
             self._change(self._candidate)
         begin_ns = self._clock_ns()
         try:
@@ -248,7 +260,7 @@ class WeightSwap:
                 by = f"by version {self._next.version}"
                 self._say(announcement, "refused", "superseded", by)
             elif isinstance(result, LoadedWeights):
-                rules = self._rules.of_a_change(trusted=announcement.trusted)
+                rules = self._rules.of_a_change(confirmed=announcement.confirmed)
                 self._candidate = Candidate(
                     Shadow(result, self._ring), announcement, Comparison(rules)
                 )
@@ -258,12 +270,6 @@ class WeightSwap:
             following, self._next = self._next, None
             # Judged anew: what has been in use since may be newer.
             self.announce(following)
-
-    def _is_ready(self, candidate: Candidate) -> bool:
-        """Whether its state is rebuilt, from all windows where there are less than a replay has."""
-        needed = min(self._rules.replay_windows, self._live.state_age)
-        behind = bool(candidate.shadow.pending) or candidate.shadow.steps < needed
-        return candidate.without_replay or not behind
 
     def _change(self, candidate: Candidate) -> None:
         """Let a candidate take over."""
@@ -284,7 +290,7 @@ class WeightSwap:
         self._previous = LoadedWeights(old, shadow.change)
         self._canary = Canary(
             announcement,
-            Comparison(self._rules.of_a_change(trusted=announcement.trusted)),
+            Comparison(self._rules.of_a_change(confirmed=announcement.confirmed)),
             Shadow(self._previous, (), old_observer, old.state_age),
             [window.facts for window in self._ring],
         )
@@ -308,12 +314,7 @@ class WeightSwap:
             shadow.waited += 1
         patience = PATIENCE * self._rules.replay_windows
         if self._candidate is not None and self._candidate.shadow.waited > patience:
-            # The replay does not catch up. A step alongside each new window needs less time; where
-            # that is too much as well, or where there is haste, the state is given up.
-            haste = self._candidate.breach is not None
-            self._candidate.without_replay = haste or self._candidate.shadow.alongside
-            self._candidate.shadow.alongside = True
-            self._candidate.shadow.begin_again()
+            self._candidate.fell_behind()
         if self._canary is not None:
             if shadow is not None and len(shadow.pending) > patience:
                 shadow.begin_again()
@@ -334,6 +335,8 @@ class WeightSwap:
             code, reason = "canary", f"no limit was broken in {seen} windows"
             if len(comparison.pairs) < LEAST_PAIRS:
                 code, reason = "not_compared", f"{seen} windows were finite; no others to compare"
+            if canary.announcement.rollback:
+                self._previous = None  # withdrawn, as all that this leads back from
             self._say(canary.announcement, "kept", code, reason, comparison.numbers())
 
     def _take_back(self, breach: Breach) -> None:
@@ -341,7 +344,7 @@ class WeightSwap:
         previous, in_use, canary = self._previous, self._in_use, self._canary
         if previous is None or in_use is None:
             raise RuntimeError("there are no weights to go back to")
-        self._harmful[in_use.sha256] = breach.reason
+        self._harmful.add(in_use.sha256, breach)
         self._previous = self._canary = None
         comparison = Comparison(self._rules) if canary is None else canary.comparison
         shadow = None if canary is None else canary.shadow
@@ -375,7 +378,7 @@ class WeightSwap:
     def _drop(self, candidate: Candidate, why: Breach, *, harmful: bool = True) -> None:
         self._candidate, announcement = None, candidate.announcement
         if harmful:
-            self._harmful[announcement.sha256] = why.reason
+            self._harmful.add(announcement.sha256, why)
         self._say(announcement, "refused", why.code, why.reason, candidate.comparison.numbers())
 
     def _say(
@@ -386,15 +389,9 @@ class WeightSwap:
         reason: str,
         numbers: Mapping[str, float] = NO_NUMBERS,
     ) -> None:
-        self._judged(
-            Verdict(
-                announcement.version,
-                announcement.sha256,
-                outcome,
-                code,
-                reason,
-                self.weight_version,
-                self.digest,
-                numbers,
-            )
-        )
+        version, sha256 = announcement.version, announcement.sha256
+        live = self.weight_version, self.digest
+        verdict = Verdict(version, sha256, outcome, code, reason, *live, numbers)
+        if verdict.watched:
+            self._watched[sha256] = verdict
+        self._judged(verdict)

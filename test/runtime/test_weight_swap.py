@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
 import time
@@ -12,9 +13,9 @@ import pytest
 
 from dae_ros.errors import InferenceError, NonFiniteState
 from dae_ros.runtime.announcement import Announcement
-from dae_ros.runtime.canary import SwapRules
+from dae_ros.runtime.canary import StepFacts, SwapRules
 from dae_ros.runtime.estimator import FloatImage, ReloadableEstimator
-from dae_ros.runtime.weight_stages import Verdict
+from dae_ros.runtime.weight_stages import Candidate, Verdict
 from dae_ros.runtime.weight_swap import WeightSwap
 from test.reference.reloadable_estimator import ReloadableEstimator as Network
 from test.reference.reloadable_estimator import announced
@@ -279,11 +280,89 @@ def test_versions_never_go_down_by_themselves(tmp_path: Path) -> None:
     run.swap.announce(announced(tmp_path, 2, gain=1.05))
     run.swap.announce(announced(tmp_path, 3, gain=1.05))
     assert run.said[2:] == [(2, "refused", "downgraded"), (3, "refused", "downgraded")]
+    assert run.verdicts[-1].newest_version == 3
     run.swap.announce(announced(tmp_path, 2, gain=1.05, rollback=True))
     run.step(*windows[80:140])
     assert run.versions[-1] == 2
     run.swap.announce(announced(tmp_path, 3, gain=1.06))
     assert run.said[-1] == (3, "refused", "downgraded"), "3 has been in use"
+    assert (run.verdicts[-1].live_version, run.verdicts[-1].newest_version) == (2, 3)
+
+
+@pytest.mark.parametrize("rollback", [False, True])
+def test_nobody_is_trusted_who_was_not_watched(tmp_path: Path, rollback: bool) -> None:
+    """A way back that was never confirmed has the limits of any version."""
+    run, windows = Run(), images(100)
+    run.step(*windows[:20])
+    run.swap.announce(announced(tmp_path, 3, gain=5.0, decay=0.0, rollback=rollback))
+    run.step(*windows[20:])
+    assert run.said == [(3, "refused", "scale_step")]
+    assert run.verdicts[0].harmful and not run.verdicts[0].watched
+
+
+def test_no_way_leads_back_to_what_was_withdrawn(tmp_path: Path) -> None:
+    """After a way back a person's wish is refused, and what it led back from stays away."""
+    run, windows = Run(), images(300)
+    run.step(*windows[:20])
+    for version, numbers in ((1, {"gain": 1.0}), (2, NEAR)):
+        run.swap.announce(announced(tmp_path, version, **numbers))
+        run.step(*windows[20 + 50 * (version - 1) : 20 + 50 * version])
+    assert run.swap.can_roll_back
+    run.swap.announce(announced(tmp_path, 1, gain=1.0, rollback=True, confirmed=True))
+    for begin, end in ((120, 130), (130, 180)):  # on probation, and after it
+        run.step(*windows[begin:end])
+        assert not run.swap.can_roll_back and not run.swap.roll_back()
+    run.step(*windows[180:200])
+    assert run.versions[120:] == [1] * 80
+    assert run.said[4:] == [(1, "swapped", "replayed"), (1, "kept", "canary")]
+
+
+@pytest.mark.parametrize("code", ["requested", "slow", "not_finite"])
+def test_the_way_to_what_was_watched_stays_open(tmp_path: Path, code: str) -> None:
+    """A wish or a slow machine of before does not keep the original away; a NaN does."""
+    run, windows = Run(), images(200)
+    run.step(*windows[:20])
+    original = announced(tmp_path, 1, gain=1.0, confirmed=True)
+    run.swap.announce(original)
+    run.step(*windows[20:25])
+    new = run.swap._live
+    assert isinstance(new, Network)
+    if code == "requested":
+        assert run.swap.roll_back()
+    elif code == "slow":
+        canary = run.swap._canary
+        assert canary is not None
+        slow = StepFacts(1.0, 1.0, None, 10 * MS)
+        canary.comparison.pairs[:] = [(slow, StepFacts(1.0, 1.0, None, MS))] * 16
+    else:
+        new.fails_at = 1
+    run.step(*windows[25:80])
+    assert run.said == [(1, "swapped", "replayed"), (1, "rolled_back", code)]
+    run.swap.announce(original)
+    assert run.said[2:] == [(1, "refused", "blacklisted")], "as it is, it is not wanted"
+    run.swap.announce(dataclasses.replace(original, rollback=True))
+    run.step(*windows[80:140])
+    if code == "not_finite":
+        assert run.said[3:] == [(1, "refused", "blacklisted")]
+    else:
+        assert run.said[3:] == [(1, "swapped", "replayed"), (1, "kept", "canary")]
+
+
+def test_what_a_canary_kept_is_known_as_long_as_it_is_in_use(tmp_path: Path) -> None:
+    """Also where another version came between; what is on probation was not kept yet."""
+    run, windows = Run(), images(200)
+    run.step(*windows[:20])
+    assert run.swap.watched is None
+    run.swap.announce(announced(tmp_path, 1, **NEAR))
+    run.step(*windows[20:70])
+    kept = run.verdicts[-1]
+    assert kept.watched and run.swap.watched is kept
+    run.swap.announce(announced(tmp_path, 2, gain=1.12))
+    run.step(*windows[70:80])
+    assert (run.swap.weight_version, run.swap.watched) == (2, None)
+    assert run.swap.roll_back()
+    run.step(*windows[80:90])
+    assert (run.swap.weight_version, run.swap.watched) == (1, kept)
 
 
 def test_a_way_back_may_be_as_long_as_the_way_there(tmp_path: Path) -> None:
@@ -294,7 +373,7 @@ def test_a_way_back_may_be_as_long_as_the_way_there(tmp_path: Path) -> None:
         run.swap.announce(announced(tmp_path, version, gain=gain))
         run.step(*windows[20 + 50 * (version - 1) : 20 + 50 * version])
     assert [said[1] for said in run.said] == ["swapped", "kept"] * 4
-    run.swap.announce(announced(tmp_path, 1, gain=1.0, rollback=True))
+    run.swap.announce(announced(tmp_path, 1, gain=1.0, rollback=True, confirmed=True))
     run.step(*windows[220:280])
     assert run.said[8:] == [(1, "swapped", "replayed"), (1, "kept", "canary")]
     np.testing.assert_array_equal(run.outputs[-1], replayed(windows[:280])[-1])
@@ -336,6 +415,22 @@ def test_weights_that_come_before_the_first_window_are_watched_as_any(tmp_path: 
     run.swap.announce(announced(tmp_path, 9, gain=1.6))
     run.step(*windows)
     assert run.said[-1] == (9, "kept", "not_compared"), "no time, and nothing to compare with"
+
+
+def test_others_may_ask_for_the_phase_while_it_changes(tmp_path: Path) -> None:
+    """A candidate that is dropped between two looks at it is no error."""
+    run = live()
+    run.step(*images(20))
+    run.swap.announce(announced(tmp_path, 1, **NEAR))
+    looks = [run.swap._candidate]
+
+    class Dropped(WeightSwap):
+        @property
+        def _candidate(self) -> Candidate | None:  # type: ignore[override]
+            return looks.pop() if looks else None
+
+    run.swap.__class__ = Dropped
+    assert [run.swap.phase, run.swap.phase] == ["rehearsal", "steady"]
 
 
 def test_of_several_announcements_the_last_one_counts(tmp_path: Path) -> None:
