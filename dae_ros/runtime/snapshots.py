@@ -21,59 +21,24 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from dae_ros.errors import DistillationError, WeightsError
 from dae_ros.model.fetch import digest_of
-from dae_ros.runtime.announcement import Announcement, whole_number
+from dae_ros.runtime.snapshot_files import (
+    Snapshot,
+    facts_files,
+    read_facts,
+    sync,
+    version_of,
+    write_facts,
+    write_text,
+)
 
 LATEST, WITHDRAWN = "LATEST.json", "WITHDRAWN.json"
 LOCK = "lock"
-_WEIGHTS = re.compile(r"w_(\d{6,})\.safetensors")
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One version in a store.
-
-    Attributes:
-        version, path, sha256, size: see `Announcement`.
-        parent: the version that it was trained from, None for the first.
-        step: of the trainer.
-        score: its held-out error, lower is better.
-        metrics: whatever else is known of it.
-        rollback: whether it is announced although newer ones exist.
-        confirmed: whether depth has watched and kept it.
-    """
-
-    version: int
-    path: Path
-    sha256: str
-    size: int
-    parent: int | None
-    step: int
-    score: float
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    rollback: bool = False
-    confirmed: bool = False
-
-    @property
-    def announcement(self) -> Announcement:
-        """What is published about it."""
-        return Announcement(
-            self.version, self.path, self.sha256, self.size, self.rollback, self.confirmed
-        )
-
-    @property
-    def whole(self) -> bool:
-        """Whether its file is there with the right size and digest; reads it."""
-        try:
-            return self.path.stat().st_size == self.size and digest_of(self.path) == self.sha256
-        except OSError:
-            return False
+_WEIGHTS = re.compile(r"w_\d{6,}\.safetensors")
 
 
 def read_latest(folder: Path) -> Snapshot | None:
@@ -85,14 +50,19 @@ def read_latest(folder: Path) -> Snapshot | None:
     Raises:
         WeightsError: see `withdrawn`.
     """
-    announced, gone = _read_facts(folder / LATEST), withdrawn(folder)
+    announced, gone = read_facts(folder / LATEST), withdrawn(folder)
     if announced is not None and announced.sha256 not in gone and announced.whole:
         return announced
-    limit = math.inf if announced is None else announced.version
-    for snapshot in reversed(_snapshots(folder)):
-        if snapshot.version < limit and snapshot.sha256 not in gone and snapshot.whole:
-            return snapshot
-    return None
+    return _newest(folder, math.inf if announced is None else announced.version)
+
+
+def read_confirmed(folder: Path, below: int) -> Snapshot | None:
+    """Return the newest version before another that depth had watched and kept; as `read_latest`.
+
+    Raises:
+        WeightsError: see `withdrawn`.
+    """
+    return _newest(folder, below, confirmed=True)
 
 
 def withdrawn(folder: Path) -> dict[str, str]:
@@ -188,6 +158,24 @@ class SnapshotStore:
         """Return the versions that are kept, oldest first; their files are not read."""
         return _snapshots(self.folder)
 
+    def first(self) -> Snapshot | None:
+        """Return the version that the folder began with; None where there is none at all.
+
+        Raises:
+            WeightsError: its facts are there and cannot be read.
+        """
+        paths = facts_files(self.folder)
+        if not paths:
+            return None
+        first = read_facts(paths[0])
+        if first is None:
+            raise WeightsError(
+                f"{paths[0]} is damaged: it describes the weights beside it, which this folder "
+                "began with. Restore it, or begin in another folder",
+                path=str(paths[0]),
+            )
+        return first
+
     def latest(self) -> Snapshot | None:
         """Return the announced version; see `read_latest`."""
         return read_latest(self.folder)
@@ -217,14 +205,15 @@ class SnapshotStore:
         """
         if not math.isfinite(score):
             raise DistillationError(f"the score is {score}; nothing is published", step=step)
-        version = 1 + max(above, *(found.version for found in self.snapshots()), 0)
+        # By their names: also what cannot be read has had its number.
+        version = 1 + max(above, *(version_of(path) for path in facts_files(self.folder)), 0)
         path = self.folder / f"w_{version:06d}.safetensors"
         temporary = path.with_name(path.name + ".tmp")
         facts = path.with_suffix(".json")
-        announced = _read_facts(self.folder / LATEST)
+        announced = read_facts(self.folder / LATEST)
         try:
             write(temporary)
-            _sync(temporary)
+            sync(temporary)
             snapshot = Snapshot(
                 version,
                 path.absolute(),
@@ -236,34 +225,35 @@ class SnapshotStore:
                 dict(metrics or {}),
             )
             temporary.replace(path)
-            _write_facts(facts, snapshot)
-            _write_facts(self.folder / LATEST, snapshot)
+            write_facts(facts, snapshot)
+            write_facts(self.folder / LATEST, snapshot)
         except BaseException as error:
-            latest = _read_facts(self.folder / LATEST)
+            latest = read_facts(self.folder / LATEST)
             if latest is None or latest.version != version:
                 for left in (temporary, facts, path):
                     left.unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise self._failure(error) from error
             raise
-        # Only now: until the new version is announced, none may be missing. What cannot be removed
-        # is tried again with the next one.
-        with contextlib.suppress(OSError):
+        # Only now: until the new version is announced, none may be missing. What cannot be removed,
+        # or is not known to be withdrawn, is looked at again with the next one.
+        with contextlib.suppress(OSError, WeightsError):
             self._prune(announced)
         return snapshot
 
-    def confirm(self, latest: Snapshot) -> Snapshot:
-        """Note of the latest version that depth has watched and kept it, for every later start.
+    def confirm(self, snapshot: Snapshot) -> Snapshot:
+        """Note of a version that depth has watched and kept it, for every later start.
 
         Raises:
             DistillationError: it cannot be written.
         """
-        confirmed = dataclasses.replace(latest, confirmed=True)
+        announced = read_facts(self.folder / LATEST)
+        confirmed = dataclasses.replace(snapshot, confirmed=True)
+        own = dataclasses.replace(confirmed, rollback=False)
         try:
-            _write_facts(
-                latest.path.with_suffix(".json"), dataclasses.replace(confirmed, rollback=False)
-            )
-            _write_facts(self.folder / LATEST, confirmed)
+            write_facts(snapshot.path.with_suffix(".json"), own)
+            if announced is not None and announced.sha256 == snapshot.sha256:
+                write_facts(self.folder / LATEST, dataclasses.replace(announced, confirmed=True))
         except OSError as error:
             raise self._failure(error) from error
         return confirmed
@@ -278,6 +268,7 @@ class SnapshotStore:
         Raises:
             DistillationError: it is not kept, not whole or withdrawn, or the folder cannot be
                 written; then LATEST.json is as it was.
+            WeightsError: see `withdrawn`; nothing has changed.
         """
         kept, gone = self.snapshots(), withdrawn(self.folder)
         for found in kept:
@@ -292,8 +283,8 @@ class SnapshotStore:
                 }
                 try:
                     # First, so that no instant has a version announced which nobody may take.
-                    _write_text(self.folder / WITHDRAWN, json.dumps(listed, indent=1) + "\n")
-                    _write_facts(self.folder / LATEST, snapshot)
+                    write_text(self.folder / WITHDRAWN, json.dumps(listed, indent=1) + "\n")
+                    write_facts(self.folder / LATEST, snapshot)
                 except OSError as error:
                     raise self._failure(error) from error
                 return snapshot
@@ -328,54 +319,23 @@ class SnapshotStore:
 
     def _remove_leftovers(self) -> None:
         """Remove what a killed trainer did not finish."""
-        known = {found.path.name for found in self.snapshots()}
-        for path in self.folder.iterdir():
+        for path in list(self.folder.iterdir()):
             unfinished = path.name.endswith(".tmp") or ".safetensors.tmp." in path.name
-            if unfinished or (_WEIGHTS.fullmatch(path.name) and path.name not in known):
+            # Facts that are there but damaged still say that their weights were finished.
+            bare = _WEIGHTS.fullmatch(path.name) and not path.with_suffix(".json").exists()
+            if unfinished or bare:
                 path.unlink()
 
 
+def _newest(folder: Path, below: float, *, confirmed: bool = False) -> Snapshot | None:
+    gone = withdrawn(folder)
+    for snapshot in reversed(_snapshots(folder)):
+        wanted = snapshot.version < below and (snapshot.confirmed or not confirmed)
+        if wanted and snapshot.sha256 not in gone and snapshot.whole:
+            return snapshot
+    return None
+
+
 def _snapshots(folder: Path) -> list[Snapshot]:
-    found = (_read_facts(path) for path in sorted(folder.glob("w_*.json")))
+    found = (read_facts(path) for path in facts_files(folder))
     return sorted((one for one in found if one is not None), key=lambda one: one.version)
-
-
-def _read_facts(path: Path) -> Snapshot | None:
-    """Return what a facts file says; None where it is not there or cannot be read."""
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        # The folder may have been moved, or be mounted elsewhere on this machine.
-        values["path"] = (path.parent / values.pop("file")).absolute()
-        found = Snapshot(**values)
-        whole_number(found.version)
-        return found
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        return None
-
-
-def _write_facts(path: Path, snapshot: Snapshot) -> None:
-    values = dataclasses.asdict(snapshot)
-    del values["path"]
-    _write_text(path, json.dumps({"file": snapshot.path.name, **values}, indent=1) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Replace a file, atomically and durably."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        _sync(temporary)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

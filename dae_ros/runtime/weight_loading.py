@@ -48,10 +48,11 @@ def load_announced(announcement: Announcement, in_use: ReloadableEstimator) -> R
     """
     path = announcement.path
     try:
+        # First: where the trainer's folder is not to be reached, no list in it is damaged.
+        size = path.stat().st_size
         reason = withdrawn(path.parent).get(announcement.sha256)
         if reason is not None:
             return Unusable("blacklisted", f"it was withdrawn by its trainer: {reason}")
-        size = path.stat().st_size
         if size != announcement.size:
             return Unusable("size", f"{path} has {size} bytes, announced are {announcement.size}")
         digest = digest_of(path)

@@ -18,10 +18,10 @@ import pytest
 
 from dae_ros.errors import DistillationError, WeightsError
 from dae_ros.runtime.announcement import Announcement
+from dae_ros.runtime.snapshot_files import Snapshot
 from dae_ros.runtime.snapshots import (
     LATEST,
     WITHDRAWN,
-    Snapshot,
     SnapshotStore,
     read_latest,
     withdrawn,
@@ -177,6 +177,50 @@ def test_what_depth_kept_is_known_to_every_later_start(tmp_path: Path) -> None:
         assert store.latest() == back
         (tmp_path / LATEST).write_text("cut", encoding="utf-8")
         assert store.latest() == confirmed
+
+
+def test_facts_that_are_damaged_cost_no_weights_and_no_number(tmp_path: Path) -> None:
+    """Weights without facts are a leftover; those whose facts cannot be read are none."""
+    with SnapshotStore(tmp_path) as store:
+        assert store.first() is None
+        first = publish(store)
+        publish(store)
+        assert store.first() == first
+    for number in (1, 2):
+        (tmp_path / f"w_{number:06d}.json").write_text("{", encoding="utf-8")
+    (tmp_path / LATEST).unlink()
+    (tmp_path / "w_000003.safetensors").write_bytes(b"cut")
+    with SnapshotStore(tmp_path) as store:
+        assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == [
+            "w_000001.safetensors", "w_000002.safetensors",
+        ]  # fmt: skip
+        with pytest.raises(WeightsError, match=r"w_000001\.json is damaged.*Restore it"):
+            store.first()
+        assert publish(store).version == 3
+
+
+def test_a_version_is_published_although_the_list_of_withdrawn_ones_is_damaged(
+    tmp_path: Path,
+) -> None:
+    """It is announced already when what it pushes out is looked for: nothing is removed then."""
+    with SnapshotStore(tmp_path, keep=1) as store:
+        for score in (3.0, 2.0, 1.0):
+            publish(store, score)
+        (tmp_path / WITHDRAWN).write_text("{", encoding="utf-8")
+        assert publish(store, 0.5).version == 4
+        assert [s.version for s in store.snapshots()] == [1, 2, 3, 4]
+        with pytest.raises(WeightsError, match="cannot be read"):
+            store.roll_back(1, "so")
+        (tmp_path / WITHDRAWN).unlink()
+        assert publish(store, 0.2).version == 5
+        assert [s.version for s in store.snapshots()] == [1, 4, 5]
+
+
+def test_a_folder_that_cannot_be_reached_is_missing_and_not_damaged(tmp_path: Path) -> None:
+    """Depth on another machine, or another user: what is announced there is not to be found."""
+    announcement = Announcement(3, tmp_path / ("n" * 300) / "w_000003.safetensors", "0" * 64, 5)
+    refused = load_announced(announcement, ReloadableEstimator())
+    assert isinstance(refused, Unusable) and refused.code == "missing"
 
 
 def test_a_full_disk_leaves_everything_as_it_was(tmp_path: Path) -> None:

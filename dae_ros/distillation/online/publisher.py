@@ -11,7 +11,8 @@ from dae_ros.distillation.online.observation import Refusal
 from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
-from dae_ros.runtime.snapshots import Snapshot, SnapshotStore, withdrawn
+from dae_ros.runtime.snapshot_files import Snapshot
+from dae_ros.runtime.snapshots import SnapshotStore, withdrawn
 
 ORIGIN = "online"
 
@@ -40,9 +41,10 @@ class Publisher:
         self._store = store
         self._original = original
         self.above = above
-        if not store.snapshots():
-            self._write(original, step=0, score=1.0, parent=None, metrics={})
-        self.first = store.snapshots()[0]
+        first = store.first()
+        if first is None:
+            first = self._write(original, step=0, score=1.0, parent=None, metrics={})
+        self.first = first
         if not _equal(self._read(self.first).network.state_dict(), original.network.state_dict()):
             raise ConfigurationError(
                 f"{store.folder} began with other weights than those that are given; give these, "
