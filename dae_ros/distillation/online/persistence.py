@@ -88,10 +88,17 @@ class OnlineStore:
                 f"another process learns in {folder}; stop it, or name another folder",
                 path=str(folder),
             ) from error
-        segments = self._segments()
-        self._segment = segments[-1] if segments else 1
-        for segment in segments:
-            self._scan(segment)
+        try:
+            segments = self._segments()
+            self._segment = segments[-1] if segments else 1
+            for segment in segments:
+                self._scan(segment)
+        except OSError as error:
+            self._lock.close()
+            raise DistillationError(
+                f"clips in {folder} cannot be read ({error}); mend that, or name another folder",
+                path=str(folder),
+            ) from error
 
     def __enter__(self) -> OnlineStore:
         return self
@@ -129,11 +136,15 @@ class OnlineStore:
             DistillationError: there is none, or its file changed since the folder was opened.
         """
         place = self._places.get((kind, key))
-        clip = None if place is None else unpack_record(self._record(place))
+        try:
+            clip = None if place is None else unpack_record(self._record(place))
+            cause = None
+        except OSError as error:
+            clip, cause = None, error
         if clip is None:
             raise DistillationError(
                 f"{self._folder} holds no whole {kind} {key}; go on without it", kind=kind, key=key
-            )
+            ) from cause
         return clip
 
     def clips(self, kind: Kind) -> dict[int, LabelledClip]:
@@ -149,7 +160,8 @@ class OnlineStore:
                 one refers to them.
 
         Raises:
-            DistillationError: it cannot be written; the state saved before is whole.
+            DistillationError: it cannot be written; the state saved before is whole. Or it is
+                written, and clips that nobody needs cannot be given up; the next call tries again.
         """
         now = set(live)
         buffer = io.BytesIO()
@@ -177,14 +189,21 @@ class OnlineStore:
                 "learning goes on meanwhile",
                 path=str(path),
             ) from error
-        self._give_up(now | self._live)
-        self._live = now
+        needed, self._live = now | self._live, now
+        try:
+            self._give_up(needed)
+        except OSError as error:
+            raise DistillationError(
+                f"clips in {self._folder} cannot be given up ({error}), so that more and more disk "
+                "is taken; see who else uses the folder. All that was saved is whole",
+                path=str(self._folder),
+            ) from error
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest state that is whole; None where there is none.
 
         Raises:
-            DistillationError: it was written by another version.
+            DistillationError: it was written by another version, or cannot be read.
         """
         for name in (STATE_FILE, PREVIOUS_FILE):
             content = _read_state(self._folder / name)
@@ -271,6 +290,10 @@ def _read_state(path: Path) -> dict[str, Any] | None:
         data = path.read_bytes()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise DistillationError(
+            f"{path} cannot be read ({error}); mend that, or name another folder", path=str(path)
+        ) from error
     begin = len(STATE_MAGIC)
     magic, digest, payload = data[:begin], data[begin : begin + 32], data[begin + 32 :]
     if not magic.startswith(FORMAT) or hashlib.sha256(payload).digest() != digest:

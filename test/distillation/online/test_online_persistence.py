@@ -190,6 +190,43 @@ def test_a_full_disk_leaves_everything_as_it_was(
     }  # fmt: skip
 
 
+def test_what_cannot_be_given_up_or_read_is_an_error_of_the_folder(tmp_path: Path) -> None:
+    """Errors of the disk have a way out, the state is saved all the same, and the next one tidies.
+
+    A folder in the place of a file can neither be read nor removed as one.
+    """
+    clips = [small_clip(10**9 * (key + 1)) for key in range(6)]
+    size = len(pack_record(("clip", 0), clips[0]))
+    strange = tmp_path / "clips_000000.rec"
+    with OnlineStore(tmp_path, segment_bytes=2 * size) as store:
+        for key in range(4):
+            store.append("clip", key, clips[key])
+        store.save({"step": 1}, [("clip", key) for key in range(4)])
+        strange.mkdir()
+        store.append("clip", 4, clips[4])
+        with pytest.raises(DistillationError, match=r"cannot be given up .*is whole"):
+            store.save({"step": 2}, [("clip", 4)])
+        assert store.load() == {"step": 2}
+        with pytest.raises(DistillationError, match="cannot be given up"):
+            store.save({"step": 3}, [("clip", 4)])
+        strange.rmdir()
+        store.save({"step": 4}, [("clip", 4)])
+        assert store.keys("clip") == (4,) and len(list(tmp_path.glob("*.rec"))) == 1
+    strange.mkdir()
+    for _ in range(2):  # the lock is free again
+        with pytest.raises(DistillationError, match=r"cannot be read .*another folder"):
+            OnlineStore(tmp_path)
+    strange.rmdir()
+    (tmp_path / STATE_FILE).unlink()
+    (tmp_path / STATE_FILE).mkdir()
+    with OnlineStore(tmp_path) as store:
+        with pytest.raises(DistillationError, match=r"state\.bin cannot be read"):
+            store.load()
+        next(tmp_path.glob("*.rec")).unlink()
+        with pytest.raises(DistillationError, match="no whole clip 4"):
+            store.read("clip", 4)
+
+
 def test_one_process_learns_in_a_folder(tmp_path: Path) -> None:
     """A second one is refused, until the first is gone; a folder that cannot be is refused too."""
     first = OnlineStore(tmp_path)
