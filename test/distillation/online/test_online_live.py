@@ -159,6 +159,24 @@ def test_a_folder_in_which_another_learns_is_waited_for(make: Make) -> None:
     assert second.live.status().loop is not None
 
 
+def test_facts_of_the_original_that_are_damaged_are_waited_for(make: Make) -> None:
+    """The status says which file; the original's weights stay, and nothing is taken for it."""
+    first = make()
+    first.until_published()
+    first.live.close()
+    facts = first.announced[0].path.with_suffix(".json")
+    content = facts.read_bytes()
+    facts.write_bytes(b"{")
+    again = make()
+    health = again.live.health
+    assert health.text == "holding:folder" and "w_000001.json is damaged" in health.detail
+    assert again.announced == [] and first.announced[0].path.exists()
+    facts.write_bytes(content)
+    again.now_ns += RETRY_NS
+    again.turns(1)
+    assert [one.version for one in again.announced] == [first.announced[-1].version]
+
+
 def test_what_can_only_be_mended_by_its_user_is_refused(make: Make, files: Path) -> None:
     """No weights, no such device, and a folder that began with other weights."""
     with pytest.raises(ConfigurationError, match="no weights: set 'weights'"):
