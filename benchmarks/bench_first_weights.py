@@ -2,20 +2,22 @@
 
     python -m benchmarks.bench_first_weights [--folder output/first_weights] [--processes 2]
 
-`--folder` is what scripts/train_first_weights.sh leaves: clips, clips_unseen, and a run each for
-micro, memoryless, frames and distilled. Every window of every sequence of two sets is scored, with
-the weights as they ship, in half precision: the held-out sequences of clips, which also decided
-between settings, and those of clips_unseen, which decided nothing. Beside them stand what has to
-be beaten: each frame's own best constant and the training set's mean depth map.
+`--folder` is what scripts/train_first_weights.sh leaves: clips, clips_wider, clips_unseen, and the
+runs of micro, memoryless, frames and distilled. Every window of every sequence of two sets is
+scored, with the weights as they ship, in half precision: the held-out sequences of clips, which
+also decided between settings, and those of clips_unseen, which decided nothing. Beside them stand
+what has to be beaten: each frame's own best constant and the training set's mean depth map.
 
 Written are results/first_weights.json, .md, first_weights_curves.png (held-out scores over
 updates), first_weights_worlds.png and first_weights_unseen.png (what everybody sees in the middle
 of sequences of each set). Fields of the JSON, below `results`:
 
     clips       digest, and training and held-out sequences and windows
+    clips_wider the same of the worlds of second runs, whose held-out sequences are those of clips
     worlds      sequence -> light, motion and fog, where the simulator's usual was changed
-    contenders  name -> file, sha256 of the run's checkpoint, step (when it was kept), steps (of the
-                run), seed, updates_min (minutes of the updates, scores apart), weights,
+    contenders  name -> file, sha256 of the last run's checkpoint, step (when it was kept), weights,
+                runs (in order: run, sha256, clips, settings, sha256 of what it started from and
+                took its encoder from, and updates_min, its minutes without scores),
                 scores (name -> mean over sequences) and sequences (name -> name -> score);
                 for what has to be beaten scores and sequences alone
     goals       goal, pixels, value, bound, wanted, met
@@ -29,6 +31,7 @@ with ground truth; aligned: after corrected least squares; metric: as put out.
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import tempfile
 import time
@@ -53,17 +56,23 @@ from benchmarks.heldout import (
 )
 from benchmarks.record import RESULTS, record
 from dae_ros.distillation.clip_store import ClipSequence, ClipStore, open_clip_store
-from dae_ros.errors import RecordingError
+from dae_ros.errors import RecordingError, WeightsError
 from dae_ros.evaluation.alignment import mean_depth_map
 from dae_ros.evaluation.strips import write_png
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from dae_ros.model.fetch import digest_of
 
 HELDOUT, UNSEEN = "heldout", "unseen"
+# What second runs learn from.
+WIDER = ("clips_wider", "config/train/clips_wider_worlds.yaml")
 # Set of worlds -> folder of its clips, and their recipe.
 SETS = {
     HELDOUT: ("clips", "config/train/clips_first_weights.yaml"),
     UNSEEN: ("clips_unseen", "config/train/clips_unseen_worlds.yaml"),
 }
+
+# Of a run, into the results.
+SETTINGS = ("weights", "steps", "seed", "batch", "unroll", "precision")
 
 
 @dataclass(frozen=True)
@@ -90,15 +99,17 @@ def work(task: Task) -> dict[str, Scores]:
     if task.name == CONSTANT:
         return {name: score_best_constants(store, task.windows) for name, store in stores.items()}
     if task.name == MEAN_MAP:
-        depth_m = mean_depth_map(training_depths(stores[HELDOUT]), MAXIMUM_DEPTH_M)
-        metric = _shipped(task.folder / "micro" / task.checkpoint)
+        trained_on = (stores[HELDOUT], open_clip_store(task.folder / WIDER[0]))
+        depths = (depth for store in trained_on for depth in training_depths(store))
+        depth_m = mean_depth_map(depths, MAXIMUM_DEPTH_M)
+        metric = _shipped(task.folder / RUNS["micro"][-1] / task.checkpoint)
         found = {
             name: score_map(depth_m, metric, store, task.windows) for name, store in stores.items()
         }
         for name, scores in found.items():
             scores.maps.update(dict.fromkeys(shown_windows(stores[name], task.windows), depth_m))
         return found
-    loaded = _shipped(task.folder / RUNS[task.name] / task.checkpoint)
+    loaded = _shipped(task.folder / RUNS[task.name][-1] / task.checkpoint)
     return {
         name: score_network(
             loaded,
@@ -122,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     begin_s = time.monotonic()
     stores = {}
-    for name, (part, recipe) in SETS.items():
+    for name, (part, recipe) in {**SETS, "wider": WIDER}.items():
         try:
             stores[name] = open_clip_store(options.folder / part)
         except RecordingError as error:
@@ -141,6 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = {
         "windows_per_sequence": options.windows or "all",
         **parts[HELDOUT],
+        "clips_wider": _clips(stores["wider"]),
         "unseen": parts[UNSEEN],
     }
     options.out.mkdir(parents=True, exist_ok=True)
@@ -209,19 +221,44 @@ def _shipped(path: Path) -> LoadedModel:
 def _facts(name: str, folder: Path, checkpoint: str) -> dict[str, Any]:
     if name not in RUNS:
         return {}
-    path = folder / RUNS[name] / checkpoint
-    loaded, facts = load_checkpoint(path), facts_of(path)
-    seconds = run_column(path.parent / "updates.csv", "seconds")[1]
+    last = RUNS[name][-1]
+    loaded = load_checkpoint(folder / last / checkpoint)
+    runs = [_run(folder, run, "last.safetensors") for run in RUNS[name][:-1]]
+    runs.append(_run(folder, last, checkpoint))
+    for before, after in itertools.pairwise(runs):
+        if after["started_from"] != before["sha256"]:
+            raise WeightsError(
+                f"{folder / after['run']} did not start from {before['run']}/last.safetensors; "
+                "train it again, as scripts/train_first_weights.sh does"
+            )
     return {
-        "file": f"{RUNS[name]}/{checkpoint}",
+        "file": f"{last}/{checkpoint}",
         "sha256": loaded.digest,
         "stored_as": "float16",
-        "step": facts["step"],
-        "steps": facts["settings"]["steps"],
-        "seed": facts["settings"]["seed"],
-        "updates_min": round(sum(seconds) / 60, 1),
+        "step": facts_of(folder / last / checkpoint)["step"],
         "weights": sum(weight.numel() for weight in loaded.network.parameters()),
+        "runs": runs,
     }
+
+
+def _run(folder: Path, run: str, checkpoint: str) -> dict[str, Any]:
+    facts = facts_of(folder / run / checkpoint)
+    settings = facts["settings"]
+    seconds = run_column(folder / run / "updates.csv", "seconds")[1]
+    return {
+        "run": run,
+        "sha256": digest_of(folder / run / checkpoint),
+        "clips": Path(settings["clips"]).name,
+        **{name: settings[name] for name in SETTINGS},
+        "weights": _without_folder(settings["weights"]),
+        "started_from": facts["started_from"],
+        "encoder_from": facts["encoder_from"],
+        "updates_min": round(sum(seconds) / 60, 1),
+    }
+
+
+def _without_folder(weights: str) -> str:
+    return weights if weights.startswith("untrained:") else "/".join(Path(weights).parts[-2:])
 
 
 def _clips(store: ClipStore) -> dict[str, Any]:

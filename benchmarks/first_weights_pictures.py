@@ -6,13 +6,13 @@ Part of bench_first_weights.
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.first_weights_report import FORGETFUL, MEAN_MAP, RUNS
+from benchmarks.first_weights_report import MEAN_MAP, RUNS
 from benchmarks.heldout import MAXIMUM_DEPTH_M, FloatImage
 from dae_ros.bags.video import ContactSheet
 from dae_ros.distillation.clip_codes import tencode_of_code
@@ -30,19 +30,19 @@ from dae_ros.representation.render import (
 from dae_ros.runtime.preview import fit, panel_rows
 
 SHOWN = ("micro", "micro_memoryless", "micro_distilled", MEAN_MAP)
+DRAWN = ("micro", "micro_memoryless", "micro_distilled", "micro_frames")
 # Held-out sequences in the picture, evenly spread over their list.
 WORLDS = 6
 
 
 def curves(folder: Path) -> Picture:
-    """Draw the held-out scores of each run over its updates, from its heldout.csv."""
-    runs = {name: folder / run for name, run in RUNS.items() if name not in FORGETFUL}
+    """Draw the held-out scores of contenders over the updates of all their runs."""
     plots = []
     for column, words in (
         ("metric_abs_rel", "in metres"),
         ("aligned_abs_rel", "after least squares"),
     ):
-        series = {name: run_column(path / "heldout.csv", column) for name, path in runs.items()}
+        series = {name: _series([folder / run for run in RUNS[name]], column) for name in DRAWN}
         title = f"held-out clips while training, {words}"
         plots.append(line_plot(series, Axes(title, "update", "Abs Rel")))
     return np.concatenate(plots)
@@ -91,6 +91,18 @@ def shown_windows(store: ClipStore, windows: int) -> dict[str, int]:
     count = min(WORLDS, len(sequences))
     chosen = [sequences[round(i)] for i in np.linspace(0, len(sequences) - 1, count)]
     return {item.name: min(len(item), windows or len(item)) // 2 for item in chosen}
+
+
+def _series(runs: Sequence[Path], name: str) -> tuple[list[float], list[float]]:
+    steps: list[float] = []
+    values: list[float] = []
+    begun = 0.0
+    for run in runs:
+        of_run = run_column(run / "heldout.csv", name)
+        steps += [begun + step for step in of_run[0]]
+        values += of_run[1]
+        begun += run_column(run / "updates.csv", "seconds")[0][-1]
+    return steps, values
 
 
 def run_column(path: Path, name: str) -> tuple[list[float], list[float]]:

@@ -9,13 +9,14 @@ import numpy as np
 
 from benchmarks.heldout import Scores
 
-# Contender -> folder of its run.
+# Contender -> folders of its runs, in order; each begins with what the one before it ended with.
 RUNS = {
-    "micro": "micro",
-    "micro_reset": "micro",
-    "micro_memoryless": "memoryless",
-    "micro_distilled": "distilled",
-    "micro_frames": "frames",
+    "micro": ("micro", "micro_wider"),
+    "micro_reset": ("micro", "micro_wider"),
+    "micro_first": ("micro",),
+    "micro_memoryless": ("memoryless", "memoryless_wider"),
+    "micro_distilled": ("distilled", "distilled_wider"),
+    "micro_frames": ("frames",),
 }
 FORGETFUL = ("micro_reset",)
 CONSTANT, MEAN_MAP = "best_constant", "training_mean"

@@ -174,11 +174,13 @@ def kind_of(sequence: str) -> str:
 
 
 def facts_of(path: Path) -> dict[str, Any]:
-    """Return what the trainer writes into a checkpoint: settings and step."""
+    """Return what the trainer writes into a checkpoint: settings, step, where it came from."""
     metadata = read_provenance(path)
     return {
         "settings": json.loads(metadata["settings"]),
         "step": int(metadata["step"]),
+        "started_from": metadata["started_from"],
+        "encoder_from": metadata.get("encoder_from"),
     }
 
 

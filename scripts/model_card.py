@@ -27,7 +27,11 @@ from scripts.model_card_text import (
 )
 
 ROOT = Path(__file__).resolve().parent.parent
-RECIPE = Path("config/train/clips_first_weights.yaml")
+# Folder of clips below that of the runs -> its recipe, and its field in the results.
+RECIPES = {
+    "clips": Path("config/train/clips_first_weights.yaml"),
+    "clips_wider": Path("config/train/clips_wider_worlds.yaml"),
+}
 UNSEEN_RECIPE = Path("config/train/clips_unseen_worlds.yaml")
 
 COLUMNS = {
@@ -39,6 +43,7 @@ PIXEL_WORDS = {"all": "all", "events": "event"}
 PIXELS = {"": "All pixels with ground truth", "events_": "Pixels with ground truth and events"}
 IN_WORDS = {
     "micro_reset": "`micro`, state cleared before every window",
+    "micro_first": "`micro` after the first of its two runs",
     "micro_memoryless": "`micro_memoryless`, as many weights and no memory",
     "best_constant": "best constant of each frame, which knows its truth",
     "training_mean": "mean depth map of the training worlds",
@@ -51,7 +56,7 @@ class Shipped:
 
     Attributes:
         name: of the file, the card, the manifest entry and the benchmark's contender.
-        run: folder of its run, and end of its preset's name.
+        run: folder of its last run.
         network: as the manifest has it.
         title: what it is.
         beside: contenders whose scores stand beside its own.
@@ -69,16 +74,16 @@ class Shipped:
 SHIPPED = (
     Shipped(
         "micro",
-        "micro",
+        "micro_wider",
         "depth_any_event_r",
         "Depth in metres from events: the compact recurrent network, trained by the exact depth\n"
         "of simulated worlds. The default of `depth.launch.py`, `dae-ros bag` and the demo.",
-        ("micro_reset", "micro_memoryless"),
+        ("micro_reset", "micro_first", "micro_memoryless"),
         SEEN,
     ),
     Shipped(
         "micro_distilled",
-        "distilled",
+        "distilled_wider",
         "depth_any_event_r",
         "Depth in metres from events: the network and the worlds of `micro`, taught by what\n"
         "`micro_frames` says about the camera's frames. True depth reached it through that\n"
@@ -114,9 +119,8 @@ def write_card(
     """
     path = loaded.path or Path()
     provenance = read_provenance(path)
-    settings = json.loads(provenance["settings"])
     contender, clips = results["contenders"][item.name], results["clips"]
-    unseen = results["unseen"]
+    unseen, runs = results["unseen"], contender["runs"]
 
     def named(template: str, digest: str) -> str:
         name = names_of_runs.get(digest)
@@ -125,7 +129,7 @@ def write_card(
         )
 
     teachers = [named(TEACHER, digest) for digest in json.loads(provenance["teachers"]).values()]
-    encoder = provenance.get("encoder_from")
+    encoder = runs[0]["encoder_from"]
     frames_in = loaded.meaning.event_encoder == "grey"
     height, width = loaded.config.input_format.at_least or (0, 0)
     text = CARD.format(
@@ -133,34 +137,27 @@ def write_card(
         title=item.title,
         size_mb=path.stat().st_size / 1e6,
         sha256=loaded.digest,
-        network=settings["weights"].removeprefix("untrained:"),
+        network=runs[0]["weights"].removeprefix("untrained:"),
         weights_m=sum(weight.numel() for weight in loaded.network.parameters()) / 1e6,
         input=f"{'grey frames' if frames_in else 'Tencode of 50 ms of events'}, {height}x{width}",
-        recipe=RECIPE,
         width=clips["width"],
         height=clips["height"],
-        train_sequences=clips["train_sequences"],
-        train_windows=clips["train_windows"],
-        train_seeds=seeds(RECIPE, "train"),
+        runs="\n".join(map(run_words, runs)),
+        data="\n".join(
+            data_words(name, results) for name in dict.fromkeys(r["clips"] for r in runs)
+        ),
         heldout_sequences=clips["heldout_sequences"],
         heldout_windows=clips["heldout_windows"],
-        heldout_seeds=seeds(RECIPE, "heldout"),
+        heldout_recipe=RECIPES["clips"],
+        heldout_seeds=seeds(RECIPES["clips"], "heldout"),
         unseen_recipe=UNSEEN_RECIPE,
         unseen_sequences=unseen["clips"]["heldout_sequences"],
         unseen_windows=unseen["clips"]["heldout_windows"],
         unseen_seeds=seeds(UNSEEN_RECIPE, "heldout"),
         unseen_clips=unseen["clips"]["digest"],
-        clips=clips["digest"],
-        run=item.run,
-        seed=settings["seed"],
-        steps=contender["steps"],
-        batch=settings["batch"],
-        unroll=settings["unroll"],
-        precision=settings["precision"],
+        last="last run" if len(runs) > 1 else "run",
         step=contender["step"],
         encoder=named(ENCODER, encoder) if encoder else "",
-        updates_min=contender["updates_min"],
-        too_long=", where 60 was the aim" if contender["updates_min"] > 60 else "",
         meaning=meaning(item, results, unseen),
         packed_from=provenance["packed_from"],
         teachers="".join(teachers),
@@ -177,6 +174,30 @@ def write_card(
     if frames_in:
         return text
     return text + ZERO_SHOT.format(name=item.name) + (f"\n{item.seen}\n" if item.seen else "")
+
+
+def run_words(run: Mapping[str, Any]) -> str:
+    """Return an item of a list: what one run did, as the results have it, and how long it took."""
+    minutes = run["updates_min"]
+    text = (
+        f"* Run `config/train/first_weights_{run['run']}.yaml`, seed {run['seed']}: {run['steps']} "
+        f"updates of {run['batch']} clips of {run['unroll']} windows of "
+        f"`{RECIPES[run['clips']].name}`, "
+        f"arithmetic in {run['precision']}; {minutes:.0f} minutes of updates by the clock"
+        f"{', where 60 was the aim' if minutes > 60 else ''}."
+    )
+    return textwrap.fill(text, 98, subsequent_indent="  ", break_long_words=False)
+
+
+def data_words(name: str, results: Mapping[str, Any]) -> str:
+    """Return items of a list: the training worlds of a folder of clips, with their seeds."""
+    clips = results[name]
+    text = (
+        f"* Data: `{RECIPES[name]}`: {clips['train_sequences']} worlds to train on "
+        f"({clips['train_windows']} windows of 50 ms). Digest of the clips: `{clips['digest']}`."
+    )
+    words = textwrap.fill(text, 98, subsequent_indent="  ", break_long_words=False)
+    return f"{words}\n{seeds(RECIPES[name], 'train')}"
 
 
 def seeds(path: Path, split: str) -> str:

@@ -40,27 +40,24 @@ Written by `python -m scripts.ship_weights`; the scores are those of
 
 ## How it was made
 
-* Data: `{recipe}`, simulated at {width}x{height} px:
-  {train_sequences} worlds to train on ({train_windows} windows of 50 ms), {heldout_sequences} held
-  out ({heldout_windows}). Digest of the clips: `{clips}`.
-{train_seeds}
+* Everything is simulated, at {width}x{height} px.
+{data}
+* Held out: `{heldout_recipe}`, {heldout_sequences} worlds ({heldout_windows} windows).
 {heldout_seeds}
 * Worlds that decided nothing: `{unseen_recipe}`, {unseen_sequences} of them
   ({unseen_windows} windows). Digest of the clips: `{unseen_clips}`.
 {unseen_seeds}
 * Command: `scripts/train_first_weights.sh`, which makes the worlds from their seeds and trains all
   weights of this folder.
-* Settings: `config/train/first_weights_{run}.yaml`, seed {seed}: {steps} updates of {batch} clips
-  of {unroll} windows, arithmetic in {precision}. The last weights ship, those of update
-  {step}. Other processors, and other numbers of threads than the settings', give other bits.
-* Time: {updates_min:.0f} minutes of updates by the clock{too_long}, on a CPU core that other
-  work shared; no GPU.
+{runs}
+* The last weights of the {last} ship, those of update {step}. Other processors, and other
+  numbers of threads than the settings', give other bits. No GPU; a CPU core that other work shared.
 * Packed from the run's checkpoint `{packed_from}`.
 {encoder}{teachers}
 ## On held-out worlds
 
-Whole worlds that no training saw: other seeds of the same kinds of scene, and besides drones in a
-warehouse and another lens. They helped to choose settings and recipe
+Whole worlds that no training saw: other seeds of the same kinds of scene, and besides another lens
+and drones in a warehouse. They helped to choose settings and recipe
 ([first_weights.md](../docs/first_weights.md#held-out-worlds)). Every window of each, the state
 carried through, then the mean over worlds. The first four columns after least squares on each frame
 (scale ≥ 0), the others in metres as they are.
@@ -70,9 +67,9 @@ carried through, then the mean over worlds. The first four columns after least s
 ## On worlds that decided nothing
 
 Worlds with which nothing was chosen, scored in the same way and reported as it came out: other
-seeds again, all lights and motions, fog, two other lenses (one of them is in the first set too, as
-are drones in a warehouse by night), and the `yard`, a kind of place that neither training nor the
-first set has: containers, crates and poles under the open sky.
+seeds again, all lights and motions, fog, two other lenses (one of them is in the first set too),
+and the `yard`, a kind of place that neither training nor the first set has: containers, crates and
+poles under the open sky.
 
 {unseen_scores}
 {unseen_verdict}

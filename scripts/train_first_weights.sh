@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Regenerates the worlds from their fixed seeds and trains the first weights: the frame teacher,
-# micro, its control without memory, and micro distilled from the teacher alone. Of the worlds,
-# those in clips_unseen have no part in any of it; bench_first_weights scores on them.
+# micro, its control without memory, and micro distilled from the teacher alone; all that see events
+# go on in wider worlds, in a second run each. Of the worlds, those in clips_unseen have no part in
+# any of it; bench_first_weights scores on them.
 #
 #   scripts/train_first_weights.sh [FOLDER]     default: output/first_weights
 #
@@ -17,15 +18,22 @@ dae_ros() { "$python" -m dae_ros.cli "$@"; }
 
 processes=${PROCESSES:-2}
 dae_ros clips config/train/clips_first_weights.yaml --out "$folder/clips" --processes "$processes"
-dae_ros clips config/train/clips_unseen_worlds.yaml --out "$folder/clips_unseen" \
-    --processes "$processes"
+for worlds in wider unseen; do
+    dae_ros clips "config/train/clips_${worlds}_worlds.yaml" --out "$folder/clips_$worlds" \
+        --processes "$processes"
+done
 dae_ros train first_weights_frames --out "$folder/frames" --set "clips=$folder/clips" \
     "${overrides[@]}"
 teacher="$folder/frames/last.safetensors"
 for part in micro memoryless; do
     dae_ros train "first_weights_$part" --out "$folder/$part" --set "clips=$folder/clips" \
         --set "encoder_weights=$teacher" "${overrides[@]}"
+    dae_ros train "first_weights_${part}_wider" --out "$folder/${part}_wider" \
+        --set "clips=$folder/clips_wider" --set "weights=$folder/$part/last.safetensors" \
+        "${overrides[@]}"
 done
 dae_ros distill first_weights_distilled --out "$folder/distilled" --set "clips=$folder/clips" \
-    --set "encoder_weights=$teacher" --set "teachers=$teacher" \
-    "${overrides[@]}"
+    --set "encoder_weights=$teacher" --set "teachers=$teacher" "${overrides[@]}"
+dae_ros distill first_weights_distilled_wider --out "$folder/distilled_wider" \
+    --set "clips=$folder/clips_wider" --set "weights=$folder/distilled/last.safetensors" \
+    --set "teachers=$teacher" "${overrides[@]}"

@@ -396,11 +396,15 @@ def test_presets_fit_their_clips(name: str) -> None:
     """The recipe that a preset's clips are made by gives what its first weights take."""
     folder = share_folder() / "config" / "train"
     some = yaml.safe_load((folder / f"{name}.yaml").read_text())
-    made_by = Path(some["clips"]).name.replace("clips", "clips_first_weights", 1)
-    recipe = folder / f"{made_by if name.startswith('first_') else Path(some['clips']).name}.yaml"
+    clips = Path(some["clips"]).name
+    own = {"clips": "clips_first_weights", "clips_wider": "clips_wider_worlds"}
+    recipe = folder / f"{own.get(clips, clips)}.yaml"
     encoder = yaml.safe_load(recipe.read_text())["event_encoder"]
     known = {entry.name: entry.meaning.event_encoder for entry in read_manifest().entries}
     weights = some["weights"]
+    if weights.startswith("output/first_weights/"):
+        run = Path(weights).parent.name
+        weights = yaml.safe_load((folder / f"first_weights_{run}.yaml").read_text())["weights"]
     takes = known.get(weights) or load_weights(weights).meaning.event_encoder
     assert takes == "grey" or same_input(takes, encoder)
     if "teachers" in some and not name.startswith("first_"):

@@ -22,7 +22,7 @@ from dae_ros.distillation.clip_codes import tencode_of_code
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.configuration import TrainingParameters, changed
 from dae_ros.distillation.runs import train
-from dae_ros.errors import ConfigurationError
+from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.evaluation.scoring import STANDARD, score_frame
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.model.configuration import EventEncoder, Meaning, variant
@@ -38,6 +38,9 @@ RUNS: dict[str, tuple[str, EventEncoder]] = {
     "memoryless": ("micro_memoryless", "tencode"),
     "frames": ("micro_frames", "grey"),
     "distilled": ("micro", "tencode"),
+    "micro_wider": ("micro", "tencode"),
+    "memoryless_wider": ("micro_memoryless", "tencode"),
+    "distilled_wider": ("micro", "tencode"),
 }
 
 
@@ -71,6 +74,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path
         [WedgeSource(1, windows=4), Tower(2, windows=4)],
         [WedgeSource(8, windows=4), Tower(9, windows=4)],
     )
+    wider = wedge_clips(
+        folder / "clips_wider",
+        [Tower(3, windows=4)],
+        [WedgeSource(8, windows=4), Tower(9, windows=4)],
+    )
     wedge_clips(folder / "clips_unseen", [], [Yard(20, windows=3), WedgeSource(21, windows=3)])
     for run, (name, encoder) in RUNS.items():
         network = build_network(variant(name, input_height=56, input_width=84))
@@ -78,6 +86,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path
         start = folder / f"{run}.safetensors"
         save_checkpoint(start, network, Meaning(event_encoder=encoder))
         few = {"steps": 2, "warm_up": 0, "evaluate_every": 2, "batch": 1, "clips": clips}
+        if run.endswith("_wider"):
+            start, few["clips"] = folder / run.removesuffix("_wider") / "last.safetensors", wider
         train(changed(settings(), weights=str(start), **few), folder / run)
     return folder
 
@@ -93,7 +103,9 @@ def test_first_weights_are_measured(
     assert results["clips"]["heldout_windows"] == 8
     names = {f"{p}{a}_{m}" for p in ("", "events_") for a in ("aligned", "metric")
              for m in ("abs_rel", "delta_1", "rmse")}  # fmt: skip
-    networks = {"micro", "micro_reset", "micro_memoryless", "micro_distilled", "micro_frames"}
+    assert results["clips_wider"]["train_windows"] == 4
+    networks = {"micro", "micro_reset", "micro_first", "micro_memoryless", "micro_distilled",
+                "micro_frames"}  # fmt: skip
     assert set(results["contenders"]) == {*networks, "training_mean", "best_constant"}
     for name, found in results["contenders"].items():
         assert set(found["sequences"]) == {"heldout/0000_wedge_8", "heldout/0001_tower_9"}
@@ -102,7 +114,14 @@ def test_first_weights_are_measured(
         if name != "best_constant":
             assert names <= set(found["scores"])
         if name in networks:
-            assert (found["step"], found["steps"], len(found["sha256"])) == (2, 2, 64)
+            runs = found["runs"]
+            assert (found["step"], runs[-1]["steps"], len(found["sha256"])) == (2, 2, 64)
+            assert runs[-1]["sha256"] == found["sha256"]
+    first, second = results["contenders"]["micro"]["runs"]
+    assert [run["clips"] for run in (first, second)] == ["clips", "clips_wider"]
+    assert second["started_from"] == first["sha256"]
+    assert second["weights"] == "micro/last.safetensors"
+    assert [first] == results["contenders"]["micro_first"]["runs"]
     assert {row["met"] for row in results["goals"]} <= {True, False}
     assert {row["pixels"] for row in results["goals"]} == {"all", "events"}
     printed = capsys.readouterr().out
@@ -114,7 +133,7 @@ def test_first_weights_are_measured(
         "heldout/0000_yard_20": "day, car, fog 60 m, another lens", "heldout/0001_wedge_21": "",
     }  # fmt: skip
     assert [row["goal"] for row in unseen["goals"]] == [row["goal"] for row in results["goals"]]
-    micro = load_checkpoint(folder / "micro" / "last.safetensors")
+    micro = load_checkpoint(folder / "micro_wider" / "last.safetensors")
     half = micro.network.half().float().eval()
     again = score_network(replace(micro, network=half), open_clip_store(folder / "clips_unseen"))
     for name, found in unseen["contenders"].items():
@@ -128,11 +147,22 @@ def test_first_weights_are_measured(
         assert cv2.imread(str(tmp_path / f"first_weights_{picture}.png")).std() > 5
 
 
+def test_a_second_run_goes_on_from_the_first(folder: Path, tmp_path: Path) -> None:
+    """One that began elsewhere is not scored as the two runs of one contender."""
+    for item in folder.iterdir():
+        (tmp_path / item.name).symlink_to(item)
+    (tmp_path / "micro").unlink()
+    (tmp_path / "micro").symlink_to(folder / "distilled")
+    with pytest.raises(WeightsError, match=r"micro_wider did not start from micro/last\.safeten"):
+        bench_first_weights._facts("micro", tmp_path, "last.safetensors")
+
+
 def test_worlds_that_are_missing_are_named(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without the worlds that decide nothing the benchmark ends and says how to make them."""
-    (tmp_path / "clips").symlink_to(folder / "clips")
+    for name in ("clips", "clips_wider"):
+        (tmp_path / name).symlink_to(folder / name)
     with pytest.raises(SystemExit, match="2"):
         bench_first_weights.main(["--folder", str(tmp_path), "--out", str(tmp_path / "results")])
     command = "dae-ros clips config/train/clips_unseen_worlds.yaml --out "

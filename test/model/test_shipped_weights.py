@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TRAINED_IN = "/somewhere/else/first"
 SEQUENCES = {"heldout/0081_room_1001": 0.15, "heldout/0095_domain_c_1051": 0.45}
 UNSEEN = {
-    "heldout/0001_yard_2001": 0.31, "heldout/0005_yard_2005": 0.52, "heldout/0006_room_2010": 0.2,
+    "heldout/0001_yard_3001": 0.31, "heldout/0005_yard_3005": 0.52, "heldout/0006_room_3010": 0.2,
 }  # fmt: skip
 
 
@@ -33,14 +33,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return runs with untrained weights, as a training elsewhere would leave them."""
     folder = tmp_path_factory.mktemp("runs")
     digests: dict[str, str] = {}
-    for run, name in (("frames", "micro_frames"), ("micro", "micro"), ("distilled", "micro")):
+    for run, name in (
+        ("frames", "micro_frames"), ("micro_wider", "micro"), ("distilled_wider", "micro")
+    ):  # fmt: skip
         loaded = untrained(name, seed=len(digests))
         settings: dict[str, object] = {
             "weights": f"untrained:{name}", "clips": f"{TRAINED_IN}/clips", "seed": 4, "batch": 5,
             "unroll": 8, "precision": "bfloat16",
         }  # fmt: skip
         teachers = {}
-        if run == "distilled":
+        if run == "distilled_wider":
             teacher = f"{TRAINED_IN}/frames/last.safetensors"
             settings["teachers"], teachers[teacher] = teacher, digests["frames"]
         (folder / run).mkdir()
@@ -65,7 +67,8 @@ def made_up(sequences: dict[str, float], start: float) -> dict[str, Any]:
     columns = [f"{p}{a}_{m}" for p in ("", "events_") for a in ("aligned", "metric")
                for m in ("abs_rel", "delta_1", "rmse")]  # fmt: skip
     contenders = {}
-    names = ["micro", "micro_reset", "micro_memoryless", "micro_distilled", "micro_frames"]
+    names = ["micro", "micro_reset", "micro_memoryless", "micro_distilled", "micro_frames",
+             "micro_first"]  # fmt: skip
     for index, name in enumerate([*names, "training_mean", "best_constant"]):
         scores = {column: start + index + number / 100 for number, column in enumerate(columns)}
         contenders[name] = {
@@ -78,17 +81,31 @@ def made_up(sequences: dict[str, float], start: float) -> dict[str, Any]:
     return contenders
 
 
+def run_of(run: str, runs: Path) -> dict[str, Any]:
+    """Return what bench_first_weights says of a run, with made-up settings."""
+    network = "micro_frames" if run == "frames" else "micro"
+    encoder = None if run == "frames" else digest_of(runs / "frames" / "last.safetensors")
+    return {
+        "run": run, "clips": "clips_wider" if run.endswith("wider") else "clips", "steps": 1800,
+        "seed": 4, "batch": 5, "unroll": 8, "precision": "bfloat16", "updates_min": 41.4,
+        "weights": f"untrained:{network}", "encoder_from": encoder,
+    }  # fmt: skip
+
+
 def results_of(runs: Path) -> dict[str, Any]:
     """Return what bench_first_weights writes, with made-up scores."""
     contenders = made_up(SEQUENCES, 0.0)
     for item in SHIPPED:
         digest = digest_of(runs / item.run / "last.safetensors")
         contenders[item.name] |= {
-            "file": f"{item.run}/last.safetensors", "sha256": digest, "step": 600, "steps": 1800,
-            "updates_min": 41.4,
+            "file": f"{item.run}/last.safetensors", "sha256": digest, "step": 600,
+            "runs": [run_of(item.run, runs)],
         }  # fmt: skip
-    clips = {"digest": "c1" * 32, "height": 130, "width": 173, "train_sequences": 80,
-             "train_windows": 23920, "heldout_sequences": 16, "heldout_windows": 4784}  # fmt: skip
+    contenders["micro"]["runs"].insert(0, {**run_of("micro", runs), "updates_min": 61.0})
+    clips: dict[str, Any] = {
+        "digest": "c1" * 32, "height": 130, "width": 173, "train_sequences": 80,
+        "train_windows": 23920, "heldout_sequences": 16, "heldout_windows": 4784,
+    }  # fmt: skip
     goals = [
         {"goal": "Abs Rel <= 0.20", "pixels": "all", "value": 0.19, "met": True},
         {"goal": "δ1 >= 0.70", "pixels": "events", "value": 0.6543, "met": False},
@@ -102,6 +119,7 @@ def results_of(runs: Path) -> dict[str, Any]:
     results = {
         "windows_per_sequence": "all",
         "clips": clips,
+        "clips_wider": {**clips, "digest": "e3" * 32, "train_sequences": 170},
         "contenders": contenders,
         "worlds": dict.fromkeys(SEQUENCES, "dusk"),
         "goals": goals,
@@ -163,19 +181,31 @@ def test_cards_say_what_was_measured(runs: Path, models: Path) -> None:
         "| **`micro`** | 0.000 | 0.010 | 0.020 | 0.998 | 0.030 | 0.040 | 0.050 |",
         "| **`micro`** | 0.060 | 0.070 | 0.080 | - | 0.090 | 0.100 | 0.110 |",
         "| `micro`, state cleared before every window | 1.000 |",
-        "| mean depth map of the training worlds | 5.000 |",
-        "| best constant of each frame, which knows its truth | 6.000 |",
-        "80 worlds to train on (23920 windows of 50 ms), 16 held\n  out (4784).",
+        "| `micro` after the first of its two runs | 5.000 |",
+        "| mean depth map of the training worlds | 6.000 |",
+        "| best constant of each frame, which knows its truth | 7.000 |",
         "* Seeds of train: room 100 to 119, corridor 200 to 219, street 300 to 319, warehouse",
-        "seed 4: 1800 updates of 5 clips\n  of 8 windows, arithmetic in bfloat16. The last",
-        "those of update\n  600.",
+        "* Seeds of train: room 100 to 139, corridor 200 to 229, street 300 to 349, warehouse",
+        "those of update 600.",
         f"began as that of `{digest_of(runs / 'frames' / 'last.safetensors')}` (`micro_frames`",
-        "Time: 41 minutes of updates",
         "metres are a guess",
         "zero_shot_micro.png",
         "Apache-2.0",
     ):
         assert text in card, text
+    line = " ".join(card.split())
+    for text in (
+        "`config/train/clips_first_weights.yaml`: 80 worlds to train on (23920 windows of 50 ms).",
+        "clips_wider_worlds.yaml`: 170 worlds to train on (23920 windows of 50 ms). Digest",
+        f"of the clips: `{'e3' * 32}`",
+        "Held out: `config/train/clips_first_weights.yaml`, 16 worlds (4784 windows).",
+        "first_weights_micro.yaml`, seed 4: 1800 updates of 5 clips of 8 windows of `clips_first_",
+        "in bfloat16; 61 minutes of updates by the clock, where 60 was the aim. * Run `config/tr",
+        "first_weights_micro_wider.yaml`, seed 4: 1800 updates of 5 clips of 8 windows of `clips_w",
+        "in bfloat16; 41 minutes of updates by the clock. * The last",
+    ):
+        assert text in line, text
+    assert line.index("micro.yaml`, seed") < line.index("micro_wider.yaml`, seed")
     assert (
         "Missed goals: δ1 >= 0.70 over event pixels, it has 0.654. Memory helps after least "
         f"squares in 0 of {len(SEQUENCES)} worlds over all pixels, in {len(SEQUENCES)} over event "
@@ -189,21 +219,21 @@ def test_cards_say_what_was_measured(runs: Path, models: Path) -> None:
     for text in (
         "config/train/clips_unseen_worlds.yaml`, 21 of them\n  (5019 windows). Digest",
         f"of the clips: `{'d2' * 32}`",
-        "* Seeds of heldout: yard 2000 to 2005, room 2010 to 2013, corridor 2020 to 2021, street",
+        "* Seeds of heldout: yard 3000 to 3005, room 3010 to 3013, corridor 3020 to 3021, street",
     ):
         assert text in first, text
     for text in (
         "| **`micro`** | 10.000 | 10.010 | 10.020 | 0.998 | 10.030 | 10.040 | 10.050 |",
         "| **`micro`** | 10.060 | 10.070 | 10.080 | - | 10.090 | 10.100 | 10.110 |",
-        "| best constant of each frame, which knows its truth | 16.000 |",
+        "| best constant of each frame, which knows its truth | 17.000 |",
         "Missed goals: Abs Rel <= 0.20 over all pixels, it has 0.247. Memory helps after least",
-        "| 0005_yard_2005 day, car, fog 60 m | 0.520 |",
+        "| 0005_yard_3005 day, car, fog 60 m | 0.520 |",
         "first_weights_unseen.png",
     ):
         assert text in second, text
-    rest = second[second.index("0005_yard_2005") :]
-    assert "0001_yard_2001 night, walk | 0.310" in rest and "room_2010" in rest
-    assert "yard_2005" not in fails
+    rest = second[second.index("0005_yard_3005") :]
+    assert "0001_yard_3001 night, walk | 0.310" in rest and "room_3010" in rest
+    assert "yard_3005" not in fails
     assert "Teacher" not in card
     assert "(`micro_frames`, before it was packed)" in files["micro_distilled.md"].decode()
     assert "zero_shot" not in files["micro_frames.md"].decode()
