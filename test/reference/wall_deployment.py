@@ -29,6 +29,8 @@ from dae_ros.events.packet import EventPacket, Events
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import Meaning
 from dae_ros.parameters.distillation import OnlineParameters
+from dae_ros.runtime.announcement import Announcement
+from dae_ros.runtime.weight_stages import Outcome, Verdict
 from test.reference.scrolling_wall import BASE_NS, MS, mono_packet
 
 CPU = torch.device("cpu")
@@ -137,6 +139,14 @@ def run(
             report = distiller.work(now_ns)
             if report is not None:
                 yield report
+
+
+def depth_says(
+    announcement: Announcement, outcome: Outcome, code: str, live: Announcement | None = None
+) -> Verdict:
+    """Return what depth says of a version; it has another in use, or what it began with."""
+    has = (0, "0" * 64) if live is None else (live.version, live.sha256)
+    return Verdict(announcement.version, announcement.sha256, outcome, code, "so", *has)
 
 
 def deployment(

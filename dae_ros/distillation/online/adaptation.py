@@ -317,24 +317,17 @@ class Adaptation:
                 "reason": verdict.reason,
             }
         )
-        if verdict.outcome in ("rolled_back", "kept") or (
-            verdict.outcome == "refused" and verdict.code != "superseded"
-        ):
-            self._answers.append(verdict)
+        self._answers.append(verdict)
 
     def _follow_depth(self) -> None:
         """Tell the loop what depth wants to keep and what not."""
         while self._answers:
             verdict = self._answers.pop(0)
-            if verdict.outcome == "kept":
-                self._distiller.kept(verdict.version)
-                continue
-            announcement = self._distiller.rejected(
-                verdict.version, verdict.live_version, verdict.reason
-            )
-            if announcement is not None:
-                # Depth has these weights already, whatever their version is called.
+            announcement = self._distiller.answered(verdict)
+            if announcement is not None and verdict.harmful:
                 self._tell(announcement.version, "rolled_back")
+                if verdict.live_version > 0:  # else depth has the original, with another number
+                    self._swap.announce(announcement)
 
     def _tell(self, version: int, why: str) -> None:
         self.result.versions.append({"at_s": self._now_ns / 1e9, "version": version, "why": why})

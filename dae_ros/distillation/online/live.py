@@ -33,14 +33,11 @@ from dae_ros.runtime.weight_stages import Verdict
 SECOND = 1_000_000_000
 # How often what was missing is looked for again, and a failed teacher is asked again.
 RETRY_NS = 10 * SECOND
-# How often a version is announced again that depth could not read.
+# How often a version is announced again that depth could not read, and what could not be written
+# of depth's last answer is tried again.
 ANNOUNCE_AGAIN_NS = 30 * SECOND
 # Stamps of events that go back or ahead by more belong to another time.
 LARGEST_BACKWARD_NS, LARGEST_FORWARD_NS = SECOND, 10 * SECOND
-# A version was refused for what it does; other codes say that depth could not read or use it.
-HARMFUL_CODES = frozenset(
-    {"blacklisted", "scale_step", "dead_output", "flicker", "slow", "not_finite", "failed"}
-)
 Action: TypeAlias = Literal["start", "stop", "save", "rollback", "reset_to_anchor"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
@@ -93,9 +90,10 @@ class LiveDistillation:
         self._counts: Counter[str] = Counter()
         self._missing = Refusal("no_teacher", "")
         self._failed: Refusal | None = None
-        self._not_taken: Refusal | None = None
+        # The version that depth cannot take, and what it says.
+        self._not_taken: tuple[str, Refusal] | None = None
         now_ns = clock_ns()
-        self._retry_ns = self._announce_ns = self._memory_ns = now_ns
+        self._retry_ns = self._again_ns = self._memory_ns = now_ns
         self._budget = DutyCycle(parameters, now_ns)
         # The newest stamp of events or frames, and when it came.
         self._stamp_ns: int | None = None
@@ -108,7 +106,7 @@ class LiveDistillation:
         """Whether it learns, and why not."""
         if self._distiller is None:
             return Health("holding", self._missing.reason, self._missing.detail)
-        hold = self._failed or self._not_taken or self._budget.hold
+        hold = self._hold(self._distiller)
         if hold is None or not self._distiller.running:
             return self._distiller.health
         return Health("holding", hold.reason, hold.detail)
@@ -186,31 +184,30 @@ class LiveDistillation:
         distiller = self._distiller
         if distiller is None:
             return
-        distiller.number_above(verdict.live_version)
-        live = distiller.announcement
-        if verdict.code == "start" or verdict.live_sha256 == live.sha256:
+        distiller.number_above(verdict.newest_version)
+        asked_for = distiller.announcement.sha256
+        if verdict.code == "start" or verdict.live_sha256 == asked_for:
             self._not_taken = None
-        if verdict.sha256 != live.sha256 or verdict.outcome == "swapped":
+        if self._follow(distiller, verdict) or verdict.outcome in ("swapped", "kept"):
             return
-        if verdict.outcome == "kept":
-            # At its start depth says so of what it begins with, which nobody has watched.
-            news = distiller.kept(verdict.version) if verdict.code == "canary" else None
-            if news is not None:
-                self._announce(news)
-            return
-        if verdict.outcome == "rolled_back" or verdict.code in HARMFUL_CODES:
-            announcement = distiller.rejected(verdict.version, verdict.live_version, verdict.reason)
-            if announcement is not None:
-                self._announce(announcement)
-        elif verdict.code == "downgraded" and not live.rollback:
+        if verdict.sha256 != asked_for:
+            if verdict.outcome == "rolled_back" and verdict.live_sha256 != asked_for:
+                # Of another folder, or withdrawn; what was on its way was dropped with it.
+                self._announce(distiller.announcement)
+        elif verdict.code == "downgraded":
             # Depth has had higher numbers, from another folder.
-            self._announce(dataclasses.replace(live, rollback=True))
-        elif verdict.code != "superseded":
-            self._not_taken = Refusal(
-                "not_taken",
-                f"depth cannot take version {live.version} [{verdict.code}]: {verdict.reason}",
-            )
-            self._announce_ns = self._clock_ns() + ANNOUNCE_AGAIN_NS
+            self._announce(dataclasses.replace(distiller.announcement, rollback=True))
+        elif verdict.code != "superseded" and not (verdict.harmful and verdict.live_version == 0):
+            # Where the original is not wanted, what depth began with is as good.
+            detail = f"depth cannot take version {verdict.version} [{verdict.code}]"
+            self._not_taken = asked_for, Refusal("not_taken", f"{detail}: {verdict.reason}")
+            self._again_ns = self._clock_ns() + ANNOUNCE_AGAIN_NS
+
+    def _follow(self, distiller: OnlineDistiller, verdict: Verdict) -> bool:
+        """Announce what follows from a verdict; return whether something does."""
+        if (announcement := distiller.answered(verdict)) is not None:
+            self._announce(announcement)
+        return announcement is not None
 
     def turn(self) -> LoopReport | None:
         """Take in what was queued, and do a piece of work where that may be.
@@ -231,8 +228,7 @@ class LiveDistillation:
         while not self._interrupted() and distiller.take_in(now_ns):
             pass
         self._look_around(distiller, now_ns)
-        held = self._failed or self._not_taken or self._budget.hold
-        if held is not None or self._budget.rest_ns(now_ns) != 0:
+        if self._hold(distiller) is not None or self._budget.rest_ns(now_ns) != 0:
             distiller.look(now_ns, self._ros_ns(now_ns))
             return None
         return self._work(distiller, now_ns)
@@ -299,7 +295,7 @@ class LiveDistillation:
         except (ConfigurationError, WeightsError) as error:
             self._missing = Refusal("no_teacher", error.message)
             return
-        above = 0 if self._answer is None else self._answer.live_version
+        above = 0 if self._answer is None else self._answer.newest_version
         try:
             distiller = self._student.learn(teacher, self._folder, self._give_way, above)
         except (DistillationError, WeightsError) as error:
@@ -326,9 +322,20 @@ class LiveDistillation:
                 release_unused(self._student.device)
         if self._failed is not None and now_ns >= self._retry_ns:
             self._failed = None
-        if self._not_taken is not None and now_ns >= self._announce_ns:
-            self._announce_ns = now_ns + ANNOUNCE_AGAIN_NS
-            self._announce(distiller.announcement)
+        if now_ns >= self._again_ns:
+            self._again_ns = now_ns + ANNOUNCE_AGAIN_NS
+            written = self._answer is not None and self._follow(distiller, self._answer)
+            if not written and self._cannot_take(distiller) is not None:
+                self._announce(distiller.announcement)
+
+    def _cannot_take(self, distiller: OnlineDistiller) -> Refusal | None:
+        """Return what depth says against the announced version, if it cannot take it."""
+        sha256, refusal = self._not_taken or ("", None)
+        return refusal if sha256 == distiller.announcement.sha256 else None
+
+    def _hold(self, distiller: OnlineDistiller) -> Refusal | None:
+        """Return why nothing may be done; None where it may."""
+        return self._failed or self._cannot_take(distiller) or self._budget.hold
 
     def _work(self, distiller: OnlineDistiller, now_ns: int) -> LoopReport | None:
         report: LoopReport | None = None

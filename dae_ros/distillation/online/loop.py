@@ -36,6 +36,7 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.snapshots import SnapshotStore
+from dae_ros.runtime.weight_stages import Verdict as DepthVerdict
 
 T = TypeVar("T")
 
@@ -205,28 +206,25 @@ class OnlineDistiller:
         """Publish the original and learn anew from it; None where that cannot be written."""
         return self._go_back(self._publisher.first.version, "the original was asked for")
 
-    def rejected(self, version: int, live_version: int, reason: str) -> Announcement | None:
-        """Follow depth, which took a version back or refused it.
+    def answered(self, answer: DepthVerdict) -> Announcement | None:
+        """Follow what depth says of a version, the announced one or another.
 
-        Args:
-            version: the one that depth does not want.
-            live_version, reason: the one that it has, and what it says; see `Publisher.go_back`.
+        What it has watched and kept is noted as that. What it took back, or refused for what it
+        does, is withdrawn with all that came after it, and learning begins anew from the version
+        that is announced instead; see `Publisher.way_back`.
 
         Returns:
-            What to announce; None where the version is no longer the published one.
+            What to announce; None where nothing changed.
         """
-        if version != self._publisher.live.version or version == self._publisher.first.version:
-            return None
-        self._counts["rejected"] += 1
-        return self._go_back(live_version, f"depth does not want it: {reason}")
-
-    def kept(self, version: int) -> Announcement | None:
-        """Follow depth, which has watched and kept a version; return what to announce, if news."""
-        live = self._publisher.live
-        if version != live.version or live.confirmed:
-            return None
-        snapshot = self._written("version", self._publisher.confirm)
-        return None if snapshot is None else snapshot.announcement
+        before = self.announcement
+        if answer.watched:
+            self._written("answer", self._publisher.confirm, answer.sha256)
+        elif answer.harmful:
+            target = self._written("answer", self._publisher.way_back, answer)
+            reason = f"depth does not want it: {answer.reason}"
+            if target is not None and self._go_back(target, reason) is not None:
+                self._counts["rejected"] += 1
+        return None if self.announcement == before else self.announcement
 
     def status(self) -> LoopStatus:
         """Return how learning is doing."""
@@ -361,12 +359,15 @@ class OnlineDistiller:
         if snapshot is None:
             return None
         self._counts["rollbacks"] += 1
+        self._begin_at_published()
+        self.save()
+        return snapshot.announcement
+
+    def _begin_at_published(self) -> None:
         self._learner.lineage = self._publisher.lineage()
         self._learner.reset(self._publisher.network.network.state_dict())
         self._consequences.went_back()
         self._intake.weights_changed()
-        self.save()
-        return snapshot.announcement
 
     def _written(self, what: str, write: Callable[..., T], *arguments: object) -> T | None:
         """Write; where that is not possible, go on without it and say so until it is."""
@@ -392,6 +393,8 @@ class OnlineDistiller:
         self._counts.update(state["counts"])
         self._counts["clips_missing"] += missing
         self._counts["resumed"] += 1
+        if self._learner.lineage[0] > self._publisher.live.version:
+            self._begin_at_published()  # killed on a way back: what it learned from is withdrawn
         # A publication whose state was not saved any more: the file is what depth has.
         self._learner.lineage = self._publisher.lineage()
         self._saved_step = self._learner.accepted_steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from torch import Tensor
@@ -13,6 +14,7 @@ from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.runtime.snapshot_files import Snapshot
 from dae_ros.runtime.snapshots import SnapshotStore, withdrawn
+from dae_ros.runtime.weight_stages import Verdict as DepthVerdict
 
 ORIGIN = "online"
 
@@ -20,7 +22,8 @@ ORIGIN = "online"
 class Publisher:
     """Knows what depth should have, as a file and as a network.
 
-    The first version of a folder is the original, which is never removed.
+    The first version of a folder is the original, which is never removed. It is confirmed from the
+    beginning, because depth began with it.
 
     Args:
         store: of the deployment; an empty one gets the original.
@@ -51,6 +54,8 @@ class Publisher:
                 "or another folder",
                 path=str(store.folder),
             )
+        if not self.first.confirmed:
+            self.first = store.confirm(self.first)
         live = store.latest()
         self.live: Snapshot = self.first if live is None else live
         self.network = self._network_of(self.live)
@@ -72,28 +77,60 @@ class Publisher:
         self.live, self.network = snapshot, candidate
         return snapshot
 
-    def confirm(self) -> Snapshot:
-        """Note that depth has watched and kept the announced version; it is announced as that.
+    def confirm(self, sha256: str) -> None:
+        """Note that depth has watched and kept a version, the announced one or another.
+
+        Nothing changes where it is not kept any more, or withdrawn.
 
         Raises:
-            DistillationError: it cannot be written.
+            DistillationError, WeightsError: it cannot be written, or the folder not be read.
         """
-        self.live = self._store.confirm(self.live)
-        return self.live
+        for found in self._good():
+            if found.sha256 == sha256 and not found.confirmed:
+                self._store.confirm(found)
+                if found.version == self.live.version:
+                    self.live = dataclasses.replace(self.live, confirmed=True)
+
+    def way_back(self, answer: DepthVerdict) -> int | None:
+        """Return the version to go back to where depth does not want one.
+
+        It is the one that depth has, where that is kept here. Where depth has another, as after a
+        restart, it is the newest of before that is confirmed. Where a person took depth back to
+        what it began with, it is the original.
+
+        Args:
+            answer: by which depth took a version back, or refused it for what it does.
+
+        Returns:
+            None where that version is not kept any more or withdrawn, or is the original.
+
+        Raises:
+            WeightsError: the folder cannot be read.
+        """
+        good = self._good()
+        unwanted = next((found for found in good if found.sha256 == answer.sha256), self.first)
+        if unwanted.version == self.first.version:
+            return None
+        for found in good:
+            if found.sha256 == answer.live_sha256 and found.version < unwanted.version:
+                return found.version
+        if answer.code == "requested" and answer.live_version == 0:
+            return self.first.version
+        return self._confirmed_before(unwanted.version)
 
     def go_back(self, version: int, reason: str) -> Snapshot:
         """Announce an earlier version and withdraw those after it.
 
         Args:
-            version: to go back to; the original is taken where it is not kept or was withdrawn.
+            version: to go back to; where it is not whole or was withdrawn, the newest of before
+                that is confirmed.
             reason: a sentence, which stays beside the weights.
 
         Raises:
-            DistillationError: it cannot be written.
+            DistillationError, WeightsError: it cannot be written, or the folder not be read.
         """
-        gone = withdrawn(self._store.folder)
-        kept = {found.version for found in self._store.snapshots() if found.sha256 not in gone}
-        target = version if version in kept else self.first.version
+        whole = any(found.version == version and found.whole for found in self._good())
+        target = version if whole else self._confirmed_before(version)
         snapshot = self._store.roll_back(target, reason)
         self.live, self.network = snapshot, self._network_of(snapshot)
         return snapshot
@@ -125,6 +162,18 @@ class Publisher:
     def close(self) -> None:
         """Free the folder."""
         self._store.close()
+
+    def _good(self) -> list[Snapshot]:
+        """Return the versions that are kept and were not withdrawn, oldest first."""
+        gone = withdrawn(self._store.folder)
+        return [found for found in self._store.snapshots() if found.sha256 not in gone]
+
+    def _confirmed_before(self, version: int) -> int:
+        """Return the newest confirmed version before another; the original is always one."""
+        for found in reversed(self._good()):
+            if found.version < version and found.confirmed and found.whole:
+                return found.version
+        return self.first.version
 
     def _network_of(self, snapshot: Snapshot) -> ClipNetwork:
         if snapshot.version == self.first.version:

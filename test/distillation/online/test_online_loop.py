@@ -15,7 +15,7 @@ from dae_ros.events.frame import Frame
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
 from dae_ros.runtime.snapshots import read_latest
 from test.reference.scrolling_wall import MS
-from test.reference.wall_deployment import EchoTeacher, deployment, items, run
+from test.reference.wall_deployment import EchoTeacher, deployment, depth_says, items, run
 
 SEEN = items(1, 2000)
 
@@ -143,10 +143,14 @@ def test_what_depth_rejects_is_taken_back(
     """The version is not announced any more, and learning begins anew from the one in use."""
     folder = shutil.copytree(first_run[0], tmp_path / "copy")
     distiller = deployment(student, teacher, folder)
-    bad = distiller.announcement.version
-    assert distiller.rejected(bad - 1, 1, "flicker") is None
-    back = distiller.rejected(bad, 0, "flicker")
+    bad = distiller.announcement
+    assert distiller.answered(depth_says(bad, "refused", "missing")) is None
+    assert distiller.answered(depth_says(bad, "refused", "superseded")) is None
+    assert distiller.answered(depth_says(bad, "swapped", "replayed")) is None
+    back = distiller.answered(depth_says(bad, "rolled_back", "flicker"))
     assert back is not None and back.version == 1 and back.rollback
+    assert distiller.answered(depth_says(bad, "rolled_back", "flicker")) is None, "once"
+    assert distiller.answered(depth_says(back, "refused", "flicker")) is None, "it is the original"
     latest = read_latest(folder / "snapshots")
     assert latest is not None and latest.version == 1
     weights = load_checkpoint(latest.path).network.state_dict()
@@ -159,6 +163,37 @@ def test_what_depth_rejects_is_taken_back(
     (folder / "snapshots" / "LATEST.json").unlink()
     again = deployment(student, teacher, folder)
     assert again.announcement.version == 1
+    again.close()
+
+
+def test_a_kill_on_the_way_back_does_not_bring_withdrawn_weights_along(
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed between LATEST.json and the learner's save, it begins anew from what is published."""
+
+    class Kill(BaseException):
+        """Ends a process as a signal does."""
+
+    def killed() -> bool:
+        raise Kill
+
+    folder = shutil.copytree(first_run[0], tmp_path / "copy")
+    distiller = deployment(student, teacher, folder)
+    bad = distiller.announcement
+    monkeypatch.setattr(distiller, "save", killed)
+    with pytest.raises(Kill):
+        distiller.answered(depth_says(bad, "rolled_back", "flicker"))
+    distiller.close()
+    again = deployment(student, teacher, folder)
+    assert again.announcement.version == 1
+    learned = again._learner.candidate().network.state_dict()
+    original = student.network.state_dict()
+    assert all(torch.equal(learned[name], original[name]) for name in original)
+    assert again._learner.lineage == (1,)
     again.close()
 
 
@@ -196,7 +231,8 @@ def test_learning_waits_while_nobody_knows_what_was_taken_back(
     damaged = folder / "snapshots" / "WITHDRAWN.json"
     damaged.write_text("{", encoding="utf-8")
     assert distiller.reset_to_anchor() is None
-    assert distiller.rejected(learned.version, 1, "flicker") is None
+    says = depth_says(learned, "rolled_back", "flicker")
+    assert distiller.answered(says) is None
     distiller.look(0)
     assert distiller.health.text == "holding:folder"
     assert "WITHDRAWN.json" in distiller.health.detail
@@ -205,7 +241,7 @@ def test_learning_waits_while_nobody_knows_what_was_taken_back(
     damaged.unlink()
     distiller.look(0)
     assert distiller.health.reason != "folder"
-    back = distiller.reset_to_anchor()
+    back = distiller.answered(says)
     assert back is not None and back.version == 1 and distiller.status().problem == ""
     distiller.close()
 
