@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_msgs.msg import MultiArrayDimension, MultiArrayLayout, String, UInt8MultiArray
@@ -19,7 +20,7 @@ from dae_ros.nodes.diagnostics import OK, WARN, status
 from dae_ros.nodes.distillation_worker import DistillationSnapshot
 from dae_ros.nodes.qos import latched_qos, output_qos
 from dae_ros.runtime.announcement import Announcement
-from dae_ros.runtime.snapshot_chunks import chunks
+from dae_ros.runtime.snapshot_chunks import chunks, comes_again
 
 # What is no trouble: it passes by itself, or somebody asked for it.
 QUIET_HOLDS = frozenset({"stopped", "few_clips", "small_gain"})
@@ -48,7 +49,7 @@ class DistillationOutputs:
         self._metrics = make(DiagnosticArray, "distill/metrics", output_qos(METRICS_DEPTH))
         self._label = make(Image, "distill/pseudo_label", output_qos())
         self._chunks: Any = None
-        self._sent: tuple[int, str] | None = None
+        self._sent: Announcement | None = None
 
     def announce(self, announcement: Announcement) -> None:
         """Tell depth which version it should have, and send its pieces where that is wanted."""
@@ -108,7 +109,15 @@ class DistillationOutputs:
         self._chunks = None
 
     def _send(self, announcement: Announcement) -> None:
-        if self._sent == (announcement.version, announcement.sha256):
+        before, self._sent = self._sent, announcement
+        if not comes_again(announcement, before) or (
+            before is not None
+            and before.sha256 == announcement.sha256
+            and self._chunks is not None
+            and not self._chunks.wait_for_all_acked(Duration())
+        ):
+            # In use already; or still on its way: a slow link would never see the end of a file
+            # that begins anew each time.
             return
         try:
             pieces = list(chunks(announcement.path, announcement.version))
@@ -122,7 +131,6 @@ class DistillationOutputs:
         for label, data in pieces:
             layout = MultiArrayLayout(dim=[MultiArrayDimension(label=label)])
             self._chunks.publish(UInt8MultiArray(layout=layout, data=data))
-        self._sent = (announcement.version, announcement.sha256)
 
 
 def verdict_text(report: LoopReport) -> str:

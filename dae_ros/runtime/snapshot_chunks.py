@@ -2,7 +2,8 @@
 
 A piece is at most 256 kB: larger messages are lost or delayed on common networks. Its label is
 `version/index/count`; all pieces of a file but the last have the same size. Which file it is, and
-whether it is whole, is known from the announcement's sha256.
+whether it is whole, is known from the announcement's sha256. A version that is announced again was
+not taken: its pieces are sent again, and what was put together of them before is forgotten.
 """
 
 from __future__ import annotations
@@ -31,6 +32,16 @@ def chunks(path: Path, version: int) -> Iterator[tuple[str, bytes]]:
     with path.open("rb") as stream:
         for index in range(count):
             yield f"{version}/{index}/{count}", stream.read(CHUNK_BYTES)
+
+
+def comes_again(announcement: Announcement, before: Announcement | None) -> bool:
+    """Return whether the pieces of what is announced are sent, given the announcement before it.
+
+    All but those of a version that is in use already and now confirmed.
+    """
+    if before is None or before.confirmed:
+        return True
+    return replace(before, confirmed=True) != announcement
 
 
 @dataclass
@@ -66,6 +77,7 @@ class SnapshotReceiver:
         self._part: _Part | None = None
         self._whole: tuple[int, Path] | None = None
         self._waiting: tuple[Announcement, float] | None = None
+        self._announced: Announcement | None = None
 
     @property
     def missing(self) -> int | None:
@@ -79,7 +91,18 @@ class SnapshotReceiver:
             announcement: of the trainer.
             now_s: monotonic time, as in all calls.
         """
+        before, self._announced = self._announced, announcement
         self._waiting = (announcement, now_s)
+        version, whole = announcement.version, self._whole
+        known = before is not None and before.version == version
+        if known and before is not None and before.sha256 != announcement.sha256:
+            self._give_up()  # of another trainer
+        if whole is None or whole[0] != version:
+            return
+        if not _has_size(whole[1], announcement.size) or (
+            known and comes_again(announcement, before)
+        ):
+            self._forget_whole()
 
     def received(self, label: str, data: bytes, now_s: float) -> None:
         """Take a piece. Pieces that come twice, or of an older version that nobody
@@ -151,9 +174,7 @@ class SnapshotReceiver:
     def close(self) -> None:
         """Remove what was put together."""
         self._give_up()
-        if self._whole is not None:
-            self._whole[1].unlink(missing_ok=True)
-        self._whole = None
+        self._forget_whole()
 
     def _placed(self, label: str, size: int) -> tuple[int, int, int]:
         try:
@@ -183,6 +204,11 @@ class SnapshotReceiver:
         if self._whole is not None and self._whole[1] != path:
             self._whole[1].unlink(missing_ok=True)
         self._whole, self._part = (part.version, path), None
+
+    def _forget_whole(self) -> None:
+        if self._whole is not None:
+            self._whole[1].unlink(missing_ok=True)
+        self._whole = None
 
     def _give_up(self) -> None:
         if self._part is not None:

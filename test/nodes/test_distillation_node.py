@@ -171,7 +171,9 @@ def test_without_a_teacher_it_holds_and_without_weights_it_is_refused(graph, val
 
 
 def test_a_depth_node_elsewhere_gets_the_weights_in_pieces(graph, values, tmp_path):
-    """A late subscriber puts together the file that was announced."""
+    """A late subscriber puts the file together that was announced; what is announced again comes
+    again.
+    """
     learner = Learner(graph, values, tmp_path, chunks=True).activate()
     graph.until(lambda: learner.announced)
     pieces = {}
@@ -185,6 +187,10 @@ def test_a_depth_node_elsewhere_gets_the_weights_in_pieces(graph, values, tmp_pa
     graph.until(lambda: sum(map(len, pieces.values())) == announced["size"])
     ordered = sorted(pieces, key=lambda label: int(label.split("/")[1]))
     assert b"".join(pieces[label] for label in ordered) == Path(announced["path"]).read_bytes()
+    sent = dict(pieces)
+    pieces.clear()
+    assert learner.ask("reset_to_anchor").success
+    graph.until(lambda: pieces == sent)
 
 
 def test_depth_takes_a_better_version_and_its_rollback_is_followed(

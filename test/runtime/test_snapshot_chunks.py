@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import resource
 import signal
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from dae_ros.errors import WeightsError
 from dae_ros.runtime.announcement import Announcement
-from dae_ros.runtime.snapshot_chunks import CHUNK_BYTES, SnapshotReceiver, chunks
+from dae_ros.runtime.snapshot_chunks import CHUNK_BYTES, SnapshotReceiver, chunks, comes_again
 
 ELSEWHERE = Path("/another/w_000001.safetensors")
 
@@ -87,6 +88,61 @@ def test_lost_pieces_end_in_time(tmp_path: Path) -> None:
     assert receiver.ready(8.9) is None
     assert receiver.ready(9.1) == announcement(data)
     assert (receiver.missing, list((tmp_path / "received").iterdir())) == (None, [])
+
+
+def test_what_is_announced_again_comes_again(tmp_path: Path) -> None:
+    """A file that was given up half way, and one that was damaged on its way, are whole in the end.
+
+    What is only confirmed has been taken, and stays.
+    """
+    data, pieces = file_of(tmp_path, 2 * CHUNK_BYTES + 5)
+    receiver = SnapshotReceiver(tmp_path / "received", timeout_s=5.0)
+    receiver.announced(announcement(data), 0.0)
+    receiver.received(*pieces[0], 0.0)
+    assert receiver.ready(6.0) == announcement(data), "given up"
+    for piece in ((pieces[1][0], bytes(CHUNK_BYTES)), pieces[2]):  # the rest comes late, damaged
+        receiver.received(*piece, 7.0)
+    receiver.announced(announcement(data), 8.0)
+    for piece in pieces:
+        receiver.received(*piece, 8.0)
+    damaged = receiver.ready(8.0)
+    assert damaged is not None and damaged.path.read_bytes() != data
+    receiver.announced(announcement(data), 9.0)
+    assert receiver.ready(9.0) is None
+    for piece in pieces:
+        receiver.received(*piece, 9.0)
+    ready = receiver.ready(9.0)
+    assert ready is not None and ready.path.read_bytes() == data
+    confirmed = dataclasses.replace(announcement(data), confirmed=True)
+    assert not comes_again(confirmed, announcement(data))
+    receiver.announced(confirmed, 10.0)
+    assert receiver.ready(10.0) == dataclasses.replace(ready, confirmed=True)
+    assert comes_again(confirmed, confirmed) and comes_again(confirmed, None)
+    assert comes_again(dataclasses.replace(confirmed, rollback=True), announcement(data))
+
+
+@pytest.mark.parametrize("other_size", [2 * CHUNK_BYTES, 2 * CHUNK_BYTES - 1, CHUNK_BYTES])
+@pytest.mark.parametrize("received", [1, 2])
+@pytest.mark.parametrize("announced", [True, False])
+def test_another_trainers_file_of_the_same_number_is_another_file(
+    tmp_path: Path, other_size: int, received: int, announced: bool
+) -> None:
+    """What was put together of the one before it, all or a part, is not handed out for it."""
+    data, pieces = file_of(tmp_path, 2 * CHUNK_BYTES)
+    receiver = SnapshotReceiver(tmp_path / "received")
+    if announced:
+        receiver.announced(announcement(data), 0.0)
+    for piece in pieces[:received]:
+        receiver.received(*piece, 0.0)
+    receiver.ready(0.0)
+    other = data[::-1][:other_size]
+    (tmp_path / "other").write_bytes(other)
+    for _ in range(1 if announced else 2):  # where nothing told the two apart, once more
+        receiver.announced(announcement(other), 1.0)
+        for piece in chunks(tmp_path / "other", 1):
+            receiver.received(*piece, 1.0)
+        ready = receiver.ready(1.0)
+    assert ready is not None and ready.path.read_bytes() == other
 
 
 def test_only_the_newest_version_is_put_together(tmp_path: Path) -> None:
