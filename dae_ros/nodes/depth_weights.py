@@ -5,6 +5,7 @@ Called on the executor's thread, but for `judged`. The worker's thread changes t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import tempfile
@@ -23,7 +24,7 @@ from dae_ros.nodes.qos import MatchedSubscription, latched_qos
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.snapshot_chunks import SnapshotReceiver
-from dae_ros.runtime.snapshots import read_latest
+from dae_ros.runtime.snapshots import read_confirmed, read_latest
 from dae_ros.runtime.weight_stages import Verdict
 
 SNAPSHOT, CHUNK, VERDICTS = "distill/snapshot", "distill/snapshot_chunk", "depth/weights"
@@ -99,6 +100,8 @@ class WeightFollower:
         self._subscriptions: list[MatchedSubscription] = []
         self._receiver: SnapshotReceiver | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        # The folder's latest version, and what had been kept before it.
+        self._fallback: tuple[str, Announcement] | None = None
         self.last: Verdict | None = None
         self.malformed = 0
         self._verdicts = node.create_publisher(String, VERDICTS, latched_qos())
@@ -111,10 +114,10 @@ class WeightFollower:
             self.last = None
             return
         estimator = worker.estimator
-        version, sha256 = estimator.weight_version, estimator.digest
-        self.judged(
-            Verdict(version, sha256, "kept", "start", "depth is activated", version, sha256)
-        )
+        live = estimator.weight_version, estimator.digest
+        # What a canary kept before a pause is said again: the trainer may have been away.
+        watched = None if worker.swap is None else worker.swap.watched
+        self.judged(watched or Verdict(*live, "kept", "start", "depth is activated", *live))
         self._folder = tempfile.TemporaryDirectory(prefix="dae_ros_weights_")
         self._receiver = SnapshotReceiver(Path(self._folder.name))
         for topic, kind, received in (
@@ -135,7 +138,7 @@ class WeightFollower:
         for subscription in self._subscriptions:
             subscription.destroy()
         self._subscriptions.clear()
-        self._receiver = None
+        self._receiver = self._fallback = None
         if self._folder is not None:
             self._folder.cleanup()
         self._folder = None
@@ -155,6 +158,7 @@ class WeightFollower:
         """Publish a verdict; called on the worker's thread."""
         self.last = verdict
         self._verdicts.publish(String(data=verdict_text(verdict)))
+        self._fall_back(verdict)
         bad = verdict.outcome == "rolled_back" or (
             verdict.outcome == "refused" and verdict.code != "superseded"
         )
@@ -169,13 +173,33 @@ class WeightFollower:
             logger.info(sentence)
 
     def _begin_with_latest(self, folder: Path) -> None:
+        before = None
         try:
             latest = read_latest(folder)
+            if latest is not None and not latest.confirmed:
+                before = read_confirmed(folder, latest.version)
         except WeightsError as error:
             self._refuse(error)  # depth goes on with what it has
             return
-        if latest is not None and self._receiver is not None:
-            self._receiver.announced(latest.announcement, time.monotonic())
+        if latest is None or self._receiver is None:
+            return
+        if before is not None:
+            way_back = dataclasses.replace(before.announcement, rollback=True)
+            self._fallback = latest.sha256, way_back
+        self._receiver.announced(latest.announcement, time.monotonic())
+
+    def _fall_back(self, verdict: Verdict) -> None:
+        """Take what had been kept before the folder's latest version, where that is not wanted.
+
+        A trainer does the same, but there may be none.
+        """
+        worker, (latest, way_back) = self._worker(), self._fallback or ("", None)
+        if verdict.sha256 != latest or verdict.outcome == "swapped":
+            return
+        self._fallback = None
+        unwanted = verdict.harmful and verdict.code != "requested"
+        if worker is not None and way_back is not None and unwanted:
+            worker.put_command(way_back)
 
     def _announced(self, message: String, _: str) -> None:
         if self._receiver is None:

@@ -346,6 +346,34 @@ def test_a_restarted_node_keeps_what_it_had_kept_however_far_it_lies(graph, dept
     follower.check_no_window_is_missing()
 
 
+def test_a_restarted_node_falls_back_to_what_it_had_kept(graph, depth, camera, trainer):
+    """Where nobody had watched the folder's latest, and it is refused; no trainer is needed."""
+    trainer.make(share=0.5)
+    kept = trainer.store.confirm(trainer.store.latest())
+    trainer.make(share=0.6, seed=4)
+    far = {"snapshots": str(trainer.store.folder), "canary_scale_step": 1e-3}
+    follower = Follower(graph, depth, camera, **far)
+    found = follower.until_verdict("kept", 1)
+    assert (found["code"], found["live_sha256"]) == ("canary", kept.sha256)
+    said = [(one["version"], one["code"]) for one in follower.verdicts]
+    assert said[-3:] == [(2, "scale_step"), (1, "replayed"), (1, "canary")]
+    follower.check_no_window_is_missing()
+
+
+def test_what_a_canary_kept_is_said_again_after_a_pause(graph, depth, camera, trainer):
+    """A trainer that was away hears it; what is on probation still has no such answer."""
+    follower = Follower(graph, depth, camera)
+    follower.run(10)
+    trainer.announce(trainer.make())
+    kept = follower.until_verdict("kept", 1)
+    for _ in range(2):
+        before = len(follower.verdicts)
+        assert follower.node.trigger_deactivate() == SUCCESS
+        assert follower.node.trigger_activate() == SUCCESS
+        graph.until(lambda before=before: len(follower.verdicts) > before)
+        assert follower.verdicts[-1] == kept
+
+
 def test_weights_are_followed_only_where_it_is_asked_for(graph, depth, trainer):
     """By default nothing is subscribed, and the service says so."""
     node = depth(overload="queue")
