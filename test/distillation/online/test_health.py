@@ -49,6 +49,15 @@ def test_many_refusals_for_half_a_minute_degrade_it() -> None:
     assert "80%" in health.detail
 
 
+def test_a_student_that_sees_nothing_of_the_place_is_said_with_the_ways_out() -> None:
+    """Learning holds, and with it whatever would find that the original is better here."""
+    monitor = RefusalMonitor(PARAMETERS)
+    feed(monitor, "label", 0, 31, refused=8, refusal=Refusal("uncorrelated", "correlation 0.1"))
+    health = monitor.health(30 * SECOND, [])
+    assert health.text == "holding:poor_student"
+    assert "~/reset_to_anchor" in health.detail and "dae-ros distill" in health.detail
+
+
 @pytest.mark.parametrize(("refused", "state"), [(7, "active"), (8, "degraded")])
 def test_the_limit_is_a_share(refused: int, state: str) -> None:
     """Exactly seven of ten are allowed."""
