@@ -309,6 +309,8 @@ class SnapshotStore:
         stay = {found.version for found in kept[-self._keep :]}
         good = [found for found in kept if found.sha256 not in gone]
         stay |= {kept[0].version, min(good or kept, key=lambda found: found.score).version}
+        # The way back for a depth node that has seen none of those after it.
+        stay |= {found.version for found in [one for one in good if one.confirmed][-1:]}
         if announced is not None:
             stay |= {announced.version}
         for found in kept:

@@ -23,6 +23,7 @@ from dae_ros.runtime.snapshots import (
     LATEST,
     WITHDRAWN,
     SnapshotStore,
+    read_confirmed,
     read_latest,
     withdrawn,
 )
@@ -114,6 +115,23 @@ def test_the_last_the_first_and_the_best_stay(tmp_path: Path) -> None:
             publish(store, 2.0)
             store.roll_back(10, "so")
         assert [s.version for s in store.snapshots()] == [1, 3, 10, 14, 15, 16]
+
+
+def test_the_newest_version_that_depth_kept_stays(tmp_path: Path) -> None:
+    """However many follow it while depth is away: it is the way back for depth that is far off."""
+    with SnapshotStore(tmp_path, keep=2) as store:
+        store.confirm(publish(store, 1.0))
+        for _ in range(2):
+            store.confirm(publish(store, 2.0))
+        for _ in range(5):
+            publish(store, 2.0)
+        assert [s.version for s in store.snapshots()] == [1, 3, 7, 8]
+        found = read_confirmed(tmp_path, below=8)
+        assert found is not None and found.version == 3
+        store.roll_back(1, "so")
+        found = read_confirmed(tmp_path, below=8)
+        assert found is not None and found.version == 1, "3 is withdrawn"
+        assert read_confirmed(tmp_path, below=1) is None
 
 
 def test_a_damaged_version_gives_way_to_the_one_before(tmp_path: Path) -> None:
