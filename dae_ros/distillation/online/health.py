@@ -96,9 +96,9 @@ class RefusalMonitor:
                     "holding",
                     "poor_student",
                     f"{detail}: labels cannot be checked by a student that sees so little of the "
-                    "place, so that nothing is judged either. Where the original saw more, go back to "
-                    "it (~/reset_to_anchor); else train it offline first (dae-ros distill), or mend "
-                    "the teacher",
+                    "place, so nothing is judged either. Go back to the original where that saw "
+                    "more (~/reset_to_anchor); else train it offline first (dae-ros distill), or "
+                    "mend the teacher",
                 )
             if self._degraded[gate]:
                 return Health("degraded", reason, detail)

@@ -264,13 +264,10 @@ class LiveDistillation:
                 self.begin_input("")
             distiller.start()
             return True, "learning"
-        if action == "stop":
-            distiller.stop()
-        else:
-            distiller.save()
+        saved = distiller.stop() if action == "stop" else distiller.save()
         problem = distiller.status().problem
         done = "stopped" if action == "stop" else "saved"
-        return not problem, f"{done}, {problem or f'all is in {self._folder}'}"
+        return saved, f"{done}, {problem or f'all is in {self._folder}'}"
 
     def status(self) -> LiveStatus:
         """Return how learning is doing."""

@@ -175,11 +175,11 @@ class OnlineDistiller:
         """Learn."""
         self.running = True
 
-    def stop(self) -> None:
-        """Do nothing until `start`; what waits is forgotten, what was learned is saved."""
+    def stop(self) -> bool:
+        """Do nothing until `start`; what waits is forgotten, the rest saved, see `save`."""
         self.running = False
         self._intake.pending = None
-        self.save()
+        return self.save()
 
     def save(self) -> bool:
         """Write everything to disk; return whether that was possible (`problem` of the status)."""
