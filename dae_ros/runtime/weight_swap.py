@@ -139,9 +139,12 @@ class WeightSwap:
     def announce(self, announcement: Announcement) -> None:
         """Take note of a version; what is refused at once has its verdict before this returns."""
         sha256, version = announcement.sha256, announcement.version
-        if (version, sha256) == (self.weight_version, self.digest) or self._knows(announcement):
+        by = f"by version {version}"
+        if self._knows(announcement):
             return
-        if (harm := self._harmful.against(announcement)) is not None:
+        if (version, sha256) == (self.weight_version, self.digest):
+            self._give_up(by)
+        elif (harm := self._harmful.against(announcement)) is not None:
             self._say(announcement, "refused", "blacklisted", f"it was found harmful: {harm}")
         elif version <= self._newest and not announcement.rollback:
             reason = f"{self._newest} has been in use; announce a lower version as a rollback"
@@ -149,12 +152,10 @@ class WeightSwap:
             self._say(announcement, "refused", "downgraded", reason, numbers)
         elif self.phase in ("loading", "canary", "returning"):
             if self._next is not None:
-                self._say(self._next, "refused", "superseded", f"by version {version}")
+                self._say(self._next, "refused", "superseded", by)
             self._next = announcement
         else:
-            if self._candidate is not None:
-                by = Breach("superseded", f"by version {version}")
-                self._drop(self._candidate, by, harmful=False)
+            self._give_up(by)
             self._loader = WeightLoader(announcement, self._live, background=self._background)
             self._collect()
 
@@ -166,11 +167,7 @@ class WeightSwap:
         """
         if self._previous is None or not self.can_roll_back:
             return self.can_roll_back
-        if self._loader is not None:
-            self._say(self._loader.announcement, "refused", "superseded", "by a rollback")
-            self._loader = None
-        if self._candidate is not None:
-            self._drop(self._candidate, Breach("superseded", "by a rollback"), harmful=False)
+        self._give_up("by a rollback")
         self._take_back(Breach("requested", "it was asked for"))
         return True
 
@@ -245,11 +242,8 @@ class WeightSwap:
         return None if self._canary is None else self._canary.shadow
 
     def _knows(self, announcement: Announcement) -> bool:
-        return announcement in (
-            self._next,
-            None if self._loader is None else self._loader.announcement,
-            None if self._candidate is None else self._candidate.announcement,
-        )
+        others = (one.announcement for one in (self._loader, self._candidate) if one is not None)
+        return announcement in (self._next, *others)
 
     def _collect(self) -> None:
         """Take what has been loaded, and go on with what was announced meanwhile."""
@@ -374,6 +368,15 @@ class WeightSwap:
             self._candidate.without_replay = True
         elif self._candidate is not None:
             self._drop(self._candidate, failure(error))
+
+    def _give_up(self, by: str) -> None:
+        """Forget what is on its way: something newer counts."""
+        loading = None if self._loader is None else self._loader.announcement
+        for waiting in filter(None, (loading, self._next)):
+            self._say(waiting, "refused", "superseded", by)
+        self._loader = self._next = None
+        if self._candidate is not None and self._candidate.breach is None:
+            self._drop(self._candidate, Breach("superseded", by), harmful=False)
 
     def _drop(self, candidate: Candidate, why: Breach, *, harmful: bool = True) -> None:
         self._candidate, announcement = None, candidate.announcement

@@ -454,6 +454,50 @@ def test_of_several_announcements_the_last_one_counts(tmp_path: Path) -> None:
     assert run.versions.index(3) == 20 + CANARY
 
 
+def test_what_is_in_use_may_be_what_is_wanted_last(tmp_path: Path) -> None:
+    """Announced again, it ends what waits or rehearses; a canary goes on."""
+    run, windows = live(), images(100)
+    run.step(*windows[:20])
+    first = announced(tmp_path, 1, **NEAR)
+    run.swap.announce(first)
+    while run.swap.weight_version == 0:
+        run.step(windows[len(run.outputs)])
+        while run.swap.work(None):
+            pass
+    run.swap.announce(announced(tmp_path, 2, gain=1.12))
+    again = dataclasses.replace(first, rollback=True)
+    run.swap.announce(again)
+    assert run.said == [(1, "swapped", "replayed"), (2, "refused", "superseded")]
+    assert run.swap.phase == "canary"
+    for window in windows[40:90]:
+        run.step(window)
+        while run.swap.work(None):
+            pass
+    assert run.said[2:] == [(1, "kept", "canary")]
+    run.swap.announce(announced(tmp_path, 3, gain=1.13))
+    assert run.swap.phase == "rehearsal"
+    run.swap.announce(again)
+    assert run.said[3:] == [(3, "refused", "superseded")] and run.swap.phase == "steady"
+
+
+def test_what_waited_during_a_way_back_gives_way_to_what_comes_after_it(tmp_path: Path) -> None:
+    """The version that was announced last counts, at whatever step of the way it came."""
+    run, windows = Run(), images(100)
+    run.step(*windows[:20])
+    run.swap.announce(announced(tmp_path, 1, **NEAR))
+    run.step(*windows[20:30])
+    run.swap.announce(announced(tmp_path, 2, gain=1.02))
+    new = run.swap._live
+    assert isinstance(new, Network)
+    new.fails_at = 1
+    run.step(windows[30])
+    assert run.said[1:] == [(1, "rolled_back", "not_finite")]
+    run.swap.announce(announced(tmp_path, 3, gain=1.03))
+    assert run.said[2:] == [(2, "refused", "superseded")]
+    run.step(*windows[31:33])
+    assert run.versions[-1] == 3
+
+
 @pytest.mark.parametrize("damage", ["missing", "size", "sha256", "damaged", "other_network"])
 def test_a_bad_file_changes_nothing(tmp_path: Path, damage: str) -> None:
     """Each way to be bad has its code; outputs and state go on as if nothing had been said."""

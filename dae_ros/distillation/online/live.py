@@ -90,8 +90,8 @@ class LiveDistillation:
         self._counts: Counter[str] = Counter()
         self._missing = Refusal("no_teacher", "")
         self._failed: Refusal | None = None
-        # The version that depth cannot take, and what it says.
-        self._not_taken: tuple[str, Refusal] | None = None
+        # The version that depth cannot take, as it is announced again, and what depth says.
+        self._not_taken: tuple[Announcement, Refusal] | None = None
         now_ns = clock_ns()
         self._retry_ns = self._again_ns = self._memory_ns = now_ns
         self._budget = DutyCycle(parameters, now_ns)
@@ -185,22 +185,23 @@ class LiveDistillation:
         if distiller is None:
             return
         distiller.number_above(verdict.newest_version)
-        asked_for = distiller.announcement.sha256
-        if verdict.code == "start" or verdict.live_sha256 == asked_for:
+        live = distiller.announcement
+        if verdict.code == "start" or verdict.live_sha256 == live.sha256:
             self._not_taken = None
         if self._follow(distiller, verdict) or verdict.outcome in ("swapped", "kept"):
             return
-        if verdict.sha256 != asked_for:
-            if verdict.outcome == "rolled_back" and verdict.live_sha256 != asked_for:
+        way_back = dataclasses.replace(live, rollback=True)
+        if verdict.sha256 != live.sha256:
+            if verdict.outcome == "rolled_back" and verdict.live_sha256 != live.sha256:
                 # Of another folder, or withdrawn; what was on its way was dropped with it.
-                self._announce(distiller.announcement)
+                self._announce(live)
         elif verdict.code == "downgraded":
-            # Depth has had higher numbers, from another folder.
-            self._announce(dataclasses.replace(distiller.announcement, rollback=True))
+            self._announce(way_back)  # depth has had higher numbers, from another folder
         elif verdict.code != "superseded" and not (verdict.harmful and verdict.live_version == 0):
             # Where the original is not wanted, what depth began with is as good.
             detail = f"depth cannot take version {verdict.version} [{verdict.code}]"
-            self._not_taken = asked_for, Refusal("not_taken", f"{detail}: {verdict.reason}")
+            refusal = Refusal("not_taken", f"{detail}: {verdict.reason}")
+            self._not_taken = way_back if verdict.harmful else live, refusal
             self._again_ns = self._clock_ns() + ANNOUNCE_AGAIN_NS
 
     def _follow(self, distiller: OnlineDistiller, verdict: Verdict) -> bool:
@@ -322,13 +323,14 @@ class LiveDistillation:
         if now_ns >= self._again_ns:
             self._again_ns = now_ns + ANNOUNCE_AGAIN_NS
             written = self._answer is not None and self._follow(distiller, self._answer)
-            if not written and self._cannot_take(distiller) is not None:
-                self._announce(distiller.announcement)
+            if self._not_taken and not written and self._cannot_take(distiller):
+                self._announce(self._not_taken[0])
 
     def _cannot_take(self, distiller: OnlineDistiller) -> Refusal | None:
         """Return what depth says against the announced version, if it cannot take it."""
-        sha256, refusal = self._not_taken or ("", None)
-        return refusal if sha256 == distiller.announcement.sha256 else None
+        if self._not_taken is None or self._not_taken[0].sha256 != distiller.announcement.sha256:
+            return None
+        return self._not_taken[1]
 
     def _hold(self, distiller: OnlineDistiller) -> Refusal | None:
         """Return why nothing may be done; None where it may."""

@@ -426,6 +426,18 @@ def test_depth_that_does_not_go_back_holds_learning(make: Make) -> None:
     assert running.live.health.reason != "not_taken", "depth has what it began with"
 
 
+def test_an_original_that_was_not_wanted_once_is_announced_as_a_way_back(make: Make) -> None:
+    """A person took depth back from it, depth followed another folder, and this one is new."""
+    running = make()
+    original = running.announced[-1]
+    elsewhere = Announcement(9, Path("/elsewhere"), "9" * 64, 1)
+    running.live.depth_answered(depth_says(original, "refused", "blacklisted", elsewhere))
+    assert running.live.health.text == "holding:not_taken"
+    running.now_ns += ANNOUNCE_AGAIN_NS
+    running.turns(1)
+    assert running.announced == [original, dataclasses.replace(original, rollback=True)]
+
+
 def test_a_version_that_depth_cannot_read_holds_learning_and_is_announced_again(
     make: Make,
 ) -> None:
