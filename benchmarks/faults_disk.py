@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-STATE_MAGIC = b"DAEONL01"
+STATE_MAGIC = b"DAEONL02"
 STATES = ("state.bin", "state.previous.bin")
 
 
