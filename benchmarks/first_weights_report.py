@@ -15,7 +15,7 @@ RUNS = {
     "micro_reset": ("micro", "micro_wider"),
     "micro_first": ("micro",),
     "micro_memoryless": ("memoryless", "memoryless_wider"),
-    "micro_distilled": ("distilled", "distilled_wider"),
+    "micro_distilled": ("distilled",),
     "micro_frames": ("frames",),
 }
 FORGETFUL = ("micro_reset",)

@@ -83,7 +83,7 @@ SHIPPED = (
     ),
     Shipped(
         "micro_distilled",
-        "distilled_wider",
+        "distilled",
         "depth_any_event_r",
         "Depth in metres from events: the network and the worlds of `micro`, taught by what\n"
         "`micro_frames` says about the camera's frames. True depth reached it through that\n"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Regenerates the worlds from their fixed seeds and trains the first weights: the frame teacher,
-# micro, its control without memory, and micro distilled from the teacher alone; all that see events
+# micro, its control without memory, and micro distilled from the teacher alone; micro and its control
 # go on in wider worlds, in a second run each. Of the worlds, those in clips_unseen have no part in
 # any of it; bench_first_weights scores on them.
 #
@@ -34,6 +34,3 @@ for part in micro memoryless; do
 done
 dae_ros distill first_weights_distilled --out "$folder/distilled" --set "clips=$folder/clips" \
     --set "encoder_weights=$teacher" --set "teachers=$teacher" "${overrides[@]}"
-dae_ros distill first_weights_distilled_wider --out "$folder/distilled_wider" \
-    --set "clips=$folder/clips_wider" --set "weights=$folder/distilled/last.safetensors" \
-    --set "teachers=$teacher" "${overrides[@]}"

@@ -40,7 +40,6 @@ RUNS: dict[str, tuple[str, EventEncoder]] = {
     "distilled": ("micro", "tencode"),
     "micro_wider": ("micro", "tencode"),
     "memoryless_wider": ("micro_memoryless", "tencode"),
-    "distilled_wider": ("micro", "tencode"),
 }
 
 

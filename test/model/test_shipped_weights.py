@@ -34,7 +34,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     digests: dict[str, str] = {}
     for run, name in (
-        ("frames", "micro_frames"), ("micro_wider", "micro"), ("distilled_wider", "micro")
+        ("frames", "micro_frames"), ("micro_wider", "micro"), ("distilled", "micro")
     ):  # fmt: skip
         loaded = untrained(name, seed=len(digests))
         settings: dict[str, object] = {
@@ -42,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "unroll": 8, "precision": "bfloat16",
         }  # fmt: skip
         teachers = {}
-        if run == "distilled_wider":
+        if run == "distilled":
             teacher = f"{TRAINED_IN}/frames/last.safetensors"
             settings["teachers"], teachers[teacher] = teacher, digests["frames"]
         (folder / run).mkdir()
