@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 SEEN = """\
-The person who walks past stands out in front of what is behind, and the bench of the laboratory
-lies in front of its wall, which is put several times farther away than a laboratory is deep.
-The black panel on that wall becomes a hole behind it, as far as anything in the picture, and
-the robot arm before the wall is not told from it. A board held near the camera is put metres
-away and is no plane. Where nothing moves, the answer is a room as in training, whatever is
-there."""
+The person who walks past stands out in front of what is behind, but a narrow thing as near stands
+in the same place before and after. The bench of the laboratory lies in front of its wall, which is
+put several times farther away than a laboratory is deep, with holes in it that are not there, and
+the robot arm before the wall is not told from it. A board held near the camera is put metres away
+and is no plane. Where nothing moves, the answer is a room as in training, whatever is there."""
 
 SEEN_DISTILLED = """\
 The person who walks past is nearer than what is behind, but has no clear outline, and the bench
@@ -114,8 +113,8 @@ UNSEEN_WORLDS = """
 LIMITS_OF_EVENTS = """\
 Besides:
 
-* Drones in yards and warehouses, nights in a street on foot, and lenses that are wider than in
-  training: often no better than a constant.
+* Fog, drones in yards and warehouses, nights on foot, and lenses that bend: the worst of what was
+  measured, some of it no better than a constant. The tables name them.
 * Real sensors, real scenes, lenses and sizes of things other than those above: not trained, not
   measured.
 * Where nothing moves there are no events, and depth is what was seen before, or a guess. The first
