@@ -2,11 +2,12 @@
 
     python -m benchmarks.bench_first_weights [--folder output/first_weights] [--processes 2]
 
-`--folder` is what scripts/train_first_weights.sh leaves: clips, clips_wider, clips_unseen, and the
-runs of micro, memoryless, frames and distilled. Every window of every sequence of two sets is
-scored, with the weights as they ship, in half precision: the held-out sequences of clips, which
-also decided between settings, and those of clips_unseen, which decided nothing. Beside them stand
-what has to be beaten: each frame's own best constant and the training set's mean depth map.
+`--folder` is what scripts/train_first_weights.sh leaves: clips, clips_wider, clips_unseen, and
+the runs of micro and memoryless (two each), frames and distilled. Every window of every sequence
+of two sets is scored, with the weights as they ship, in half precision: the held-out sequences of
+clips, which also decided between settings, and those of clips_unseen, which decided nothing.
+Beside them stand what has to be beaten: each frame's own best constant and the training set's
+mean depth map.
 
 Written are results/first_weights.json, .md, first_weights_curves.png (held-out scores over
 updates), first_weights_worlds.png and first_weights_unseen.png (what everybody sees in the middle

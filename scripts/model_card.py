@@ -46,7 +46,7 @@ IN_WORDS = {
     "micro_first": "`micro` after the first of its two runs",
     "micro_memoryless": "`micro_memoryless`, as many weights and no memory",
     "best_constant": "best constant of each frame, which knows its truth",
-    "training_mean": "mean depth map of the training worlds",
+    "training_mean": "mean depth map of both sets of training worlds",
 }
 
 
@@ -184,7 +184,7 @@ def run_words(run: Mapping[str, Any]) -> str:
         f"updates of {run['batch']} clips of {run['unroll']} windows of "
         f"`{RECIPES[run['clips']].name}`, "
         f"arithmetic in {run['precision']}; {minutes:.0f} minutes of updates by the clock"
-        f"{', where 60 was the aim' if minutes > 60 else ''}."
+        f"{', where 60 was the aim' if minutes > 60 else ''}. It ended with `{run['sha256'][:12]}`."
     )
     return textwrap.fill(text, 98, subsequent_indent="  ", break_long_words=False)
 
@@ -196,8 +196,24 @@ def data_words(name: str, results: Mapping[str, Any]) -> str:
         f"* Data: `{RECIPES[name]}`: {clips['train_sequences']} worlds to train on "
         f"({clips['train_windows']} windows of 50 ms). Digest of the clips: `{clips['digest']}`."
     )
+    if name != "clips":
+        again = len(worlds_of(RECIPES[name]) & worlds_of(RECIPES["clips"]))
+        text += (
+            f" {again} of them have the seed of a world of `{RECIPES['clips'].name}`, so its place "
+            "and its sensor, seen through another lens."
+        )
     words = textwrap.fill(text, 98, subsequent_indent="  ", break_long_words=False)
     return f"{words}\n{seeds(RECIPES[name], 'train')}"
+
+
+def worlds_of(path: Path) -> set[tuple[str, int]]:
+    """Return scene and seed of the worlds that a recipe trains on."""
+    recipe = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+    return {
+        (group["world"]["scene"], seed)
+        for group in recipe["train"]
+        for seed in range(group["seeds"][0], group["seeds"][1] + 1)
+    }
 
 
 def seeds(path: Path, split: str) -> str:
@@ -244,14 +260,16 @@ def verdict(item: Shipped, results: Mapping[str, Any], closing: str = "") -> str
         results: of a set of worlds, as in `scores`.
         closing: one more sentence.
     """
-    if item.name != "micro":
-        return ""
     missed = [
         f"{goal['goal']} over {PIXEL_WORDS[goal['pixels']]} pixels, it has {number(goal['value'])}"
         for goal in results["goals"]
-        if not goal["met"]
+        if not goal["met"] and (item.name == "micro" or item.name in goal["goal"])
     ]
     sentences = [f"Missed goals: {'; '.join(missed) or 'none'}."]
+    if item.name == "micro_frames":
+        return ""
+    if item.name != "micro":
+        return "\n" + textwrap.fill(sentences[0], 98) + "\n"
     own, other = (
         results["contenders"][name]["sequences"] for name in ("micro", "micro_memoryless")
     )

@@ -113,8 +113,8 @@ UNSEEN_WORLDS = """
 LIMITS_OF_EVENTS = """\
 Besides:
 
-* Fog, drones in yards and warehouses, nights on foot, and lenses that bend: the worst of what was
-  measured, some of it no better than a constant. The tables name them.
+* Fog, yards, drones in warehouses and lenses that bend are the worst of what was measured, for
+  `micro_distilled` nights on foot as well; some of it is no better than a constant. See the tables.
 * Real sensors, real scenes, lenses and sizes of things other than those above: not trained, not
   measured.
 * Where nothing moves there are no events, and depth is what was seen before, or a guess. The first

@@ -21,7 +21,8 @@ what is written below --out: as for `dae-ros train`; heldout.csv also has label_
 with the teacher on held-out clips, by which best.safetensors is chosen.
 
 examples:
-  dae-ros distill first_weights_distilled --out output/distilled
+  dae-ros distill first_weights_distilled --out output/distilled --set clips=output/clips \\
+      --set encoder_weights=micro_frames --set teachers=micro_frames
   dae-ros distill dsec_distilled --out output/dsec --set clips=output/clips_dsec
   dae-ros distill --settings            every setting with its meaning
 

@@ -39,8 +39,8 @@ what is written below --out:
 
 examples:
   dae-ros clips config/train/clips_first_weights.yaml --out output/clips --processes 2
-  dae-ros train first_weights_micro --out output/micro
-  dae-ros train first_weights_micro --out output/try --set steps=500 --set batch=4
+  dae-ros train first_weights_micro --out output/micro --set clips=output/clips \\
+      --set encoder_weights=micro_frames
   torchrun --nproc-per-node 4 -m dae_ros.cli train mvsec_supervised --out output/mvsec
   dae-ros train --settings              every setting with its meaning
 
