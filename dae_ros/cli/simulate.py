@@ -32,7 +32,9 @@ _SHORT = {"duration_s": "duration"}
 # Format -> the encoding whose clock it needs; None takes the one that is asked for.
 _FORMATS = {"rosbag2": None, "mvsec": "dvs_msgs", "dsec": "dvs_msgs", "raw": "evt3"}
 # The farthest depth of the preview's colours, m.
-_FAR_M = {"room": 8.0, "corridor": 20.0, "warehouse": 25.0, "street": 50.0, "yard": 50.0}
+_FAR_M = {
+    "room": 8.0, "corridor": 20.0, "warehouse": 25.0, "street": 50.0, "park": 50.0, "yard": 50.0,
+}  # fmt: skip
 
 DESCRIPTION = """\
 Move an event camera through a world and record what it sees, with exact depth. Worlds are made

@@ -14,7 +14,7 @@ class SimulatorParameters(NodeParameters):
     scene: str = declare(
         "room",
         "World to move through.",
-        choices=("room", "corridor", "street", "warehouse", "yard"),
+        choices=("room", "corridor", "street", "warehouse", "park", "yard"),
     )
     light: str = declare("day", "Time of day.", choices=("day", "dusk", "night"))
     visibility_m: float = declare(

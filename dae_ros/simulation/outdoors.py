@@ -1,4 +1,4 @@
-"""Materials of street and yard: procedural albedo maps, as in `dae_ros.simulation.materials`."""
+"""Materials of street, park and yard: procedural albedo maps, as in `simulation.materials`."""
 
 from __future__ import annotations
 

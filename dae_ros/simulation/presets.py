@@ -24,6 +24,7 @@ PRESETS: dict[str, dict[str, Value]] = {
     "street_walk": {"scene": "street", "motion": "walk"},
     "warehouse": {"scene": "warehouse"},
     "warehouse_drone": {"scene": "warehouse", "motion": "drone"},
+    "park": {"scene": "park"},
     # Of this kind there is nothing in any recipe of training.
     "yard": {"scene": "yard"},
     # A, where weights come from: a car by day, a quiet sensor.

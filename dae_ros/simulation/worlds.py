@@ -14,6 +14,7 @@ from dae_ros.simulation.camera import Camera, Pose
 from dae_ros.simulation.indoors import WAREHOUSE_LOOP, corridor, room, warehouse
 from dae_ros.simulation.light import Light
 from dae_ros.simulation.motion import LoopMotion, Stops
+from dae_ros.simulation.park import PARK_LOOP, park
 from dae_ros.simulation.render import Renderer
 from dae_ros.simulation.scene import Builder, Scene
 from dae_ros.simulation.street import KERB_M, LANE_M, STREET_LOOP, street
@@ -21,13 +22,17 @@ from dae_ros.simulation.trajectory import LoopTrajectory, Sway, Trajectory
 from dae_ros.simulation.yard import YARD_LOOP, yard
 
 # Half the side of the square that lamps light, m.
-_EXTENT_M = {"room": 4.5, "corridor": 23.0, "warehouse": 21.0, "street": 75.0, "yard": 45.0}
+_EXTENT_M = {"room": 4.5, "corridor": 23.0, "warehouse": 21.0, "street": 75.0, "yard": 45.0,
+             "park": 55.0}  # fmt: skip
 _USUAL_MOTION = {
     "room": "walk", "corridor": "walk", "warehouse": "walk", "street": "car", "yard": "walk",
+    "park": "walk",
 }  # fmt: skip
-_LOOPS = {"street": STREET_LOOP, "warehouse": WAREHOUSE_LOOP, "yard": YARD_LOOP}
+_LOOPS = {
+    "street": STREET_LOOP, "warehouse": WAREHOUSE_LOOP, "yard": YARD_LOOP, "park": PARK_LOOP,
+}  # fmt: skip
 # On a loop: m to the left of its line, m above the ground, usual m/s. What is a car in the street
-# is a cart in the warehouse and in the yard.
+# is a cart in the warehouse, in the yard and in the park.
 _LANES = {
     ("street", "car"): (-LANE_M, 1.45, 7.5),
     ("street", "walk"): (-KERB_M - 2.2, 1.75, 1.4),
@@ -38,6 +43,9 @@ _LANES = {
     ("yard", "car"): (-1.0, 1.5, 4.5),
     ("yard", "walk"): (-1.0, 1.65, 1.4),
     ("yard", "drone"): (0.0, 4.0, 5.0),
+    ("park", "car"): (-1.0, 1.5, 5.0),
+    ("park", "walk"): (-1.0, 1.65, 1.4),
+    ("park", "drone"): (0.0, 3.8, 5.0),
 }
 # Lamps that flicker at 100 Hz need a picture at least this often.
 _FLICKER_STEP_US = 1000
@@ -143,7 +151,9 @@ def create_world(parameters: SimulatorParameters) -> SceneWorld:
             )
         street(builder, lead)
     else:
-        build = {"room": room, "corridor": corridor, "warehouse": warehouse, "yard": yard}
+        build = {
+            "room": room, "corridor": corridor, "warehouse": warehouse, "yard": yard, "park": park,
+        }  # fmt: skip
         build[parameters.scene](builder)
     light = Light.at(
         parameters.light,

@@ -12,7 +12,8 @@ import numpy as np
 
 from dae_ros.simulation.indoors import forklift, person
 from dae_ros.simulation.motion import Loop, LoopMotion
-from dae_ros.simulation.scene import SKY, Builder, Vector, rectangle
+from dae_ros.simulation.open_ground import FreeGround, open_sky, turn_about
+from dae_ros.simulation.scene import Builder
 
 # The way around the yard, which the camera takes, and a smaller one in the middle for others.
 YARD_LOOP = Loop(24.0, 8.0, 16.0)
@@ -21,46 +22,8 @@ _INNER_LOOP = Loop(6.0, 2.0, 7.0)
 _WAY_M, _INNER_WAY_M = 3.4, 1.4
 # From the middle to the fence and to the front of the hall.
 _REACH_X_M, _REACH_Y_M = 34.0, 25.0
-_SKY_M = 300.0
 # What may stand above the way: gantries, over a drone that rises to 4.8 m.
 _CLEARANCE_M = 5.6
-
-
-class _Ground:
-    """What is still free: away from both ways and from what has been placed.
-
-    Args:
-        b: source of everything random.
-    """
-
-    def __init__(self, b: Builder) -> None:
-        self._b = b
-        self._lines = [
-            (np.array([loop.point(s) for s in np.arange(0.0, loop.length_m, 0.5)]), way_m)
-            for loop, way_m in ((YARD_LOOP, _WAY_M), (_INNER_LOOP, _INNER_WAY_M))
-        ]
-        self._taken: list[tuple[float, float, float]] = []
-
-    def take(self, x: float, y: float, radius_m: float) -> None:
-        """Mark a disc as taken."""
-        self._taken.append((x, y, radius_m))
-
-    def place(self, radius_m: float) -> tuple[float, float] | None:
-        """Take a random free disc of this radius; return its centre, or None after 40 misses."""
-        for _ in range(40):
-            x = self._b.uniform(-_REACH_X_M + 0.6 + radius_m, _REACH_X_M - 0.6 - radius_m)
-            y = self._b.uniform(-_REACH_Y_M + 0.6 + radius_m, _REACH_Y_M - 0.6 - radius_m)
-            near_way = any(
-                np.hypot(*(points - (x, y)).T).min() < way_m + radius_m
-                for points, way_m in self._lines
-            )
-            if not near_way and all(
-                np.hypot(x - other_x, y - other_y) > radius_m + other_m
-                for other_x, other_y, other_m in self._taken
-            ):
-                self.take(x, y, radius_m)
-                return x, y
-        return None
 
 
 def yard(b: Builder) -> None:
@@ -69,14 +32,15 @@ def yard(b: Builder) -> None:
     Within 3.4 m of the line of `YARD_LOOP` the ground is free, but for people and carts; above
     it gantries begin at 5.6 m.
     """
-    _sky(b)
+    open_sky(b)
     up, south = (0.0, 0.0, 1.0), (0.0, -1.0, 0.0)
     b.face((0.0, 0.0, -0.05), up, south, 598.0, 598.0, "grass", 12.0)
     b.face((0.0, 0.0, 0.0), up, south, 2 * _REACH_X_M + 6.0, 2 * _REACH_Y_M + 6.0, "gravel", 11.0)
     _hall(b)
     _fences(b)
     _far_trees(b)
-    ground = _Ground(b)
+    ways = ((YARD_LOOP, _WAY_M), (_INNER_LOOP, _INNER_WAY_M))
+    ground = FreeGround(b, (_REACH_X_M, _REACH_Y_M), ways)
     _gantries(b, ground)
     _masts(b, ground)
     things: tuple[tuple[Callable[[Builder, float, float], None], float, int], ...] = (
@@ -96,21 +60,6 @@ def yard(b: Builder) -> None:
             if place is not None:
                 build(b, *place)
     _traffic(b)
-
-
-def _sky(b: Builder) -> None:
-    """Close the world; clouds run on from one side to the next, since all of it is in sight."""
-    period_m, wide = 400.0, 2 * _SKY_M
-    start = b.uniform(0.0, 1.0)
-    for number, (x, y) in enumerate(((1.0, 0.0), (0.0, -1.0), (-1.0, 0.0), (0.0, 1.0))):
-        b.rectangles.append(
-            rectangle(
-                np.array([x, y, 0.0]) * _SKY_M, np.array([-x, -y, 0.0]),
-                np.array([0.0, 0.0, -1.0]), wide, wide, SKY, period_m,
-                ((start + number * wide / period_m) % 1.0, 0.0),
-            )
-        )  # fmt: skip
-    b.face((0.0, 0.0, _SKY_M), (0.0, 0.0, -1.0), (0.0, -1.0, 0.0), wide, wide, SKY, period_m)
 
 
 def _hall(b: Builder) -> None:
@@ -176,7 +125,7 @@ def _far_trees(b: Builder) -> None:
               albedo=b.uniform(0.7, 1.2))  # fmt: skip
 
 
-def _gantries(b: Builder, ground: _Ground) -> None:
+def _gantries(b: Builder, ground: FreeGround) -> None:
     """Span two arches over the way."""
     loop = YARD_LOOP
     for along in (b.uniform(3.0, 9.0), loop.length_m / 2.0 + b.uniform(-9.0, 9.0)):
@@ -192,7 +141,7 @@ def _gantries(b: Builder, ground: _Ground) -> None:
         b.box((x, y, _CLEARANCE_M + 0.35), (0.5, 2 * wide + 0.4, 0.7), kind, 1.6, yaw=heading)
 
 
-def _masts(b: Builder, ground: _Ground) -> None:
+def _masts(b: Builder, ground: FreeGround) -> None:
     """Put up poles with floodlights, and some without."""
     for number in range(9):
         place = ground.place(0.5)
@@ -246,7 +195,7 @@ def _leaning_pallets(b: Builder, x: float, y: float) -> None:
     b.box((x, y, 0.45), (0.7, 1.5, 0.9), "concrete", 2.0, yaw=yaw, albedo=b.uniform(0.7, 1.2))
     for side in (-1.0, 1.0):
         lean = b.uniform(0.2, 0.5)
-        turn = _turn(yaw + (0.0 if side > 0.0 else np.pi), np.pi / 2 - lean)
+        turn = turn_about(yaw + (0.0 if side > 0.0 else np.pi), np.pi / 2 - lean)
         # Its lower edge stands on the ground, its upper one touches the block or stands off it.
         reach = 0.38 + 0.6 * np.sin(lean) + b.uniform(0.0, 0.1)
         centre = np.array([x, y, 0.6 * np.cos(lean) + 0.07 * np.sin(lean)])
@@ -259,7 +208,7 @@ def _timber(b: Builder, x: float, y: float) -> None:
     yaw, tone = b.uniform(-np.pi, np.pi), b.uniform(0.7, 1.3)
     high = 0.3 * int(b.generator.integers(1, 5))
     b.box((x, y, high / 2), (3.4, 0.9, high), "planks", 1.1, yaw=yaw, ends="rack", albedo=tone)
-    turn = _turn(yaw + b.uniform(0.2, 0.7), b.uniform(0.08, 0.2))
+    turn = turn_about(yaw + b.uniform(0.2, 0.7), b.uniform(0.08, 0.2))
     b.turned_box((x, y, high + 0.45), (2.6, 0.2, 0.2), turn, "planks", 1.1, tone)
 
 
@@ -285,7 +234,7 @@ def _bush(b: Builder, x: float, y: float) -> None:
     for _ in range(4):
         size = b.uniform(0.5, 1.0)
         centre = (x + b.uniform(-0.35, 0.35), y + b.uniform(-0.35, 0.35), 0.45 * size)
-        turn = _turn(b.uniform(-np.pi, np.pi), b.uniform(0.2, 0.9))
+        turn = turn_about(b.uniform(-np.pi, np.pi), b.uniform(0.2, 0.9))
         b.turned_box(centre, (size, size, size), turn, "foliage", 1.4, b.uniform(0.7, 1.3))
 
 
@@ -295,14 +244,8 @@ def _tree(b: Builder, x: float, y: float) -> None:
     for lift in (0.2, 0.3, 0.8, 1.0, 1.4, 1.8, 2.2):
         size = b.uniform(0.9, 1.6) - 0.2 * lift
         centre = (x + b.uniform(-0.6, 0.6), y + b.uniform(-0.6, 0.6), high + lift)
-        turn = _turn(b.uniform(-np.pi, np.pi), b.uniform(0.2, 0.9))
+        turn = turn_about(b.uniform(-np.pi, np.pi), b.uniform(0.2, 0.9))
         b.turned_box(centre, (size, size, size), turn, "foliage", 2.0, b.uniform(0.7, 1.3))
-
-
-def _turn(yaw: float, pitch: float) -> Vector:
-    """Return the rotation about y by `pitch`, then about the vertical by `yaw`, rad."""
-    cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
-    return np.array([[cy * cp, -sy, cy * sp], [sy * cp, cy, sy * sp], [-sp, 0.0, cp]])
 
 
 def _traffic(b: Builder) -> None:

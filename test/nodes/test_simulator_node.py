@@ -166,5 +166,6 @@ def test_a_bad_parameter_ends_the_process_with_a_sentence() -> None:
     )
     assert done.returncode == 1
     assert (
-        "'scene' must be one of room, corridor, street, warehouse, yard, not 'moon'" in done.stderr
+        "'scene' must be one of room, corridor, street, warehouse, park, yard, not 'moon'"
+        in done.stderr
     )

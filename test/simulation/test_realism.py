@@ -21,7 +21,7 @@ from dae_ros.simulation.worlds import create_world
 HEIGHT, WIDTH = 98, 130
 SIZE = {"height": HEIGHT, "width": WIDTH}
 DURATION_S = 0.6
-NAMES = ("room", "corridor", "street_day", "street_night", "warehouse", "yard")
+NAMES = ("room", "corridor", "street_day", "street_night", "warehouse", "yard", "park")
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -16,6 +16,7 @@ PATHS = [
     ("room", "walk"), ("room", "drone"), ("corridor", "walk"), ("street", "car"),
     ("street", "drone"), ("warehouse", "walk"),
     ("yard", "car"),
+    ("park", "drone"),
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import pytest
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.simulation.camera import Camera, Pose
 from dae_ros.simulation.indoors import corridor, room, warehouse
+from dae_ros.simulation.park import park
 from dae_ros.simulation.pattern import SIZE
 from dae_ros.simulation.render import Renderer
 from dae_ros.simulation.scene import Builder, Scene, rectangle
@@ -26,6 +27,7 @@ CASES = [
     ("room", "walk"), ("corridor", "walk"), ("street", "car"), ("street", "walk"),
     ("street", "drone"), ("warehouse", "walk"), ("warehouse", "drone"),
     ("yard", "walk"), ("yard", "car"), ("yard", "drone"),
+    ("park", "walk"), ("park", "car"), ("park", "drone"),
 ]  # fmt: skip
 SMALL = Camera.from_field_of_view(9, 12, 75.1)
 
@@ -92,8 +94,8 @@ def test_worlds_are_closed_and_the_path_is_clear(
         depth = renderer.depth()
         assert (renderer.faces >= 0).all()
         np.testing.assert_array_equal(np.isnan(depth), world.scene.sky[renderer.faces])
-        # Under the open sky of a yard a drone sees less than elsewhere.
-        assert np.isfinite(depth).mean() > (0.4 if scene == "yard" else 0.5)
+        # Under the open sky of a yard or a park a drone sees less than elsewhere.
+        assert np.isfinite(depth).mean() > (0.4 if scene in ("yard", "park") else 0.5)
         nearest = min(nearest, np.nanmin(depth))
     assert nearest > 0.25
 
@@ -129,7 +131,8 @@ def test_greatest_flow_is_the_motion_of_points(world: SceneWorld) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scene", "motion"), [("street", "car"), ("warehouse", "walk"), ("yard", "drone")]
+    ("scene", "motion"),
+    [("street", "car"), ("warehouse", "walk"), ("yard", "drone"), ("park", "walk")],
 )
 def test_moving_things_come_into_sight(scene: str, motion: str) -> None:
     """Within half a minute a camera sees at least two bodies move."""
@@ -152,6 +155,7 @@ def test_moving_things_come_into_sight(scene: str, motion: str) -> None:
         ("street", 1317, 3868304682, 0.6423681953185341, 16.648136748314123),
         ("warehouse", 669, 523001854, 0.35040380689380857, 5.683094768205042),
         ("yard", 2657, 1936352208, 0.38464423623101673, 12.839536758022023),
+        ("park", 2876, 3475544918, 0.7794337497536566, 12.268676673501593),
     ],
 )
 def test_a_seed_stays_the_world_that_it_was(
@@ -162,7 +166,8 @@ def test_a_seed_stays_the_world_that_it_was(
     if scene == "street":
         street(builder, None)
     else:
-        build = {"room": room, "corridor": corridor, "warehouse": warehouse, "yard": yard}
+        build = {"room": room, "corridor": corridor, "warehouse": warehouse, "yard": yard,
+                 "park": park}  # fmt: skip
         build[scene](builder)
     assert len(builder.rectangles) == faces
     names = " ".join(item.material for item in builder.rectangles)
