@@ -86,9 +86,11 @@ def write_image(
         encoding=encodings[image.dtype.name, image.ndim],
         is_bigendian=0,
         step=pixels.strides[0],
-        data=pixels.reshape(-1).view(np.uint8),
+        data=np.empty(0, np.uint8),
     )
-    return bytes(known_types().serialize_cdr(message, IMAGE))
+    # Pixels come last, behind their number: they are copied once.
+    before = bytes(known_types().serialize_cdr(message, IMAGE))[:-4]
+    return b"".join((before, pixels.nbytes.to_bytes(4, "little"), pixels.data.cast("B")))
 
 
 def write_camera_info(camera: CameraInfo, stamp_ns: int, frame_id: str) -> bytes:

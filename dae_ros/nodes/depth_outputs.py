@@ -11,8 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo as CameraInfoMessage
 from sensor_msgs.msg import Image
 
-from dae_ros.bags.messages import CameraInfo
-from dae_ros.nodes.conversions import camera_info_message, image_message
+from dae_ros.bags.messages import CameraInfo, write_camera_info, write_image
 from dae_ros.nodes.diagnostics import frame_status
 from dae_ros.nodes.qos import Unacknowledged, output_qos
 from dae_ros.parameters import DepthParameters
@@ -71,15 +70,16 @@ class DepthOutputs:
         if not self.active:
             return
         publisher = self._depth[frame.kind]
-        publisher.publish(image_message(frame.depth, frame.stamp_ns, frame.frame_id))
+        # Serialized here: a message object of rclpy's costs more copies of the map.
+        publisher.publish(write_image(frame.depth, frame.stamp_ns, frame.frame_id))
         camera = self._camera_of(frame)
-        self._camera_info.publish(camera_info_message(camera, frame.stamp_ns, frame.frame_id))
+        self._camera_info.publish(write_camera_info(camera, frame.stamp_ns, frame.frame_id))
         self._status.publish(frame_status(frame, verdict))
         if self._color.get_subscription_count():
-            self._color.publish(image_message(self._colored(frame), frame.stamp_ns, frame.frame_id))
+            self._color.publish(write_image(self._colored(frame), frame.stamp_ns, frame.frame_id))
         if self._events.get_subscription_count():
             self._events.publish(
-                image_message(events_image(frame.image), frame.stamp_ns, frame.frame_id)
+                write_image(events_image(frame.image), frame.stamp_ns, frame.frame_id)
             )
         if self._queue:
             self._batch.add(frame.depth.nbytes)

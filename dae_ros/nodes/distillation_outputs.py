@@ -13,8 +13,8 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 from std_msgs.msg import MultiArrayDimension, MultiArrayLayout, String, UInt8MultiArray
 
+from dae_ros.bags.messages import write_image
 from dae_ros.distillation.online.reports import LiveStatus, LoopReport, LoopStatus
-from dae_ros.nodes.conversions import image_message
 from dae_ros.nodes.depth_weights import CHUNK, SNAPSHOT
 from dae_ros.nodes.diagnostics import OK, WARN, status
 from dae_ros.nodes.distillation_worker import DistillationSnapshot
@@ -83,7 +83,7 @@ class DistillationOutputs:
         if self._label.get_subscription_count():
             depth = label.clip.depth[-1].astype(np.float32)
             frame = label.frame
-            self._label.publish(image_message(depth, frame.stamp_ns, frame.frame_id))
+            self._label.publish(write_image(depth, frame.stamp_ns, frame.frame_id))
 
     def tell(self, snapshot: DistillationSnapshot) -> None:
         """Publish how learning is doing."""
