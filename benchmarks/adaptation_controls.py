@@ -18,7 +18,6 @@ from benchmarks.adaptation_runs import Setting, read_json
 from benchmarks.adaptation_scores import ELSEWHERE, score_file
 from benchmarks.adaptation_verdicts import LARGEST_EXCESS, excess
 from dae_ros.distillation.clip_store import open_clip_store
-from dae_ros.distillation.clip_writer import write_durably
 from dae_ros.distillation.online.anchors import anchors_of_store
 from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.guard import Guard
@@ -27,6 +26,7 @@ from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.distillation.online.persistence import OnlineStore
 from dae_ros.distillation.online.replay import HeldoutBlock, ReplayBuffer
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
+from dae_ros.model.durable_files import write_durably
 from dae_ros.parameters.distillation import OnlineParameters
 
 # What is submitted to the guard, and how far it goes: parts of each weight's own size for noise, a

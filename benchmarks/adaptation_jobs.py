@@ -33,7 +33,7 @@ from benchmarks.adaptation_safety import (
 from benchmarks.adaptation_scores import ELSEWHERE, KNOWN, score_versions
 from benchmarks.adaptation_verdicts import summary_of_seed, timeline_of
 from benchmarks.adaptation_worlds import Lengths, new_kind, prepare_seed, worlds_folder
-from dae_ros.distillation.clip_writer import write_durably
+from dae_ros.model.durable_files import write_durably
 
 SEED_FILE = "seed.json"
 HOP_S = 0.05

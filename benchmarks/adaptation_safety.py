@@ -34,9 +34,9 @@ from benchmarks.adaptation_verdicts import (
     timeline_of,
     worst_excess,
 )
-from dae_ros.distillation.clip_writer import write_durably
 from dae_ros.distillation.online.adaptation import AdaptationResult
 from dae_ros.errors import ConfigurationError
+from dae_ros.model.durable_files import write_durably
 
 NONE, PREFIX, CASE_FILE = "none", "prefix", "case.json"
 LATE, EARLY = "late", "early"

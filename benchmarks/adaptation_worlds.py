@@ -46,8 +46,8 @@ from dae_ros.distillation.clip_store import (
     open_clip_store,
     read_facts,
 )
-from dae_ros.distillation.clip_writer import write_durably
 from dae_ros.errors import ConfigurationError
+from dae_ros.model.durable_files import write_durably
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.simulation.simulation import START_NS, Simulation
 

@@ -51,7 +51,6 @@ from dae_ros.distillation.clip_store import (
     open_clip_store,
     read_facts,
 )
-from dae_ros.distillation.clip_writer import write_durably
 from dae_ros.distillation.configuration import (
     DistillationParameters,
     TrainingParameters,
@@ -63,6 +62,7 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.evaluation.strips import write_png
 from dae_ros.model.checkpoint import load_checkpoint
+from dae_ros.model.durable_files import write_durably
 
 # Row -> what it adds to the rows before it. `{first}` and `{second}` are the teachers.
 ROWS: Mapping[str, Mapping[str, str]] = {

@@ -17,8 +17,8 @@ from typing import IO, Any, BinaryIO, cast
 
 import torch
 
-from dae_ros.distillation.clip_writer import sync_folder
 from dae_ros.errors import ConfigurationError, DistillationError, reason_of
+from dae_ros.model.durable_files import sync
 
 STATE_FILE = "state.pt"
 FORMAT = 1
@@ -87,7 +87,7 @@ def save_state(folder: Path, state: RunState) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            sync_folder(folder)
+            sync(folder)
     except DistillationError:
         temporary.unlink(missing_ok=True)
         raise

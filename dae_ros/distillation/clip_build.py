@@ -25,8 +25,9 @@ from dae_ros.distillation.clip_store import (
     open_clip_store,
     read_facts,
 )
-from dae_ros.distillation.clip_writer import SequenceWriter, part_folder, write_durably
+from dae_ros.distillation.clip_writer import SequenceWriter, part_folder
 from dae_ros.errors import ConfigurationError, DaeError, RecordingError
+from dae_ros.model.durable_files import write_durably
 
 Report = Callable[[float, str], None]
 POLL_S = 0.5

@@ -18,6 +18,7 @@ from dae_ros.distillation.clip_codes import code_of_tencode
 from dae_ros.distillation.clip_sources import Sample
 from dae_ros.distillation.clip_store import FORMAT, NO_FRAME_US, SEQUENCE_FILE, file_digest
 from dae_ros.errors import RecordingError
+from dae_ros.model.durable_files import sync, write_durably
 
 PART_PREFIX = ".part_"
 
@@ -123,7 +124,7 @@ class SequenceWriter:
             }
             write_durably(self._part / SEQUENCE_FILE, json.dumps(facts, indent=1, sort_keys=True))
             self._part.replace(self._folder)
-            sync_folder(self._folder.parent)
+            sync(self._folder.parent)
         return self._count
 
     def __enter__(self) -> SequenceWriter:
@@ -147,30 +148,6 @@ class SequenceWriter:
 def part_folder(folder: Path) -> Path:
     """Return where a sequence grows until it is whole."""
     return folder.with_name(PART_PREFIX + folder.name)
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all, and wait until it is on the disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 class _GrowingArray:

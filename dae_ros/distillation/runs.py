@@ -14,7 +14,6 @@ import torch
 from dae_ros.distillation.batches import ClipSampler
 from dae_ros.distillation.checkpointing import on_disk
 from dae_ros.distillation.clip_store import ClipStore, open_clip_store
-from dae_ros.distillation.clip_writer import write_durably
 from dae_ros.distillation.configuration import (
     DistillationParameters,
     TrainingParameters,
@@ -29,6 +28,7 @@ from dae_ros.distillation.validation import Validation
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import EventEncoder, Meaning, same_input
+from dae_ros.model.durable_files import write_durably
 from dae_ros.model.encoder_transfer import take_encoder
 from dae_ros.model.weights import load_weights
 from dae_ros.runtime.torch_fitting import Fitting

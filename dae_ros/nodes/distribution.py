@@ -50,7 +50,7 @@ DIFFERENCES = (
         "checks bytes element by element",
         "takes bytes at once",
         "takes bytes at once",
-        "array.array everywhere, which every setter takes at once (conversions.py)",
+        "never used: images and packets are published as serialized bytes everywhere (messages.py)",
     ),
     Difference(
         "spin after a signal",

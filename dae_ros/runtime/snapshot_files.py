@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dae_ros.model.durable_files import write_durably
 from dae_ros.model.fetch import digest_of
 from dae_ros.runtime.announcement import Announcement, whole_number
 
@@ -81,6 +81,9 @@ def read_facts(path: Path) -> Snapshot | None:
         values["path"] = (path.parent / values.pop("file")).absolute()
         found = Snapshot(**values)
         whole_number(found.version)
+        # What is not said by a plain true earns no trust.
+        if not (isinstance(found.confirmed, bool) and isinstance(found.rollback, bool)):
+            raise TypeError("confirmed and rollback are true or false")
         return found
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -90,26 +93,4 @@ def write_facts(path: Path, snapshot: Snapshot) -> None:
     """Replace the facts of a version, atomically and durably."""
     values = dataclasses.asdict(snapshot)
     del values["path"]
-    write_text(path, json.dumps({"file": snapshot.path.name, **values}, indent=1) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file, atomically and durably."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        sync(temporary)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's names, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_durably(path, json.dumps({"file": snapshot.path.name, **values}, indent=1))

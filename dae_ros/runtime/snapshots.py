@@ -25,15 +25,14 @@ from pathlib import Path
 from types import TracebackType
 
 from dae_ros.errors import DistillationError, WeightsError
+from dae_ros.model.durable_files import sync, write_durably
 from dae_ros.model.fetch import digest_of
 from dae_ros.runtime.snapshot_files import (
     Snapshot,
     facts_files,
     read_facts,
-    sync,
     version_of,
     write_facts,
-    write_text,
 )
 
 LATEST, WITHDRAWN = "LATEST.json", "WITHDRAWN.json"
@@ -85,6 +84,21 @@ def withdrawn(folder: Path) -> dict[str, str]:
             "back. Restore it, begin in another folder, or delete it to trust all that are there",
             path=str(path),
         ) from error
+
+
+def withdrawn_mark(folder: Path) -> tuple[int, int] | None:
+    """Return what differs when that list or the right to read it has changed: a time and a size.
+
+    None where nobody can tell, so that it has to be read.
+    """
+    try:
+        found = (folder / WITHDRAWN).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0, 0
+    except OSError:
+        return None
+    # Not the time of its content, which a copy or a restored file may bring along.
+    return found.st_ctime_ns, found.st_size
 
 
 class SnapshotStore:
@@ -283,7 +297,7 @@ class SnapshotStore:
                 }
                 try:
                     # First, so that no instant has a version announced which nobody may take.
-                    write_text(self.folder / WITHDRAWN, json.dumps(listed, indent=1) + "\n")
+                    write_durably(self.folder / WITHDRAWN, json.dumps(listed, indent=1))
                     write_facts(self.folder / LATEST, snapshot)
                 except OSError as error:
                     raise self._failure(error) from error

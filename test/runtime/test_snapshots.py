@@ -394,3 +394,14 @@ def test_kills_at_any_instant_leave_whole_versions_and_no_lock(tmp_path: Path) -
             files = {path.stem for path in tmp_path.glob("*.safetensors")}
             assert files == {f"w_{s.version:06d}" for s in store.snapshots()}
     assert latest.version >= 6
+
+
+def test_trust_that_is_not_plainly_said_is_none(tmp_path: Path) -> None:
+    """Facts that say `confirmed` by anything but true or false are damaged."""
+    with SnapshotStore(tmp_path) as store:
+        kept = publish(store)
+        publish(store)
+        for name in (LATEST, "w_000002.json"):
+            facts = json.loads((tmp_path / name).read_text(encoding="utf-8"))
+            (tmp_path / name).write_text(json.dumps({**facts, "confirmed": "no"}), "utf-8")
+        assert store.latest() == kept

@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 
-from dae_ros.distillation.clip_writer import sync_folder
 from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.distillation.online.records import (
     ClipKey,
@@ -37,6 +36,7 @@ from dae_ros.distillation.online.records import (
     whole_records,
 )
 from dae_ros.errors import DistillationError
+from dae_ros.model.durable_files import sync
 
 LOCK_FILE, STATE_FILE, PREVIOUS_FILE = "lock", "state.bin", "state.previous.bin"
 # The number grows with every change of what a state holds.
@@ -181,7 +181,7 @@ class OnlineStore:
                 # A kill after this leaves the previous state, which is whole.
                 path.replace(self._folder / PREVIOUS_FILE)
             temporary.replace(path)
-            sync_folder(self._folder)
+            sync(self._folder)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise DistillationError(

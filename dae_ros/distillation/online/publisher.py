@@ -13,7 +13,7 @@ from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.runtime.snapshot_files import Snapshot
-from dae_ros.runtime.snapshots import SnapshotStore, withdrawn
+from dae_ros.runtime.snapshots import SnapshotStore, withdrawn, withdrawn_mark
 from dae_ros.runtime.weight_stages import Verdict as DepthVerdict
 
 ORIGIN = "online"
@@ -44,6 +44,7 @@ class Publisher:
         self._store = store
         self._original = original
         self.above = above
+        self._whole: tuple[int, int] | None = None
         first = store.first()
         if first is None:
             first = self._write(original, step=0, score=1.0, parent=None, metrics={})
@@ -148,11 +149,18 @@ class Publisher:
         return tuple(found)
 
     def damage(self) -> Refusal | None:
-        """Return the refusal `folder` while the list of what was taken back cannot be read."""
+        """Return the refusal `folder` while the list of what was taken back cannot be read.
+
+        Asked at every turn: what was whole is read again when it has changed.
+        """
+        mark = withdrawn_mark(self._store.folder)
+        if mark is not None and mark == self._whole:
+            return None
         try:
             withdrawn(self._store.folder)
         except WeightsError as error:
             return Refusal("folder", error.message)
+        self._whole = mark
         return None
 
     def kept(self) -> list[Snapshot]:
