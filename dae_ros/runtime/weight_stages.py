@@ -172,8 +172,12 @@ class Canary:
     before: list[StepFacts]
     after: list[StepFacts] = field(default_factory=list)
 
-    def compared_or_never(self) -> bool:
-        """Whether there are enough pairs, or no more will come."""
+    def fill_up(self) -> bool:
+        """Compare neighbouring windows where there was no time for the same ones.
+
+        Returns:
+            Whether there are enough pairs, or no more will come.
+        """
         pairs = self.comparison.pairs
         if len(pairs) >= LEAST_PAIRS:
             return True

@@ -320,7 +320,7 @@ class WeightSwap:
         comparison, seen = canary.comparison, len(canary.after)
         behind = canary.shadow is not None and bool(canary.shadow.pending)
         over = seen >= self._rules.canary_windows * (2 if behind else 1)
-        over = over and canary.compared_or_never()
+        over = over and canary.fill_up()
         breach = comparison.breach()
         if breach is not None:
             self._take_back(breach)
