@@ -26,7 +26,6 @@ from benchmarks.adaptation_verdicts import SMALLEST_LEAD
 from benchmarks.adaptation_worlds import CLIPS, DRIVE, RETURN, Lengths, recipes
 from dae_ros.bags.recording import open_recording
 from dae_ros.distillation.clip_store import open_clip_store
-from dae_ros.distillation.clip_writer import write_durably
 from dae_ros.distillation.configuration import DistillationParameters, load_settings
 from dae_ros.distillation.labels import DepthRange
 from dae_ros.distillation.online.adaptation import (
@@ -39,6 +38,7 @@ from dae_ros.distillation.online.opening import open_student
 from dae_ros.distillation.runs import train
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
+from dae_ros.model.durable_files import write_durably
 from dae_ros.model.fetch import digest_of
 from dae_ros.parameters import DepthParameters
 from dae_ros.parameters.declaration import declarations
@@ -79,6 +79,10 @@ class Setting:
             "near_m": RANGE.minimum_m,
             "far_m": RANGE.maximum_m,
             "seed": seed,
+            # What a step costs, and hardly what it learns: for processors with AMX, and room for
+            # what the frozen encoder says of every clip.
+            "precision": "bfloat16",
+            "cache_mb": 3000,
             # Every version is scored, and a run that was cut begins anew.
             "kept_snapshots": 10_000,
             "save_every_steps": 1_000,

@@ -99,7 +99,7 @@ class GateParameters(NodeParameters):
         maximum=1.0,
     )
     smallest_confidence: float = declare(
-        0.6,
+        0.4,
         "A label is refused whose mean confidence in these comparisons is less.",
         minimum=0.0,
         maximum=1.0,

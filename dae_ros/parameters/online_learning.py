@@ -27,10 +27,10 @@ class LearningParameters(NodeParameters):
         minimum=1.0,
     )
     largest_similarity: float = declare(
-        0.95,
-        "A clip is refused whose map of event density is like the last one's: cosine above this; "
-        "1 keeps all.",
-        minimum=0.0,
+        0.8,
+        "A clip is refused whose map of event density is like the last one's: correlation above "
+        "this; 1 keeps all.",
+        minimum=-1.0,
         maximum=1.0,
     )
     block_s: float = declare(
@@ -54,13 +54,13 @@ class LearningParameters(NodeParameters):
     lora_rank: int = declare(8, "Rank of these changes.", minimum=1, maximum=256)
     batch_clips: int = declare(4, "Clips of a step, anchors included.", minimum=1, maximum=1024)
     anchor_share: float = declare(
-        0.25,
+        0.5,
         "Share of a step's clips that are anchors: clips from before adaptation.",
         minimum=0.0,
         maximum=0.9,
     )
     anchor_clips: int = declare(
-        32, "Anchors from before adaptation; half of them measure forgetting.", minimum=2
+        64, "Anchors from before adaptation; half of them measure forgetting.", minimum=2
     )
     pinned_clips: int = declare(
         8, "First verified clips of the deployment that become anchors.", minimum=0
@@ -110,8 +110,9 @@ class LearningParameters(NodeParameters):
         0.5, "Weight of the normalised term of labels without metres.", minimum=0.0
     )
     anchor_weight: float = declare(
-        0.5, "Weight of the original's own depth on anchors.", minimum=0.0
+        0.5, "Weight of the original's own depth on anchors, up to scale and shift.", minimum=0.0
     )
+    metric_anchor_weight: float = declare(5.0, "The same where both are metres.", minimum=0.0)
     pin_weight: float = declare(
         0.01, "Weight of staying at the original's scale and shift.", minimum=0.0
     )
@@ -129,6 +130,9 @@ class LearningParameters(NodeParameters):
         choices=("float32", "bfloat16"),
     )
     cache_mb: int = declare(
-        256, "Memory for what the frozen parts say about clips, in MB.", minimum=0
+        1024,
+        "Memory for what the frozen parts say about clips, in MB; what does not fit is computed "
+        "again and again.",
+        minimum=0,
     )
     seed: int = declare(0, "Of everything that is drawn.", minimum=0)

@@ -19,7 +19,7 @@ class PaceParameters(NodeParameters):
         2, "Least number of frames from one label to the next.", minimum=1, maximum=10_000
     )
     longest_stride: int = declare(
-        64, "Largest number of frames from one label to the next.", minimum=1, maximum=10_000
+        16, "Largest number of frames from one label to the next.", minimum=1, maximum=10_000
     )
     surprise: float = declare(
         1.05,

@@ -15,7 +15,7 @@ from dae_ros.distillation.clip_store import (
     ClipStore,
 )
 from dae_ros.distillation.labels import OUTDOOR
-from dae_ros.distillation.online.observation import LabelledClip, Observation, Refusal
+from dae_ros.distillation.online.observation import GROUND_TRUTH, LabelledClip, Observation, Refusal
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters.distillation import OnlineParameters
 
@@ -89,6 +89,9 @@ class AnchorSet:
     def draw(self, step: int, count: int) -> tuple[LabelledClip, ...]:
         """Draw clips to replay, all different; fewer where fewer are there.
 
+        One at most where only pinned clips are there: they are few, and of the place that the
+        other clips of a step show anyway.
+
         Args:
             step: the draw depends on it, the seed and the contents alone.
             count: how many.
@@ -96,6 +99,8 @@ class AnchorSet:
         clips = self.replayed
         random = np.random.default_rng([self._parameters.seed, step, _DRAW])
         order = random.permutation(len(clips))
+        if not self._chosen["replayed"]:
+            count = min(count, 1)
         return tuple(clips[int(index)] for index in order[:count])
 
     def state(self) -> dict[str, Any]:
@@ -217,6 +222,6 @@ def _clip(sequence: ClipSequence, first: int, length: int, digest: str) -> Label
         # NaN compares as False. The student was not trained beyond either.
         weight=np.where((depth > 0) & (depth <= OUTDOOR.maximum_m), 255, 0).astype(np.uint8),
         label_metric=True,
-        teacher="ground_truth",
+        teacher=GROUND_TRUTH,
         teacher_digest=digest,
     )

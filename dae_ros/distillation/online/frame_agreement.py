@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,10 +28,15 @@ _PAIRS = 16
 _FEWEST_PAIRS = 8
 # Pixels that changed, at least, for a pair to say anything.
 _FEWEST_PIXELS = 100
+# Standard deviation of the change of log intensity below which a pair says nothing: where the
+# camera stands still, frames differ by their noise, and events are noise as well.
+_SMALLEST_CHANGE = 0.02
+# Both are averaged over this many pixels a side: noise of pixels hides what they have in common.
+_SMOOTHED_PX = 3
 # Below this no offset fits: other pixels, or another camera.
 _SMALLEST_CORRELATION = 0.1
-# An offset must fit so much better than none.
-_MARGIN = 1.1
+# An offset must fit so much better than those that are tolerated.
+_MARGIN = 1.05
 
 
 class FrameAgreement:
@@ -46,8 +52,9 @@ class FrameAgreement:
     """
 
     def __init__(self, parameters: OnlineParameters) -> None:
-        self._earliest_ns = -round(parameters.sync_tolerance_s * 1e9)
-        self._latest_ns = round(parameters.largest_event_lag_s * 1e9)
+        earliest_ns = -round(parameters.sync_tolerance_s * 1e9)
+        latest_ns = round(parameters.largest_event_lag_s * 1e9)
+        self._tolerated = (earliest_ns <= OFFSETS_NS) & (latest_ns >= OFFSETS_NS)
         self._frames: deque[tuple[int, NDArray[np.uint8], NDArray[np.bool_]]] = deque()
         self._curves: deque[NDArray[np.float64]] = deque(maxlen=_PAIRS)
         self.offset_ns = math.nan
@@ -89,14 +96,13 @@ class FrameAgreement:
                 f"frames and events show different things: they correlate by "
                 f"{self.correlation:.2f} at best; check that both come from the same pixels",
             )
-        here = float(curve[len(OFFSETS_NS) // 2])
-        tolerated = self._earliest_ns <= self.offset_ns <= self._latest_ns
-        if not tolerated and self.correlation > _MARGIN * here:
+        tolerated = float(curve[self._tolerated].max())
+        if self.correlation > _MARGIN * tolerated:
             return Refusal(
                 "desynchronised",
                 f"events fit the frames best {self.offset_ns / 1e6:+.0f} ms later (correlation "
-                f"{self.correlation:.2f}, {here:.2f} as they are); check image_stamp and "
-                "exposure_s",
+                f"{self.correlation:.2f}, {tolerated:.2f} within what is tolerated); check "
+                "image_stamp and exposure_s",
             )
         return None
 
@@ -110,10 +116,21 @@ class FrameAgreement:
         sums = np.zeros((len(OFFSETS_NS), *first.shape), np.float32)
         _accumulate(events.t, events.x, events.y, events.p, first_ns, second_ns, OFFSETS_NS, sums)
         # Where nothing changed at any offset there is nothing to compare.
-        usable = mask & also & (np.abs(sums).max(axis=0) > 0)
+        comparable = mask & also
+        usable = comparable & (np.abs(sums).max(axis=0) > 0)
         if int(usable.sum()) < _FEWEST_PIXELS:
             return
-        self._curves.append(_correlations(sums[:, usable], change[usable]))
+        smooth = _smoothed(change, comparable)[usable]
+        if float(smooth.std()) < _SMALLEST_CHANGE:
+            return
+        rows = np.stack([_smoothed(one, comparable)[usable] for one in sums])
+        self._curves.append(_correlations(rows, smooth))
+
+
+def _smoothed(values: NDArray[np.float32], comparable: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return means over neighbours; what may not be compared counts as 0."""
+    kept = np.where(comparable, values, np.float32(0.0))
+    return np.asarray(cv2.blur(kept, (_SMOOTHED_PX, _SMOOTHED_PX)))
 
 
 def _correlations(rows: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -18,14 +18,12 @@ import numpy as np
 
 from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.comparison import Comparison, Trio
-from dae_ros.distillation.online.observation import LabelledClip, Refusal
+from dae_ros.distillation.online.observation import GROUND_TRUTH, LabelledClip, Refusal
 from dae_ros.distillation.online.paired_gain import Gain, paired_gain
 from dae_ros.distillation.online.replay import HeldoutBlock
 from dae_ros.distillation.online.verdict import PUBLISHED_WORSE, Verdict
 from dae_ros.parameters.distillation import OnlineParameters
 
-# Teacher of anchors whose depth was measured or simulated.
-GROUND_TRUTH = "ground_truth"
 # Largest |ln| of median depth over the original's in the deployment, where metres are compared with
 # metres: what knows rooms alone sees streets at a quarter of their distances. A scale that is wrong
 # shows as an error there; this is against what no place explains.

@@ -79,6 +79,7 @@ class Intake:
     def begin(self) -> None:
         """Forget events and frames: another camera, or another recording, begins."""
         self.pairing = Pairing(self._parameters, self._encoder)
+        self.pairing.wanted = self._lacks
         self.pending: Observation | None = None
         self._pending_frame: Frame | None = None
         self._labelled_last = False
@@ -199,6 +200,9 @@ class Intake:
         return self.replay.restore(state["replay"], clips) + self.anchors.restore(
             state["anchors"], anchors
         )
+
+    def _lacks(self, start_ns: int, end_ns: int) -> bool:
+        return self.replay.lacks(start_ns + self._offset_ns, end_ns + self._offset_ns)
 
     def _on_one_timeline(self, observation: Observation) -> Observation:
         """Move a clip behind those before it where the events' clock has begun anew."""

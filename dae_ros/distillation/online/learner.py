@@ -33,7 +33,7 @@ from dae_ros.parameters.distillation import OnlineParameters
 
 LOGGER = logging.getLogger(__name__)
 # Rates of parameter learning_rate 0, by encoder; others have the one of the transformers.
-LEARNING_RATES = {"micro": 2e-4}
+LEARNING_RATES = {"micro": 5e-4}
 TRANSFORMER_RATE = 5e-5
 # Of the low-rank factors, relative to the head's rate.
 ENCODER_RATE = 0.2

@@ -11,7 +11,7 @@ from torch import Tensor
 from dae_ros.distillation.online.clip_cache import ClipCache
 from dae_ros.distillation.online.clip_network import ClipNetwork, State
 from dae_ros.distillation.online.objective import ClipLoss, Targets, clip_loss
-from dae_ros.distillation.online.observation import LabelledClip, Observation
+from dae_ros.distillation.online.observation import GROUND_TRUTH, LabelledClip, Observation
 from dae_ros.distillation.preparation import at_size
 from dae_ros.parameters.distillation import OnlineParameters
 
@@ -116,8 +116,11 @@ class Lessons:
         weight = at_size(torch.from_numpy(clip.weight[first:].astype(np.float32)), size).to(device)
         weight = torch.where(torch.isfinite(depth), weight / 255.0, 0.0)
         metric = clip.label_metric and self._metric
+        # A pinned clip is of the deployment: what the original says there is to become better.
+        held = anchored and clip.teacher == GROUND_TRUTH
         if anchored and not bool((weight > 0).any()):
             depth, weight, metric = original, torch.ones_like(original), self._metric
+            held = True
         elif not anchored:
             # Windows without events carry the state on and teach nothing.
             weight = weight * _on(device, observation.supported[first:])[:, None, None]
@@ -132,6 +135,7 @@ class Lessons:
             metric=metric,
             original=original,
             anchored=anchored,
+            held=held,
         )
 
 

@@ -44,7 +44,8 @@ class Targets:
         quiet: bool (U,): whether the camera stood still in this window.
         metric: whether `depth` is metres and so is the student's number.
         original: float32 (U, h, w), what the weights from before adaptation say.
-        anchored: whether to hold the student near the original on this clip.
+        anchored: whether the label is beyond doubt, however far off the student is.
+        held: whether to hold the student near the original on this clip.
     """
 
     depth: Tensor
@@ -54,6 +55,7 @@ class Targets:
     metric: bool
     original: Tensor
     anchored: bool
+    held: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +79,6 @@ def clip_loss(predictions: Tensor, targets: Targets, parameters: OnlineParameter
     """Return the loss of predictions (U, h, w); sums are float32 whatever their dtype."""
     p = predictions.float()
     labelled = (targets.weight > 0).flatten(1).any(dim=1)
-    # The label of an anchor is beyond doubt, however far off the student is.
     rule = None if targets.anchored else AlignmentRule()
     verdict = judge_alignment(solve_scale_and_shift(p, targets.depth, targets.weight), rule)
     verdicts = Counter(
@@ -96,7 +97,9 @@ def clip_loss(predictions: Tensor, targets: Targets, parameters: OnlineParameter
         "pin": (parameters.pin_weight, _pin(p, targets.original)),
         "quiet": (parameters.quiet_weight, _change(p, targets.quiet)),
     }
-    if targets.anchored:
+    if targets.held and targets.metric:
+        terms["anchor"] = (parameters.metric_anchor_weight, _departure(p, targets.original))
+    elif targets.held:
         everywhere = torch.ones_like(p)
         anchor = normalised_depth_loss(p, targets.original, everywhere).total
         terms["anchor"] = (parameters.anchor_weight, anchor)
@@ -153,6 +156,17 @@ def _pin(p: Tensor, original: Tensor) -> Tensor:
         return p.sum() * 0.0
     spread = torch.stack([_spread(image) for image in original[usable]])
     return (fit.scale[usable].log().abs() + fit.shift[usable].abs() / spread).mean()
+
+
+def _departure(p: Tensor, original: Tensor) -> Tensor:
+    """Return the mean of |ln p - ln o|: metres that leave the original's in shape or in scale.
+
+    Its slope is the same however near they are, so that it holds where other clips pull: the
+    original is at an optimum on its own clips, where true depth alone has no slope to speak of.
+    """
+    everywhere = torch.ones_like(p)
+    one, other = (only_valid(depth, everywhere).clamp(min=LOG_EPSILON) for depth in (p, original))
+    return (one.log() - other.log()).abs().mean()
 
 
 def _change(p: Tensor, quiet: Tensor) -> Tensor:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from dae_ros.errors import DistillationError
 
+# Teacher of clips whose depth was measured or simulated.
+GROUND_TRUTH = "ground_truth"
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:

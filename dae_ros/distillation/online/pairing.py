@@ -36,6 +36,11 @@ def _ignore(_: PacketError) -> None:
     """Do nothing: the error is counted anyway."""
 
 
+def _never(_start_ns: int, _end_ns: int) -> bool:
+    """Want no clip more than others."""
+    return False
+
+
 class Pairing:
     """One camera's recent events and frames.
 
@@ -46,6 +51,8 @@ class Pairing:
 
     Attributes:
         stride: every how many usable frames give an observation, at least 1; may change.
+        wanted: asked whether a clip from start to end, event time in ns, is wanted as soon as
+            `shortest_stride` allows; may change.
         last_cut: the frame that the last observation ends with; None before.
 
     Raises:
@@ -66,6 +73,7 @@ class Pairing:
                 event_encoder=event_encoder,
             )
         self.stride = 1
+        self.wanted: Callable[[int, int], bool] = _never
         self.last_cut: Frame | None = None
         self._parameters = parameters
         self._event_encoder = event_encoder
@@ -234,7 +242,10 @@ class Pairing:
             return disagreement
         self._keep(middle_ns, judged)
         self._usable_frames += 1
-        if self._usable_frames < self.stride:
+        stride = self.stride
+        if self.wanted(end_ns - self._parameters.windows_per_clip * window_ns, end_ns):
+            stride = min(stride, self._parameters.shortest_stride)
+        if self._usable_frames < stride:
             return None
         found = self._cut(end_ns, height, width, speed_px_s)
         if isinstance(found, Observation):

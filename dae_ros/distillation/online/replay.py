@@ -159,6 +159,16 @@ class ReplayBuffer:
         free_ns = held_ns + block_ns - period_ns + band_ns
         return "train" if free_ns <= start_ns and end_ns <= held_ns - band_ns else None
 
+    def lacks(self, start_ns: int, end_ns: int) -> bool:
+        """Return whether a clip from start to end would be the first of its held-out block.
+
+        Without one in every block there would be nothing to judge by where labels are seldom.
+        """
+        if self.split_of(start_ns, end_ns) != "heldout":
+            return False
+        block = self._block_at(end_ns)
+        return all(self._block(item.clip.observation) != block for item in self._stored["heldout"])
+
     def draw(self, step: int, count: int) -> tuple[LabelledClip, ...]:
         """Draw clips to learn from: a stratum, each as likely, then one of its clips.
 
@@ -267,12 +277,12 @@ class ReplayBuffer:
             return None
         if split == "heldout" and self._block_at(last[0]) != self._block(observation):
             return None  # every block gets a clip, or there would be nothing to judge by
-        similarity = _cosine(last[1], density)
+        similarity = _correlation(last[1], density)
         if similarity <= self._parameters.largest_similarity:
             return None
         return Refusal(
             "redundant",
-            f"where its events are is like in the last clip, cosine {similarity:.3f} above "
+            f"where its events are is like in the last clip, correlation {similarity:.3f} above "
             f"{self._parameters.largest_similarity:g}",
         )
 
@@ -350,12 +360,16 @@ def density_map(observation: Observation) -> NDArray[np.float32]:
     return np.asarray(active, np.float32)
 
 
-def _cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Return the cosine between two maps; 1 where both are empty, 0 where one is."""
-    a, b = float(np.linalg.norm(first)), float(np.linalg.norm(second))
-    if a == 0 or b == 0:
-        return float(a == b)
-    return float(np.sum(first * second, dtype=np.float64)) / (a * b)
+def _correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
+    """Return the correlation of two maps; 1 where both are even, 0 where one is.
+
+    Noise of pixels is much the same everywhere, and would make any two maps alike.
+    """
+    one, other = (values.astype(np.float64) - float(values.mean()) for values in (first, second))
+    a, b = float(np.linalg.norm(one)), float(np.linalg.norm(other))
+    if min(a, b) <= 1e-6 * first.size:
+        return float(max(a, b) <= 1e-6 * first.size)
+    return float(np.sum(one * other)) / (a * b)
 
 
 def _fact(item: _Stored, name: str) -> float:

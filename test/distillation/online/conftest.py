@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
 from dae_ros.parameters.distillation import OnlineParameters
+from test.reference.echo_onnx import write_echo
+from test.reference.running_learner import SEEN, Make, Running
 from test.reference.taught_student import taught_student
+from test.reference.wall_deployment import PARAMETERS, EchoTeacher
 
 Online = Callable[..., OnlineParameters]
 
@@ -39,3 +43,31 @@ def online() -> Online:
 def student() -> LoadedModel:
     """A metric `micro` for 28 x 42 px that has seen a few wedges; its depth correlates."""
     return taught_student()
+
+
+@pytest.fixture(scope="session")
+def learner_files(student: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A student, and a teacher that says 1.2 times what it says."""
+    folder = tmp_path_factory.mktemp("files")
+    save_checkpoint(folder / "student.safetensors", student.network, student.meaning)
+    write_echo(folder, EchoTeacher(student, SEEN, 1.2).known, 1.2)
+    return folder
+
+
+@pytest.fixture
+def make(learner_files: Path, tmp_path: Path) -> Iterator[Make]:
+    """Begin to learn with the parameters of a test; closed at its end."""
+    made: list[Running] = []
+
+    def build(**changes: Any) -> Running:
+        values = {
+            **PARAMETERS, "pinned_clips": 2, "weights": str(learner_files / "student.safetensors"),
+            "teacher": str(learner_files / "echo.yaml"), "folder": str(tmp_path / "folder"),
+            "device": "cpu", "threads": 1, "duty": 1.0, "hold_after_s": 5.0, **changes,
+        }  # fmt: skip
+        made.append(Running(values))
+        return made[-1]
+
+    yield build
+    for running in made:
+        running.live.close()

@@ -71,6 +71,9 @@ def test_pinned_clips_go_by_turns_and_not_side_by_side(online: Online) -> None:
     kept = {0: clips[5], 1: clips[16], 2: clips[30]}
     assert again.restore(anchors.state(), kept) == 0
     assert again.replayed == (clips[5], clips[30])
+    # Those of before come in any number, pinned ones alone do not fill a step.
+    assert [len(anchors.draw(0, count)) for count in (0, 1, 2, 9)] == [0, 1, 2, 3]
+    assert [len(again.draw(0, count)) for count in (0, 1, 2, 9)] == [0, 1, 1, 1]
     assert again.restore(anchors.state(), {0: clips[5], 2: clips[30]}) == 2
     assert again.pin(clips[50]) == Pinned(1, "measured")
 

@@ -307,7 +307,7 @@ def test_the_teacher_is_not_asked_about_what_nobody_would_keep(
     student: LoadedModel, teacher: EchoTeacher, tmp_path: Path
 ) -> None:
     """A clip that is like the last one costs no label; asked were only those that are kept."""
-    distiller = deployment(student, teacher, tmp_path, largest_similarity=0.0, heldout_every=0)
+    distiller = deployment(student, teacher, tmp_path, largest_similarity=-1.0, heldout_every=0)
     asked = teacher.frames
     reports = [report for report in run(distiller, SEEN[:120]) if report.label is not None]
     kept = [report.label for report in reports if report.label and report.label.split]

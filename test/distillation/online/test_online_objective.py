@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ def targets(depth: torch.Tensor, **changes: Any) -> Targets:
         "metric": True,
         "original": depth,
         "anchored": False,
+        "held": False,
     }
     return Targets(**{**values, **changes})
 
@@ -97,12 +99,37 @@ def test_anchors_hold_and_are_never_refused() -> None:
     depth, p = maps(0), maps(7).requires_grad_()
     loose = clip_loss(p, targets(depth), PARAMETERS)
     assert loose.labels == 0 and float(loose.total.detach()) == 0
-    held = clip_loss(p, targets(depth, anchored=True, original=maps(4)), PARAMETERS)
-    assert held.labels == 3 and held.parts["anchor"] > 0
-    total = held.parts["label"] + 0.5 * held.parts["anchor"] + 0.01 * held.parts["pin"]
-    assert float(held.total.detach()) == pytest.approx(total, rel=1e-5)
-    held.total.backward()  # type: ignore[no-untyped-call]
-    assert p.grad is not None and bool(torch.isfinite(p.grad).all())
+    for metric, weight in ((True, 5.0), (False, 0.5)):
+        held = clip_loss(
+            p, targets(depth, anchored=True, held=True, original=maps(4), metric=metric), PARAMETERS
+        )
+        assert held.labels == 3 and held.parts["anchor"] > 0
+        total = held.parts["label"] + weight * held.parts["anchor"] + 0.01 * held.parts["pin"]
+        assert float(held.total.detach()) == pytest.approx(total, rel=1e-5)
+        held.total.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
+        assert p.grad is not None and bool(torch.isfinite(p.grad).all())
+
+
+def test_metres_are_held_in_scale_as_well() -> None:
+    """On an anchor in metres the term is mean |ln p - ln o|; else scale and shift are free."""
+    depth, original = maps(0), maps(4)
+    for factor in (1.0, 1.002, 1.2):
+        at = targets(depth, anchored=True, held=True, original=original)
+        found = clip_loss(factor * original, at, PARAMETERS).parts["anchor"]
+        assert found == pytest.approx(math.log(factor), abs=1e-6)
+        free = dataclasses.replace(at, metric=False)
+        assert clip_loss(factor * original, free, PARAMETERS).parts["anchor"] < 1e-5
+    # It pulls as much near the original as far from it.
+    slopes = []
+    for factor in (1.001, 1.2):
+        scale = torch.tensor(factor, requires_grad=True)
+        term = clip_loss(
+            scale * original, targets(original, anchored=True, held=True), PARAMETERS
+        ).total
+        term.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
+        assert scale.grad is not None
+        slopes.append(float(scale.grad) * factor)
+    assert slopes[0] == pytest.approx(slopes[1], rel=0.02) and slopes[0] > 5.0
 
 
 def test_quiet_windows_want_the_same_depth() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from dae_ros.errors import WeightsError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.snapshots import SnapshotStore, read_latest, withdrawn
+from dae_ros.runtime.weight_stages import Outcome
 from test.reference.wall_deployment import depth_says
 
 ELSEWHERE = Announcement(7, Path("/elsewhere"), "7" * 64, 1)
@@ -51,8 +53,8 @@ class Folder:
 
     def way_back(self, version: int, code: str, live: Announcement | None = None) -> int | None:
         """Let depth say no to a version; return where that leads."""
-        outcome = "rolled_back" if code == "requested" else "refused"
-        says = depth_says(self.versions[version], outcome, code, live)  # type: ignore[arg-type]
+        outcome: Outcome = "rolled_back" if code == "requested" else "refused"
+        says = depth_says(self.versions[version], outcome, code, live)
         return self.publisher.way_back(says)
 
 
@@ -122,6 +124,22 @@ def test_a_way_back_leads_past_what_is_not_whole(folder: Folder) -> None:
         next(iter(folder.publisher.network.network.state_dict().values())),
         next(iter(folder.publisher._read(folder.publisher.live).network.state_dict().values())),
     )
+
+
+def test_a_list_that_is_damaged_later_is_noticed(folder: Folder) -> None:
+    """Also where the file looks as old as it was when it was whole; and so is its repair."""
+    path, publisher = folder.folder / "WITHDRAWN.json", folder.publisher
+    assert publisher.damage() is None
+    publisher.go_back(3, "so")
+    assert publisher.damage() is None and publisher.damage() is None
+    whole, stamp = path.read_bytes(), path.stat()
+    path.write_bytes(whole[:-5])
+    os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    for _ in range(2):
+        refusal = publisher.damage()
+        assert refusal is not None and "WITHDRAWN.json" in refusal.detail
+    path.write_bytes(whole)
+    assert publisher.damage() is None
 
 
 def test_a_damaged_list_is_no_answer(folder: Folder) -> None:

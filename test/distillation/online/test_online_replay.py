@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -167,6 +169,37 @@ def test_the_like_of_the_last_clip_is_refused() -> None:
     )
     kinds = [r.split if isinstance(r, Admitted) else r.reason for r in held]
     assert kinds == ["heldout", "redundant", "redundant"] * 2
+
+
+def test_noise_makes_no_two_places_alike() -> None:
+    """Events of noise everywhere do not hide that the others are elsewhere."""
+    buffer = ReplayBuffer(parameters(heldout_every=0))
+    random = np.random.default_rng(0)
+    clips = []
+    for number in range(2):
+        clip = small_clip(10**9 + number * STEP_NS, seed=1)
+        windows = (random.random(clip.observation.windows.shape) < 0.9).astype(np.uint8)
+        half = windows.shape[-1] // 2
+        windows[..., half * number : half * (number + 1)] = 1
+        clips.append(dataclasses.replace(
+            clip, observation=dataclasses.replace(clip.observation, windows=windows)
+        ))  # fmt: skip
+    one, other = (density_map(clip.observation).ravel() for clip in clips)
+    assert one @ other > 0.95 * np.linalg.norm(one) * np.linalg.norm(other)
+    assert admitted(buffer, clips) == [Admitted(0, "train"), Admitted(1, "train")]
+
+
+def test_a_block_that_has_no_clip_lacks_one() -> None:
+    """Within a held-out block, and until it has a clip; nothing to learn from is lacking."""
+    buffer = ReplayBuffer(parameters())
+    held_ns, free_ns = 8_500_000_000, 3_000_000_000
+    for _ in range(2):
+        assert buffer.lacks(held_ns, held_ns + SPAN_NS)
+        assert not buffer.lacks(free_ns, free_ns + SPAN_NS)
+        assert not buffer.lacks(7_900_000_000, 7_900_000_000 + SPAN_NS)
+        assert buffer.admit(small_clip(held_ns + SPAN_NS)) == Admitted(held_ns // 10**10, "heldout")
+        assert not buffer.lacks(held_ns, held_ns + SPAN_NS)
+        held_ns, free_ns = held_ns + 10**10, free_ns + 10**10
 
 
 def test_held_out_blocks_are_the_recent_ones() -> None:

@@ -232,6 +232,24 @@ def test_every_nth_usable_frame() -> None:
     assert all(same(a, b) for a, b in zip(found, everything[::3], strict=True))
 
 
+def test_what_is_wanted_comes_at_the_shortest_stride() -> None:
+    """Where a clip is wanted it comes at the shortest stride, elsewhere at that of the others."""
+    ends = [clip.end_ns for clip in observations(run(pairing(), in_order(FRAMES)))]
+    length_ns = ends[0] - observations(run(pairing(), in_order(FRAMES)))[0].start_ns
+    first, last = ends[5], ends[9]
+    asked = []
+
+    def wanted(start_ns: int, end_ns: int) -> bool:
+        asked.append(end_ns - start_ns)
+        return first <= end_ns <= last
+
+    target = pairing(shortest_stride=2)
+    target.stride, target.wanted = 100, wanted
+    found = [clip.end_ns for clip in observations(run(target, in_order(FRAMES)))]
+    assert found == [ends[5], ends[7], ends[9]]
+    assert set(asked) == {length_ns}
+
+
 def test_a_standing_camera_still_steps_the_state() -> None:
     """Windows without events stay in the clip, marked as too few to learn from."""
     wall = Wall(duration_ms=700, still_from_ms=400)
