@@ -12,27 +12,33 @@ from dae_ros.model.networks import Network
 
 
 def roll(
-    network: Network, images: Tensor, state: tuple[Tensor, ...]
+    network: Network, images: Tensor, state: tuple[Tensor, ...], wanted: int | None = None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Predict depth for every window.
 
-    The encoder of this family has no memory, so it sees all windows at once; the head steps.
+    Encoder and decoder of this family have no memory, so they see all windows at once.
 
     Args:
         network: any of this package.
         images: (B, T, C, h, w), normalised.
         state: before the first window.
+        wanted: of how many of the last windows a prediction is needed; None for all.
 
     Returns:
-        float (B, T, h, w), and the state after the last window.
+        float (B, wanted, h, w), and the state after the last window.
     """
+    length = images.shape[1]
+    wanted = length if wanted is None else wanted
     if isinstance(network, (DepthAnyEvent, DepthAnyEventR)):
         size = (images.shape[3], images.shape[4])
-        return roll_features(network, encode(network, images), size, state)
+        return roll_features(network, encode(network, images), size, state, wanted)
     predictions: list[Tensor] = []
-    for step in range(images.shape[1]):
+    for step in range(length):
         prediction, state = network(images[:, step], state)
-        predictions.append(prediction)
+        if step >= length - wanted:
+            predictions.append(prediction)
+    if not predictions:
+        return images.new_zeros((len(images), 0, *images.shape[3:])), state
     return torch.cat(predictions, dim=1), state
 
 
@@ -49,23 +55,41 @@ def roll_features(
     features: Sequence[Tensor],
     size: tuple[int, int],
     state: tuple[Tensor, ...],
+    wanted: int | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Step the head alone, from what `encode` gave.
 
+    Only its memory goes window by window: before it and behind it all windows are one batch.
+
     Args:
         network: whose encoder made the features.
-        features: of all windows to predict.
+        features: of all windows, (B, T, channels, rows, columns) each.
         size: height and width of the network's input, px.
         state: before the first window.
+        wanted: of how many of the last windows a prediction is needed; None for all. The others
+            only bring the state up, for less than half of the work.
 
     Returns:
-        As `roll`.
+        float (B, wanted, h, w), and the state after the last window.
     """
-    predictions: list[Tensor] = []
-    for step in range(features[0].shape[1]):
-        prediction, state = network.depth_head([level[:, step] for level in features], size, state)
-        predictions.append(prediction)
-    return torch.cat(predictions, dim=1), state
+    head = network.depth_head
+    batch, length = features[0].shape[:2]
+    wanted = length if wanted is None else wanted
+    projected = [
+        level.reshape(batch, length, *level.shape[1:])
+        for level in head.project([level.flatten(0, 1) for level in features])
+    ]
+    steps: list[list[Tensor]] = []
+    for step in range(length):
+        levels, state = head.remember([level[:, step] for level in projected], state)
+        if step >= length - wanted:
+            steps.append(levels)
+    if not steps:
+        return features[0].new_zeros((batch, 0, *size)), state
+    # (T, B, ...), so that joining what the steps gave copies each once.
+    joined = [torch.cat(levels) for levels in zip(*steps, strict=True)]
+    predictions = head.decode(joined, size)
+    return predictions.reshape(wanted, batch, *size).transpose(0, 1), state
 
 
 def roll_clips(network: Network, images: Tensor, unroll: int) -> Tensor:
@@ -84,6 +108,6 @@ def roll_clips(network: Network, images: Tensor, unroll: int) -> Tensor:
     burn_in = length - unroll
     if burn_in and state:
         with torch.no_grad():
-            _, state = roll(network, images[:, :burn_in], state)
+            _, state = roll(network, images[:, :burn_in], state, wanted=0)
     predictions, _ = roll(network, images[:, burn_in:], state)
     return predictions

@@ -184,35 +184,48 @@ class DPTHead(nn.Module):
         Returns:
             The prediction (B, 1, *size) and the new state.
         """
-        levels = [
-            resize(project(level))
-            for project, resize, level in zip(self.projects, self.resize_layers, maps, strict=True)
-        ]
-        levels = self.scratch.project(levels)
-        if self.config.recurrence is not None:
-            levels, state = self._remember(levels, state)
-        elif state:
-            raise ConfigurationError(
-                f"the state has {len(state)} tensors; this network keeps none",
-                tensors=len(state),
-            )
-        features = F.interpolate(
-            self.scratch.fuse(levels),
-            size=size,
-            mode="bilinear",
-            align_corners=self.config.head_align_corners,
-        )
-        return self._activate(self.scratch.output_conv2(features)), state
+        levels, state = self.remember(self.project(maps), state)
+        return self.decode(levels, size), state
 
-    def _remember(self, levels: Sequence[Tensor], state: State) -> tuple[list[Tensor], State]:
-        layers = (self.gru_layer_4, self.gru_layer_3, self.gru_layer_2, self.gru_layer_1)
-        count = self.gru_layer_1.tensors
+    def project(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Bring the encoder's four maps to F channels and the sizes of the levels, finest first."""
+        return self.scratch.project(
+            [
+                resize(project(level))
+                for project, resize, level in zip(
+                    self.projects, self.resize_layers, maps, strict=True
+                )
+            ]
+        )
+
+    def remember(self, levels: Sequence[Tensor], state: State) -> tuple[list[Tensor], State]:
+        """Advance the memory by one step: the only part of the head that needs the last step.
+
+        Args:
+            levels: of `project`.
+            state: of the last step; `()` without recurrence, where the levels stay as they are.
+
+        Returns:
+            What `decode` takes, and the new state.
+
+        Raises:
+            ConfigurationError: the state of another network.
+        """
+        recurrent = self.config.recurrence is not None
+        layers = (
+            (self.gru_layer_4, self.gru_layer_3, self.gru_layer_2, self.gru_layer_1)
+            if recurrent
+            else ()
+        )
+        count = layers[0].tensors if layers else 0
         if len(state) != 4 * count:
             raise ConfigurationError(
-                f"the state has {len(state)} tensors; this network keeps {4 * count}. Begin "
-                "with initial_state(batch, height, width)",
+                f"the state has {len(state)} tensors; this network keeps {4 * count or 'none'}"
+                + (". Begin with initial_state(batch, height, width)" if recurrent else ""),
                 tensors=len(state),
             )
+        if not layers:
+            return list(levels), ()
         remembered: list[Tensor] = []
         new_state: list[Tensor] = []
         for index, (layer, level) in enumerate(zip(layers, reversed(levels), strict=True)):
@@ -220,6 +233,16 @@ class DPTHead(nn.Module):
             remembered.append(feature)
             new_state += tensors
         return remembered[::-1], tuple(new_state)
+
+    def decode(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Return the prediction (B, 1, *size) of levels that `remember` gave."""
+        features = F.interpolate(
+            self.scratch.fuse(levels),
+            size=size,
+            mode="bilinear",
+            align_corners=self.config.head_align_corners,
+        )
+        return self._activate(self.scratch.output_conv2(features))
 
     def _activate(self, x: Tensor) -> Tensor:
         config = self.config

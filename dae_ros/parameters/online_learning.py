@@ -59,8 +59,11 @@ class LearningParameters(NodeParameters):
         minimum=0.0,
         maximum=0.9,
     )
-    anchor_clips: int = declare(
-        64, "Anchors from before adaptation; half of them measure forgetting.", minimum=2
+    replayed_anchors: int = declare(
+        96, "Anchors from before adaptation that are learned from.", minimum=1
+    )
+    measured_anchors: int = declare(
+        32, "Anchors from before adaptation that measure forgetting.", minimum=1
     )
     pinned_clips: int = declare(
         8, "First verified clips of the deployment that become anchors.", minimum=0

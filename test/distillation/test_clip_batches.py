@@ -220,6 +220,35 @@ def test_rolling_is_stepping(name: str) -> None:
             torch.testing.assert_close(rolled[:, step], prediction[:, 0], rtol=1e-4, atol=1e-5)
     for mine, theirs in zip(last, state, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+    for wanted in (0, 1, 3):
+        with torch.no_grad():
+            some, last = roll(network, images, network.initial_state(2, *size), wanted)
+        assert some.shape == (2, wanted, *size)
+        torch.testing.assert_close(some, rolled[:, 4 - wanted :], rtol=1e-4, atol=1e-5)
+        for mine, theirs in zip(last, state, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_rolling_has_the_gradient_of_stepping() -> None:
+    """Of every weight, through all windows and the state between them."""
+    network = untrained("tiny").network
+    images = torch.rand(2, 3, 3, 70, 98, generator=torch.Generator().manual_seed(4))
+    weight = torch.rand(2, 3, 70, 98, generator=torch.Generator().manual_seed(5))
+    rolled, _ = roll(network, images, network.initial_state(2, 70, 98))
+    state, stepped = network.initial_state(2, 70, 98), []
+    for step in range(3):
+        prediction, state = network(images[:, step], state)
+        stepped.append(prediction[:, 0])
+    learned = [weight for weight in network.parameters() if weight.requires_grad]
+    mine = torch.autograd.grad((weight * rolled).sum(), learned, allow_unused=True)
+    theirs = torch.autograd.grad(
+        (weight * torch.stack(stepped, dim=1)).sum(), learned, allow_unused=True
+    )
+    for one, other in zip(mine, theirs, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            scale = float(other.abs().max())
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * scale)
 
 
 def test_burn_in_carries_the_state_and_no_gradient() -> None:

@@ -136,7 +136,7 @@ def anchors_of_store(
     Args:
         store: of `dae-ros clips`.
         event_encoder: of the student.
-        parameters: anchor_clips, lead, burn_in, unroll.
+        parameters: replayed_anchors, measured_anchors, lead, burn_in, unroll.
 
     Raises:
         ConfigurationError: windows of another encoder, or a split that has no clip.
@@ -148,7 +148,10 @@ def anchors_of_store(
             folder=str(store.folder),
         )
     halves = []
-    for split in ("train", "heldout"):
+    for split, wanted in (
+        ("train", parameters.replayed_anchors),
+        ("heldout", parameters.measured_anchors),
+    ):
         places = [
             place
             for sequence in store.split(split)
@@ -162,7 +165,7 @@ def anchors_of_store(
                 folder=str(store.folder),
                 split=split,
             )
-        count = min(len(places), parameters.anchor_clips // 2)
+        count = min(len(places), wanted)
         chosen = (np.arange(count) * len(places)) // count
         halves.append(
             [

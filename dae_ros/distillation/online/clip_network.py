@@ -26,10 +26,10 @@ _AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 @dataclass(frozen=True, eq=False)
 class ClipPrediction:
-    """What a network says about every window of a clip, from a zero state on.
+    """What a network says about the windows of a clip, from a zero state on.
 
     Attributes:
-        maps: float32 (T, h, w), at the network's size.
+        maps: float32 (wanted, h, w), of the last windows, at the network's size.
         state: float16 arrays, the state before window `lead`, as `LabelledClip.state` holds it;
             () without memory.
     """
@@ -118,17 +118,22 @@ class ClipNetwork:
             return encode(self.network, images[None])
 
     def roll(
-        self, features: list[Tensor], size: tuple[int, int], state: State
+        self,
+        features: list[Tensor],
+        size: tuple[int, int],
+        state: State,
+        wanted: int | None = None,
     ) -> tuple[Tensor, State]:
-        """Return predictions (T, h, w) in float32 of features that are all wanted, and the state.
+        """Return predictions (wanted, h, w) in float32, and the state after the last window.
 
         Args:
             features: of T windows.
             size: of `size`.
             state: before the first of them.
+            wanted: how many of the last windows; None for all.
         """
         with self._arithmetic():
-            predictions, state = roll_features(self.network, features, size, state)
+            predictions, state = roll_features(self.network, features, size, state, wanted)
         return predictions[0].float(), state
 
     def zero_state(self, observation: Observation) -> State:
@@ -156,29 +161,33 @@ class ClipNetwork:
         )
 
     @torch.no_grad()
-    def predict(self, observation: Observation, lead: int) -> ClipPrediction:
+    def predict(
+        self, observation: Observation, lead: int, wanted: int | None = None
+    ) -> ClipPrediction:
         """Run over a whole clip from a zero state, without gradient.
 
         Args:
             observation: the clip.
-            lead: before which window the state is returned as well.
+            lead: before which window the state is returned.
+            wanted: of how many of the last windows maps are needed, at most those after `lead`;
+                None for all windows.
         """
-        return self.predict_from(
-            self.features(observation, 0, len(observation)), self.size(observation), lead
-        )
+        features = self.features(observation, 0, len(observation))
+        return self.predict_from(features, self.size(observation), lead, wanted)
 
     @torch.no_grad()
     def predict_from(
-        self, features: list[Tensor], size: tuple[int, int], lead: int
+        self, features: list[Tensor], size: tuple[int, int], lead: int, wanted: int | None = None
     ) -> ClipPrediction:
         """As `predict`, from the features of all windows."""
         state: State = self.network.initial_state(1, *size)
         parts = []
         if lead:
-            maps, state = self.roll([level[:, :lead] for level in features], size, state)
+            before = [level[:, :lead] for level in features]
+            maps, state = self.roll(before, size, state, None if wanted is None else 0)
             parts.append(maps)
         kept = tuple(tensor.cpu().numpy().astype(np.float16) for tensor in state)
-        maps, _ = self.roll([level[:, lead:] for level in features], size, state)
+        maps, _ = self.roll([level[:, lead:] for level in features], size, state, wanted)
         return ClipPrediction(torch.cat([*parts, maps]), kept)
 
     @contextlib.contextmanager

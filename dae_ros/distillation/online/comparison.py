@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dae_ros.distillation.online.clip_network import ClipNetwork
-from dae_ros.distillation.online.measures import ClipMeasure, Label, label_of, measure
+from dae_ros.distillation.online.measures import (
+    JITTER_WINDOWS,
+    ClipMeasure,
+    Label,
+    label_of,
+    measure,
+)
 from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.parameters.distillation import OnlineParameters
 
@@ -115,6 +121,7 @@ class Comparison:
     def _measure(self, network: ClipNetwork, clip: LabelledClip, label: Label | None) -> _Known:
         """Measure a network; without a label keep what it says."""
         unroll, trim = self._parameters.unroll, self._parameters.trim
-        maps = network.predict(clip.observation, 0).maps
+        wanted = min(max(unroll, JITTER_WINDOWS), len(clip.observation))
+        maps = network.predict(clip.observation, 0, wanted).maps
         said = maps[-unroll:].clone() if label is None else None
         return _Known(clip, measure(maps, unroll, label, trim), said)

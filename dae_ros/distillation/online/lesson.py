@@ -62,9 +62,8 @@ class Lessons:
         state, begin = self._start(clip, lineage, cold=cold)
         if begin < first:
             with torch.no_grad():
-                _, state = self._raw.roll(
-                    self._features(observation, shared, begin, first), size, state
-                )
+                features = self._features(observation, shared, begin, first)
+                _, state = self._raw.roll(features, size, state, wanted=0)
         predictions, _ = self._raw.roll(
             self._features(observation, shared, first, len(observation)), size, state
         )
@@ -83,8 +82,8 @@ class Lessons:
         """Return the features that both networks share, if they do, and the original's maps."""
         network = self._original
         features = network.features(observation, 0, len(observation))
-        maps = network.predict_from(features, network.size(observation), 0).maps
-        kept = maps[-self._parameters.unroll :].clone()
+        unroll = self._parameters.unroll
+        kept = network.predict_from(features, network.size(observation), 0, unroll).maps
         return [*features, kept] if self._shared_encoder else [kept]
 
     def _features(

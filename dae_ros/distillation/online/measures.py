@@ -94,7 +94,8 @@ def measure(maps: Tensor, unroll: int, label: Label | None, trim: float) -> Clip
     """Measure predictions.
 
     Args:
-        maps: float32 (T, h, w), of a whole clip, at the network's size.
+        maps: float32 (T, h, w), of the last windows of a clip, at the network's size; those that
+            jitter needs at least.
         unroll: how many of the last windows count.
         label: of these windows, from `label_of`; None for none.
         trim: share of the pixels that the fit of scale and shift leaves out; scores count all.

@@ -28,7 +28,7 @@ def test_anchors_come_evenly_from_both_splits(tmp_path: Path, online: Online) ->
     ]
     held = [WedgeSource(9, 28, 42, windows=12, depth=False)]
     store = open_clip_store(wedge_clips(tmp_path / "store", train, held))
-    anchors = anchors_of_store(store, "tencode", online(anchor_clips=8))
+    anchors = anchors_of_store(store, "tencode", online(replayed_anchors=4, measured_anchors=4))
     # Five windows each: one before the restart and three after it, two, none.
     assert [clip.observation.end_ns // 50_000_000 for clip in anchors.replayed] == [5, 12, 22, 5]
     assert len(anchors.measured) == 2
@@ -44,7 +44,14 @@ def test_anchors_come_evenly_from_both_splits(tmp_path: Path, online: Online) ->
     assert (anchors.replayed[3].observation.frames == 0).all()
     assert (anchors.measured[0].weight == 0).all()
     assert {id(c) for c in anchors.draw(0, 3)} <= {id(c) for c in anchors.replayed}
-    assert len(anchors_of_store(store, "tencode", online(anchor_clips=4)).replayed) == 2
+    assert (
+        len(
+            anchors_of_store(
+                store, "tencode", online(replayed_anchors=2, measured_anchors=3)
+            ).replayed
+        )
+        == 2
+    )
 
 
 def test_a_store_must_fit(tmp_path: Path, online: Online) -> None:
