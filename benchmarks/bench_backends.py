@@ -27,7 +27,6 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.untrained import untrained
 from dae_ros.runtime.benchmark.network_steps import times_of_steps
-from dae_ros.runtime.benchmark.processor import bfloat16_obstacle, processor_flags, said_of
 from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.runtime.graph_estimator import GraphEstimator
 from dae_ros.runtime.onnx_description import read_description
@@ -36,6 +35,7 @@ from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 from dae_ros.runtime.onnx_quantisation import CalibrationPairs, quantised
 from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph
 from dae_ros.runtime.openvino_graph import OpenVinoGraph, has_bfloat16
+from dae_ros.runtime.processor import bfloat16_obstacle, processor_flags, said_of
 from dae_ros.runtime.torch_estimator import TorchEstimator
 
 SENSOR = (266, 350)

@@ -18,12 +18,12 @@ from typing import Any
 from benchmarks.record import record
 from dae_ros.errors import DaeError
 from dae_ros.model.untrained import untrained
-from dae_ros.runtime.benchmark.processor import processor_flags, said_of
 from dae_ros.runtime.graph_estimator import GraphEstimator
 from dae_ros.runtime.onnx_description import read_description
 from dae_ros.runtime.onnx_export import export_onnx
 from dae_ros.runtime.onnx_parity import TOLERANCE, measure_deviation, moving_edges
 from dae_ros.runtime.openvino_graph import OpenVinoGraph
+from dae_ros.runtime.processor import processor_flags, said_of
 from dae_ros.runtime.torch_estimator import TorchEstimator
 
 NETWORKS = ("tiny", "micro", "vits")

@@ -150,8 +150,8 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.model.weights import load_weights
     from dae_ros.runtime.benchmark.event_path import measure_event_path
     from dae_ros.runtime.benchmark.machine import machine, versions
-    from dae_ros.runtime.benchmark.processor import processor_flags, said_of
     from dae_ros.runtime.network_settings import network_threads
+    from dae_ros.runtime.processor import processor_flags, said_of
 
     # What cannot be measured is told before anything is.
     device_of(args.device)

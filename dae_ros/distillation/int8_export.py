@@ -30,6 +30,7 @@ from dae_ros.runtime.onnx_export import OPSET, export_onnx, write_graph
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 from dae_ros.runtime.onnx_quantisation import CalibrationPairs, quantised
 from dae_ros.runtime.openvino_graph import OpenVinoGraph, has_bfloat16
+from dae_ros.runtime.processor import int8_instructions
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.torch_fitting import Fitting
 
@@ -114,6 +115,7 @@ def export_int8(
                 int8_graph_sha256=graph_digest(model),
                 clips_digest=store.digest,
                 calibration_pairs=count,
+                instructions=int8_instructions(),
                 remainder=remainder,
                 windows=windows,
                 scores=_pairs(*(mean_of_scores(list(found.values())) for found in scores)),

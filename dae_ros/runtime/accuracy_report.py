@@ -51,6 +51,7 @@ class AccuracyReport:
         float32_graph_sha256, int8_graph_sha256: of the graphs, as in the meta-data of their files.
         clips_digest: of the clip store that calibration and truth are from.
         calibration_pairs: (window, state) pairs behind the ranges of int8.
+        instructions: of the processor that both ran on, see `processor.OF_INT8`.
         remainder: precision of what is not int8 in the int8 graph, `float32` or `bfloat16`.
         windows: held-out windows with truth that were scored.
         scores: `aligned_abs_rel`, `aligned_delta_1`, and for metric weights `metric_...`; aligned
@@ -62,6 +63,7 @@ class AccuracyReport:
     int8_graph_sha256: str
     clips_digest: str
     calibration_pairs: int
+    instructions: str
     remainder: str
     windows: int
     scores: Mapping[str, ScorePair]

@@ -22,6 +22,7 @@ from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph
 from dae_ros.runtime.onnxruntime_loading import load_onnxruntime
 from dae_ros.runtime.openvino_graph import OpenVinoGraph, has_bfloat16, load_openvino
 from dae_ros.runtime.parity_on_load import require_parity
+from dae_ros.runtime.processor import int8_instructions
 
 SUFFIX = ".onnx"
 
@@ -181,7 +182,17 @@ def _require_int8(
             "openvino (extra `openvino`)",
             parameter="backend",
         )
-    return require_accuracy(description.accuracy, path)
+    report = require_accuracy(description.accuracy, path)
+    here = int8_instructions()
+    if report.instructions != here:
+        raise ConfigurationError(
+            f"{path} is of int8, and what it loses was measured with {report.instructions}; this "
+            f"processor has {here}, with which OpenVINO gives other values. Export the checkpoint "
+            "on a processor like this one",
+            measured=report.instructions,
+            instructions=here,
+        )
+    return report
 
 
 def _remainder(report: AccuracyReport) -> str:

@@ -32,6 +32,7 @@ from dae_ros.runtime.onnx_export import export_onnx
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 from dae_ros.runtime.onnx_quantisation import CalibrationPairs, load_nncf
 from dae_ros.runtime.openvino_graph import OpenVinoGraph, has_bfloat16
+from dae_ros.runtime.processor import int8_instructions
 from dae_ros.runtime.torch_estimator import TorchEstimator
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime", "openvino", "nncf")
@@ -145,7 +146,10 @@ def test_an_int8_file_runs_with_its_report(
     images = moving_edges("tencode", 3, HEIGHT, WIDTH)
     deviation = measure_deviation(TorchEstimator(network), estimator, images)
     assert deviation.root_mean_square == pytest.approx(said.deviation, rel=0.2)
-    assert 1e-3 < deviation.root_mean_square < 0.3
+    # Without AMX, OpenVINO's int8 convolutions differ from what the graph says, ONNX Runtime's not.
+    assert report.instructions == int8_instructions()
+    most = 0.3 if report.instructions == "amx_int8" else 1.5
+    assert 1e-3 < deviation.root_mean_square < most
     bad = images[0].copy()
     bad[0, 5, 5] = np.nan
     with pytest.raises(NonFiniteState):

@@ -27,6 +27,7 @@ from dae_ros.runtime.onnx_description import (
     metadata_bytes,
     read_description,
 )
+from dae_ros.runtime.processor import int8_instructions
 
 # ModelProto with ir_version 8 (a number) and a graph (field 7) of 5 bytes.
 GRAPH = b"graph"
@@ -37,6 +38,7 @@ REPORT = AccuracyReport(
     int8_graph_sha256=graph_digest(MODEL),
     clips_digest="ef" * 32,
     calibration_pairs=300,
+    instructions=int8_instructions(),
     remainder="bfloat16",
     windows=960,
     scores={
@@ -151,6 +153,10 @@ def test_the_backend_refuses_int8_that_is_not_known_to_be_right(tmp_path: Path) 
     lossy = refused(replace(DESCRIPTION, accuracy=losing(7)), "int8")
     assert "loses 7.00 % on 960 held-out windows" in lossy and "0.2000 -> 0.2140" in lossy
     assert "not measured with precision bfloat16" in refused(DESCRIPTION, "bfloat16")
+    elsewhere = replace(DESCRIPTION, accuracy=replace(REPORT, instructions="amx_int9"))
+    assert f"measured with amx_int9; this processor has {int8_instructions()}" in (
+        refused(elsewhere)
+    )
     plain = replace(DESCRIPTION, precision="float32", accuracy=None)
     assert "exported in float32, not in int8" in refused(plain, "int8")
     # What passes all of that is given to OpenVINO, which finds that these bytes are no graph.

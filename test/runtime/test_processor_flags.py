@@ -12,7 +12,8 @@ import pytest
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
-from dae_ros.runtime.benchmark import network_steps, processor
+from dae_ros.runtime import processor
+from dae_ros.runtime.benchmark import network_steps
 from dae_ros.runtime.benchmark.machine import machine
 from dae_ros.runtime.benchmark.network_steps import Deadlines, find_contenders
 
@@ -31,6 +32,20 @@ def test_flags_are_those_of_the_first_processor(
     assert machine()["cpu"]["flags"] == ["avx2", "bf16", "sse4_1"]
     monkeypatch.setattr(processor, "_INFO", tmp_path / "nowhere")
     assert processor.said_of(processor.processor_flags()) == "none that matter here"
+
+
+@pytest.mark.parametrize(
+    ("flags", "first"),
+    [("avx512_vnni amx_int8", "amx_int8"), ("fpu avx_vnni", "avx_vnni"), ("avx2", "none")],
+)
+def test_int8_is_computed_with_the_first_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, first: str
+) -> None:
+    """Whatever the system's order."""
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"flags : {flags}\n")
+    monkeypatch.setattr(processor, "_INFO", info)
+    assert processor.int8_instructions() == first
 
 
 def test_bfloat16_needs_one_of_its_flags() -> None:

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dae_ros.runtime.benchmark.processor import OF_NETWORKS, processor_flags
+from dae_ros.runtime.processor import OF_NETWORKS, processor_flags
 
 
 def usable_cores() -> int:

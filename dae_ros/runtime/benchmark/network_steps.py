@@ -16,10 +16,10 @@ from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.device import device_of
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.backends import create_estimator
-from dae_ros.runtime.benchmark.processor import bfloat16_obstacle, processor_flags
 from dae_ros.runtime.estimator import DepthEstimator, FloatImage
 from dae_ros.runtime.exported_estimator import ExportedEstimator
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
+from dae_ros.runtime.processor import bfloat16_obstacle, processor_flags
 
 # Backend and precision; the first is what the others are compared with.
 ON_A_CPU = (
