@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from dae_ros.distillation.online.clip_network import ClipNetwork
@@ -125,3 +128,28 @@ class Comparison:
         maps = network.predict(clip.observation, 0, wanted).maps
         said = maps[-unroll:].clone() if label is None else None
         return _Known(clip, measure(maps, unroll, label, trim), said)
+
+
+def of_blocks(held: list[list[Trio]], who: str, score: str) -> np.ndarray[Any, Any]:
+    """Return the mean of a score over the clips of each block, float64[blocks]."""
+    return np.array(
+        [statistics.fmean(getattr(trio, who).scores[score] for trio in block) for block in held]
+    )
+
+
+def deciding_error(trio: Trio, who: str) -> float:
+    """Return Abs Rel in metres where that can be, else after alignment."""
+    scores: Mapping[str, float] = getattr(trio, who).scores
+    return scores["metric_abs_rel" if "metric_abs_rel" in scores else "aligned_abs_rel"]
+
+
+def aligned_error(trio: Trio, who: str) -> float:
+    """Return Abs Rel after alignment."""
+    return float(getattr(trio, who).scores["aligned_abs_rel"])
+
+
+def log_ratio(trios: list[Trio], reference: str) -> float:
+    """Return the median over windows of ln(median depth / the reference's); NaN of a dead one."""
+    with np.errstate(invalid="ignore"):
+        ratios = [trio.candidate.log_median - getattr(trio, reference).log_median for trio in trios]
+    return float(np.median(np.concatenate(ratios)))

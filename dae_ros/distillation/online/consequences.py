@@ -7,8 +7,11 @@ from typing import Any, Literal, TypeAlias
 
 from dae_ros.distillation.online.verdict import Verdict
 
-# A candidate that went too far is halved towards the published weights down to this part.
-SMALLEST_PART = 0.125
+# A candidate that went too far is tried again at this much of the part of its way where all limits
+# would hold if what they limit grew evenly; at most at `LARGEST_SHARE` of the last try.
+MARGIN, LARGEST_SHARE = 0.9, 0.75
+# What is less of the whole way is not worth a judgement.
+SMALLEST_PART = 0.1
 # Harmful candidates after which learning begins anew from the published weights, or from the
 # original where that has happened without a publication. What is merely no better between them is
 # no excuse: only a publication, or a new beginning, starts the count anew.
@@ -46,8 +49,9 @@ class Consequences:
             return "publish"
         if verdict.published_worse:
             return "take_back"
-        if verdict.too_far and part > SMALLEST_PART:
-            self.part, self._forgets = part / 2.0, forgets
+        smaller = part * min(LARGEST_SHARE, MARGIN * verdict.fits)
+        if verdict.too_far and smaller >= SMALLEST_PART:
+            self.part, self._forgets = smaller, forgets
             return "smaller_step"
         if not (verdict.harmful or forgets):
             return "go_on"

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Iterable, Sequence
 
 from dae_ros.distillation.online.clip_network import ClipNetwork
-from dae_ros.distillation.online.comparison import Comparison, Trio
+from dae_ros.distillation.online.comparison import (
+    Comparison,
+    Trio,
+    aligned_error,
+    deciding_error,
+    log_ratio,
+    of_blocks,
+)
 from dae_ros.distillation.online.observation import GROUND_TRUTH, LabelledClip, Refusal
 from dae_ros.distillation.online.paired_gain import Gain, paired_gain
 from dae_ros.distillation.online.replay import HeldoutBlock
@@ -151,6 +155,7 @@ class Guard:
             _mean(trio.candidate.jitter for trio in trios),
             _mean(trio.published.jitter for trio in trios),
         )
+        _fits(limits.largest_jitter, numbers["jitter"], 1.0, numbers)
         if not numbers["jitter"] <= limits.largest_jitter:
             yield Refusal(
                 "flicker",
@@ -187,8 +192,10 @@ class Guard:
             ("step", "published", step, "scale_step"),
             ("drift", "original", drift, "scale_drift"),
         ):
-            found = _log_ratio(trios, reference)
+            found = log_ratio(trios, reference)
             numbers[f"{where}_log_scale_{name}"] = found
+            if name == "step":
+                _fits(limit, abs(found), 0.0, numbers)
             if not abs(found) <= limit:
                 yield Refusal(
                     reason,
@@ -204,7 +211,7 @@ class Guard:
             for score in ("abs_rel", "delta_1"):
                 for who in ("candidate", "published", "original"):
                     numbers[f"heldout_{kind}_{score}_{who}"] = float(
-                        _of_blocks(held, who, f"{kind}_{score}").mean()
+                        of_blocks(held, who, f"{kind}_{score}").mean()
                     )
         kind = "metric" if metric else "aligned"
         gain = self._paired(held, "published", kind)
@@ -272,8 +279,8 @@ class Guard:
         self, held: list[list[Trio]], reference: str, kind: str, who: str = "candidate"
     ) -> Gain:
         return paired_gain(
-            _of_blocks(held, who, f"{kind}_abs_rel"),
-            _of_blocks(held, reference, f"{kind}_abs_rel"),
+            of_blocks(held, who, f"{kind}_abs_rel"),
+            of_blocks(held, reference, f"{kind}_abs_rel"),
             self._parameters.confidence,
             self._parameters.seed,
         )
@@ -293,7 +300,7 @@ class Guard:
         ):
             if not groups[name]:
                 continue
-            worse = self._worsening(groups[name], f"anchor_{name}", numbers)
+            worse = self._worsening(groups[name], f"anchor_{name}", limit, numbers)
             if not all(value <= limit for value in worse):
                 yield Refusal(
                     "forgetting",
@@ -301,7 +308,7 @@ class Guard:
                     f"({worse[1]:+.2%} in shape), and {limit:.2%} is allowed",
                 )
         if groups["unlabelled"]:
-            departure = _mean(_deciding(trio, "candidate") for trio in groups["unlabelled"])
+            departure = _mean(deciding_error(trio, "candidate") for trio in groups["unlabelled"])
             numbers["anchor_departure"] = departure
             if not departure <= limits.largest_departure:
                 yield Refusal(
@@ -311,11 +318,11 @@ class Guard:
                 )
 
     def _worsening(
-        self, trios: list[Trio], name: str, numbers: dict[str, float]
+        self, trios: list[Trio], name: str, limit: float, numbers: dict[str, float]
     ) -> tuple[float, float]:
         """Return by which part the error rises over the original's, and the same in shape."""
         found = []
-        for kind, score in (("", _deciding), ("aligned_", _aligned)):
+        for kind, score in (("", deciding_error), ("aligned_", aligned_error)):
             errors = {
                 who: _mean(score(trio, who) for trio in trios)
                 for who in ("candidate", "published", "original")
@@ -323,7 +330,23 @@ class Guard:
             numbers |= {f"{name}_{kind}abs_rel_{who}": error for who, error in errors.items()}
             found.append(_ratio(errors["candidate"], errors["original"]) - 1.0)
             numbers[f"{name}_{kind}worsening"] = found[-1]
+            published = _ratio(errors["published"], errors["original"]) - 1.0
+            _fits(limit, found[-1], published, numbers)
         return found[0], found[1]
+
+
+def _fits(limit: float, value: float, before: float, numbers: dict[str, float]) -> None:
+    """Note (`fits`) at which part of the way a limit would hold if what it limits grew evenly.
+
+    Args:
+        limit: of the value.
+        value: of the candidate, at 1.
+        before: of the published weights, at 0.
+        numbers: whose `fits` is lowered.
+    """
+    if not value <= limit:
+        part = 0.0 if before >= limit else (limit - before) / (value - before)
+        numbers["fits"] = min(numbers.get("fits", 1.0), part)
 
 
 def _pinned(clip: LabelledClip, trio: Trio) -> bool:
@@ -348,29 +371,6 @@ def _not_finite(trio: Trio) -> list[Refusal]:
             )
         )
     return found
-
-
-def _of_blocks(held: list[list[Trio]], who: str, score: str) -> np.ndarray[Any, Any]:
-    """Return the mean of a score over the clips of each block, float64[blocks]."""
-    return np.array([_mean(getattr(trio, who).scores[score] for trio in block) for block in held])
-
-
-def _deciding(trio: Trio, who: str) -> float:
-    """Return Abs Rel in metres where that can be, else after alignment."""
-    scores: Mapping[str, float] = getattr(trio, who).scores
-    return scores["metric_abs_rel" if "metric_abs_rel" in scores else "aligned_abs_rel"]
-
-
-def _aligned(trio: Trio, who: str) -> float:
-    """Return Abs Rel after alignment."""
-    return float(getattr(trio, who).scores["aligned_abs_rel"])
-
-
-def _log_ratio(trios: list[Trio], reference: str) -> float:
-    """Return the median over windows of ln(median depth / the reference's); NaN of a dead one."""
-    with np.errstate(invalid="ignore"):
-        ratios = [trio.candidate.log_median - getattr(trio, reference).log_median for trio in trios]
-    return float(np.median(np.concatenate(ratios)))
 
 
 def _mean(values: Iterable[float]) -> float:

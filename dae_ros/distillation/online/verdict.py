@@ -53,6 +53,11 @@ class Verdict:
         return bool(against) and against <= STEPS and not self.forgotten
 
     @property
+    def fits(self) -> float:
+        """At which part of its way it would break no limit if what they limit grew evenly."""
+        return self.numbers.get("fits", 1.0)
+
+    @property
     def forgotten(self) -> bool:
         """Whether anchors are worse by so much that learning must begin anew."""
         worsening = [v for name, v in self.numbers.items() if name.endswith("_worsening")]

@@ -219,6 +219,10 @@ def test_metres_may_be_corrected_in_steps(
         )
         assert verdict.accepted == accepted
         assert verdict.too_far != accepted
+        step = abs(verdict.numbers["heldout_log_scale_step"])
+        at_anchors = abs(verdict.numbers["anchor_log_scale_step"])
+        limit = PARAMETERS.largest_metric_scale_step
+        assert verdict.fits == pytest.approx(min(1.0, limit / max(step, at_anchors)))
 
 
 def test_the_published_and_the_original_weights_are_refused(judge: Judge) -> None:
@@ -278,6 +282,15 @@ def test_many_small_steps_do_not_add_up(original: ClipNetwork, held: list[Heldou
     assert verdicts[0].accepted
     assert verdicts[-1].reasons == ("forgetting",)
     assert published is not original
+    parts = []
+    for kind in ("", "aligned_"):
+        candidate_error, published_error, original_error = (
+            verdicts[-1].numbers[f"anchor_true_{kind}abs_rel_{who}"]
+            for who in ("candidate", "published", "original")
+        )
+        room = 1.12 * original_error - published_error
+        parts.append(min(1.0, room / (candidate_error - published_error)))
+    assert verdicts[-1].fits == pytest.approx(min(parts))
 
 
 def test_a_little_too_much_forgotten_is_too_far(
@@ -293,6 +306,8 @@ def test_a_little_too_much_forgotten_is_too_far(
     assert half.accepted
     assert too_far.reasons == forgotten.reasons == ("forgetting",)
     assert too_far.too_far and not too_far.harmful
+    assert 0.3 < too_far.fits < 1.0
+    assert guard.judge(network_of(at(0.9 * too_far.fits * 0.03)), original, held, anchors).accepted
     assert forgotten.harmful and not forgotten.too_far
 
 

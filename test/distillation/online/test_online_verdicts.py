@@ -46,11 +46,13 @@ def judged(distiller: OnlineDistiller) -> Judged:
     guard = Saying()
     distiller._guard = guard  # type: ignore[assignment]
 
-    def judge(*verdicts: tuple[str, ...], worsening: float = 0.0) -> list[LoopReport]:
+    def judge(
+        *verdicts: tuple[str, ...], worsening: float = 0.0, fits: float = 0.5
+    ) -> list[LoopReport]:
         guard.verdicts += [
             Verdict(
                 tuple(Refusal(reason, "so") for reason in reasons),
-                {"gain": 0.1, "anchor_true_worsening": worsening},
+                {"gain": 0.1, "anchor_true_worsening": worsening, "fits": fits},
             )
             for reasons in verdicts
         ]
@@ -85,24 +87,27 @@ def test_harm_is_not_forgotten_by_a_kill(
 def test_part_of_a_way_that_forgets_less_is_published(
     distiller: OnlineDistiller, judged: Judged
 ) -> None:
-    """Half of the way, a quarter; whatever passes is a publication and no harm."""
+    """Nine tenths of what fits, three quarters at most; what passes is no harm."""
     forgets = ("forgetting",)
     reports = judged(forgets, forgets, ACCEPTED, worsening=0.03)
-    assert [report.part for report in reports] == [1.0, 0.5, 0.25]
+    assert [report.part for report in reports] == pytest.approx([1.0, 0.45, 0.45**2])
     assert distiller.announcement.version == 2
     assert [report.part for report in judged(("no_gain",))] == [1.0]
+    reports = judged(("scale_step",), ("scale_step",), ACCEPTED, fits=0.99)
+    assert [report.part for report in reports] == pytest.approx([1.0, 0.75, 0.75**2])
+    # Nothing on the way would fit.
+    assert [report.part for report in judged(("scale_step",), ACCEPTED, fits=0.1)] == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("last", ["forgetting", "no_gain"])
 def test_a_way_that_forgets_on_all_its_length_is_harm(judged: Judged, last: str) -> None:
     """Where no part passes, that it forgot counts once; a step that is merely too far does not."""
-    parts = [("forgetting",)] * 3 + [(last,)]
-    assert [r.reset for r in judged(*parts, *parts, worsening=0.03)] == [""] * 8
-    steps = [("scale_step",)] * 4
-    assert [(r.part, r.reset) for r in judged(*steps)] == [
-        (part, "") for part in (1.0, 0.5, 0.25, 0.125)
-    ]
-    assert [r.reset for r in judged(*parts, worsening=0.03)] == [""] * 3 + ["published"]
+    parts = [("forgetting",)] * 2 + [(last,)]
+    assert [r.reset for r in judged(*parts, *parts, worsening=0.03)] == [""] * 6
+    steps = judged(*[("scale_step",)] * 3)
+    assert [r.part for r in steps] == pytest.approx([1.0, 0.45, 0.45**2])
+    assert [r.reset for r in steps] == [""] * 3
+    assert [r.reset for r in judged(*parts, worsening=0.03)] == [""] * 2 + ["published"]
 
 
 def test_anchors_that_are_far_worse_begin_learning_anew_at_once(judged: Judged) -> None:
