@@ -23,7 +23,7 @@ LEAST_PAIRS = 8
 LEAST_TIMED_PAIRS = 16
 # Scale and spread are those of the latest windows: a drift must not hide behind its beginning.
 RECENT_PAIRS = 16
-# Mean change between two outputs, relative to their mean, that counts as none.
+# Jitter that counts as none.
 _QUIET = 1e-3
 
 
@@ -35,7 +35,7 @@ class SwapRules:
         replay_windows: how many past windows rebuild the state.
         canary_windows: how long new weights are watched.
         scale_step: largest |log| of the new median depth over the old one.
-        flicker: largest change from window to window, relative to the old weights'.
+        flicker: largest jitter, relative to the old weights'.
         spread: smallest standard deviation over the image, relative to the old weights'.
         latency: largest 95 % quantile of the step's duration, relative to the old weights'.
     """
@@ -63,14 +63,15 @@ class StepFacts:
 
     Attributes:
         median, spread: over the image, the spread as standard deviation.
-        change: mean |change| since the window before, relative to the mean |output|; None for
-            the first.
+        jitter: mean |p[t] - 2 p[t-1] + p[t-2]| over the spread; None for the first two. What
+            moves evenly counts nothing, and neither scale nor contrast of depth counts: weights
+            that see more of a scene that passes by change more from window to window, rightly.
         duration_ns: of the step.
     """
 
     median: float
     spread: float
-    change: float | None
+    jitter: float | None
     duration_ns: int
 
 
@@ -78,21 +79,22 @@ class Observer:
     """Looks at the outputs of one set of weights, window by window."""
 
     def __init__(self) -> None:
-        self._last: NDArray[np.float64] | None = None
+        self._before: list[NDArray[np.float64]] = []
 
     def forget(self) -> None:
         """The next output follows none."""
-        self._last = None
+        self._before = []
 
     def observe(self, prediction: FloatImage, duration_ns: int) -> StepFacts:
         """Return what an output float32[H, W] is like."""
         seen = prediction[::_STRIDE, ::_STRIDE].astype(np.float64)
-        last, self._last = self._last, seen
-        change: float | None = None
-        if last is not None and last.shape == seen.shape:
-            mean = float(np.abs(seen).mean() + np.abs(last).mean()) / 2.0
-            change = float(np.abs(seen - last).mean()) / mean if mean > 0.0 else 0.0
-        return StepFacts(float(np.median(seen)), float(seen.std()), change, duration_ns)
+        before = [last for last in self._before if last.shape == seen.shape]
+        self._before = [*before[-1:], seen]
+        spread, jitter = float(seen.std()), None
+        if len(before) == 2:
+            trembling = float(np.abs(seen - 2.0 * before[1] + before[0]).mean())
+            jitter = trembling / spread if spread > 0.0 else 0.0
+        return StepFacts(float(np.median(seen)), spread, jitter, duration_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,14 +139,14 @@ class Comparison:
             found["spread"] = float(
                 np.median([n.spread / o.spread if o.spread else math.inf for n, o in recent])
             )
-            changes = [
-                (n.change, o.change)
+            jitters = [
+                (n.jitter, o.jitter)
                 for n, o in self.pairs
-                if n.change is not None and o.change is not None
+                if n.jitter is not None and o.jitter is not None
             ]
-            if len(changes) >= LEAST_PAIRS - 1:
-                new, old = (sum(column) for column in zip(*changes, strict=True))
-                found["flicker"] = new / (old + _QUIET * len(changes))
+            if len(jitters) >= LEAST_PAIRS - 2:
+                new, old = (sum(column) for column in zip(*jitters, strict=True))
+                found["flicker"] = new / (old + _QUIET * len(jitters))
         if len(self.pairs) >= LEAST_TIMED_PAIRS:
             durations = np.array([(n.duration_ns, o.duration_ns) for n, o in self.pairs])
             # Weights that are slow (denormal numbers) are slow at every step. A median that stays
@@ -172,7 +174,7 @@ class Comparison:
         if numbers.get("flicker", 0.0) > rules.flicker:
             return Breach(
                 "flicker",
-                f"depth changes {numbers['flicker']:.2f} times as much from window to window "
+                f"depth trembles {numbers['flicker']:.2f} times as much from window to window "
                 f"{over}, and {rules.flicker:g} times is allowed",
             )
         if numbers.get("latency", 0.0) > rules.latency:

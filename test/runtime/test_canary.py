@@ -13,9 +13,9 @@ RNG = np.random.default_rng(0)
 MS = 1_000_000
 
 
-def facts(median=2.0, spread=1.0, change: float | None = 0.1, duration_ms=10.0) -> StepFacts:
+def facts(median=2.0, spread=1.0, jitter: float | None = 0.1, duration_ms=10.0) -> StepFacts:
     """What one output is like."""
-    return StepFacts(median, spread, change, round(duration_ms * MS))
+    return StepFacts(median, spread, jitter, round(duration_ms * MS))
 
 
 def compare(new: list[StepFacts], old: list[StepFacts], **rules: float) -> Comparison:
@@ -26,21 +26,34 @@ def compare(new: list[StepFacts], old: list[StepFacts], **rules: float) -> Compa
     return comparison
 
 
-def test_an_output_is_described_by_its_median_spread_and_change() -> None:
+def test_an_output_is_described_by_its_median_spread_and_jitter() -> None:
     """On constant 4 px blocks the numbers are those of the small map."""
     first = np.array([[1.0, 2.0], [3.0, 6.0]], np.float32)
-    second = first + np.float32(1.0)
+    moves = np.array([[1.0, 0.0], [0.0, -1.0]], np.float32)
+    maps = [first, first + moves, first + 2 * moves, first + 2 * moves + 3.0]
     observer = Observer()
-    seen = [
-        observer.observe(np.kron(one, np.ones((4, 4), np.float32)), 7) for one in (first, second)
-    ]
-    assert (seen[0].median, seen[0].change, seen[0].duration_ns) == (2.5, None, 7)
+    seen = [observer.observe(np.kron(one, np.ones((4, 4), np.float32)), 7) for one in maps]
+    assert (seen[0].median, seen[0].jitter, seen[0].duration_ns) == (2.5, None, 7)
     assert seen[0].spread == pytest.approx(float(first.std()))
-    # mean |change| 1 over the mean of 3 and 4
-    assert seen[1].change == pytest.approx(1 / 3.5)
+    # What moves evenly does not tremble; 3 - moves does, by 2, 3, 3 and 4.
+    assert (seen[1].jitter, seen[2].jitter) == (None, 0.0)
+    assert seen[3].jitter == pytest.approx(3.0 / float(maps[3].std()))
     observer.forget()
-    assert observer.observe(second, 7).change is None
-    assert observer.observe(np.zeros((8, 8), np.float32), 7).change is None, "another size"
+    assert observer.observe(maps[0], 7).jitter is None
+    small = [observer.observe(np.zeros((8, 8), np.float32), 7).jitter for _ in range(3)]
+    assert small == [None, None, 0.0], "another size; a constant does not tremble"
+
+
+def test_neither_scale_nor_contrast_is_jitter() -> None:
+    """Twice the depth, and twice its contrast around the mean, tremble as much as before."""
+    maps = RNG.normal(5.0, 1.0, (10, 16, 16)).astype(np.float32)
+    sharper = maps.mean() + 2.0 * (maps - maps.mean())
+    found = []
+    for each in (maps, 2.0 * maps, sharper):
+        observer = Observer()
+        found.append([observer.observe(one, 1).jitter for one in each][2:])
+    assert found[1] == pytest.approx(found[0])
+    assert found[2] == pytest.approx(found[0], rel=1e-4)
 
 
 def test_equal_weights_break_no_limit_and_numbers_need_windows() -> None:
@@ -62,7 +75,7 @@ def test_equal_weights_break_no_limit_and_numbers_need_windows() -> None:
         ({"median": -2.0}, "scale_step", "log_scale", math.inf),
         ({"median": 0.0}, "scale_step", "log_scale", math.inf),
         ({"spread": 0.29}, "dead_output", "spread", 0.29),
-        ({"change": 0.16}, "flicker", "flicker", 0.16 / 0.101),
+        ({"jitter": 0.16}, "flicker", "flicker", 0.16 / 0.101),
         ({"duration_ms": 21.0}, "slow", "latency", 2.1),
     ],
 )
@@ -82,7 +95,7 @@ def test_each_limit_is_broken_just_beyond_it(
 
 def test_a_still_camera_does_not_make_small_changes_a_flicker() -> None:
     """Ten times next to nothing is still next to nothing."""
-    comparison = compare([facts(change=1e-3)] * 20, [facts(change=1e-4)] * 20)
+    comparison = compare([facts(jitter=1e-3)] * 20, [facts(jitter=1e-4)] * 20)
     assert comparison.breach() is None
 
 
