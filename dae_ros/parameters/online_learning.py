@@ -88,9 +88,9 @@ class LearningParameters(NodeParameters):
         maximum=1.0,
     )
     average_decay: float = declare(
-        0.998,
-        "Decay of the weights' running average, which is what is published; 0.99 at most in the "
-        "first 200 steps.",
+        0.99,
+        "Decay of the weights' running average, which is what is published; it lags by "
+        "1 / (1 - decay) steps.",
         minimum=0.0,
         maximum=0.99999,
     )

@@ -38,7 +38,6 @@ TRANSFORMER_RATE = 5e-5
 # Of the low-rank factors, relative to the head's rate.
 ENCODER_RATE = 0.2
 BETAS = (0.9, 0.99)
-EARLY_STEPS, EARLY_DECAY = 200, 0.99
 _COLD = 5  # stream of random numbers beside (seed, step)
 
 
@@ -337,11 +336,7 @@ class Learner:
                     parameter.grad *= limit / norm
         self._optimizer.step()
         self._weights.pull(self._parameters.pull)
-        decay = self._parameters.average_decay
-        early = self.accepted_steps < EARLY_STEPS
-        update_average(
-            self._average, self._weights.values(), min(EARLY_DECAY, decay) if early else decay
-        )
+        update_average(self._average, self._weights.values(), self._parameters.average_decay)
         self.accepted_steps += 1
         self._since_reset += 1
 
