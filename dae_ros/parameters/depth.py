@@ -184,8 +184,8 @@ class DepthParameters(NodeParameters):
     )
     canary_flicker: float = declare(
         1.5,
-        "Largest jitter (second difference of windows over the image's spread) under new weights, "
-        "relative to that under the old.",
+        "Largest jitter (second difference of windows over the image's deviation) under new "
+        "weights, relative to that under the old.",
         minimum=1.0,
     )
     canary_spread: float = declare(

@@ -63,7 +63,8 @@ class StepFacts:
 
     Attributes:
         median, spread: over the image, the spread as standard deviation.
-        jitter: mean |p[t] - 2 p[t-1] + p[t-2]| over the spread; None for the first two. What
+        jitter: mean |p[t] - 2 p[t-1] + p[t-2]| over the mean absolute deviation from the median,
+            as online learning measures it; None for the first two. What
             moves evenly counts nothing, and neither scale nor contrast of depth counts: weights
             that see more of a scene that passes by change more from window to window, rightly.
         duration_ns: of the step.
@@ -90,11 +91,12 @@ class Observer:
         seen = prediction[::_STRIDE, ::_STRIDE].astype(np.float64)
         before = [last for last in self._before if last.shape == seen.shape]
         self._before = [*before[-1:], seen]
-        spread, jitter = float(seen.std()), None
+        median, jitter = float(np.median(seen)), None
         if len(before) == 2:
             trembling = float(np.abs(seen - 2.0 * before[1] + before[0]).mean())
-            jitter = trembling / spread if spread > 0.0 else 0.0
-        return StepFacts(float(np.median(seen)), spread, jitter, duration_ns)
+            deviation = float(np.abs(seen - median).mean())
+            jitter = trembling / deviation if deviation > 0.0 else 0.0
+        return StepFacts(median, float(seen.std()), jitter, duration_ns)
 
 
 @dataclass(frozen=True, slots=True)

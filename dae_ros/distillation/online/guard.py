@@ -310,6 +310,12 @@ class Guard:
         if groups["unlabelled"]:
             departure = _mean(deciding_error(trio, "candidate") for trio in groups["unlabelled"])
             numbers["anchor_departure"] = departure
+            before = _mean(
+                # The original, which is the label here, has no error of its own.
+                0.0 if trio.published is trio.original else deciding_error(trio, "published")
+                for trio in groups["unlabelled"]
+            )
+            _fits(limits.largest_departure, departure, before, numbers)
             if not departure <= limits.largest_departure:
                 yield Refusal(
                     "forgetting",

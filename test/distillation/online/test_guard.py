@@ -458,6 +458,12 @@ def test_anchors_without_a_label_hold_depth_near_the_originals(
     ]
     assert [verdict.reasons for verdict in verdicts] == [(), ("forgetting",)]
     assert 0.02 < verdicts[0].numbers["anchor_departure"] < 0.06
+    limit = 0.7 * verdicts[0].numbers["anchor_departure"]
+    guard = Guard(original, dataclasses.replace(PARAMETERS, largest_departure=limit), metric=True)
+    too_far = guard.judge(network_of(at(0.5)), published, held, anchors)
+    assert 0.3 < too_far.fits < 0.7
+    nearer = guard.judge(network_of(at(0.2 + 0.9 * too_far.fits * 0.3)), published, held, anchors)
+    assert nearer.accepted
 
 
 @pytest.mark.parametrize("lack", ["blocks", "strata", "anchors", "labels"])
