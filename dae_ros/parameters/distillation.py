@@ -45,6 +45,11 @@ class OnlineParameters(
                 f"'ring_s' ({self.ring_s:g}) must be a second more than a clip, which is "
                 f"{clip_s:g} s (lead, burn_in and unroll windows of window_s)"
             )
+        if self.measured_windows < self.windows_per_clip:
+            problems.append(
+                f"'measured_windows' ({self.measured_windows}) must not be below a clip's windows "
+                f"({self.windows_per_clip}: lead, burn_in and unroll)"
+            )
         if self.sync_tolerance_s > self.window_s / 2:
             problems.append(
                 f"'sync_tolerance_s' ({self.sync_tolerance_s:g}) must not exceed half of "

@@ -45,7 +45,7 @@ class LearningParameters(NodeParameters):
 
     # Learning: one step on a copy of the student.
     tier: int = declare(
-        1,
+        2,
         "What learns: 1 recurrent units and output, 2 the whole head, 3 and low-rank changes of "
         "the encoder.",
         minimum=1,
@@ -55,15 +55,22 @@ class LearningParameters(NodeParameters):
     batch_clips: int = declare(4, "Clips of a step, anchors included.", minimum=1, maximum=1024)
     anchor_share: float = declare(
         0.5,
-        "Share of a step's clips that are anchors: clips from before adaptation.",
+        "Share of a step's clips that are anchors: from before adaptation.",
         minimum=0.0,
         maximum=0.9,
     )
-    replayed_anchors: int = declare(
-        96, "Anchors from before adaptation that are learned from.", minimum=1
+    anchor_streams: int = declare(
+        8,
+        "Places from before adaptation that are gone along at a time, 'unroll' windows a visit.",
+        minimum=1,
     )
     measured_anchors: int = declare(
-        32, "Anchors from before adaptation that measure forgetting.", minimum=1
+        16, "Stretches from before adaptation that measure forgetting.", minimum=1
+    )
+    measured_windows: int = declare(
+        100,
+        "Windows of such a stretch; those after the first 'lead' and 'burn_in' count.",
+        minimum=2,
     )
     pinned_clips: int = declare(
         8, "First verified clips of the deployment that become anchors.", minimum=0
@@ -134,8 +141,8 @@ class LearningParameters(NodeParameters):
     )
     cache_mb: int = declare(
         1024,
-        "Memory for what the frozen parts say about clips, in MB; what does not fit is computed "
-        "again and again.",
+        "Memory for what the frozen parts say about clips, in MB, half of it of those to learn "
+        "from and half of those to judge by; what does not fit is computed again and again.",
         minimum=0,
     )
     seed: int = declare(0, "Of everything that is drawn.", minimum=0)

@@ -119,7 +119,7 @@ def anchors(settings: OnlineParameters) -> AnchorSet:
         teacher="",
         teacher_digest="",
     )
-    return AnchorSet((), (unlabelled,), settings)
+    return AnchorSet(None, (unlabelled,), settings)
 
 
 def run(

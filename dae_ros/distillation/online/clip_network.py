@@ -97,6 +97,12 @@ class ClipNetwork:
             }
         )
 
+    def same_encoder(self, other: ClipNetwork) -> bool:
+        """Return whether both encoders have equal weights, and so say the same of every window."""
+        own, others = self.network.state_dict(), other.network.state_dict()
+        encoder = [name for name in others if name.startswith("pretrained.")]
+        return all(torch.equal(own[name], others[name]) for name in encoder)
+
     def at_sensor_size(self, maps: Tensor, observation: Observation) -> NDArray[np.float32]:
         """Return maps (T, h, w) of the network's size as float32[T, H, W] of a clip's pixels."""
         height, width = observation.windows.shape[1:]

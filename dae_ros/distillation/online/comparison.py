@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from dae_ros.distillation.online.clip_network import ClipNetwork
@@ -55,9 +56,13 @@ class _Known:
 class Comparison:
     """Rolls networks through clips, those that do not change once for each clip.
 
+    Every window after the first `lead` and `burn_in` of a clip counts, which are the last `unroll`
+    of a clip of the deployment, and most of a long stretch.
+
     Args:
         original: from before adaptation.
-        parameters: unroll and trim.
+        parameters: lead, burn_in, trim and cache_mb, of which half is kept for what the encoder
+            says of the clips.
         metric: whether the networks give metres.
     """
 
@@ -67,30 +72,51 @@ class Comparison:
         self._original = original
         self._parameters = parameters
         self._metric = metric
-        self._published = original
+        self._candidate = self._published = original
         self._of_original: dict[int, _Known] = {}
         self._of_published: dict[int, _Known] = {}
+        # What the original's encoder says of a clip: what is first is kept, because all clips come
+        # back in the same order, of which the least recently used is always the next.
+        self._encoded: dict[int, list[Tensor]] = {}
+        self._room = parameters.cache_mb * 1_000_000 // 2
+        self._alike: set[ClipNetwork] = {original}
 
-    def begin(self, published: ClipNetwork, clips: Iterable[LabelledClip]) -> None:
+    def begin(
+        self, candidate: ClipNetwork, published: ClipNetwork, clips: Iterable[LabelledClip]
+    ) -> None:
         """Say what is compared next; what is known of other clips and weights is forgotten.
 
         Args:
+            candidate: with weights of its own.
             published: the same object as long as its weights are.
             clips: all that will be compared.
         """
+        self._candidate = candidate
         if published is not self._published:
             self._published, self._of_published = published, {}
+        self._alike = {
+            network
+            for network in (candidate, published, self._original)
+            if network.same_encoder(self._original)
+        }
         present = {id(clip) for clip in clips}
         for known in (self._of_original, self._of_published):
             for key in known.keys() - present:
                 del known[key]
+        for key in self._encoded.keys() - present:
+            self._room += _byte_count(self._encoded.pop(key))
+
+    def release_memory(self) -> None:
+        """Give up what can be computed again."""
+        self._room += sum(map(_byte_count, self._encoded.values()))
+        self._encoded = {}
 
     def labelled(self, clip: LabelledClip) -> bool:
         """Say whether a clip has enough of a label."""
         return self._label(clip) is not None
 
-    def compare(self, candidate: ClipNetwork, clip: LabelledClip) -> Trio:
-        """Roll a candidate through a clip, and the other two where that is not known yet."""
+    def compare(self, clip: LabelledClip) -> Trio:
+        """Roll the candidate through a clip, and the other two where that is not known yet."""
         label = self._label(clip)
         original = self._known(self._of_original, self._original, clip, label)
         if original.maps is not None:
@@ -99,7 +125,7 @@ class Comparison:
         if self._published is not self._original:
             published = self._known(self._of_published, self._published, clip, label)
         return Trio(
-            self._measure(candidate, clip, label).measure,
+            self._measure(self._candidate, clip, label).measure,
             published.measure,
             original.measure,
             original.maps is None,
@@ -107,8 +133,11 @@ class Comparison:
 
     def _label(self, clip: LabelledClip) -> Label | None:
         size = self._original.size(clip.observation)
-        unroll, device = self._parameters.unroll, self._original.device
-        return label_of(clip, size, unroll, device, metric=self._metric)
+        return label_of(clip, size, self._scored(clip), self._original.device, metric=self._metric)
+
+    def _scored(self, clip: LabelledClip) -> int:
+        """Return how many of a clip's last windows count."""
+        return len(clip.observation) - self._parameters.lead - self._parameters.burn_in
 
     def _known(
         self,
@@ -123,11 +152,28 @@ class Comparison:
 
     def _measure(self, network: ClipNetwork, clip: LabelledClip, label: Label | None) -> _Known:
         """Measure a network; without a label keep what it says."""
-        unroll, trim = self._parameters.unroll, self._parameters.trim
-        wanted = min(max(unroll, JITTER_WINDOWS), len(clip.observation))
-        maps = network.predict(clip.observation, 0, wanted).maps
-        said = maps[-unroll:].clone() if label is None else None
-        return _Known(clip, measure(maps, unroll, label, trim), said)
+        scored = self._scored(clip)
+        wanted = min(max(scored, JITTER_WINDOWS), len(clip.observation))
+        features, size = self._features(network, clip), network.size(clip.observation)
+        maps = network.predict_from(features, size, 0, wanted).maps
+        said = maps[-scored:].clone() if label is None else None
+        return _Known(clip, measure(maps, scored, label, self._parameters.trim), said)
+
+    @torch.no_grad()
+    def _features(self, network: ClipNetwork, clip: LabelledClip) -> list[Tensor]:
+        """Return what a network's encoder says of a clip, which all know whose encoder is alike."""
+        alike = network in self._alike
+        if alike and id(clip) in self._encoded:
+            return self._encoded[id(clip)]
+        features = network.features(clip.observation, 0, len(clip.observation))
+        if alike and self._room >= _byte_count(features):
+            self._encoded[id(clip)] = features
+            self._room -= _byte_count(features)
+        return features
+
+
+def _byte_count(tensors: list[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def of_blocks(held: list[list[Trio]], who: str, score: str) -> np.ndarray[Any, Any]:

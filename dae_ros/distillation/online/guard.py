@@ -73,10 +73,10 @@ class Guard:
         if evidence:
             return Verdict(tuple(evidence), numbers)
         clips = [*(clip for block in blocks for clip in block.clips), *anchors]
-        self._comparison.begin(published, clips)
+        self._comparison.begin(candidate, published, clips)
         trios: dict[int, Trio] = {}
         for clip in clips:
-            trios[id(clip)] = trio = self._comparison.compare(candidate, clip)
+            trios[id(clip)] = trio = self._comparison.compare(clip)
             broken = _not_finite(trio)
             if broken:
                 return Verdict(tuple(broken), numbers)
@@ -95,6 +95,10 @@ class Guard:
         if refusals and worse is not None:
             refusals.append(worse)
         return Verdict(tuple(refusals), numbers)
+
+    def release_memory(self) -> None:
+        """Give up what can be computed again."""
+        self._comparison.release_memory()
 
     def _with_labels(self, block: HeldoutBlock) -> HeldoutBlock:
         """Return the clips of a block that can be scored."""

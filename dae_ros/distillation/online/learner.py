@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dae_ros.distillation.online.anchor_streams import Excerpt
 from dae_ros.distillation.online.clip_network import ClipNetwork, ClipPrediction
 from dae_ros.distillation.online.lesson import Lessons
 from dae_ros.distillation.online.objective import ClipLoss
@@ -33,7 +34,7 @@ from dae_ros.parameters.distillation import OnlineParameters
 
 LOGGER = logging.getLogger(__name__)
 # Rates of parameter learning_rate 0, by encoder; others have the one of the transformers.
-LEARNING_RATES = {"micro": 5e-4}
+LEARNING_RATES = {"micro": 1.25e-4}
 TRANSFORMER_RATE = 5e-5
 # Of the low-rank factors, relative to the head's rate.
 ENCODER_RATE = 0.2
@@ -139,7 +140,7 @@ class Learner:
     def step(
         self,
         clips: Sequence[LabelledClip],
-        anchors: Sequence[LabelledClip],
+        anchors: Sequence[LabelledClip | Excerpt],
         step: int,
         pause: Callable[[], None] = lambda: None,
     ) -> StepReport:
@@ -147,8 +148,8 @@ class Learner:
 
         Args:
             clips: from the cameras.
-            anchors: that keep what was known; a clip without a label learns what the original
-                says.
+            anchors: that keep what was known, pinned clips or excerpts of streams; where there is
+                no label, what the original says is learned.
             step: decides what is drawn.
             pause: called after each clip, where a loop may give way to others.
         """
@@ -158,7 +159,11 @@ class Learner:
         finite = True
         for index, clip in enumerate([*clips, *anchors]):
             cold = bool(random.random() < self._parameters.cold_share)
-            loss = self._lessons.loss(clip, self.lineage, anchored=index >= len(clips), cold=cold)
+            if isinstance(clip, Excerpt):
+                loss = self._lessons.excerpt_loss(clip)
+            else:
+                anchored = index >= len(clips)
+                loss = self._lessons.loss(clip, self.lineage, anchored=anchored, cold=cold)
             finite = loss is not None and bool(torch.isfinite(loss.total))
             if loss is None or not finite:
                 break
@@ -278,11 +283,7 @@ class Learner:
         network = raw.network
         original = self._original.network.state_dict()
         # Equal encoders give equal features, which are worth keeping.
-        shared = tier < 3 and all(
-            torch.equal(tensor, original[name])
-            for name, tensor in network.state_dict().items()
-            if name.startswith("pretrained.")
-        )
+        shared = tier < 3 and raw.same_encoder(self._original)
         self._weights = ChangingWeights(
             network, original, tier, self._parameters.lora_rank, self._parameters.seed
         )

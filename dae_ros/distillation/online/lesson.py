@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dae_ros.distillation.online.anchor_streams import Excerpt
 from dae_ros.distillation.online.clip_cache import ClipCache
 from dae_ros.distillation.online.clip_network import ClipNetwork, State
 from dae_ros.distillation.online.objective import ClipLoss, Targets, clip_loss
@@ -22,7 +23,7 @@ class Lessons:
     Args:
         original: the network from before adaptation.
         raw: the copy that learns, from the same family and configuration.
-        parameters: unroll, burn_in, stale_versions, cache_mb and the weights of the terms.
+        parameters: unroll, burn_in, stale_versions, half of cache_mb and the weights of the terms.
         metric: whether the student's number is metres.
         shared_encoder: whether both networks' encoders are equal and stay so; what they say about
             a clip is then computed once.
@@ -42,7 +43,7 @@ class Lessons:
         self._parameters = parameters
         self._metric = metric
         self._shared_encoder = shared_encoder
-        self._cache = ClipCache(parameters.cache_mb * 1_000_000)
+        self._cache = ClipCache(parameters.cache_mb * 1_000_000 // 2)
 
     def loss(
         self, clip: LabelledClip, lineage: Sequence[int], *, anchored: bool, cold: bool
@@ -70,8 +71,28 @@ class Lessons:
         if not bool(torch.isfinite(predictions.detach()).all()):
             return None
         return clip_loss(
-            predictions, self._targets(clip, first, original, anchored), self._parameters
+            predictions, self._targets(clip, first, original, anchored=anchored), self._parameters
         )
+
+    def excerpt_loss(self, excerpt: Excerpt) -> ClipLoss | None:
+        """Return the loss of the next windows of a stream, and carry its states on.
+
+        None where the raw copy gives what is not finite; the stream then goes on from zero.
+        """
+        clip, length = excerpt.clip, len(excerpt.clip.observation)
+        size, zero = self._raw.size(clip.observation), self._raw.zero_state(clip.observation)
+        own, before = excerpt.states or (zero, zero)
+        with torch.no_grad():
+            features = self._original.features(clip.observation, 0, length)
+            original, behind = self._original.roll(features, size, _like(before, zero))
+        if not self._shared_encoder:
+            features = self._raw.features(clip.observation, 0, length)
+        predictions, state = self._raw.roll(features, size, _like(own, zero))
+        if not bool(torch.isfinite(predictions.detach()).all()):
+            return None
+        excerpt.carry(state, behind)
+        targets = self._targets(clip, 0, original, anchored=True)
+        return clip_loss(predictions, targets, self._parameters)
 
     def release_memory(self) -> None:
         """Give up what can be computed again."""
@@ -107,7 +128,9 @@ class Lessons:
             return self._raw.stored_state(observation, clip.state), first - parameters.burn_in
         return zero, 0
 
-    def _targets(self, clip: LabelledClip, first: int, original: Tensor, anchored: bool) -> Targets:
+    def _targets(
+        self, clip: LabelledClip, first: int, original: Tensor, *, anchored: bool
+    ) -> Targets:
         observation = clip.observation
         size = self._raw.size(observation)
         device = self._raw.device
@@ -136,6 +159,13 @@ class Lessons:
             anchored=anchored,
             held=held,
         )
+
+
+def _like(state: State, zero: State) -> State:
+    """Return a state on the network's device and in its arithmetic."""
+    return tuple(
+        tensor.to(like.device, like.dtype) for tensor, like in zip(state, zero, strict=True)
+    )
 
 
 def _on(device: torch.device, flags: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Tensor:

@@ -163,9 +163,7 @@ class OnlineDistiller:
             return self._label(now_ns)
         if not may_learn:
             return None
-        if self._judgement_due(now_ns):
-            return self._judge(now_ns)
-        return self._step()
+        return self._judge(now_ns) if self._judgement_due(now_ns) else self._step()
 
     def worked(self, duration_ns: int) -> None:
         """Say how long learning and judging took, which weighs what they gain."""
@@ -241,7 +239,7 @@ class OnlineDistiller:
             stride=intake.stride.stride,
             clips=len(intake.replay),
             heldout_blocks=len(intake.replay.heldout()),
-            anchors=len(intake.anchors.replayed) + len(intake.anchors.measured),
+            anchors=len(intake.anchors),
             tier=self._learner.tier,
             published=self._counts["published"],
             verdicts=self._counts["verdicts"],
@@ -269,6 +267,7 @@ class OnlineDistiller:
     def release_memory(self) -> None:
         """Give up what can be computed again; no step and no verdict changes."""
         self._learner.release_memory()
+        self._guard.release_memory()
 
     def number_above(self, version: int) -> None:
         """Number what is published from now on above a version that depth has seen."""

@@ -133,7 +133,7 @@ def test_a_state_of_another_version_is_not_taken_for_damage(tmp_path: Path) -> N
         store.save({"step": 1}, [])
         path = tmp_path / STATE_FILE
         content = path.read_bytes()
-        path.write_bytes(content.replace(b"DAEONL02", b"DAEONL01", 1))
+        path.write_bytes(content.replace(b"DAEONL03", b"DAEONL01", 1))
         with pytest.raises(
             DistillationError, match=r"another version .*DAEONL01.* move the folder"
         ):
