@@ -32,7 +32,15 @@ from benchmarks.adaptation_safety import (
 )
 from benchmarks.adaptation_scores import ELSEWHERE, KNOWN, score_versions
 from benchmarks.adaptation_verdicts import summary_of_seed, timeline_of
-from benchmarks.adaptation_worlds import Lengths, new_kind, prepare_seed, worlds_folder
+from benchmarks.adaptation_worlds import (
+    Lengths,
+    build_places,
+    known_folder,
+    known_recipe,
+    new_kind,
+    prepare_seed,
+    worlds_folder,
+)
 from dae_ros.model.durable_files import write_durably
 
 SEED_FILE = "seed.json"
@@ -73,6 +81,15 @@ def render(work: Path, seed: int, lengths: Lengths) -> None:
     quiet_threads()
     folder = worlds_folder(work, seed, lengths)
     prepare_seed(folder, seed, lengths, lambda words: _say(f"seed {seed}", words))
+    known = folder / KNOWN
+    if not known.is_symlink():
+        known.symlink_to(known_folder(work, lengths).resolve())
+
+
+def render_known(work: Path, lengths: Lengths) -> None:
+    """Render what is missing of the places that forgetting is measured by."""
+    quiet_threads()
+    build_places(known_folder(work, lengths), known_recipe(lengths))
 
 
 def run_seed(job: Job, seed: int) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from benchmarks.adaptation_cache import digest_of, write_once
-from benchmarks.adaptation_worlds import CLIPS, KNOWN_KINDS
-from benchmarks.heldout import kind_of, rounded, score_network
-from dae_ros.distillation.clip_store import ClipStore, open_clip_store
+from benchmarks.adaptation_worlds import CLIPS
+from benchmarks.heldout import rounded, score_network
+from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.online.loop import SNAPSHOTS
-from dae_ros.distillation.validation import mean_of_scores
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
 
 ELSEWHERE, KNOWN = "elsewhere", "known"
@@ -51,18 +50,22 @@ def score_file(
 
     Args:
         path: a checkpoint.
-        worlds: of a seed; scores are kept there by the weights' own digest, whoever published them.
+        worlds: of a seed. Scores are kept where the clips are, by the weights' own digest, whoever
+            published them.
         parts: which of `PARTS`.
         windows: of each place at most; 0 for all.
     """
-    loaded, store = load_checkpoint(path), open_clip_store(worlds / CLIPS)
-    key = digest_of({"weights": weights_digest(loaded), "store": store.digest, "windows": windows})
-    scores = {}
+    loaded = load_checkpoint(path)
+    weights, scores = weights_digest(loaded), {}
     for part in parts:
-        kept = worlds / "scores" / f"{part}_{key}.json"
+        folder = worlds if part == ELSEWHERE else worlds / KNOWN
+        store = open_clip_store(folder / CLIPS)
+        key = digest_of({"weights": weights, "store": store.digest, "windows": windows})
+        kept = folder / "scores" / f"{part}_{key}.json"
         if not kept.exists():
             kept.parent.mkdir(exist_ok=True)
-            write_once(kept, json.dumps(_score(loaded, store, part, windows), indent=1))
+            mean = score_network(loaded, store, windows=windows).mean
+            write_once(kept, json.dumps(rounded({name: mean[name] for name in NUMBERS}), indent=1))
         scores[part] = json.loads(kept.read_text(encoding="utf-8"))
     return scores
 
@@ -75,19 +78,3 @@ def weights_digest(loaded: LoadedModel) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
     return digest.hexdigest()
-
-
-def _score(loaded: LoadedModel, store: ClipStore, part: str, windows: int) -> Scores:
-    kinds: dict[str, Callable[[str], bool]] = {
-        ELSEWHERE: lambda name: kind_of(name) not in KNOWN_KINDS,
-        KNOWN: lambda name: kind_of(name) in KNOWN_KINDS,
-    }
-    chosen = tuple(
-        item for item in store.sequences if item.split == "heldout" and kinds[part](item.name)
-    )
-    only = ClipStore(
-        store.folder, store.event_encoder, store.height, store.width, chosen, store.digest
-    )
-    found = score_network(loaded, only, windows=windows)
-    mean = mean_of_scores(list(found.sequences.values()))
-    return rounded({name: mean[name] for name in NUMBERS})

@@ -12,9 +12,16 @@ training clips). Every world of a seed is another place:
 | drive | 2000 + k | where the student learns, a recording |
 | elsewhere | 2100 + 2k and the next | other places of B to score on, clips |
 | return | 2200 + k | A again, a recording |
-| known | 2300 + 2k and the next | other places of A to measure forgetting by, clips |
 
-Training and anchors see seeds below 1100 only.
+Two sets of A are shared by all seeds of the benchmark, because one place says little: errors of one
+room rise and those of the next fall with the same change of weights.
+
+| | seeds of the simulator | is |
+|---|---|---|
+| known | 2300 and 2350 on, five each | rooms and corridors to measure forgetting by, clips |
+| watched | 2400 and 2450 on, nine each | rooms and corridors that the guard measures with, clips |
+
+Training and the anchors that are replayed see seeds below 1100 only.
 """
 
 from __future__ import annotations
@@ -55,6 +62,7 @@ KNOWN_KINDS = ("room", "corridor")
 NEW_KINDS = ("warehouse", "street")
 HEIGHT, WIDTH = 130, 173
 DRIVE, RETURN, CLIPS = "drive", "return", "clips"
+KNOWN_PLACES, WATCHED_PLACES = 5, 9  # of each kind
 
 _WORLDS: Mapping[str, Mapping[str, Any]] = {
     "room": {"scene": "room", "light": {"choice": ["day", "dusk"]}, "motion": "walk"},
@@ -90,12 +98,14 @@ class Lengths:
     Attributes:
         drive_s: of learning in B.
         return_s: of A afterwards.
-        place_s: of each place to score on.
+        place_s: of each place of B to score on.
+        known_s: of each place of A, to score on and for the guard.
     """
 
     drive_s: float
     return_s: float
     place_s: float
+    known_s: float = 10.0
 
 
 def new_kind(seed: int) -> str:
@@ -108,7 +118,7 @@ def recipes(seed: int, lengths: Lengths) -> tuple[dict[str, Any], dict[str, Any]
 
     Returns:
         The worlds of the two recordings, drive and return; and the clips: the drive's to train
-        offline on, places elsewhere and known ones held out.
+        offline on, places elsewhere held out.
     """
     # The recordings come first, and are of A where the seed is even and odd by turns as well.
     kind, back = new_kind(seed), KNOWN_KINDS[seed // 2 % 2]
@@ -119,15 +129,31 @@ def recipes(seed: int, lengths: Lengths) -> tuple[dict[str, Any], dict[str, Any]
     )  # fmt: skip
     clips = _recipe(
         [{"recordings": [DRIVE], "ends": "frame"}],
-        [
-            _world(kind, 2100 + 2 * seed, 2, lengths.place_s),
-            *(
-                _world(name, 2300 + 2 * seed + index, 1, lengths.place_s)
-                for index, name in enumerate(KNOWN_KINDS)
-            ),
-        ],
+        [_world(kind, 2100 + 2 * seed, 2, lengths.place_s)],
     )
     return drives, clips
+
+
+def known_recipe(lengths: Lengths) -> dict[str, Any]:
+    """Return the recipe of the places of A that forgetting is measured by."""
+    return _places_of_a(2300, KNOWN_PLACES, lengths)
+
+
+def watched_recipe(lengths: Lengths) -> dict[str, Any]:
+    """Return the recipe of the places of A that the guard measures with."""
+    return _places_of_a(2400, WATCHED_PLACES, lengths)
+
+
+def known_folder(work: Path, lengths: Lengths) -> Path:
+    """Return where the clips to measure forgetting by are."""
+    return keyed(work, "known", {"recipe": known_recipe(lengths)})
+
+
+def build_places(folder: Path, recipe: Mapping[str, Any]) -> Path:
+    """Render clips of a recipe that has held-out worlds alone, and return their folder."""
+    write_once(folder / "clips.yaml", yaml.safe_dump(dict(recipe), sort_keys=False))
+    build_clips(read_recipe(folder / "clips.yaml", folder), folder / CLIPS)
+    return folder / CLIPS
 
 
 def worlds_folder(work: Path, seed: int, lengths: Lengths) -> Path:
@@ -175,45 +201,54 @@ def record_world(parameters: SimulatorParameters, path: Path, say: Callable[[str
     making.rename(path)
 
 
-def anchor_clips(source: Path, folder: Path) -> ClipStore:
-    """Make a store of the sequences of A in both splits of another store: links, no copies.
-
-    Its `train` half is replayed and its `heldout` half measured by (`AnchorSet`), so that neither
-    may show what the student never knew.
+def clips_of_a(sources: Sequence[Path], folder: Path) -> ClipStore:
+    """Make a store of the sequences of A of other stores: links, no copies.
 
     Args:
-        source: a finished store.
+        sources: finished stores of one size and encoder, whose sequences have different names.
         folder: of the new one; what is there is completed.
 
     Raises:
-        ConfigurationError: the source has no such sequence in a split.
+        ConfigurationError: they have no such sequence in a split.
     """
-    store, facts = open_clip_store(source), read_facts(source / STORE_FILE)
-    names = [item.name for item in store.sequences if kind_of(item.name) in KNOWN_KINDS]
-    missing = [s for s in SPLITS if not any(name.startswith(f"{s}/") for name in names)]
+    facts = read_facts(sources[0] / STORE_FILE)
+    links = {
+        item.name: (source / item.name).resolve()
+        for source in sources
+        for item in open_clip_store(source).sequences
+        if kind_of(item.name) in KNOWN_KINDS
+    }
+    missing = [s for s in SPLITS if not any(name.startswith(f"{s}/") for name in links)]
     if facts is None or missing:
         raise ConfigurationError(
-            f"{source} has no sequence of {' or '.join(KNOWN_KINDS)} in {', '.join(missing)}; "
+            f"{sources[0]} has no sequence of {' or '.join(KNOWN_KINDS)} in {', '.join(missing)}; "
             "anchors need both splits",
-            source=str(source),
+            source=str(sources[0]),
         )
-    for name in names:
+    for name, target in links.items():
         link = folder / name
         link.parent.mkdir(parents=True, exist_ok=True)
-        target = (source / name).resolve()
         if link.is_symlink() and link.readlink() != target:
             link.unlink()  # the source was moved
         if not link.is_symlink():
             link.symlink_to(target)
-    found = [read_facts(folder / name / SEQUENCE_FILE) for name in names]
+    found = [read_facts(folder / name / SEQUENCE_FILE) for name in links]
     chosen = [item for item in found if item is not None]
     facts |= {
-        "sequences": names,
+        "sequences": list(links),
         "windows": sum(item["windows"] for item in chosen),
         "digest": digest_of_facts(chosen),
     }
     write_durably(folder / STORE_FILE, json.dumps(facts, indent=1))
     return open_clip_store(folder)
+
+
+def _places_of_a(first: int, count: int, lengths: Lengths) -> dict[str, Any]:
+    worlds = [
+        _world(kind, first + 50 * index, count, lengths.known_s)
+        for index, kind in enumerate(KNOWN_KINDS)
+    ]
+    return _recipe([], worlds)
 
 
 def _recipe(train: Sequence[Any], heldout: Sequence[Any]) -> dict[str, Any]:

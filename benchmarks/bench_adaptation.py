@@ -10,7 +10,7 @@ and corridors alone (A), and deployed in streets and warehouses (B, `adaptation_
 
 **shift**, for each seed: a drive through B, then A again. The loop is that of `dae-ros adapt`
 (gates, guard, publication, canary and rollback), with 2.5 steps for each simulated second. Each
-version that depth had is scored against true depth on other places of B, and on other places of A.
+version that depth had is scored against true depth on other places of B, and on ten of A.
 Beside it stand the weights that never change, and offline distillation from the same teacher on the
 same drive: all weights, as many updates as online had time for steps, every clip from the start.
 Before, teacher and student are compared elsewhere in B: where the teacher is not better by a
@@ -56,6 +56,7 @@ from benchmarks.adaptation_jobs import (
     Job,
     look_at,
     render,
+    render_known,
     run_healthy,
     run_safety,
     run_seed,
@@ -86,7 +87,9 @@ from benchmarks.adaptation_wall import wall_plot
 from benchmarks.adaptation_worlds import (
     KNOWN_KINDS,
     Lengths,
-    anchor_clips,
+    build_places,
+    clips_of_a,
+    watched_recipe,
 )
 from benchmarks.record import RESULTS, record
 from dae_ros.distillation.clip_store import open_clip_store
@@ -102,7 +105,12 @@ SMOKE_S = 90.0
 
 
 def prepare(
-    folder: Path, work: Path, updates: int, overrides: Sequence[str], given: Path | None
+    folder: Path,
+    work: Path,
+    updates: int,
+    overrides: Sequence[str],
+    given: Path | None,
+    lengths: Lengths,
 ) -> tuple[Path, Path]:
     """Make what all runs share, where it is not there: anchors, and the student.
 
@@ -112,20 +120,25 @@ def prepare(
         updates: of the student's training.
         overrides: of its settings.
         given: weights that know A alone, instead of training some.
+        lengths: of the places that the guard measures with.
 
     Returns:
         Folder of the anchors, and the student's checkpoint.
     """
     quiet_threads()
     source = open_clip_store(folder / "clips").digest
-    anchors = keyed(work, "anchors", {"source": source})
-    store = anchor_clips(folder / "clips", anchors)
+    taught = keyed(work, "taught", {"source": source})
+    store = clips_of_a([folder / "clips"], taught)
+    watched = watched_recipe(lengths)
+    anchors = keyed(work, "anchors", {"source": source, "watched": watched})
+    places = build_places(keyed(work, "watched", {"recipe": watched}), watched)
+    clips_of_a([taught, places], anchors)
     if given is not None:
         return anchors, given
     settings = load_settings(
         TrainingParameters,
         Path(__file__).with_name("adaptation_student.yaml"),
-        [f"clips={anchors}", f"steps={updates}", f"warm_up={updates // 10}",
+        [f"clips={taught}", f"steps={updates}", f"warm_up={updates // 10}",
          f"evaluate_every={max(1, updates // 4)}", *overrides],
     )  # fmt: skip
     # Where the clips lie changes no weight.
@@ -158,17 +171,19 @@ def main(arguments: list[str] | None = None) -> int:
         name: yaml.safe_load(value)
         for name, _, value in (item.partition("=") for item in options.overrides)
     }
-    lengths = Lengths(options.drive_s, options.return_s, options.place_s)
+    lengths = Lengths(options.drive_s, options.return_s, options.place_s, options.known_s)
     if options.smoke:
-        lengths, seeds = Lengths(min(options.drive_s, SMOKE_S), 1.0, 1.0), seeds[:1]
+        seeds = seeds[:1]
+        lengths = Lengths(min(options.drive_s, SMOKE_S), 1.0, 1.0, options.known_s)
     # Threads of PyTorch do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.processes, context) as pool:
         # Worlds need no student, who is being trained meanwhile.
         driven = seeds if "shift" in parts else seeds[:1]
         rendered = [pool.submit(render, work, seed, lengths) for seed in driven]
+        rendered.append(pool.submit(render_known, work, lengths))
         anchors, student = prepare(
-            folder, work, options.student_updates, options.student, options.student_file
+            folder, work, options.student_updates, options.student, options.student_file, lengths
         )
         setting = Setting(
             student, teacher, anchors, options.steps_per_s, overrides,
@@ -261,7 +276,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--faults", default=",".join(FAULTS), help="separated by commas")
     parser.add_argument("--drive-s", type=float, default=300.0, help="in B, simulated")
     parser.add_argument("--return-s", type=float, default=60.0, help="in A afterwards")
-    parser.add_argument("--place-s", type=float, default=15.0, help="of each place to score on")
+    parser.add_argument(
+        "--place-s", type=float, default=15.0, help="of each place of B to score on"
+    )
+    parser.add_argument("--known-s", type=float, default=Lengths.known_s, help="of each of A")
     parser.add_argument("--fault-s", type=float, default=Course.fault_s, help="of a late fault")
     parser.add_argument("--smoke", action="store_true", help="a look at the first seed; see above")
     parser.add_argument("--steps-per-s", type=float, default=2.5)

@@ -41,11 +41,10 @@ from benchmarks.adaptation_cache import keyed, write_once
 from benchmarks.adaptation_runs import RANGE
 from benchmarks.adaptation_scores import ELSEWHERE, Scores, score_file
 from benchmarks.adaptation_verdicts import SMALLEST_LEAD
-from benchmarks.adaptation_worlds import CLIPS, Lengths, recipes
+from benchmarks.adaptation_worlds import Lengths, build_places, recipes
 from benchmarks.live_truth import ERRORS, Against, Pair, compare, pairs_of
 from benchmarks.online_stand import DEPTH, LEARNER, Deployment, Stand
 from benchmarks.record import RESULTS, record
-from dae_ros.distillation.clip_build import build_clips
 from dae_ros.distillation.clip_recipe import read_recipe
 from dae_ros.distillation.clip_sources import WorldSource
 from dae_ros.errors import ConfigurationError
@@ -68,11 +67,9 @@ AFTER_S = 60.0
 def places(work: Path, seed: int, lengths: Lengths) -> Path:
     """Return a folder with clips of other places of the seed's B, rendered where they are not."""
     everything = recipes(seed, lengths)[1]
-    # The first entry of `heldout` are the places elsewhere; nothing is trained on.
-    recipe = {**everything, "train": [], "heldout": everything["heldout"][:1]}
+    recipe = {**everything, "train": []}  # nothing is trained on
     folder = keyed(work, f"places_{seed}", {"recipe": recipe})
-    write_once(folder / "clips.yaml", yaml.safe_dump(recipe, sort_keys=False))
-    build_clips(read_recipe(folder / "clips.yaml", folder), folder / CLIPS)
+    build_places(folder, recipe)
     return folder
 
 

@@ -43,9 +43,11 @@ from benchmarks.adaptation_worlds import (
     KNOWN_KINDS,
     NEW_KINDS,
     Lengths,
-    anchor_clips,
+    clips_of_a,
+    known_recipe,
     recipes,
     record_world,
+    watched_recipe,
 )
 from benchmarks.bench_adaptation import _plain
 from dae_ros.bags.recording import open_recording
@@ -155,16 +157,18 @@ def test_a_seed_is_summed_up_where_b_ends() -> None:
 def test_worlds_of_a_seed_are_places_of_their_own(tmp_path: Path) -> None:
     """No seed of the simulator occurs twice, in no benchmark seed and in no training."""
     seen: set[tuple[object, object]] = set()
-    for seed in range(6):
+    lengths = Lengths(30.0, 10.0, 5.0)
+    shared = ([known_recipe(lengths)], 10), ([watched_recipe(lengths)], 18)
+    for contents, count in (*shared, *((recipes(seed, lengths), 4) for seed in range(6))):
         worlds = []
-        for content in recipes(seed, Lengths(30.0, 10.0, 5.0)):
+        for content in contents:
             path = tmp_path / "recipe.yaml"
             path.write_text(yaml.safe_dump(content), encoding="utf-8")
             (tmp_path / "drive").mkdir(exist_ok=True)
             sources = read_recipe(path, tmp_path).sources.values()
             worlds += [source for source in sources if isinstance(source, WorldSource)]
             assert all(isinstance(s, (WorldSource, RecordingSource)) for s in sources)
-        assert len(worlds) == 6
+        assert len(worlds) == count
         for world in worlds:
             place = (world.parameters["scene"], world.parameters["seed"])
             assert place not in seen and int(str(place[1])) >= 2000
@@ -222,12 +226,18 @@ def test_anchors_show_what_the_student_knew(tmp_path: Path) -> None:
 
     train = [Room(1, windows=2), WedgeSource(2, windows=2)]
     wedge_clips(tmp_path / "all", train, [Room(3, windows=2), WedgeSource(4, windows=2)])
-    store = anchor_clips(tmp_path / "all", tmp_path / "anchors")
+    store = clips_of_a([tmp_path / "all"], tmp_path / "anchors")
     assert [s.name.partition("_")[2] for s in store.sequences] == ["room_1", "room_3"]
     store.verify()
+    wedge_clips(tmp_path / "more", [], [Room(5, windows=2), Room(6, windows=2)])
+    both = clips_of_a([tmp_path / "anchors", tmp_path / "more"], tmp_path / "both")
+    assert [s.name.partition("_")[2] for s in both.split("heldout")] == [
+        "room_3", "room_5", "room_6",
+    ]  # fmt: skip
+    both.verify()
     wedge_clips(tmp_path / "none", train, [WedgeSource(4, windows=2)])
     with pytest.raises(ConfigurationError, match="heldout"):
-        anchor_clips(tmp_path / "none", tmp_path / "other")
+        clips_of_a([tmp_path / "none"], tmp_path / "other")
 
 
 @pytest.mark.parametrize("name", TEACHER_FAULTS)
