@@ -128,9 +128,9 @@ def test_another_tier_is_said_when_learning_goes_on(
 ) -> None:
     """The parameter wins over what was saved, which the log says."""
     folder = shutil.copytree(first_run[0], tmp_path / "copy")
-    distiller = deployment(student, teacher, folder, tier=2)
-    assert distiller.status().tier == 2
-    assert "tier 1 has learned so far and 'tier' is 2" in caplog.text
+    distiller = deployment(student, teacher, folder, tier=1)
+    assert distiller.status().tier == 1
+    assert "tier 2 has learned so far and 'tier' is 1" in caplog.text
     distiller.close()
 
 
