@@ -8,7 +8,8 @@ last one of its stream ended, with the state that the weights of then had.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -29,7 +30,7 @@ LARGEST_POWER = 5
 _DRAW = 10  # stream of random numbers beside (seed, stream, pass)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Stream:
     """Where one stream is.
 
@@ -50,33 +51,19 @@ class Stream:
 
 @dataclass(frozen=True, eq=False)
 class Excerpt:
-    """The next windows of a stream.
+    """The next windows of a stream, which goes on behind them once it is told to.
 
     Attributes:
         clip: they, `unroll` of them.
         states: before the first of them: of the network that learns, and of the original; () for
             zero states.
-        stream: takes the states behind the last of them.
+        go_on: to be called with both states behind the last of them, or with () where there are
+            none; without, the same windows come again.
     """
 
     clip: LabelledClip
     states: tuple[State, ...]
-    stream: Stream = field(repr=False)
-
-    def carry(self, learning: State, original: State) -> None:
-        """Say which states follow; without, the stream goes on with zero states.
-
-        Args:
-            learning: of the network that learns.
-            original: of the original.
-        """
-        states = tuple(
-            tuple(tensor.detach().to(torch.float16) for tensor in state)
-            for state in (learning, original)
-        )
-        # Rounded as on disk, so that a learner that was killed goes on with the same bits.
-        if all(bool(torch.isfinite(tensor).all()) for state in states for tensor in state):
-            self.stream.states = states
+    go_on: Callable[[tuple[State, ...]], None] = field(repr=False)
 
 
 class AnchorStreams:
@@ -107,17 +94,14 @@ class AnchorStreams:
         """Return the number of stretches that may be visited."""
         return len(self._runs)
 
-    def visit(self) -> Excerpt:
-        """Go on along the stream whose turn it is."""
-        index = self._turn % len(self._streams)
-        self._turn += 1
-        stream = self._streams[index]
-        if stream.first >= stream.last:
-            self._begin(stream, index)
-        first, states = stream.first, stream.states
-        stream.first, stream.states = first + self._unroll, ()
-        sequence = self._runs[stream.run][0]
-        return Excerpt(stored_clip(sequence, first, self._unroll, self._digest), states, stream)
+    def visit(self, count: int) -> tuple[Excerpt, ...]:
+        """Return what comes next of the streams whose turn it is, one excerpt of each.
+
+        Args:
+            count: how many; fewer where there are fewer streams.
+        """
+        turns = range(self._turn, self._turn + min(count, len(self._streams)))
+        return tuple(self._excerpt(turn % len(self._streams)) for turn in turns)
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs."""
@@ -136,20 +120,44 @@ class AnchorStreams:
         if (state["digest"], state["unroll"], len(state["streams"])) != own:
             return
         self._turn = state["turn"]
-        for stream, (passes, run, first, last, states) in zip(
-            self._streams, state["streams"], strict=True
-        ):
-            stream.passes, stream.run, stream.first, stream.last = passes, run, first, last
-            stream.states = tuple(map(tuple, states))
+        self._streams = [
+            Stream(passes, run, first, last, tuple(map(tuple, states)))
+            for passes, run, first, last, states in state["streams"]
+        ]
 
-    def _begin(self, stream: Stream, index: int) -> None:
-        """Draw the next pass of a stream; everything depends on seed, stream and pass alone."""
-        random = np.random.default_rng([self._seed, index, stream.passes, _DRAW])
-        stream.passes += 1
-        stream.run = int(random.integers(len(self._runs)))
-        _, first, last = self._runs[stream.run]
+    def _excerpt(self, index: int) -> Excerpt:
+        stream = self._streams[index]
+        if stream.first >= stream.last:
+            stream = self._next_pass(index, stream.passes)
+
+        def go_on(states: tuple[State, ...]) -> None:
+            self._streams[index] = dataclasses.replace(
+                stream, first=stream.first + self._unroll, states=_kept(states)
+            )
+            self._turn += 1
+
+        sequence = self._runs[stream.run][0]
+        clip = stored_clip(sequence, stream.first, self._unroll, self._digest)
+        return Excerpt(clip, stream.states, go_on)
+
+    def _next_pass(self, index: int, passes: int) -> Stream:
+        """Draw a pass of a stream; it depends on seed, stream and how many there were alone."""
+        random = np.random.default_rng([self._seed, index, passes, _DRAW])
+        run = int(random.integers(len(self._runs)))
+        _, first, last = self._runs[run]
         visits = min(2 ** int(random.integers(LARGEST_POWER + 1)), (last - first) // self._unroll)
         length = visits * self._unroll
-        stream.first = int(random.integers(first, last - length + 1))
-        stream.last = stream.first + length
-        stream.states = ()
+        begin = int(random.integers(first, last - length + 1))
+        return Stream(passes + 1, run, begin, begin + length)
+
+
+def _kept(states: tuple[State, ...]) -> tuple[State, ...]:
+    """Return states as a file holds them, so that a learner that was killed has the same bits.
+
+    None where one is not finite any more in float16.
+    """
+    rounded = tuple(
+        tuple(tensor.detach().to(torch.float16) for tensor in state) for state in states
+    )
+    finite = all(bool(torch.isfinite(tensor).all()) for state in rounded for tensor in state)
+    return rounded if finite else ()

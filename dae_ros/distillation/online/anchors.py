@@ -91,7 +91,8 @@ class AnchorSet:
 
         Args:
             step: which pinned clips are drawn depends on it, the seed and the contents alone.
-            count: how many; fewer where fewer are there.
+            count: how many; fewer where fewer are there. Excerpts come again until they are told
+                to go on.
         """
         pinned = self._pinned[0::2]
         random = np.random.default_rng([self._parameters.seed, step, _DRAW])
@@ -100,8 +101,7 @@ class AnchorSet:
             return tuple(order[: min(count, 1)])
         share = len(pinned) / (len(pinned) + len(self._streams))
         chosen = int((random.random(count) < share).sum())
-        visits = [self._streams.visit() for _ in range(count - min(chosen, len(order)))]
-        return (*visits, *order[:chosen])
+        return (*self._streams.visit(count - min(chosen, len(order))), *order[:chosen])
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the clips themselves."""

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dae_ros.distillation.online.anchor_streams import Excerpt
-from dae_ros.distillation.online.clip_network import ClipNetwork, ClipPrediction
+from dae_ros.distillation.online.clip_network import ClipNetwork, ClipPrediction, State
 from dae_ros.distillation.online.lesson import Lessons
 from dae_ros.distillation.online.objective import ClipLoss
 from dae_ros.distillation.online.observation import LabelledClip
@@ -156,11 +156,13 @@ class Learner:
         random = np.random.default_rng([self._parameters.seed, step, _COLD])
         self._optimizer.zero_grad(set_to_none=True)
         losses: list[ClipLoss] = []
+        visited: list[tuple[Excerpt, tuple[State, ...]]] = []
         finite = True
         for index, clip in enumerate([*clips, *anchors]):
             cold = bool(random.random() < self._parameters.cold_share)
             if isinstance(clip, Excerpt):
-                loss = self._lessons.excerpt_loss(clip)
+                loss, states = self._lessons.excerpt_loss(clip)
+                visited.append((clip, states))
             else:
                 anchored = index >= len(clips)
                 loss = self._lessons.loss(clip, self.lineage, anchored=anchored, cold=cold)
@@ -171,6 +173,8 @@ class Learner:
             if loss.labels:
                 loss.total.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
             pause()
+        for excerpt, states in visited:
+            excerpt.go_on(states)
         used = [loss for loss in losses if loss.labels]
         norm = math.nan
         reason = "not_finite" if not finite else "no_label"

@@ -74,10 +74,10 @@ class Lessons:
             predictions, self._targets(clip, first, original, anchored=anchored), self._parameters
         )
 
-    def excerpt_loss(self, excerpt: Excerpt) -> ClipLoss | None:
-        """Return the loss of the next windows of a stream, and carry its states on.
+    def excerpt_loss(self, excerpt: Excerpt) -> tuple[ClipLoss | None, tuple[State, ...]]:
+        """Return the loss of the next windows of a stream, and both states behind them.
 
-        None where the raw copy gives what is not finite; the stream then goes on from zero.
+        None and no states where the raw copy gives what is not finite.
         """
         clip, length = excerpt.clip, len(excerpt.clip.observation)
         size, zero = self._raw.size(clip.observation), self._raw.zero_state(clip.observation)
@@ -89,10 +89,9 @@ class Lessons:
             features = self._raw.features(clip.observation, 0, length)
         predictions, state = self._raw.roll(features, size, _like(own, zero))
         if not bool(torch.isfinite(predictions.detach()).all()):
-            return None
-        excerpt.carry(state, behind)
+            return None, ()
         targets = self._targets(clip, 0, original, anchored=True)
-        return clip_loss(predictions, targets, self._parameters)
+        return clip_loss(predictions, targets, self._parameters), (state, behind)
 
     def release_memory(self) -> None:
         """Give up what can be computed again."""

@@ -95,6 +95,7 @@ def test_an_excerpt_is_what_the_store_holds(store: ClipStore, online: Online) ->
         assert clip.observation.window_ns == WINDOW_NS
         assert clip.teacher == "ground_truth" and clip.teacher_digest == store.digest
         seen.add(sequence.name)
+        excerpt.go_on(())
     assert len(seen) == 3
 
 
@@ -127,7 +128,9 @@ def test_a_stream_goes_on_where_it_was(
     def follow(through: AnchorStreams, first: int, last: int) -> list[tuple[int, ...]]:
         visits = []
         for visit in range(first, last):
-            excerpt = through.visit()
+            (excerpt,) = through.visit(1)
+            # Nothing goes on before it is told to.
+            assert ends(through.visit(1)[0].clip) == ends(excerpt.clip)
             end = ends(excerpt.clip)
             begin = end - unroll
             assert any(low <= begin and end <= high for low, high in runs)
@@ -137,7 +140,7 @@ def test_a_stream_goes_on_where_it_was(
                 assert torch.equal(own, -other) and float(own[1]) == begin
                 start = int(own[0])
             value = [float(start), float("nan") if visit in broken else float(end)]
-            excerpt.carry((torch.tensor(value),), (-torch.tensor(value),))
+            excerpt.go_on(((torch.tensor(value),), (-torch.tensor(value),)))
             visits.append((start, begin, end))
         return visits
 
@@ -162,7 +165,8 @@ def test_streams_of_another_store_begin_anew(store: ClipStore, online: Online) -
     """Where the anchors were changed, or how they are cut, what was saved says nothing."""
     one = AnchorStreams(store.split("train"), store.digest, online())
     for _ in range(3):
-        one.visit()
+        for excerpt in one.visit(1):
+            excerpt.go_on(())
     for other in (
         AnchorStreams(store.split("train"), "0" * 64, online()),
         AnchorStreams(store.split("train"), store.digest, online(anchor_streams=2)),
@@ -219,8 +223,14 @@ def test_draws_depend_on_seed_and_step_alone(store: ClipStore, online: Online) -
 
     def drawn(seed: int) -> list[int]:
         anchors = anchors_of_store(store, "tencode", online(seed=seed, measured_windows=6))
-        excerpts = [anchor for step in range(20) for anchor in anchors.draw(step, 2)]
-        return [ends(e.clip) for e in excerpts if isinstance(e, Excerpt)]
+        found = []
+        for step in range(20):
+            for excerpt in anchors.draw(step, 2):
+                assert isinstance(excerpt, Excerpt)
+                found.append(ends(excerpt.clip))
+                excerpt.go_on(())
+        return found
 
     assert drawn(0) == drawn(0) != drawn(1)
-    assert len(drawn(0)) == 40
+    anchors = anchors_of_store(store, "tencode", online(anchor_streams=3, measured_windows=6))
+    assert len(anchors.draw(0, 9)) == 3

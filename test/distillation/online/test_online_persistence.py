@@ -21,6 +21,7 @@ from dae_ros.distillation.online.persistence import PREVIOUS_FILE, STATE_FILE, O
 from dae_ros.distillation.online.records import pack_record, unpack_record, whole_records
 from dae_ros.errors import DistillationError
 from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
+from test.reference.moving_wedge import WedgeSource, wedge_clips
 from test.reference.online_clips import changed, small_clip, wedge_clip
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -246,6 +247,8 @@ sys.modules["test"] = package = types.ModuleType("test")  # the standard library
 package.__path__ = ["test"]
 from pathlib import Path
 import torch
+from dae_ros.distillation.clip_store import open_clip_store
+from dae_ros.distillation.online.anchor_streams import AnchorStreams
 from dae_ros.distillation.online.learner import Learner
 from dae_ros.distillation.online.persistence import OnlineStore
 from dae_ros.distillation.online.replay import Admitted, ReplayBuffer
@@ -256,19 +259,22 @@ from test.reference.online_clips import wedge_clip
 weights, folder, steps, delays = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
 torch.set_num_threads(1)
 loaded = load_checkpoint(weights)
+places = open_clip_store(folder.parent / "places")
 parameters = OnlineParameters.from_mapping(dict(
     lead=1, burn_in=1, unroll=2, labels_per_clip=1, replay_clips=8, heldout_every=0,
-    learning_rate=1e-3, soft_reset_steps=5, cache_mb=0, largest_similarity=1.0,
+    learning_rate=1e-3, soft_reset_steps=5, cache_mb=0, largest_similarity=1.0, anchor_streams=2,
 ))
 
 def learn():
     learner = Learner(loaded, parameters, torch.device("cpu"))
     buffer, begin = ReplayBuffer(parameters), 0
+    streams = AnchorStreams(places.split("train"), places.digest, parameters)
     with OnlineStore(folder, segment_bytes=200_000) as store:
         state = store.load()
         if state is not None:
             begin = state["step"]
             learner.restore(state["learner"])
+            streams.restore(state["streams"])
             missing = buffer.restore(state["replay"], store.clips("clip"))
             assert missing == 0, missing
         for step in range(begin, steps):
@@ -277,8 +283,9 @@ def learn():
             result = buffer.admit(clip)
             if isinstance(result, Admitted):
                 store.append("clip", result.key, clip)
-            learner.step(buffer.draw(step, 2), [], step)
-            state = {"step": step + 1, "learner": learner.state(), "replay": buffer.state()}
+            learner.step(buffer.draw(step, 2), streams.visit(1), step)
+            state = {"step": step + 1, "learner": learner.state(), "replay": buffer.state(),
+                     "streams": streams.state()}
             store.save(state, [("clip", key) for key in buffer.keys])
 
 kills = 0
@@ -304,6 +311,7 @@ while True:
 def test_kill_9_costs_nothing_but_time(tmp_path: Path, student: LoadedModel) -> None:
     """Killed three times at random instants, a learner ends with the state of another one."""
     save_checkpoint(tmp_path / "w.safetensors", student.network, student.meaning)
+    wedge_clips(tmp_path / "places", [WedgeSource(1, 28, 42, windows=12)], [WedgeSource(2, 28, 42)])
     generator = random.Random(1)
     delays = [f"{generator.uniform(0.2, 1.0):.3f}" for _ in range(3)]
     states = []
@@ -323,6 +331,7 @@ def test_kill_9_costs_nothing_but_time(tmp_path: Path, student: LoadedModel) -> 
     assert whole is not None and killed is not None
     assert flat(whole) == flat(killed)
     held = whole["replay"]["keys"]["train"]
+    assert any(states for *_, states in whole["streams"]["streams"])
     assert len(held) == 8 and all(same(clips[key], others[key]) for key in held)
 
 
