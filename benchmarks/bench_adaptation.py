@@ -10,7 +10,7 @@ and corridors alone (A), and deployed in streets and warehouses (B, `adaptation_
 
 **shift**, for each seed: a drive through B, then A again. The loop is that of `dae-ros adapt`
 (gates, guard, publication, canary and rollback), with 2.5 steps for each simulated second. Each
-version that depth had is scored against true depth on other places of B, and on ten of A.
+version that depth had is scored against true depth on other places of B, and on thirty of A.
 Beside it stand the weights that never change, and offline distillation from the same teacher on the
 same drive: all weights, as many updates as online had time for steps, every clip from the start.
 Before, teacher and student are compared elsewhere in B: where the teacher is not better by a

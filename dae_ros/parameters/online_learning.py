@@ -61,14 +61,15 @@ class LearningParameters(NodeParameters):
     )
     anchor_streams: int = declare(
         8,
-        "Places from before adaptation that are gone along at a time, 'unroll' windows a visit.",
+        "Places from before adaptation that are gone along at a time.",
         minimum=1,
     )
+    anchor_windows: int = declare(2, "Windows of each visit of such a place.", minimum=1)
     measured_anchors: int = declare(
-        16, "Stretches from before adaptation that measure forgetting.", minimum=1
+        32, "Stretches from before adaptation that measure forgetting.", minimum=1
     )
     measured_windows: int = declare(
-        100,
+        48,
         "Windows of such a stretch; those after the first 'lead' and 'burn_in' count.",
         minimum=2,
     )

@@ -23,10 +23,12 @@ from dae_ros.distillation.online.stored_clips import stored_clip
 from dae_ros.parameters.distillation import OnlineParameters
 
 State: TypeAlias = tuple[Tensor, ...]
+# Of the network that learns and of the original; () for zero states.
+States: TypeAlias = tuple[State, ...]
 
-# A pass is 2^0 to 2^5 visits, each as likely: half of all visits are of the longest, which end
-# where windows of 50 ms are ten seconds and more, and a tenth begin with a zero state.
-LARGEST_POWER = 5
+# Lengths of a pass, each as likely: half of all windows are of the longest, which end where windows
+# of 50 ms are ten seconds and more, and first windows come as well.
+PASS_WINDOWS = (8, 16, 32, 64, 128, 256)
 _DRAW = 10  # stream of random numbers beside (seed, stream, pass)
 
 
@@ -46,7 +48,7 @@ class Stream:
     run: int = 0
     first: int = 0
     last: int = 0
-    states: tuple[State, ...] = ()
+    states: States = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +56,7 @@ class Excerpt:
     """The next windows of a stream, which goes on behind them once it is told to.
 
     Attributes:
-        clip: they, `unroll` of them.
+        clip: they, `anchor_windows` of them.
         states: before the first of them: of the network that learns, and of the original; () for
             zero states.
         go_on: to be called with both states behind the last of them, or with () where there are
@@ -62,8 +64,8 @@ class Excerpt:
     """
 
     clip: LabelledClip
-    states: tuple[State, ...]
-    go_on: Callable[[tuple[State, ...]], None] = field(repr=False)
+    states: States
+    go_on: Callable[[States], None] = field(repr=False)
 
 
 class AnchorStreams:
@@ -72,20 +74,20 @@ class AnchorStreams:
     Args:
         sequences: places to replay.
         digest: of their store.
-        parameters: anchor_streams, unroll and seed.
+        parameters: anchor_streams, anchor_windows and seed.
     """
 
     def __init__(
         self, sequences: Sequence[ClipSequence], digest: str, parameters: OnlineParameters
     ) -> None:
         self._digest = digest
-        self._unroll = parameters.unroll
+        self._length = parameters.anchor_windows
         self._seed = parameters.seed
         self._runs = [
             (sequence, first, last)
             for sequence in sequences
             for first, last in sequence.runs()
-            if last - first >= self._unroll
+            if last - first >= self._length
         ]
         self._streams = [Stream() for _ in range(parameters.anchor_streams)]
         self._turn = 0
@@ -107,7 +109,7 @@ class AnchorStreams:
         """Return what `restore` needs."""
         return {
             "digest": self._digest,
-            "unroll": self._unroll,
+            "length": self._length,
             "turn": self._turn,
             "streams": [
                 [s.passes, s.run, s.first, s.last, list(map(list, s.states))] for s in self._streams
@@ -116,8 +118,8 @@ class AnchorStreams:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` gave; of another store, or cut otherwise, begin anew."""
-        own = (self._digest, self._unroll, len(self._streams))
-        if (state["digest"], state["unroll"], len(state["streams"])) != own:
+        own = (self._digest, self._length, len(self._streams))
+        if (state["digest"], state["length"], len(state["streams"])) != own:
             return
         self._turn = state["turn"]
         self._streams = [
@@ -130,14 +132,14 @@ class AnchorStreams:
         if stream.first >= stream.last:
             stream = self._next_pass(index, stream.passes)
 
-        def go_on(states: tuple[State, ...]) -> None:
+        def go_on(states: States) -> None:
             self._streams[index] = dataclasses.replace(
-                stream, first=stream.first + self._unroll, states=_kept(states)
+                stream, first=stream.first + self._length, states=_kept(states)
             )
             self._turn += 1
 
         sequence = self._runs[stream.run][0]
-        clip = stored_clip(sequence, stream.first, self._unroll, self._digest)
+        clip = stored_clip(sequence, stream.first, self._length, self._digest)
         return Excerpt(clip, stream.states, go_on)
 
     def _next_pass(self, index: int, passes: int) -> Stream:
@@ -145,13 +147,13 @@ class AnchorStreams:
         random = np.random.default_rng([self._seed, index, passes, _DRAW])
         run = int(random.integers(len(self._runs)))
         _, first, last = self._runs[run]
-        visits = min(2 ** int(random.integers(LARGEST_POWER + 1)), (last - first) // self._unroll)
-        length = visits * self._unroll
+        wanted = min(PASS_WINDOWS[int(random.integers(len(PASS_WINDOWS)))], last - first)
+        length = max(1, wanted // self._length) * self._length
         begin = int(random.integers(first, last - length + 1))
         return Stream(passes + 1, run, begin, begin + length)
 
 
-def _kept(states: tuple[State, ...]) -> tuple[State, ...]:
+def _kept(states: States) -> States:
     """Return states as a file holds them, so that a learner that was killed has the same bits.
 
     None where one is not finite any more in float16.

@@ -5,6 +5,7 @@ Half of them are replayed, the other half measures what was forgotten.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -44,7 +45,7 @@ class AnchorSet:
     Args:
         streams: through places from before adaptation, to replay; None without.
         measured: from before adaptation as well, of other places.
-        parameters: pinned_clips and seed.
+        parameters: pinned_clips, unroll, anchor_windows and seed.
     """
 
     def __init__(
@@ -91,8 +92,8 @@ class AnchorSet:
 
         Args:
             step: which pinned clips are drawn depends on it, the seed and the contents alone.
-            count: how many; fewer where fewer are there. Excerpts come again until they are told
-                to go on.
+            count: how many clips, or excerpts with as many windows; fewer where fewer are there.
+                Excerpts come again until they are told to go on.
         """
         pinned = self._pinned[0::2]
         random = np.random.default_rng([self._parameters.seed, step, _DRAW])
@@ -101,7 +102,9 @@ class AnchorSet:
             return tuple(order[: min(count, 1)])
         share = len(pinned) / (len(pinned) + len(self._streams))
         chosen = int((random.random(count) < share).sum())
-        return (*self._streams.visit(count - min(chosen, len(order))), *order[:chosen])
+        windows = (count - min(chosen, len(order))) * self._parameters.unroll
+        visits = self._streams.visit(math.ceil(windows / self._parameters.anchor_windows))
+        return (*visits, *order[:chosen])
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the clips themselves."""
@@ -139,7 +142,7 @@ def anchors_of_store(
     Args:
         store: of `dae-ros clips`.
         event_encoder: of the student.
-        parameters: anchor_streams, unroll, measured_anchors, measured_windows, seed.
+        parameters: anchor_streams, anchor_windows, measured_anchors, measured_windows, seed.
 
     Raises:
         ConfigurationError: windows of another encoder, or a split without a sequence that is long
@@ -155,7 +158,7 @@ def anchors_of_store(
     length = parameters.measured_windows
     places = _spread(store.split("heldout"), length, parameters.measured_anchors)
     for split, found, windows, why in (
-        ("train", len(streams), parameters.unroll, "unroll"),
+        ("train", len(streams), parameters.anchor_windows, "anchor_windows"),
         ("heldout", len(places), length, "measured_windows"),
     ):
         if not found:

@@ -118,10 +118,15 @@ class ClipNetwork:
 
     def features(self, observation: Observation, first: int, last: int) -> list[Tensor]:
         """Return the encoder's maps of the windows [first, last), (1, T, c, rows, columns) each."""
-        codes = torch.from_numpy(np.array(observation.windows[first:last])).to(self.device)
-        images = self._fitting.prepare(tencode_of_code(codes))
+        return self.features_of(observation.windows[None, first:last])
+
+    def features_of(self, windows: NDArray[np.uint8]) -> list[Tensor]:
+        """Return the encoder's maps of windows (B, T, H, W) as clips hold them."""
+        batch, length = windows.shape[:2]
+        codes = torch.from_numpy(np.array(windows)).to(self.device)
+        images = self._fitting.prepare(tencode_of_code(codes.flatten(0, 1)))
         with self._arithmetic():
-            return encode(self.network, images[None])
+            return encode(self.network, images.reshape(batch, length, *images.shape[1:]))
 
     def roll(
         self,
@@ -130,17 +135,17 @@ class ClipNetwork:
         state: State,
         wanted: int | None = None,
     ) -> tuple[Tensor, State]:
-        """Return predictions (wanted, h, w) in float32, and the state after the last window.
+        """Return predictions (B, wanted, h, w) in float32, and the state after the last window.
 
         Args:
-            features: of T windows.
+            features: of T windows of B clips.
             size: of `size`.
             state: before the first of them.
             wanted: how many of the last windows; None for all.
         """
         with self._arithmetic():
             predictions, state = roll_features(self.network, features, size, state, wanted)
-        return predictions[0].float(), state
+        return predictions.float(), state
 
     def zero_state(self, observation: Observation) -> State:
         """Return the state of a clip before its first window."""
@@ -191,10 +196,10 @@ class ClipNetwork:
         if lead:
             before = [level[:, :lead] for level in features]
             maps, state = self.roll(before, size, state, None if wanted is None else 0)
-            parts.append(maps)
+            parts.append(maps[0])
         kept = tuple(tensor.cpu().numpy().astype(np.float16) for tensor in state)
         maps, _ = self.roll([level[:, lead:] for level in features], size, state, wanted)
-        return ClipPrediction(torch.cat([*parts, maps]), kept)
+        return ClipPrediction(torch.cat([*parts, maps[0]]), kept)
 
     @contextlib.contextmanager
     def _arithmetic(self) -> Iterator[None]:

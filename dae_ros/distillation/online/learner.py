@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from dae_ros.distillation.online.anchor_streams import Excerpt
-from dae_ros.distillation.online.clip_network import ClipNetwork, ClipPrediction, State
+from dae_ros.distillation.online.clip_network import ClipNetwork, ClipPrediction
 from dae_ros.distillation.online.lesson import Lessons
 from dae_ros.distillation.online.objective import ClipLoss
 from dae_ros.distillation.online.observation import LabelledClip
@@ -153,55 +153,32 @@ class Learner:
             step: decides what is drawn.
             pause: called after each clip, where a loop may give way to others.
         """
-        random = np.random.default_rng([self._parameters.seed, step, _COLD])
         self._optimizer.zero_grad(set_to_none=True)
-        losses: list[ClipLoss] = []
-        visited: list[tuple[Excerpt, tuple[State, ...]]] = []
-        finite = True
-        for index, clip in enumerate([*clips, *anchors]):
-            cold = bool(random.random() < self._parameters.cold_share)
-            if isinstance(clip, Excerpt):
-                loss, states = self._lessons.excerpt_loss(clip)
-                visited.append((clip, states))
-            else:
-                anchored = index >= len(clips)
-                loss = self._lessons.loss(clip, self.lineage, anchored=anchored, cold=cold)
-            finite = loss is not None and bool(torch.isfinite(loss.total))
-            if loss is None or not finite:
-                break
-            losses.append(loss)
-            if loss.labels:
-                loss.total.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it untyped
-            pause()
-        for excerpt, states in visited:
-            excerpt.go_on(states)
-        used = [loss for loss in losses if loss.labels]
+        losses = self._learn(clips, anchors, step, pause)
+        used = [(weight, loss) for weight, loss in losses or () if loss.labels]
+        total = sum(weight for weight, _ in used)
         norm = math.nan
-        reason = "not_finite" if not finite else "no_label"
-        if finite and used:
-            norm = self._gradient(len(used))
+        reason = "not_finite" if losses is None else "no_label"
+        if used:
+            norm = self._gradient(total)
             reason = self._judge.gradient(norm)
-        rate = learning_rate(
-            self._since_reset,
-            peak=self.learning_rate,
-            final=1.0,  # constant after warm-up: nobody knows when adaptation ends
-            warm_up=self._parameters.warm_up,
-            steps=1,
-        )
+        # Constant after warm-up: nobody knows when adaptation ends.
+        peak, warm_up = self.learning_rate, self._parameters.warm_up
+        rate = learning_rate(self._since_reset, peak=peak, final=1.0, warm_up=warm_up, steps=1)
         if reason == "accepted":
             self._move(norm, rate)
-        mean = statistics.fmean(float(loss.total.detach()) for loss in used) if used else math.nan
+        mean = sum(w * float(loss.total.detach()) for w, loss in used) / total if used else math.nan
         return StepReport(
             step=step,
             accepted=reason == "accepted",
             reason=reason,
             intervention=self._intervene(reason, mean),
             loss=mean,
-            parts=_mean_parts(used),
+            parts=_mean_parts([loss for _, loss in used]),
             gradient_norm=norm,
             learning_rate=rate,
-            labels=sum(loss.labels for loss in used),
-            verdicts=sum((loss.verdicts for loss in losses), Counter()),
+            labels=sum(loss.labels for _, loss in used),
+            verdicts=sum((loss.verdicts for _, loss in losses or ()), Counter()),
         )
 
     def reset(self, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -320,7 +297,44 @@ class Learner:
         self._since_reset = 0
         self._judge.forget_losses()
 
-    def _gradient(self, clips: int) -> float:
+    def _learn(
+        self,
+        clips: Sequence[LabelledClip],
+        anchors: Sequence[LabelledClip | Excerpt],
+        step: int,
+        pause: Callable[[], None],
+    ) -> list[tuple[float, ClipLoss]] | None:
+        """Sum up gradients; return the losses by their weight, None where one is not finite.
+
+        A clip weighs 1, an excerpt as many parts of it as it has windows.
+        """
+        random = np.random.default_rng([self._parameters.seed, step, _COLD])
+        pinned = [anchor for anchor in anchors if isinstance(anchor, LabelledClip)]
+        excerpts = [anchor for anchor in anchors if isinstance(anchor, Excerpt)]
+        losses: list[tuple[float, ClipLoss]] = []
+        for index, clip in enumerate([*clips, *pinned]):
+            cold = bool(random.random() < self._parameters.cold_share)
+            anchored = index >= len(clips)
+            loss = self._lessons.loss(clip, self.lineage, anchored=anchored, cold=cold)
+            if loss is None or not _summed([(1.0, loss)]):
+                return None
+            losses.append((1.0, loss))
+            pause()
+        if excerpts:
+            found = self._lessons.along(excerpts)
+            share = self._parameters.anchor_windows / self._parameters.unroll
+            weighted = [(share, loss) for loss in found[0]] if found is not None else []
+            finite = found is not None and _summed(weighted)
+            pause()
+            # From here on the step is done, whatever comes of it.
+            for index, excerpt in enumerate(excerpts):
+                excerpt.go_on(found[1][index] if found is not None and finite else ())
+            if not finite:
+                return None
+            losses += weighted
+        return losses
+
+    def _gradient(self, clips: float) -> float:
         """Turn sums over clips into means; return the norm."""
         gradients = [
             parameter.grad
@@ -366,6 +380,16 @@ class Learner:
         update_average(
             self._average, {name: original[name] for name in self._average}, 1.0 - fraction
         )
+
+
+def _summed(losses: Sequence[tuple[float, ClipLoss]]) -> bool:
+    """Sum up the gradients of losses that have labels; return whether all are finite."""
+    if not all(bool(torch.isfinite(loss.total)) for _, loss in losses):
+        return False
+    labelled = [weight * loss.total for weight, loss in losses if loss.labels]
+    if labelled:
+        torch.stack(labelled).sum().backward()  # type: ignore[no-untyped-call]  # PyTorch's own
+    return True
 
 
 def _mean_parts(losses: Sequence[ClipLoss]) -> dict[str, float]:

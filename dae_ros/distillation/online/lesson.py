@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dae_ros.distillation.online.anchor_streams import Excerpt
+from dae_ros.distillation.online.anchor_streams import Excerpt, States
 from dae_ros.distillation.online.clip_cache import ClipCache
 from dae_ros.distillation.online.clip_network import ClipNetwork, State
 from dae_ros.distillation.online.objective import ClipLoss, Targets, clip_loss
@@ -70,28 +70,45 @@ class Lessons:
         )
         if not bool(torch.isfinite(predictions.detach()).all()):
             return None
-        return clip_loss(
-            predictions, self._targets(clip, first, original, anchored=anchored), self._parameters
-        )
+        targets = self._targets(clip, first, original, anchored=anchored)
+        return clip_loss(predictions[0], targets, self._parameters)
 
-    def excerpt_loss(self, excerpt: Excerpt) -> tuple[ClipLoss | None, tuple[State, ...]]:
-        """Return the loss of the next windows of a stream, and both states behind them.
+    def along(self, excerpts: Sequence[Excerpt]) -> tuple[list[ClipLoss], list[States]] | None:
+        """Return the losses of the next windows of some streams, and the states behind them.
 
-        None and no states where the raw copy gives what is not finite.
+        None where the raw copy gives what is not finite.
+
+        Args:
+            excerpts: of one store, so that all have one size; they are one batch.
         """
-        clip, length = excerpt.clip, len(excerpt.clip.observation)
-        size, zero = self._raw.size(clip.observation), self._raw.zero_state(clip.observation)
-        own, before = excerpt.states or (zero, zero)
+        clips = [excerpt.clip for excerpt in excerpts]
+        windows = np.stack([clip.observation.windows for clip in clips])
+        size, zero = (
+            self._raw.size(clips[0].observation),
+            self._raw.zero_state(clips[0].observation),
+        )
+        own, before = (
+            _joined(
+                [excerpt.states[which] if excerpt.states else zero for excerpt in excerpts], zero
+            )
+            for which in (0, 1)
+        )
         with torch.no_grad():
-            features = self._original.features(clip.observation, 0, length)
-            original, behind = self._original.roll(features, size, _like(before, zero))
+            features = self._original.features_of(windows)
+            originals, behind = self._original.roll(features, size, before)
         if not self._shared_encoder:
-            features = self._raw.features(clip.observation, 0, length)
-        predictions, state = self._raw.roll(features, size, _like(own, zero))
+            features = self._raw.features_of(windows)
+        predictions, after = self._raw.roll(features, size, own)
         if not bool(torch.isfinite(predictions.detach()).all()):
-            return None, ()
-        targets = self._targets(clip, 0, original, anchored=True)
-        return clip_loss(predictions, targets, self._parameters), (state, behind)
+            return None
+        losses = [
+            clip_loss(p, self._targets(clip, 0, original, anchored=True), self._parameters)
+            for p, clip, original in zip(predictions, clips, originals, strict=True)
+        ]
+        return losses, [
+            tuple(tuple(tensor[at : at + 1] for tensor in state) for state in (after, behind))
+            for at in range(len(clips))
+        ]
 
     def release_memory(self) -> None:
         """Give up what can be computed again."""
@@ -160,10 +177,11 @@ class Lessons:
         )
 
 
-def _like(state: State, zero: State) -> State:
-    """Return a state on the network's device and in its arithmetic."""
+def _joined(states: Sequence[State], like: State) -> State:
+    """Return states as one of a batch, on the device and in the arithmetic of another one."""
     return tuple(
-        tensor.to(like.device, like.dtype) for tensor, like in zip(state, zero, strict=True)
+        torch.cat([column.to(one.device, one.dtype) for column in columns])
+        for *columns, one in zip(*states, like, strict=True)
     )
 
 

@@ -102,7 +102,7 @@ def test_an_excerpt_is_what_the_store_holds(store: ClipStore, online: Online) ->
 @settings(max_examples=40)
 @given(
     streams=st.integers(1, 4),
-    unroll=st.integers(1, 4),
+    length=st.integers(1, 4),
     seed=st.integers(0, 5),
     cut=st.integers(0, 60),
     broken=st.sets(st.integers(0, 60), max_size=5),
@@ -111,7 +111,7 @@ def test_a_stream_goes_on_where_it_was(
     store: ClipStore,
     online: Online,
     streams: int,
-    unroll: int,
+    length: int,
     seed: int,
     cut: int,
     broken: set[int],
@@ -121,7 +121,7 @@ def test_a_stream_goes_on_where_it_was(
     States say here which windows they have seen: the number of the first and the last.
     """
     parameters = online(
-        anchor_streams=streams, unroll=unroll, seed=seed, measured_windows=9, labels_per_clip=1
+        anchor_streams=streams, anchor_windows=length, seed=seed, measured_windows=9
     )
     runs = [(0, 7), (7, 22), (0, 11), (0, 4), (0, 1)]
 
@@ -132,7 +132,7 @@ def test_a_stream_goes_on_where_it_was(
             # Nothing goes on before it is told to.
             assert ends(through.visit(1)[0].clip) == ends(excerpt.clip)
             end = ends(excerpt.clip)
-            begin = end - unroll
+            begin = end - length
             assert any(low <= begin and end <= high for low, high in runs)
             start = begin
             if excerpt.states:
@@ -158,7 +158,7 @@ def test_a_stream_goes_on_where_it_was(
             # It goes on, or begins with a zero state.
             assert (next_start, next_begin) == (start, end) or next_start == next_begin
     longest = max(end - start for start, _, end in visits)
-    assert longest <= 15 and (broken or unroll > 3 or longest > unroll)
+    assert longest <= 15 and (broken or length > 3 or longest > length)
 
 
 def test_streams_of_another_store_begin_anew(store: ClipStore, online: Online) -> None:
@@ -184,8 +184,8 @@ def test_a_store_must_fit(tmp_path: Path, online: Online) -> None:
         anchors_of_store(store, "tencode_voxel", online())
     with pytest.raises(ConfigurationError, match=r"'heldout' with 5 windows .*'measured_windows'"):
         anchors_of_store(store, "tencode", online(measured_windows=5))
-    with pytest.raises(ConfigurationError, match=r"'train' with 9 windows .*'unroll'"):
-        anchors_of_store(store, "tencode", online(unroll=9, measured_windows=12))
+    with pytest.raises(ConfigurationError, match=r"'train' with 9 windows .*'anchor_windows'"):
+        anchors_of_store(store, "tencode", online(anchor_windows=9, measured_windows=5))
     with pytest.raises(ConfigurationError, match=r"'measured_windows' .* must not be below"):
         online(measured_windows=4)
 
