@@ -84,7 +84,7 @@ class AnchorSet:
         self._pinned.append(clip)
         return Pinned(count, "measured" if count % 2 else "replayed")
 
-    def draw(self, step: int, count: int) -> tuple[LabelledClip | Excerpt, ...]:
+    def draw(self, step: int, count: int) -> tuple[tuple[LabelledClip | Excerpt, ...], int]:
         """Return anchors to replay, each place and pinned clip as often as the others.
 
         One pinned clip at most where nothing else is there: they are few, and of the place that
@@ -93,18 +93,22 @@ class AnchorSet:
         Args:
             step: which pinned clips are drawn depends on it, the seed and the contents alone.
             count: how many clips, or excerpts with as many windows; fewer where fewer are there.
-                Excerpts come again until they are told to go on.
+
+        Returns:
+            Clips, and excerpts that come again until they are told to go on; and how many clips
+            they stand for.
         """
         pinned = self._pinned[0::2]
         random = np.random.default_rng([self._parameters.seed, step, _DRAW])
         order = [pinned[int(index)] for index in random.permutation(len(pinned))]
         if self._streams is None:
-            return tuple(order[: min(count, 1)])
+            alone = tuple(order[: min(count, 1)])
+            return alone, len(alone)
         share = len(pinned) / (len(pinned) + len(self._streams))
         chosen = int((random.random(count) < share).sum())
         windows = (count - min(chosen, len(order))) * self._parameters.unroll
         visits = self._streams.visit(math.ceil(windows / self._parameters.anchor_windows))
-        return (*visits, *order[:chosen])
+        return (*visits, *order[:chosen]), count
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the clips themselves."""

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import itertools
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from dae_ros.distillation.clip_store import open_clip_store
+from dae_ros.distillation.online.anchor_streams import Excerpt
+from dae_ros.distillation.online.anchors import anchors_of_store
+from dae_ros.distillation.online.learner import Learner, StepReport
+from dae_ros.distillation.online.loop import OnlineDistiller
+from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.distillation.online.reports import LoopReport
 from dae_ros.errors import DistillationError
 from dae_ros.events.frame import Frame
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
 from dae_ros.runtime.snapshots import read_latest
+from test.reference.moving_wedge import WedgeSource, wedge_clips
 from test.reference.scrolling_wall import MS
-from test.reference.wall_deployment import EchoTeacher, deployment, depth_says, items, run
+from test.reference.wall_deployment import (
+    EchoTeacher,
+    deployment,
+    depth_says,
+    items,
+    parameters,
+    run,
+)
 
 SEEN = items(1, 2000)
 
@@ -60,6 +75,44 @@ def test_a_better_student_is_published(
     # The error on new labels, measured before they are learned from, falls as well.
     errors = [r.label.error for r in reports if r.label is not None and r.label.clip is not None]
     assert errors[-1] < errors[0]
+
+
+def test_clips_and_places_share_a_step(
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Half of the windows of a step are of places, however many places that are."""
+    sources = [[WedgeSource(seed, 28, 42, windows=12)] for seed in (1, 2)]
+    store = open_clip_store(wedge_clips(tmp_path / "places", *sources))
+    settings = parameters(
+        batch_clips=4, anchor_share=0.5, anchor_windows=2, anchor_streams=5, measured_windows=6,
+        pinned_clips=1,
+    )  # fmt: skip
+    found: list[tuple[int, int, int]] = []
+    step = Learner.step
+
+    def counted(
+        self: Learner,
+        clips: Sequence[LabelledClip],
+        anchors: Sequence[LabelledClip | Excerpt],
+        number: int,
+        pause: Callable[[], None],
+    ) -> StepReport:
+        excerpts = [anchor for anchor in anchors if isinstance(anchor, Excerpt)]
+        found.append((len(clips), len(anchors) - len(excerpts), len(excerpts)))
+        return step(self, clips, anchors, number, pause)
+
+    monkeypatch.setattr(Learner, "step", counted)
+    distiller = OnlineDistiller(
+        student, teacher.teacher(), anchors_of_store(store, "tencode", settings), settings,
+        tmp_path / "folder", torch.device("cpu"),
+    )  # fmt: skip
+    list(run(distiller, SEEN))
+    distiller.close()
+    # Three windows are a clip here: two clips are three visits, one is two.
+    assert (2, 0, 3) in found and set(found) <= {(2, 0, 3), (2, 1, 2)}
 
 
 def test_equal_runs_give_equal_weights(
