@@ -61,10 +61,9 @@ class LearningParameters(NodeParameters):
     )
     anchor_streams: int = declare(
         8,
-        "Places from before adaptation that are gone along at a time.",
+        "Places from before adaptation that are gone along at a time, 'unroll' windows a visit.",
         minimum=1,
     )
-    anchor_windows: int = declare(2, "Windows of each visit of such a place.", minimum=1)
     measured_anchors: int = declare(
         32, "Stretches from before adaptation that measure forgetting.", minimum=1
     )

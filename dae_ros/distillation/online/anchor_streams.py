@@ -56,7 +56,7 @@ class Excerpt:
     """The next windows of a stream, which goes on behind them once it is told to.
 
     Attributes:
-        clip: they, `anchor_windows` of them.
+        clip: they, `unroll` of them.
         states: before the first of them: of the network that learns, and of the original; () for
             zero states.
         go_on: to be called with both states behind the last of them, or with () where there are
@@ -74,14 +74,14 @@ class AnchorStreams:
     Args:
         sequences: places to replay.
         digest: of their store.
-        parameters: anchor_streams, anchor_windows and seed.
+        parameters: anchor_streams, unroll and seed.
     """
 
     def __init__(
         self, sequences: Sequence[ClipSequence], digest: str, parameters: OnlineParameters
     ) -> None:
         self._digest = digest
-        self._length = parameters.anchor_windows
+        self._length = parameters.unroll
         self._seed = parameters.seed
         self._runs = [
             (sequence, first, last)

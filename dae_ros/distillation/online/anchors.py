@@ -5,7 +5,6 @@ Half of them are replayed, the other half measures what was forgotten.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -45,7 +44,7 @@ class AnchorSet:
     Args:
         streams: through places from before adaptation, to replay; None without.
         measured: from before adaptation as well, of other places.
-        parameters: pinned_clips, unroll, anchor_windows and seed.
+        parameters: pinned_clips and seed.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class AnchorSet:
         self._pinned.append(clip)
         return Pinned(count, "measured" if count % 2 else "replayed")
 
-    def draw(self, step: int, count: int) -> tuple[tuple[LabelledClip | Excerpt, ...], int]:
+    def draw(self, step: int, count: int) -> tuple[LabelledClip | Excerpt, ...]:
         """Return anchors to replay, each place and pinned clip as often as the others.
 
         One pinned clip at most where nothing else is there: they are few, and of the place that
@@ -92,23 +91,17 @@ class AnchorSet:
 
         Args:
             step: which pinned clips are drawn depends on it, the seed and the contents alone.
-            count: how many clips, or excerpts with as many windows; fewer where fewer are there.
-
-        Returns:
-            Clips, and excerpts that come again until they are told to go on; and how many clips
-            they stand for.
+            count: how many; fewer where fewer are there. Excerpts come again until they are told
+                to go on.
         """
         pinned = self._pinned[0::2]
         random = np.random.default_rng([self._parameters.seed, step, _DRAW])
         order = [pinned[int(index)] for index in random.permutation(len(pinned))]
         if self._streams is None:
-            alone = tuple(order[: min(count, 1)])
-            return alone, len(alone)
+            return tuple(order[: min(count, 1)])
         share = len(pinned) / (len(pinned) + len(self._streams))
         chosen = int((random.random(count) < share).sum())
-        windows = (count - min(chosen, len(order))) * self._parameters.unroll
-        visits = self._streams.visit(math.ceil(windows / self._parameters.anchor_windows))
-        return (*visits, *order[:chosen]), count
+        return (*self._streams.visit(count - min(chosen, len(order))), *order[:chosen])
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the clips themselves."""
@@ -146,7 +139,7 @@ def anchors_of_store(
     Args:
         store: of `dae-ros clips`.
         event_encoder: of the student.
-        parameters: anchor_streams, anchor_windows, measured_anchors, measured_windows, seed.
+        parameters: anchor_streams, unroll, measured_anchors, measured_windows, seed.
 
     Raises:
         ConfigurationError: windows of another encoder, or a split without a sequence that is long
@@ -162,7 +155,7 @@ def anchors_of_store(
     length = parameters.measured_windows
     places = _spread(store.split("heldout"), length, parameters.measured_anchors)
     for split, found, windows, why in (
-        ("train", len(streams), parameters.anchor_windows, "anchor_windows"),
+        ("train", len(streams), parameters.unroll, "unroll"),
         ("heldout", len(places), length, "measured_windows"),
     ):
         if not found:

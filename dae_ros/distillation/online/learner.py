@@ -155,30 +155,29 @@ class Learner:
         """
         self._optimizer.zero_grad(set_to_none=True)
         losses = self._learn(clips, anchors, step, pause)
-        used = [(weight, loss) for weight, loss in losses or () if loss.labels]
-        total = sum(weight for weight, _ in used)
+        used = [loss for loss in losses or () if loss.labels]
         norm = math.nan
         reason = "not_finite" if losses is None else "no_label"
         if used:
-            norm = self._gradient(total)
+            norm = self._gradient(len(used))
             reason = self._judge.gradient(norm)
         # Constant after warm-up: nobody knows when adaptation ends.
         peak, warm_up = self.learning_rate, self._parameters.warm_up
         rate = learning_rate(self._since_reset, peak=peak, final=1.0, warm_up=warm_up, steps=1)
         if reason == "accepted":
             self._move(norm, rate)
-        mean = sum(w * float(loss.total.detach()) for w, loss in used) / total if used else math.nan
+        mean = statistics.fmean(float(loss.total.detach()) for loss in used) if used else math.nan
         return StepReport(
             step=step,
             accepted=reason == "accepted",
             reason=reason,
             intervention=self._intervene(reason, mean),
             loss=mean,
-            parts=_mean_parts([loss for _, loss in used]),
+            parts=_mean_parts(used),
             gradient_norm=norm,
             learning_rate=rate,
-            labels=sum(loss.labels for _, loss in used),
-            verdicts=sum((loss.verdicts for _, loss in losses or ()), Counter()),
+            labels=sum(loss.labels for loss in used),
+            verdicts=sum((loss.verdicts for loss in losses or ()), Counter()),
         )
 
     def reset(self, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -303,38 +302,33 @@ class Learner:
         anchors: Sequence[LabelledClip | Excerpt],
         step: int,
         pause: Callable[[], None],
-    ) -> list[tuple[float, ClipLoss]] | None:
-        """Sum up gradients; return the losses by their weight, None where one is not finite.
-
-        A clip weighs 1, an excerpt as many parts of it as it has windows.
-        """
+    ) -> list[ClipLoss] | None:
+        """Sum up gradients; return the losses, None where one is not finite."""
         random = np.random.default_rng([self._parameters.seed, step, _COLD])
         pinned = [anchor for anchor in anchors if isinstance(anchor, LabelledClip)]
         excerpts = [anchor for anchor in anchors if isinstance(anchor, Excerpt)]
-        losses: list[tuple[float, ClipLoss]] = []
+        losses: list[ClipLoss] = []
         for index, clip in enumerate([*clips, *pinned]):
             cold = bool(random.random() < self._parameters.cold_share)
             anchored = index >= len(clips)
             loss = self._lessons.loss(clip, self.lineage, anchored=anchored, cold=cold)
-            if loss is None or not _summed([(1.0, loss)]):
+            if loss is None or not _summed([loss]):
                 return None
-            losses.append((1.0, loss))
+            losses.append(loss)
             pause()
         if excerpts:
             found = self._lessons.along(excerpts)
-            share = self._parameters.anchor_windows / self._parameters.unroll
-            weighted = [(share, loss) for loss in found[0]] if found is not None else []
-            finite = found is not None and _summed(weighted)
+            finite = found is not None and _summed(found[0])
             pause()
             # From here on the step is done, whatever comes of it.
             for index, excerpt in enumerate(excerpts):
                 excerpt.go_on(found[1][index] if found is not None and finite else ())
-            if not finite:
+            if found is None or not finite:
                 return None
-            losses += weighted
+            losses += found[0]
         return losses
 
-    def _gradient(self, clips: float) -> float:
+    def _gradient(self, clips: int) -> float:
         """Turn sums over clips into means; return the norm."""
         gradients = [
             parameter.grad
@@ -382,11 +376,11 @@ class Learner:
         )
 
 
-def _summed(losses: Sequence[tuple[float, ClipLoss]]) -> bool:
+def _summed(losses: Sequence[ClipLoss]) -> bool:
     """Sum up the gradients of losses that have labels; return whether all are finite."""
-    if not all(bool(torch.isfinite(loss.total)) for _, loss in losses):
+    if not all(bool(torch.isfinite(loss.total)) for loss in losses):
         return False
-    labelled = [weight * loss.total for weight, loss in losses if loss.labels]
+    labelled = [loss.total for loss in losses if loss.labels]
     if labelled:
         torch.stack(labelled).sum().backward()  # type: ignore[no-untyped-call]  # PyTorch's own
     return True

@@ -282,8 +282,8 @@ class OnlineDistiller:
     def _step(self) -> LoopReport:
         parameters = self._parameters
         wanted = round(parameters.anchor_share * parameters.batch_clips)
-        anchors, filled = self._intake.anchors.draw(self._steps, wanted)
-        clips = self._intake.replay.draw(self._steps, parameters.batch_clips - filled)
+        anchors = self._intake.anchors.draw(self._steps, wanted)
+        clips = self._intake.replay.draw(self._steps, parameters.batch_clips - len(anchors))
         report = self._learner.step(clips, anchors, self._steps, self._pause)
         self._steps += 1
         self._counts[f"step.{report.reason}"] += 1

@@ -74,8 +74,7 @@ def test_an_excerpt_is_what_the_store_holds(store: ClipStore, online: Online) ->
     anchors = anchors_of_store(store, "tencode", online(measured_windows=6))
     seen = set()
     for step in range(40):
-        (excerpt,), filled = anchors.draw(step, 1)
-        assert filled == 1
+        (excerpt,) = anchors.draw(step, 1)
         assert isinstance(excerpt, Excerpt)
         clip = excerpt.clip
         last = ends(clip)
@@ -122,7 +121,7 @@ def test_a_stream_goes_on_where_it_was(
     States say here which windows they have seen: the number of the first and the last.
     """
     parameters = online(
-        anchor_streams=streams, anchor_windows=length, seed=seed, measured_windows=9
+        anchor_streams=streams, unroll=length, seed=seed, measured_windows=9, labels_per_clip=1
     )
     runs = [(0, 7), (7, 22), (0, 11), (0, 4), (0, 1)]
 
@@ -185,8 +184,8 @@ def test_a_store_must_fit(tmp_path: Path, online: Online) -> None:
         anchors_of_store(store, "tencode_voxel", online())
     with pytest.raises(ConfigurationError, match=r"'heldout' with 5 windows .*'measured_windows'"):
         anchors_of_store(store, "tencode", online(measured_windows=5))
-    with pytest.raises(ConfigurationError, match=r"'train' with 9 windows .*'anchor_windows'"):
-        anchors_of_store(store, "tencode", online(anchor_windows=9, measured_windows=5))
+    with pytest.raises(ConfigurationError, match=r"'train' with 9 windows .*'unroll'"):
+        anchors_of_store(store, "tencode", online(unroll=9, measured_windows=12))
     with pytest.raises(ConfigurationError, match=r"'measured_windows' .* must not be below"):
         online(measured_windows=4)
 
@@ -209,11 +208,10 @@ def test_pinned_clips_go_by_turns_and_not_side_by_side(store: ClipStore, online:
     assert again.restore(anchors.state(), kept) == 0
     assert again.measured == (clips[16],) and len(again) == 3
     # Alone they do not fill a step.
-    assert [len(again.draw(0, count)[0]) for count in (0, 1, 2, 9)] == [0, 1, 1, 1]
-    assert [again.draw(0, count)[1] for count in (0, 1, 2, 9)] == [0, 1, 1, 1]
-    assert {id(again.draw(step, 1)[0][0]) for step in range(20)} == {id(clips[5]), id(clips[30])}
+    assert [len(again.draw(0, count)) for count in (0, 1, 2, 9)] == [0, 1, 1, 1]
+    assert {id(again.draw(step, 1)[0]) for step in range(20)} == {id(clips[5]), id(clips[30])}
     # Beside places each comes as often as a place does: two of six.
-    drawn = [anchor for step in range(300) for anchor in anchors.draw(step, 2)[0]]
+    drawn = [anchor for step in range(300) for anchor in anchors.draw(step, 2)]
     assert len(drawn) == 600
     assert 150 < sum(anchor is clips[5] or anchor is clips[30] for anchor in drawn) < 250
     assert again.restore(anchors.state(), {0: clips[5], 2: clips[30]}) == 2
@@ -227,7 +225,7 @@ def test_draws_depend_on_seed_and_step_alone(store: ClipStore, online: Online) -
         anchors = anchors_of_store(store, "tencode", online(seed=seed, measured_windows=6))
         found = []
         for step in range(20):
-            for excerpt in anchors.draw(step, 2)[0]:
+            for excerpt in anchors.draw(step, 2):
                 assert isinstance(excerpt, Excerpt)
                 found.append(ends(excerpt.clip))
                 excerpt.go_on(())
@@ -235,8 +233,4 @@ def test_draws_depend_on_seed_and_step_alone(store: ClipStore, online: Online) -
 
     assert drawn(0) == drawn(0) != drawn(1)
     anchors = anchors_of_store(store, "tencode", online(anchor_streams=3, measured_windows=6))
-    assert len(anchors.draw(0, 9)[0]) == 3
-    # As many windows as two clips of two windows have, and the place of two in a step.
-    shorter = anchors_of_store(store, "tencode", online(anchor_windows=1, measured_windows=6))
-    drawn_now, filled = shorter.draw(0, 2)
-    assert len(drawn_now) == 4 and filled == 2
+    assert len(anchors.draw(0, 9)) == 3
