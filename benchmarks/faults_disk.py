@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-STATE_MAGIC = b"DAEONL02"
+STATE_MAGIC = b"DAEONL03"
 STATES = ("state.bin", "state.previous.bin")
 
 
