@@ -81,9 +81,11 @@ def render(work: Path, seed: int, lengths: Lengths) -> None:
     quiet_threads()
     folder = worlds_folder(work, seed, lengths)
     prepare_seed(folder, seed, lengths, lambda words: _say(f"seed {seed}", words))
-    known = folder / KNOWN
-    if not known.is_symlink():
-        known.symlink_to(known_folder(work, lengths).resolve())
+    # The last call decides which; `Setting.facts` names them. Relative, so that `work` may move.
+    target, known = Path("..") / known_folder(work, lengths).name, folder / KNOWN
+    if not known.is_symlink() or known.readlink() != target:
+        known.unlink(missing_ok=True)
+        known.symlink_to(target)
 
 
 def render_known(work: Path, lengths: Lengths) -> None:

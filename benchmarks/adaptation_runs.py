@@ -23,7 +23,7 @@ from benchmarks.adaptation_cost import TimedDistiller
 from benchmarks.adaptation_faults import Clock, Drive, Fault, failing_teacher
 from benchmarks.adaptation_scores import ELSEWHERE, score_file
 from benchmarks.adaptation_verdicts import SMALLEST_LEAD
-from benchmarks.adaptation_worlds import CLIPS, DRIVE, RETURN, Lengths, recipes
+from benchmarks.adaptation_worlds import CLIPS, DRIVE, RETURN, Lengths, known_recipe, recipes
 from dae_ros.bags.recording import open_recording
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.configuration import DistillationParameters, load_settings
@@ -99,6 +99,7 @@ class Setting:
             "parameters": parameter_values(self.parameters(seed)),
             "offline": list(self.offline),
             "worlds": recipes(seed, self.lengths),
+            "known": known_recipe(self.lengths),
         }
 
     def folder(self, work: Path, seed: int) -> Path:

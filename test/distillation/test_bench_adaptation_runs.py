@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import adaptation_jobs
 from benchmarks.adaptation_cache import KEY_FILE, keyed, write_once
 from benchmarks.adaptation_cost import on_own_core
 from benchmarks.adaptation_faults import FAULTS
@@ -29,7 +30,7 @@ from benchmarks.adaptation_safety import (
     verdict_on,
 )
 from benchmarks.adaptation_scores import weights_digest
-from benchmarks.adaptation_worlds import Lengths, worlds_folder
+from benchmarks.adaptation_worlds import Lengths, known_folder, worlds_folder
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.model.untrained import untrained
@@ -65,7 +66,7 @@ def test_runs_of_other_settings_weights_and_worlds_are_kept_apart(tmp_path: Path
         {}, {"student": usual["teacher"]}, {"teacher": usual["student"]},
         {"anchors": tmp_path / "others"}, {"steps_per_s": 2.0},
         {"overrides": {"learning_rate": 1e-3}}, {"offline": ("steps=3",)},
-        {"lengths": Lengths(31.0, 10.0, 5.0)},
+        {"lengths": Lengths(31.0, 10.0, 5.0)}, {"lengths": Lengths(30.0, 10.0, 5.0, 6.0)},
     ]  # fmt: skip
     folders = [Setting(**{**usual, **change}).folder(tmp_path, 0) for change in changes]
     assert len(set(folders)) == len(changes)
@@ -162,3 +163,17 @@ def test_a_learner_on_its_own_core_works_in_order_and_not_ahead() -> None:
     # 1 + 0.5; then max(1.5, 2) + 3; then 5 + 0.5; idle until 20.
     assert [end_of(s) for s in (0.3, 1.0, 1.5, 3.0, 20.0, 99.0)] == [1.5, 1.5, 5.0, 5.5, 21.0, 21.0]
     assert on_own_core(work, duty=0.5)(2.0) == 8.0
+
+
+def test_the_places_that_were_known_are_those_of_the_last_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seed's `known` leads to the clips of its lengths, also where the work folder was moved."""
+    monkeypatch.setattr(adaptation_jobs, "prepare_seed", lambda *_: None)
+    for known_s in (5.0, 6.0, 5.0):
+        lengths = Lengths(30.0, 10.0, 5.0, known_s)
+        adaptation_jobs.render(tmp_path / "work", 0, lengths)
+        link = worlds_folder(tmp_path / "work", 0, lengths) / "known"
+        assert link.resolve() == known_folder(tmp_path / "work", lengths).resolve()
+    moved = (tmp_path / "work").rename(tmp_path / "elsewhere")
+    assert (worlds_folder(moved, 0, lengths) / "known").resolve() == known_folder(moved, lengths)

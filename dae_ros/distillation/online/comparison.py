@@ -61,8 +61,8 @@ class Comparison:
 
     Args:
         original: from before adaptation.
-        parameters: lead, burn_in, trim and cache_mb, of which half is kept for what the encoder
-            says of the clips.
+        parameters: lead, burn_in, unroll, trim and cache_mb, of which half is for what the
+            encoder says of the clips.
         metric: whether the networks give metres.
     """
 
@@ -137,7 +137,9 @@ class Comparison:
 
     def _scored(self, clip: LabelledClip) -> int:
         """Return how many of a clip's last windows count."""
-        return len(clip.observation) - self._parameters.lead - self._parameters.burn_in
+        before = self._parameters.lead + self._parameters.burn_in
+        # Clips of a folder that was begun with other parameters may be shorter.
+        return max(self._parameters.unroll, len(clip.observation) - before)
 
     def _known(
         self,

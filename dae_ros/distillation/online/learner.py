@@ -151,7 +151,8 @@ class Learner:
             anchors: that keep what was known, pinned clips or excerpts of streams; where there is
                 no label, what the original says is learned.
             step: decides what is drawn.
-            pause: called after each clip, where a loop may give way to others.
+            pause: called after each clip, and after all excerpts, where a loop may give way to
+                others. What it raises leaves weights and streams where they were.
         """
         self._optimizer.zero_grad(set_to_none=True)
         losses = self._learn(clips, anchors, step, pause)
@@ -318,12 +319,13 @@ class Learner:
             pause()
         if excerpts:
             found = self._lessons.along(excerpts)
-            finite = found is not None and _summed(found[0])
+            if found is not None and not _summed(found[0]):
+                found = None
             pause()
             # From here on the step is done, whatever comes of it.
             for index, excerpt in enumerate(excerpts):
-                excerpt.go_on(found[1][index] if found is not None and finite else ())
-            if found is None or not finite:
+                excerpt.go_on(() if found is None else found[1][index])
+            if found is None:
                 return None
             losses += found[0]
         return losses
@@ -382,7 +384,7 @@ def _summed(losses: Sequence[ClipLoss]) -> bool:
         return False
     labelled = [loss.total for loss in losses if loss.labels]
     if labelled:
-        torch.stack(labelled).sum().backward()  # type: ignore[no-untyped-call]  # PyTorch's own
+        torch.stack(labelled).sum().backward()  # type: ignore[no-untyped-call]  # untyped there
     return True
 
 

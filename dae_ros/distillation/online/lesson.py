@@ -83,16 +83,10 @@ class Lessons:
         """
         clips = [excerpt.clip for excerpt in excerpts]
         windows = np.stack([clip.observation.windows for clip in clips])
-        size, zero = (
-            self._raw.size(clips[0].observation),
-            self._raw.zero_state(clips[0].observation),
-        )
-        own, before = (
-            _joined(
-                [excerpt.states[which] if excerpt.states else zero for excerpt in excerpts], zero
-            )
-            for which in (0, 1)
-        )
+        size = self._raw.size(clips[0].observation)
+        zero = self._raw.zero_state(clips[0].observation)
+        states = [excerpt.states or (zero, zero) for excerpt in excerpts]
+        own, before = (_joined(parts, zero) for parts in zip(*states, strict=True))
         with torch.no_grad():
             features = self._original.features_of(windows)
             originals, behind = self._original.roll(features, size, before)

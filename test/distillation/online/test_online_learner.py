@@ -13,20 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from dae_ros.distillation.clip_store import open_clip_store
-from dae_ros.distillation.online.anchor_streams import AnchorStreams, Excerpt
 from dae_ros.distillation.online.clip_cache import ClipCache
 from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.learner import Learner, StepReport
 from dae_ros.distillation.online.observation import GROUND_TRUTH, LabelledClip
 from dae_ros.distillation.online.step_judge import StepJudge
-from dae_ros.distillation.online.stored_clips import stored_clip
 from dae_ros.errors import ConfigurationError, DistillationError
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters.distillation import OnlineParameters
-from test.reference.moving_wedge import WedgeSource, wedge_clips
 from test.reference.online_clips import changed, wedge_clip
 
 Online = Callable[..., OnlineParameters]
@@ -283,56 +279,6 @@ def test_a_fresh_stored_state_is_used_and_a_stale_one_is_not(
     wrong = dataclasses.replace(true, state=true.state[:1])
     with pytest.raises(DistillationError, match="clear the clips"):
         learner.step([wrong], [], 0)
-
-
-def test_an_excerpt_goes_on_with_the_state_of_the_one_before(
-    student: LoadedModel, online: Online, tmp_path: Path
-) -> None:
-    """A second visit costs what the end of a roll over both does; what broke is not carried."""
-    sources = [WedgeSource(seed, 28, 42, windows=16) for seed in (4, 5)]
-    store = open_clip_store(wedge_clips(tmp_path / "s", sources[:1], sources[1:]))
-    # So small that weights stay what they are.
-    parameters = online(anchor_streams=1, learning_rate=1e-9, cold_share=0.0, lead=0)
-    sequence = store.split("train")[0]
-    for seed in range(20):
-        seeded = dataclasses.replace(parameters, seed=seed)
-        streams = AnchorStreams([sequence], store.digest, seeded)
-        ends = []
-        for _ in range(2):
-            (excerpt,) = streams.visit(1)
-            ends.append(excerpt.clip.observation.end_ns)
-            excerpt.go_on(())
-        if ends[1] == ends[0] + 100_000_000:
-            break
-    streams = AnchorStreams([sequence], store.digest, seeded)
-    learner = Learner(student, parameters, CPU)
-
-    def learn(step: int, pause: Callable[[], None] = lambda: None) -> Excerpt:
-        (excerpt,) = streams.visit(1)
-        assert learner.step([], [excerpt], step, pause).accepted
-        return excerpt
-
-    def give_up() -> None:
-        raise InterruptedError
-
-    with pytest.raises(InterruptedError):
-        learn(0, give_up)
-    assert learn(0).states == ()
-    second = learn(1)
-    begin = second.clip.observation.end_ns // 50_000_000 - 4
-    both = stored_clip(sequence, begin, 4, store.digest)
-    network = learner.original
-    features = network.features(both.observation, 0, 2)
-    size = network.size(both.observation)
-    with torch.no_grad():
-        _, state = network.roll(features, size, network.zero_state(both.observation))
-    for carried in second.states:
-        for tensor, expected in zip(carried, state, strict=True):
-            torch.testing.assert_close(tensor.float(), expected, rtol=1e-2, atol=1e-2)
-    loss = learner.step([], [second], 1).loss
-    assert loss == pytest.approx(learner.step([], [both], 2).loss, rel=1e-2)
-    alone = dataclasses.replace(second, states=())
-    assert loss != pytest.approx(learner.step([], [alone], 3).loss, rel=1e-3)
 
 
 def test_a_loop_may_give_way_between_clips(student: LoadedModel, online: Online) -> None:
