@@ -112,7 +112,7 @@ def run_seed(job: Job, seed: int) -> None:
     forget_clips(online)
     timeline = timeline_of(run["original"], run["swaps"])
     scores = score_versions(online, [version for _, version in timeline], worlds)
-    offline = run_offline(setting, worlds, folder / "offline", seed)
+    offline = run_offline(setting, worlds, setting.offline_folder(job.work, seed), seed)
     facts |= {
         "timeline": timeline,
         "scores": {str(version): found for version, found in scores.items()},

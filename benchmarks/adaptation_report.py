@@ -114,7 +114,8 @@ def _seeds(results: Mapping[str, Any]) -> list[str]:
         "",
         (
             "| seed | B | errors | teacher | frozen | online | offline | gain | half of it after "
-            "| worst excess | A: worst, after B, after A | versions | minutes online, offline |"
+            "| worst excess | A: worst ever, after B, after A | versions "
+            "| minutes online, offline |"
         ),
         "|---" * 13 + "|",
     ]
@@ -132,7 +133,7 @@ def _seeds(results: Mapping[str, Any]) -> list[str]:
                 f"{begin}| {_figure(found['frozen'])} | {_figure(found['adapted'])} "
                 f"| {_figure(found['bound'])} | {_figure(found['gain_share'])} "
                 f"| {'never' if half is None else f'{half:.0f} s'} "
-                f"| {_percent(found['worst_excess'])} | {_percent(found['forgetting'])}, "
+                f"| {_percent(found['worst_excess'])} | {_percent(found['known_worst'])}, "
                 f"{_percent(found['known_after_b'])}, {_percent(found['known_after_a'])} "
                 f"| {facts['versions']} "
                 f"| {facts['wall_s'] / 60:.1f}, {facts['offline']['minutes']:.1f} |"

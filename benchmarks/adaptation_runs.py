@@ -1,8 +1,7 @@
 """Runs of the adaptation benchmark: online on drives, offline on the same drive.
 
 Each run has a folder; what is finished there is not done again, what was cut begins anew (offline
-distillation goes on where it was stopped). `Setting.folder` names folders after all that runs
-depend on.
+distillation goes on where it was stopped). `Setting` names folders after all that runs depend on.
 """
 
 from __future__ import annotations
@@ -89,22 +88,29 @@ class Setting:
         }
         return OnlineParameters.from_mapping({**values, **self.overrides})
 
-    def facts(self, seed: int) -> dict[str, Any]:
-        """Return everything that the runs of a seed depend on but the code."""
-        return {
-            "student": digest_of(self.student),
-            "teacher": digest_of(self.teacher),
+    def folder(self, work: Path, seed: int) -> Path:
+        """Return where the runs of a seed are, named after all that they depend on but the code."""
+        facts = {
+            **self._offline_facts(seed),
             "anchors": open_clip_store(self.anchors).digest,
             "steps_per_s": self.steps_per_s,
             "parameters": parameter_values(self.parameters(seed)),
+        }
+        return keyed(work, f"seed_{seed}", facts)
+
+    def offline_folder(self, work: Path, seed: int) -> Path:
+        """Return where offline distillation of a seed is, which knows no parameter of the loop."""
+        return keyed(work, f"offline_{seed}", self._offline_facts(seed))
+
+    def _offline_facts(self, seed: int) -> dict[str, Any]:
+        return {
+            "student": digest_of(self.student),
+            "teacher": digest_of(self.teacher),
+            "updates": self.steps,
             "offline": list(self.offline),
             "worlds": recipes(seed, self.lengths),
             "known": known_recipe(self.lengths),
         }
-
-    def folder(self, work: Path, seed: int) -> Path:
-        """Return where the runs of a seed are."""
-        return keyed(work, f"seed_{seed}", self.facts(seed))
 
     @property
     def steps(self) -> int:

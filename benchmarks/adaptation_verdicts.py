@@ -154,7 +154,7 @@ def shift_claims(seeds: Sequence[Mapping[str, float]], declared: int) -> list[Cl
     Args:
         seeds: those that were measured: of each `frozen`, `adapted`, `bound` (errors elsewhere at
             the end of the drive), `worst_excess` (elsewhere, over the whole drive) and
-            `forgetting` (the worst on places of A).
+            `forgetting` (the worst on places of A, from when the drive leaves B).
         declared: how many were asked for; where fewer were measured, because they were refused or
             are not done, or fewer than `FEWEST_SEEDS` were asked for, no claim is met.
     """
@@ -181,7 +181,7 @@ def shift_claims(seeds: Sequence[Mapping[str, float]], declared: int) -> list[Cl
             complete=complete,
         ),
         Claim(
-            "largest forgetting of A, A to B to A, of any seed",
+            "largest forgetting of A, A to B to A, of any version since B was left, of any seed",
             _largest(seed["forgetting"] for seed in seeds),
             LARGEST_FORGETTING,
             at_least=False,
@@ -206,8 +206,9 @@ def summary_of_seed(
 
     Returns:
         `numbers`: name of an error -> what `shift_claims` takes, the share of the gain, the second
-        at which half of it was reached (None: never) and the excess on known places when B and
-        when A were over; `versions`: how many depth had beside the original.
+        at which half of it was reached (None: never), the worst excess on known places of any
+        version, those that nobody had in A included, and the excess there when B and when A were
+        over; `versions`: how many depth had beside the original.
     """
     original = timeline[0][1]
     numbers: dict[str, dict[str, float | None]] = {}
@@ -227,7 +228,8 @@ def summary_of_seed(
                 timeline, elsewhere, frozen, bound, SMALLEST_GAIN_SHARE
             ),
             "worst_excess": worst_excess(timeline, elsewhere, frozen),
-            "forgetting": worst_excess(timeline, known, known[original]),
+            "forgetting": worst_excess(timeline, known, known[original], begin_s=drive_s),
+            "known_worst": worst_excess(timeline, known, known[original]),
             "known_after_b": excess(known[live_at(timeline, drive_s)], known[original]),
             "known_after_a": excess(known[timeline[-1][1]], known[original]),
         }

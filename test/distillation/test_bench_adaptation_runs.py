@@ -72,6 +72,14 @@ def test_runs_of_other_settings_weights_and_worlds_are_kept_apart(tmp_path: Path
     assert len(set(folders)) == len(changes)
     assert Setting(**usual).folder(tmp_path, 0) == folders[0]
     assert Setting(**usual).folder(tmp_path, 1) not in folders
+    # What is learned offline is the same whatever the loop's parameters and anchors are.
+    offline = [Setting(**{**usual, **change}).offline_folder(tmp_path, 0) for change in changes]
+    alike = [
+        change for change, folder in zip(changes, offline, strict=True) if folder == offline[0]
+    ]
+    assert alike == [{}, changes[3], changes[5]]
+    assert len(set(offline)) == len(changes) - 2
+    assert Setting(**usual).offline_folder(tmp_path, 1) not in offline
     # Worlds are the same whoever learns in them.
     worlds = {worlds_folder(tmp_path, 0, Lengths(30.0, 10.0, s)) for s in (5.0, 5.0, 6.0)}
     assert len(worlds) == 2
