@@ -178,7 +178,7 @@ class DepthParameters(NodeParameters):
         maximum=100_000,
     )
     canary_scale_step: float = declare(
-        0.2,
+        0.35,
         "Largest change of the median depth by new weights, as |log| of the ratio.",
         minimum=0.001,
     )

@@ -62,7 +62,7 @@ class GuardParameters(NodeParameters):
         minimum=0.0,
     )
     largest_metric_scale_step: float = declare(
-        0.15,
+        0.3,
         "The same where metres are compared with metres, so that a wrong scale shows as an error.",
         minimum=0.0,
     )

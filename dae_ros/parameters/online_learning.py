@@ -75,6 +75,13 @@ class LearningParameters(NodeParameters):
     pinned_clips: int = declare(
         8, "First verified clips of the deployment that become anchors.", minimum=0
     )
+    protection: float = declare(
+        10.0,
+        "Of a step 1 / (1 + this) is left along directions of a layer's inputs that are of mean "
+        "strength on anchors, less along stronger ones; 0 leaves all.",
+        minimum=0.0,
+        maximum=10_000.0,
+    )
     learning_rate: float = declare(
         0.0,
         "Step of the weights; 0 for the one measured for the network.",

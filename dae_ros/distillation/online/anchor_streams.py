@@ -9,7 +9,7 @@ last one of its stream ended, with the state that the weights of then had.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -104,6 +104,18 @@ class AnchorStreams:
         """
         turns = range(self._turn, self._turn + min(count, len(self._streams)))
         return tuple(self._excerpt(turn % len(self._streams)) for turn in turns)
+
+    def stretches(self, count: int, windows: int) -> Iterator[LabelledClip]:
+        """Yield the beginnings of places, spread over all of them.
+
+        Args:
+            count: how many; fewer where there are fewer.
+            windows: of each, fewer where a place has fewer.
+        """
+        count = min(count, len(self._runs))
+        for index in range(count):
+            sequence, first, last = self._runs[index * len(self._runs) // count]
+            yield stored_clip(sequence, first, min(windows, last - first), self._digest)
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs."""

@@ -5,7 +5,7 @@ Half of them are replayed, the other half measures what was forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -22,6 +22,8 @@ Half: TypeAlias = Literal["replayed", "measured"]
 
 # The halves of a deployment's own clips must not be neighbours in time.
 PIN_SPACING_NS = 10_000_000_000
+# What layers see is measured on so many places, and windows of each (`known_inputs.py`).
+KNOWN_PLACES, KNOWN_WINDOWS = 24, 32
 _DRAW = 8  # stream of random numbers beside (seed, step)
 
 
@@ -66,6 +68,12 @@ class AnchorSet:
     def measured(self) -> tuple[LabelledClip, ...]:
         """What nothing is learned from."""
         return (*self._measured, *self._pinned[1::2])
+
+    def known(self) -> Iterable[LabelledClip]:
+        """Return stretches of places that are replayed, made when they are asked for."""
+        if self._streams is None:
+            return ()
+        return self._streams.stretches(KNOWN_PLACES, KNOWN_WINDOWS)
 
     def pin(self, clip: LabelledClip) -> Pinned | Refusal:
         """Make a verified clip of the deployment an anchor, by turns for either half.

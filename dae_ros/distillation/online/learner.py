@@ -12,8 +12,7 @@ import logging
 import math
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,11 @@ from torch import Tensor, nn
 
 from dae_ros.distillation.online.anchor_streams import Excerpt
 from dae_ros.distillation.online.clip_network import ClipNetwork, ClipPrediction
+from dae_ros.distillation.online.known_inputs import Protection, input_moments
 from dae_ros.distillation.online.lesson import Lessons
 from dae_ros.distillation.online.objective import ClipLoss
 from dae_ros.distillation.online.observation import LabelledClip
+from dae_ros.distillation.online.reports import StepReport
 from dae_ros.distillation.online.step_judge import StepJudge
 from dae_ros.distillation.online.tiers import ChangingWeights, changing_weights
 from dae_ros.distillation.schedule import learning_rate, update_average
@@ -36,40 +37,12 @@ LOGGER = logging.getLogger(__name__)
 # Rates of parameter learning_rate 0, by encoder; others have the one of the transformers.
 LEARNING_RATES = {"micro": 1.25e-4}
 TRANSFORMER_RATE = 5e-5
+# Steps of which most is taken out (`known_inputs.py`) are so many times as long.
+PROTECTED_RATE = 20.0
 # Of the low-rank factors, relative to the head's rate.
 ENCODER_RATE = 0.2
 BETAS = (0.9, 0.99)
 _COLD = 5  # stream of random numbers beside (seed, step)
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What a step did.
-
-    Attributes:
-        step: as given.
-        accepted: whether the weights moved.
-        reason: `accepted`, or why they did not: `no_label` (every label was refused),
-            `not_finite`, `gradient_jump`.
-        intervention: `soft_reset` or `average_restored` where the step ended with one, else ''.
-        loss: mean over clips with a label; NaN without.
-        parts: name -> mean value of a term before its weight.
-        gradient_norm: before clipping.
-        learning_rate: of the head.
-        labels: windows whose label was used.
-        verdicts: labels by what came of them.
-    """
-
-    step: int
-    accepted: bool
-    reason: str
-    intervention: str
-    loss: float
-    parts: Mapping[str, float]
-    gradient_norm: float
-    learning_rate: float
-    labels: int
-    verdicts: Mapping[str, int]
 
 
 class Learner:
@@ -79,6 +52,8 @@ class Learner:
         loaded: the original: what adaptation began with, and what holds it. It is copied.
         parameters: of the learning.
         device: where to learn.
+        known: gives clips from before adaptation, whose inputs of layers are protected from change;
+            asked once, by the first step.
 
     Attributes:
         accepted_steps: steps that moved the weights.
@@ -92,9 +67,15 @@ class Learner:
     """
 
     def __init__(
-        self, loaded: LoadedModel, parameters: OnlineParameters, device: torch.device
+        self,
+        loaded: LoadedModel,
+        parameters: OnlineParameters,
+        device: torch.device,
+        known: Callable[[], Iterable[LabelledClip]] = tuple,
     ) -> None:
         self._parameters = parameters
+        self._known = known
+        self._protection: Protection | None = None
         self._digest = loaded.digest
         original = copy.deepcopy(loaded.network).to(device).eval().requires_grad_(False)
         # See `rollout.py`; the stubs of PyTorch do not know this form.
@@ -121,7 +102,7 @@ class Learner:
         """The head's rate after warm-up."""
         rates = LEARNING_RATES
         own = rates.get(self._original.network.config.encoder, TRANSFORMER_RATE)
-        return self._parameters.learning_rate or own
+        return self._parameters.learning_rate or own * (PROTECTED_RATE if self._protection else 1.0)
 
     def candidate(self) -> ClipNetwork:
         """Return a copy with the averaged weights, plain: what a guard judges and a file holds."""
@@ -154,6 +135,9 @@ class Learner:
             pause: called after each clip, and after all excerpts, where a loop may give way to
                 others. What it raises leaves weights and streams where they were.
         """
+        protection = self._protection
+        if protection is None:
+            protection = self._protection = self._protect(pause)
         self._optimizer.zero_grad(set_to_none=True)
         losses = self._learn(clips, anchors, step, pause)
         used = [loss for loss in losses or () if loss.labels]
@@ -166,7 +150,7 @@ class Learner:
         peak, warm_up = self.learning_rate, self._parameters.warm_up
         rate = learning_rate(self._since_reset, peak=peak, final=1.0, warm_up=warm_up, steps=1)
         if reason == "accepted":
-            self._move(norm, rate)
+            self._move(norm, rate, protection)
         mean = statistics.fmean(float(loss.total.detach()) for loss in used) if used else math.nan
         return StepReport(
             step=step,
@@ -330,6 +314,15 @@ class Learner:
             losses += found[0]
         return losses
 
+    def _protect(self, pause: Callable[[], None]) -> Protection:
+        """Look at what layers of the original see in known clips."""
+        parameters, moments = self._parameters, {}
+        if parameters.protection:
+            moments = input_moments(
+                self._original, self._known(), self._weights.names, parameters.seed, pause
+            )
+        return Protection(moments, parameters.protection, self._original.device)
+
     def _gradient(self, clips: int) -> float:
         """Turn sums over clips into means; return the norm."""
         gradients = [
@@ -342,14 +335,15 @@ class Learner:
             gradient /= clips
         return float(nn.utils.get_total_norm(gradients))
 
-    def _move(self, norm: float, rate: float) -> None:
+    def _move(self, norm: float, rate: float, protection: Protection) -> None:
         limit = self._parameters.clip_norm
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["factor"]
             for parameter in group["params"]:
                 if parameter.grad is not None and norm > limit:
                     parameter.grad *= limit / norm
-        self._optimizer.step()
+        with protection.around(self._weights.network):
+            self._optimizer.step()
         self._weights.pull(self._parameters.pull)
         update_average(self._average, self._weights.values(), self._parameters.average_decay)
         self.accepted_steps += 1

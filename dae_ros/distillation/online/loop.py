@@ -79,7 +79,7 @@ class OnlineDistiller:
         self._parameters = parameters
         self._pause = pause
         metric = loaded.meaning.scale == "metric"
-        self._learner = Learner(loaded, parameters, device)
+        self._learner = Learner(loaded, parameters, device, anchors.known)
         self._guard = Guard(self._learner.original, parameters, metric=metric)
         self._counts: Counter[str] = Counter()
         self._intake = Intake(

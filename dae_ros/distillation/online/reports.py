@@ -8,11 +8,40 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from dae_ros.distillation.online.health import Health
-from dae_ros.distillation.online.learner import StepReport
 from dae_ros.distillation.online.observation import LabelledClip, Refusal
 from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.events.frame import Frame
 from dae_ros.runtime.announcement import Announcement
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step did.
+
+    Attributes:
+        step: as given.
+        accepted: whether the weights moved.
+        reason: `accepted`, or why they did not: `no_label` (every label was refused),
+            `not_finite`, `gradient_jump`.
+        intervention: `soft_reset` or `average_restored` where the step ended with one, else ''.
+        loss: mean over clips with a label; NaN without.
+        parts: name -> mean value of a term before its weight.
+        gradient_norm: before clipping.
+        learning_rate: of the head.
+        labels: windows whose label was used.
+        verdicts: labels by what came of them.
+    """
+
+    step: int
+    accepted: bool
+    reason: str
+    intervention: str
+    loss: float
+    parts: Mapping[str, float]
+    gradient_norm: float
+    learning_rate: float
+    labels: int
+    verdicts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

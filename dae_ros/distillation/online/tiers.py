@@ -100,6 +100,7 @@ class ChangingWeights:
 
     Attributes:
         names: plain names of what changes.
+        network: as given.
 
     Raises:
         ConfigurationError: as `changing_weights`, or a rank that is no less than a matrix' side.
@@ -109,7 +110,7 @@ class ChangingWeights:
         self, network: Network, original: Mapping[str, Tensor], tier: int, rank: int, seed: int
     ) -> None:
         self.names = changing_weights(network, tier)
-        self._network = network.requires_grad_(False)
+        self.network = network.requires_grad_(False)
         self._original = {name: original[name].detach() for name in self.names}
         generator = torch.Generator().manual_seed(seed)
         self._low_rank: dict[str, LowRank] = {}
@@ -191,7 +192,7 @@ class ChangingWeights:
     def merged(self) -> dict[str, Tensor]:
         """Return the whole network's state under plain names, as a plain checkpoint has it."""
         plain: dict[str, Tensor] = {}
-        for name, tensor in self._network.state_dict().items():
+        for name, tensor in self.network.state_dict().items():
             layer, _, part = name.partition(".parametrizations.weight.")
             if part in ("", "original"):
                 plain[f"{layer}.weight" if part else name] = tensor

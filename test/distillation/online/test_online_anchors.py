@@ -159,6 +159,14 @@ def test_a_stream_goes_on_where_it_was(
     assert longest <= 15 and (broken or length > 3 or longest > length)
 
 
+def test_stretches_are_the_beginnings_of_places(store: ClipStore, online: Online) -> None:
+    """Of as many places as asked for, spread over all that are long enough to be replayed."""
+    streams = AnchorStreams(store.split("train"), store.digest, online(unroll=2))
+    found = [(ends(c), len(c.observation)) for c in streams.stretches(9, 5)]
+    assert found == [(5, 5), (12, 5), (5, 5), (4, 4)]
+    assert [ends(clip) for clip in streams.stretches(2, 5)] == [5, 5]
+
+
 def test_streams_of_another_store_begin_anew(store: ClipStore, online: Online) -> None:
     """Where the anchors were changed, or how they are cut, what was saved says nothing."""
     one = AnchorStreams(store.split("train"), store.digest, online())

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from dae_ros.distillation.online.clip_cache import ClipCache
 from dae_ros.distillation.online.clip_network import ClipNetwork
-from dae_ros.distillation.online.learner import Learner, StepReport
+from dae_ros.distillation.online.learner import Learner
 from dae_ros.distillation.online.observation import GROUND_TRUTH, LabelledClip
+from dae_ros.distillation.online.reports import StepReport
 from dae_ros.distillation.online.step_judge import StepJudge
 from dae_ros.errors import ConfigurationError, DistillationError
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint, save_checkpoint

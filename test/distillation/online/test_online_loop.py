@@ -13,10 +13,10 @@ import torch
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.online.anchor_streams import Excerpt
 from dae_ros.distillation.online.anchors import anchors_of_store
-from dae_ros.distillation.online.learner import Learner, StepReport
+from dae_ros.distillation.online.learner import LEARNING_RATES, PROTECTED_RATE, Learner
 from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.observation import LabelledClip
-from dae_ros.distillation.online.reports import LoopReport
+from dae_ros.distillation.online.reports import LoopReport, StepReport
 from dae_ros.errors import DistillationError
 from dae_ros.events.frame import Frame
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
@@ -83,13 +83,18 @@ def test_clips_and_places_share_a_step(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Half of a step are visits of places, and a pinned clip now and then."""
+    """Half of a step are visits of places, and a pinned clip now and then.
+
+    What layers see at these places is protected, which makes steps longer.
+    """
     sources = [[WedgeSource(seed, 28, 42, windows=12)] for seed in (1, 2)]
     store = open_clip_store(wedge_clips(tmp_path / "places", *sources))
     settings = parameters(
         batch_clips=4, anchor_share=0.5, anchor_streams=5, measured_windows=6, pinned_clips=1,
+        learning_rate=0.0,
     )  # fmt: skip
     found: list[tuple[int, int, int]] = []
+    rates: set[float] = set()
     step = Learner.step
 
     def counted(
@@ -101,7 +106,9 @@ def test_clips_and_places_share_a_step(
     ) -> StepReport:
         excerpts = [anchor for anchor in anchors if isinstance(anchor, Excerpt)]
         found.append((len(clips), len(anchors) - len(excerpts), len(excerpts)))
-        return step(self, clips, anchors, number, pause)
+        report = step(self, clips, anchors, number, pause)
+        rates.add(self.learning_rate)
+        return report
 
     monkeypatch.setattr(Learner, "step", counted)
     distiller = OnlineDistiller(
@@ -111,6 +118,7 @@ def test_clips_and_places_share_a_step(
     list(run(distiller, SEEN))
     distiller.close()
     assert (2, 0, 2) in found and set(found) <= {(2, 0, 2), (2, 1, 1)}
+    assert rates == {LEARNING_RATES["micro"] * PROTECTED_RATE}
 
 
 def test_equal_runs_give_equal_weights(
