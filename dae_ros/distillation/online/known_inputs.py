@@ -53,8 +53,10 @@ def input_moments(
     counts: dict[str, int] = {}
 
     def look(name: str, layer: Layer, given: Tensor) -> None:
-        seen = F.pad(_patches(layer, given.detach(), generator), (0, 1), value=1.0)
-        moment = (seen.T @ seen).double()
+        # In half precision sums of squares would not even be positive.
+        with torch.autocast(given.device.type, enabled=False):
+            seen = F.pad(_patches(layer, given.detach(), generator), (0, 1), value=1.0)
+            moment = (seen.T @ seen).double()
         sums[name] = sums[name] + moment if name in sums else moment
         counts[name] = counts.get(name, 0) + len(seen)
 

@@ -148,6 +148,16 @@ def test_some_patches_stand_for_all(student: LoadedModel, monkeypatch: pytest.Mo
     assert list(input_moments(network, CLIPS, ["pretrained.norm.weight"], seed=1)) == []
 
 
+def test_half_precision_gives_moments_of_full_precision(student: LoadedModel) -> None:
+    """Of inputs that are rounded: no direction has less than no strength, whatever is asked for."""
+    network = ClipNetwork(student.network, student.meaning, "bfloat16")
+    moments = input_moments(network, CLIPS, changing_weights(network.network, 2), seed=0)
+    for name, moment in moments.items():
+        least = float(torch.linalg.eigvalsh(moment)[0])
+        assert least > -1e-6 * float(moment.trace()), name
+    Protection(moments, 10_000.0, CPU)
+
+
 def depth(network: ClipNetwork, clip: LabelledClip) -> Tensor:
     return network.predict(clip.observation, 0, 5).maps.log()
 
