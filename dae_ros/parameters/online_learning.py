@@ -69,7 +69,7 @@ class LearningParameters(NodeParameters):
     )
     measured_windows: int = declare(
         48,
-        "Windows of such a stretch; those after the first 'lead' and 'burn_in' count.",
+        "Windows of such a stretch; all count where they are more than those of a clip.",
         minimum=2,
     )
     pinned_clips: int = declare(
@@ -112,7 +112,7 @@ class LearningParameters(NodeParameters):
         1000, "Accepted steps between two returns half way to the original.", minimum=1
     )
     cold_share: float = declare(
-        0.25, "Share of clips that begin with a zero state.", minimum=0.0, maximum=1.0
+        0.1, "Share of clips that begin with a zero state.", minimum=0.0, maximum=1.0
     )
     stale_versions: int = declare(
         3, "A stored state is used until so many versions later.", minimum=0

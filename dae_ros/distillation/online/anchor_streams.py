@@ -26,9 +26,10 @@ State: TypeAlias = tuple[Tensor, ...]
 # Of the network that learns and of the original; () for zero states.
 States: TypeAlias = tuple[State, ...]
 
-# Lengths of a pass, each as likely: half of all windows are of the longest, which end where windows
-# of 50 ms are ten seconds and more, and first windows come as well.
-PASS_WINDOWS = (8, 16, 32, 64, 128, 256)
+# Lengths of a pass, each as likely: most windows are of the longest, which end where windows of
+# 50 ms are ten seconds and more, and one visit of seven is the first of its pass. Without much
+# evidence in a state an old place and a new one look alike: what is said then is soonest forgotten.
+PASS_WINDOWS = (8, 8, 8, 16, 32, 64, 256)
 _DRAW = 10  # stream of random numbers beside (seed, stream, pass)
 
 

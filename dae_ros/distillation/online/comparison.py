@@ -56,8 +56,8 @@ class _Known:
 class Comparison:
     """Rolls networks through clips, those that do not change once for each clip.
 
-    Every window after the first `lead` and `burn_in` of a clip counts, which are the last `unroll`
-    of a clip of the deployment, and most of a long stretch.
+    Of a clip of the deployment the last `unroll` windows count. Of what is longer, a stretch of an
+    anchor, all do: what was known must be known from the first window after a restart on.
 
     Args:
         original: from before adaptation.
@@ -137,9 +137,8 @@ class Comparison:
 
     def _scored(self, clip: LabelledClip) -> int:
         """Return how many of a clip's last windows count."""
-        before = self._parameters.lead + self._parameters.burn_in
-        # Clips of a folder that was begun with other parameters may be shorter.
-        return max(self._parameters.unroll, len(clip.observation) - before)
+        length = len(clip.observation)
+        return length if length > self._parameters.windows_per_clip else self._parameters.unroll
 
     def _known(
         self,

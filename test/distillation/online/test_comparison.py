@@ -61,11 +61,11 @@ def with_wrong_label(clip: LabelledClip, window: int) -> LabelledClip:
     return changed(clip, depth=depth)
 
 
-@pytest.mark.parametrize(("length", "first"), [(5, 3), (9, 3), (4, 2)])
-def test_all_windows_count_behind_those_that_bring_the_state_up(
+@pytest.mark.parametrize(("length", "first"), [(5, 3), (9, 0), (4, 2)])
+def test_all_windows_of_a_stretch_count(
     original: ClipNetwork, online: Online, length: int, first: int
 ) -> None:
-    """Of a clip the last `unroll`, however short, of a stretch all but `lead` and `burn_in`."""
+    """Of a clip the last `unroll`, however short, of a stretch the first ones as well."""
     clip = wedge_clip(3, length=length)
 
     def error(one: LabelledClip) -> float:
