@@ -76,7 +76,7 @@ class LearningParameters(NodeParameters):
         8, "First verified clips of the deployment that become anchors.", minimum=0
     )
     protection: float = declare(
-        10.0,
+        50.0,
         "Of a step 1 / (1 + this) is left along directions of a layer's inputs that are of mean "
         "strength on anchors, less along stronger ones; 0 leaves all.",
         minimum=0.0,

@@ -38,7 +38,7 @@ LOGGER = logging.getLogger(__name__)
 LEARNING_RATES = {"micro": 1.25e-4}
 TRANSFORMER_RATE = 5e-5
 # Steps of which most is taken out (`known_inputs.py`) are so many times as long.
-PROTECTED_RATE = 20.0
+PROTECTED_RATE = 60.0
 # Of the low-rank factors, relative to the head's rate.
 ENCODER_RATE = 0.2
 BETAS = (0.9, 0.99)
