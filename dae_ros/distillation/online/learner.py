@@ -132,8 +132,9 @@ class Learner:
             anchors: that keep what was known, pinned clips or excerpts of streams; where there is
                 no label, what the original says is learned.
             step: decides what is drawn.
-            pause: called after each clip, and after all excerpts, where a loop may give way to
-                others. What it raises leaves weights and streams where they were.
+            pause: called after each clip (by the first step known ones as well), and after all
+                excerpts, where a loop may give way to others. What it raises leaves weights and
+                streams where they were.
         """
         protection = self._protection
         if protection is None:
