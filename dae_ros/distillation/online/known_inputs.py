@@ -3,8 +3,8 @@
 A change D of a layer's weights changes what it gives for an input x by D x. So a step is multiplied
 by (I + s C / c)^-1, where C is the second moment of the layer's inputs over places from before
 adaptation and c the mean of its diagonal: hardly anything happens along directions that are strong
-there, and all of the step along those that are not. That is gradient projection (GPM: Saha, Garg,
-Roy 2021, arXiv:2103.09762) after the optimizer, as in Adam-NSCL (Wang et al. 2021,
+there, and all of the step along those that are absent. That is gradient projection (GPM: Saha,
+Garg, Roy 2021, arXiv:2103.09762) after the optimizer, as in Adam-NSCL (Wang et al. 2021,
 arXiv:2103.07113), without a threshold between known and free directions.
 """
 
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.observation import LabelledClip
+from dae_ros.errors import ConfigurationError
 
 # Of every map that a layer sees so many patches are taken, all where there are no more.
 PATCHES = 16
@@ -43,6 +44,9 @@ def input_moments(
         weights: plain names of those whose layers are looked at.
         seed: of the patches.
         pause: called after each clip.
+
+    Raises:
+        ConfigurationError: the head has layers other than plain convolutions and enlargements.
 
     Returns:
         Name of a layer -> mean of x x^T, float64 (d + 1, d + 1): x is what one output depends on,
@@ -122,12 +126,32 @@ def _layers(network: nn.Module) -> Iterator[tuple[str, Layer]]:
             yield name, layer
 
 
+def _geometry(layer: Layer) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return kernel, stride and padding of what one output depends on.
+
+    Raises:
+        ConfigurationError: outputs of the layer depend on something else.
+    """
+    kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding
+    upward = isinstance(layer, nn.ConvTranspose2d)
+    if (
+        isinstance(padding, str)
+        or layer.padding_mode != "zeros"
+        or layer.groups != 1
+        or set(layer.dilation) != {1}
+        or (
+            upward and (kernel != stride or set(padding) != {0} or set(layer.output_padding) != {0})
+        )
+    ):
+        raise ConfigurationError(
+            f"what {layer} of the head sees is not known; set 'protection' to 0 for such a head"
+        )
+    return ((1, 1), (1, 1), (0, 0)) if upward else (kernel, stride, padding)
+
+
 def _patches(layer: Layer, maps: Tensor, generator: torch.Generator) -> Tensor:
     """Return float32 (n, d): what some outputs of a layer depend on in maps (B, C, h, w)."""
-    kernel, stride, padding = (1, 1), (1, 1), (0, 0)
-    if isinstance(layer, nn.Conv2d):
-        # The type of these is that of convolutions of any dimension.
-        kernel, stride, padding = layer.kernel_size, layer.stride, layer.padding  # type: ignore[assignment]
+    kernel, stride, padding = _geometry(layer)
     padded = F.pad(maps, (padding[1], padding[1], padding[0], padding[0])).permute(0, 2, 3, 1)
     rows, columns = (
         (padded.shape[1 + axis] - kernel[axis]) // stride[axis] + 1 for axis in range(2)

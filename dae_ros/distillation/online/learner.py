@@ -379,7 +379,7 @@ def _summed(losses: Sequence[ClipLoss]) -> bool:
         return False
     labelled = [loss.total for loss in losses if loss.labels]
     if labelled:
-        torch.stack(labelled).sum().backward()  # type: ignore[no-untyped-call]  # untyped there
+        torch.autograd.backward(torch.stack(labelled).sum())
     return True
 
 

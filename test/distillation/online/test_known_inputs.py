@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator
 
@@ -16,6 +17,7 @@ from dae_ros.distillation.online.known_inputs import Protection, input_moments
 from dae_ros.distillation.online.learner import PROTECTED_RATE, Learner
 from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.distillation.online.tiers import changing_weights
+from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import variant
 from dae_ros.model.networks import build_network
@@ -156,6 +158,27 @@ def test_half_precision_gives_moments_of_full_precision(student: LoadedModel) ->
         least = float(torch.linalg.eigvalsh(moment)[0])
         assert least > -1e-6 * float(moment.trace()), name
     Protection(moments, 10_000.0, CPU)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(2, 2, 3, dilation=2), nn.Conv2d(2, 2, 3, groups=2),
+        nn.Conv2d(2, 2, 3, padding="same"), nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect"),
+        nn.ConvTranspose2d(2, 2, 3, stride=2),
+    ],
+)  # fmt: skip
+def test_other_layers_are_refused(student: LoadedModel, layer: nn.Module) -> None:
+    """Where an output depends on other inputs than those that are looked at, none is guessed."""
+    network = copy.deepcopy(student.network)
+    network.depth_head.scratch.layer1_rn = nn.Sequential(
+        nn.Conv2d(network.config.reassemble[0], 2, 1),
+        layer,
+        nn.Conv2d(2, network.config.features, 1),
+    )
+    name = f"{HEAD}.scratch.layer1_rn.1.weight"
+    with pytest.raises(ConfigurationError, match="set 'protection' to 0"):
+        input_moments(ClipNetwork(network, student.meaning), CLIPS, [name], seed=0)
 
 
 def depth(network: ClipNetwork, clip: LabelledClip) -> Tensor:
