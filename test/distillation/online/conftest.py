@@ -40,9 +40,16 @@ def online() -> Online:
 
 
 @pytest.fixture(scope="session")
-def student() -> LoadedModel:
-    """A metric `micro` for 28 x 42 px that has seen a few wedges; its depth correlates."""
-    return taught_student()
+def student() -> Iterator[LoadedModel]:
+    """A metric `micro` for 28 x 42 px that has seen a few wedges; its depth correlates.
+
+    All tests of a process share it, those of nodes as well; who changes weights changes a copy.
+    """
+    taught = taught_student()
+    before = {name: value.clone() for name, value in taught.network.state_dict().items()}
+    yield taught
+    after = taught.network.state_dict()
+    assert [name for name, value in before.items() if not torch.equal(value, after[name])] == []
 
 
 @pytest.fixture(scope="session")

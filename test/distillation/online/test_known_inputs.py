@@ -82,7 +82,7 @@ def test_a_transposed_layer_is_as_many_small_ones() -> None:
 def network(request: pytest.FixtureRequest, student: LoadedModel) -> ClipNetwork:
     """A network whose encoder gives maps of four sizes, and one whose head makes four of one."""
     if request.param == "four sizes":
-        chosen = student.network
+        chosen = copy.deepcopy(student.network)
     else:
         torch.manual_seed(3)
         chosen = build_network(variant("vits", input_height=70, input_width=84))
