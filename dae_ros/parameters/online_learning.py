@@ -52,15 +52,15 @@ class LearningParameters(NodeParameters):
         maximum=3,
     )
     lora_rank: int = declare(8, "Rank of these changes.", minimum=1, maximum=256)
-    batch_clips: int = declare(4, "Clips of a step, anchors included.", minimum=1, maximum=1024)
+    batch_clips: int = declare(6, "Clips of a step, anchors included.", minimum=1, maximum=1024)
     anchor_share: float = declare(
-        0.5,
+        0.67,
         "Share of a step's clips that are anchors: from before adaptation.",
         minimum=0.0,
         maximum=0.9,
     )
     anchor_streams: int = declare(
-        8,
+        16,
         "Places from before adaptation that are gone along at a time, 'unroll' windows a visit.",
         minimum=1,
     )
