@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 
@@ -16,9 +17,17 @@ from dae_ros.parameters.distillation import OnlineParameters
 from test.reference.online_clips import wedge_clip
 
 
-@functools.cache
 def taught_student() -> LoadedModel:
-    """Return a metric `micro` for 28 x 42 px whose depth correlates with that of wedges."""
+    """Return a metric `micro` for 28 x 42 px whose depth correlates with that of wedges.
+
+    Its weights are the caller's own; teaching is done once in a process.
+    """
+    taught = _taught()
+    return dataclasses.replace(taught, network=copy.deepcopy(taught.network))
+
+
+@functools.cache
+def _taught() -> LoadedModel:
     loaded = untrained("micro")
     config = variant("micro", input_height=28, input_width=42)
     network = build_network(config)

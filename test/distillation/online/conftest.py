@@ -43,7 +43,7 @@ def online() -> Online:
 def student() -> Iterator[LoadedModel]:
     """A metric `micro` for 28 x 42 px that has seen a few wedges; its depth correlates.
 
-    All tests of a process share it, those of nodes as well; who changes weights changes a copy.
+    All tests of a process share it; who changes weights changes a copy.
     """
     taught = taught_student()
     before = {name: value.clone() for name, value in taught.network.state_dict().items()}
