@@ -28,7 +28,6 @@ from the rows that are finished. One thread per row; at most ten minutes each fo
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import multiprocessing
 import os
@@ -36,12 +35,11 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
 
+from benchmarks.distillation_report import NONE, PARTS, columns_of, curves, markdown
 from benchmarks.heldout import facts_of, kind_of, rounded, score_network
 from benchmarks.record import RESULTS, record
 from dae_ros.distillation.clip_store import (
@@ -59,7 +57,6 @@ from dae_ros.distillation.configuration import (
 from dae_ros.distillation.runs import train
 from dae_ros.distillation.validation import mean_of_scores
 from dae_ros.errors import ConfigurationError
-from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.evaluation.strips import write_png
 from dae_ros.model.checkpoint import load_checkpoint
 from dae_ros.model.durable_files import write_durably
@@ -73,11 +70,9 @@ ROWS: Mapping[str, Mapping[str, str]] = {
     "local_global": {"local_global_share": "0.5", "local_global_weight": "0.5"},
     "two_teachers": {"teachers": "{first}:0.7,{second}:0.3"},
 }  # fmt: skip
-NONE = "none"
 # A student that knows depth is moved, not taught anew.
 LEARNING_RATE = "5.0e-4"
 LAST = "last.safetensors"
-PARTS = ("new", "known")
 # Of each held-out sequence, for the curves; the table counts all.
 CURVE_WINDOWS = 20
 
@@ -232,7 +227,7 @@ def finish_row(plan: Plan, row: str, seed: int) -> dict[str, Any]:
     done = {
         "weights": weights.digest,
         "windows": plan.windows,
-        "updates_min": round(sum(_columns(folder / "updates.csv")["seconds"]) / 60, 2),
+        "updates_min": round(sum(columns_of(folder / "updates.csv")["seconds"]) / 60, 2),
         "labels_judged": report["judged"],
         "labels_refused": report["refused"],
         "parts": parts,
@@ -280,7 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
     path = record("distillation", results, options.out)
     text = markdown(results)
     (options.out / "distillation.md").write_text(text, encoding="utf-8")
-    write_png(options.out / "distillation_curves.png", curves(plan, results))
+    write_png(options.out / "distillation_curves.png", curves(results, plan.start.parent, plan.run))
     print(f"{text}\n-> {path}")
     return 0
 
@@ -317,67 +312,6 @@ def collect(plan: Plan) -> dict[str, Any]:
         },
         "rows": table,
     }
-
-
-def markdown(results: Mapping[str, Any]) -> str:
-    """Return the table for people; with several seeds mean, lowest and highest."""
-    columns = [
-        (part, f"{pixels}aligned_{name}")
-        for part in PARTS
-        for pixels in ("", "events_")
-        for name in ("abs_rel", "delta_1")
-    ]
-    seen = {"new": "new worlds", "known": "known worlds"}
-    header = [
-        f"{seen[part]}{', events' if 'events' in name else ''}: "
-        f"{'Abs Rel' if 'abs_rel' in name else 'δ1'}"
-        for part, name in columns
-    ]
-    lines = ["# Distillation, one idea after the other", ""]
-    known = ", ".join(results["start_kinds"])
-    lines.append(
-        f"`micro`, {results['updates']} updates a row, scored after least squares on held-out "
-        f"worlds of the kinds that the student had never seen (new), and of those it began with "
-        f"({known})."
-    )
-    lines += ["", "| row | seeds | " + " | ".join(header) + " | labels refused | minutes |"]
-    lines.append("|---" * (len(header) + 4) + "|")
-    for entry in results["rows"]:
-        runs = list(entry["seeds"].values())
-        cells = [_spread([run["parts"][part].get(name) for run in runs]) for part, name in columns]
-        judged = sum(run["labels_judged"] for run in runs)
-        refused = sum(run["labels_refused"] for run in runs)
-        lines.append(
-            f"| {entry['row']} | {len(runs)} | {' | '.join(cells)} "
-            f"| {f'{100 * refused / judged:.1f} %' if judged else '-'} "
-            f"| {_minutes(entry['row'], runs)} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def curves(plan: Plan, results: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Draw what heldout.csv has over the updates of each row, mean of its seeds."""
-    plots = []
-    # The start was scored on the same windows when its own training ended.
-    start = _columns(plan.start.parent / "heldout.csv")["aligned_abs_rel"][-1]
-    for column, words in (
-        ("aligned_abs_rel", "true depth"),
-        ("label_aligned_abs_rel", "labels of the first teacher"),
-    ):
-        series = {}
-        for entry in results["rows"]:
-            if entry["row"] == NONE:
-                continue
-            runs = [
-                _columns(plan.run(entry["row"], int(seed)) / "heldout.csv")
-                for seed in entry["seeds"]
-            ]
-            values = np.mean([run[column] for run in runs], axis=0).tolist()
-            first = [start] if column == "aligned_abs_rel" else [float("nan")]
-            series[entry["row"]] = ([0.0, *runs[0]["step"]], first + values)
-        title = f"held-out clips against {words}, after least squares"
-        plots.append(line_plot(series, Axes(title, "update", "Abs Rel")))
-    return np.concatenate(plots)
 
 
 def _supervise(plan: Plan, preset: str, name: str, clips: Path, seed: int, updates: int) -> None:
@@ -428,28 +362,8 @@ def _progress(name: str) -> Any:
     return report
 
 
-def _columns(path: Path) -> dict[str, list[float]]:
-    """Return the columns of a CSV file of a run; what is empty there is NaN."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    return {name: [float(row[name] or "nan") for row in rows] for name in rows[0]}
-
-
-def _minutes(row: str, runs: Sequence[Mapping[str, Any]]) -> str:
-    return "-" if row == NONE else f"{fmean(run['updates_min'] for run in runs):.1f}"
-
-
 def _kinds(sequences: Sequence[Any]) -> list[str]:
     return sorted({kind_of(item.name) for item in sequences})
-
-
-def _spread(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "-"
-    if len(known) == 1:
-        return f"{known[0]:.3f}"
-    return f"{fmean(known):.3f} ({min(known):.3f} to {max(known):.3f})"
 
 
 if __name__ == "__main__":
