@@ -4,6 +4,8 @@ Standard library only; run it with Python 3.10 to 3.14 (`make setup` picks one).
 does, is quick when nothing changed, and continues where an interrupted run ended. pip's own
 settings (`PIP_*`, pip.conf) are honoured.
 
+Long because it runs alone, before anything is installed or importable, and so is one file.
+
 Three situations:
 
 * A ROS installation is sourced (`import rclpy` works): its packages are used, nothing of ROS

@@ -1,4 +1,4 @@
-"""What the tests of the trainer share: small clips, a small network, one trained student."""
+"""What the tests of the trainer share: small clips, a batch, a small network, a trained student."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from dae_ros.distillation.batches import ClipSampler
+from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.configuration import TrainingParameters
+from dae_ros.distillation.preparation import Preparation, Prepared
 from dae_ros.distillation.runs import train
 from dae_ros.model.checkpoint import save_checkpoint
 from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
+from dae_ros.model.weights import load_weights
+from dae_ros.runtime.torch_fitting import Fitting
 from test.reference.moving_wedge import WedgeSource, wedge_clips
 
 Settings = Callable[..., TrainingParameters]
@@ -60,6 +66,15 @@ def settings(small_micro: str, clips: str) -> Settings:
         return TrainingParameters.from_mapping({**values, **changes})
 
     return build
+
+
+@pytest.fixture(scope="module")
+def batch(clips: str, settings: Settings, small_micro: str) -> Prepared:
+    """Two clips of two windows, whole and mirrored."""
+    cpu = torch.device("cpu")
+    fitting = Fitting(load_weights(small_micro).config, 14, cpu)
+    sampler = ClipSampler((open_clip_store(clips),), settings(flip=1.0))
+    return Preparation(fitting, "tencode")(sampler.batch(0), cpu)
 
 
 @pytest.fixture(scope="session")

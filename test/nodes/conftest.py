@@ -1,8 +1,10 @@
-"""A private corner of DDS, nodes that are spun by the test itself, and event streams to publish."""
+"""A private corner of DDS, nodes spun by the test or as processes, and event streams to publish."""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -171,6 +173,42 @@ def depth(graph: Graph) -> Callable[..., Any]:
         )
 
     return make
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Start nodes as processes; whatever still runs at the end is killed."""
+    started: list[Any] = []
+
+    def start(module: str, *arguments: str, **parameters: Any) -> Any:
+        command = [sys.executable, "-u", "-m", f"dae_ros.nodes.{module}", "--ros-args", *arguments]
+        for name, value in parameters.items():
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            command += ["-p", f"{name}:={text}"]
+        log = (tmp_path / f"{module}_{len(started)}.log").open("w+", encoding="utf-8")
+        child: Any = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ}
+        )
+        child.log = log
+        started.append(child)
+        return child
+
+    yield start
+    for child in started:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+        child.log.close()
+
+
+@pytest.fixture
+def trainer(graph: Graph, tmp_path: Path) -> Iterator[Any]:
+    """A trainer with an empty folder."""
+    from test.reference.followed_weights import Trainer
+
+    made = Trainer(graph, tmp_path / "snapshots")
+    yield made
+    made.store.close()
 
 
 def random_events(

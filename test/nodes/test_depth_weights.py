@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import threading
 import time
 from pathlib import Path
@@ -12,9 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from diagnostic_msgs.msg import DiagnosticArray
-from event_camera_msgs.msg import EventPacket
-from rclpy.lifecycle import TransitionCallbackReturn
-from std_msgs.msg import MultiArrayDimension, MultiArrayLayout, String, UInt8MultiArray
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from dae_ros.errors import ConfigurationError, NonFiniteState
@@ -22,123 +19,13 @@ from dae_ros.events.cdr import write_packet
 from dae_ros.model.checkpoint import save_checkpoint
 from dae_ros.model.untrained import untrained
 from dae_ros.nodes.depth_worker import DepthWorker
-from dae_ros.nodes.qos import latched_qos
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.backends import follow_weights
-from dae_ros.runtime.snapshot_chunks import chunks
-from dae_ros.runtime.snapshots import SnapshotStore
 from dae_ros.runtime.torch_estimator import TorchEstimator
+from test.reference.followed_weights import SUCCESS, Follower
 from test.reference.leaky_estimator import LeakyEstimator
 from test.reference.reloadable_estimator import ReloadableEstimator, announced
-
-SUCCESS = TransitionCallbackReturn.SUCCESS
-
-
-def write_changed(path, share, seed=3):
-    """Write the tiny network with its weights changed by a share of their size."""
-    tiny = untrained("tiny")
-    network = copy.deepcopy(tiny.network)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter += share * parameter.norm() * noise / noise.norm()
-    save_checkpoint(path, network, tiny.meaning)
-
-
-class Trainer:
-    """What a trainer does on ROS: versions in a folder, announced on a latched topic."""
-
-    def __init__(self, graph, folder):
-        self.store = SnapshotStore(folder)
-        self.announcements = graph.peer.create_publisher(String, "distill/snapshot", latched_qos())
-        self.pieces = graph.peer.create_publisher(
-            UInt8MultiArray, "distill/snapshot_chunk", latched_qos(1000)
-        )
-
-    def make(self, share=1e-3, seed=3):
-        """Write the next version."""
-        return self.store.publish(
-            lambda path: write_changed(path, share, seed), step=0, score=1.0
-        ).announcement
-
-    def announce(self, announcement):
-        """Publish an announcement."""
-        self.announcements.publish(String(data=announcement.to_json()))
-
-    def send(self, announcement, label=None):
-        """Publish the pieces of a file."""
-        for piece_label, data in chunks(announcement.path, announcement.version):
-            layout = MultiArrayLayout(dim=[MultiArrayDimension(label=label or piece_label)])
-            self.pieces.publish(UInt8MultiArray(layout=layout, data=data))
-
-
-class Follower:
-    """An active depth node that follows weights, its camera, and everything that it says."""
-
-    def __init__(self, graph, depth, camera, **parameters):
-        self.graph, self.camera = graph, camera
-        self.statuses = graph.listen(DiagnosticArray, "depth/status")
-        self.verdicts = []
-        graph.peer.create_subscription(
-            String,
-            "depth/weights",
-            lambda message: self.verdicts.append(json.loads(message.data)),
-            latched_qos(10),
-        )
-        self.node = depth(
-            **{
-                "overload": "queue",
-                "follow_snapshots": True,
-                "replay_windows": 8,
-                "canary_windows": 8,
-                # A busy machine must not decide here.
-                "canary_latency": 1e6,
-                **parameters,
-            }
-        )
-        assert self.node.trigger_configure() == SUCCESS
-        assert self.node.trigger_activate() == SUCCESS
-        self.publisher = graph.publisher(EventPacket, "events")
-        graph.until(lambda: self.publisher.get_subscription_count() == 1)
-        graph.until(lambda: self.verdicts)
-        assert (self.verdicts[0]["verdict"], self.verdicts[0]["code"]) == ("kept", "start")
-
-    def run(self, windows):
-        """Let the camera see so many windows, and wait for their depth."""
-        target = len(self.statuses) + windows
-        while len(self.statuses) < target:
-            for _ in range(10):
-                self.publisher.publish(write_packet(self.camera.packet()))
-            self.graph.spin(0.02)
-
-    def until_verdict(self, verdict, version):
-        """Let windows pass until a verdict is out; return it."""
-        deadline_s = time.monotonic() + 120.0
-        while True:
-            for found in self.verdicts:
-                if (found["verdict"], found["version"]) == (verdict, version):
-                    return found
-            assert time.monotonic() < deadline_s, self.verdicts
-            self.run(1)
-
-    def values(self, index):
-        """Return what `depth/status` says of one image."""
-        return {item.key: item.value for item in self.statuses[index].status[0].values}
-
-    def check_no_window_is_missing(self):
-        """Every window came out once, in order, and none was skipped or dropped."""
-        found = [int(self.values(index)["index"]) for index in range(len(self.statuses))]
-        assert found == list(range(found[0], found[0] + len(found)))
-
-
-@pytest.fixture
-def trainer(graph, tmp_path):
-    """A trainer with an empty folder."""
-    made = Trainer(graph, tmp_path / "snapshots")
-    yield made
-    made.store.close()
 
 
 def test_a_new_version_is_seen_in_the_depth_stream_and_no_window_is_lost(
@@ -307,73 +194,6 @@ def test_weights_come_in_pieces_where_the_disk_is_not_shared(graph, depth, camer
     assert not folder.exists()
 
 
-def test_a_restarted_node_begins_with_the_latest_version_of_the_folder(
-    graph, depth, camera, trainer
-):
-    """Without a trainer that announces, the folder's latest whole version is taken."""
-    trainer.make(seed=4)
-    latest = trainer.make(seed=5)
-    follower = Follower(graph, depth, camera, snapshots=str(trainer.store.folder))
-    found = follower.until_verdict("swapped", 2)
-    assert found["live_sha256"] == latest.sha256
-    follower.run(1)
-    follower.check_no_window_is_missing()
-
-
-def test_a_folder_that_cannot_be_trusted_is_told_and_depth_begins(
-    graph, depth, camera, trainer, capfd
-):
-    """A damaged list of versions that were taken back: the original weights go on."""
-    trainer.make()
-    (trainer.store.folder / "WITHDRAWN.json").write_text("", encoding="utf-8")
-    follower = Follower(graph, depth, camera, snapshots=str(trainer.store.folder))
-    follower.run(2)
-    assert "WITHDRAWN.json cannot be read" in capfd.readouterr().err
-    assert [(one["verdict"], one["code"]) for one in follower.verdicts] == [("kept", "start")]
-
-
-def test_a_restarted_node_keeps_what_it_had_kept_however_far_it_lies(graph, depth, camera, trainer):
-    """Small steps may lead further from the original than one step may; a restart is no harm."""
-    far = {"snapshots": str(trainer.store.folder), "canary_scale_step": 1e-3}
-    trainer.make(share=0.5)
-    stranger = Follower(graph, depth, camera, **far)
-    while stranger.verdicts[-1]["code"] != "scale_step":
-        stranger.run(1)
-    graph.remove(stranger.node)
-    trainer.store.confirm(trainer.store.latest())
-    follower = Follower(graph, depth, camera, **far)
-    assert follower.until_verdict("kept", 1)["code"] == "canary"
-    follower.check_no_window_is_missing()
-
-
-def test_a_restarted_node_falls_back_to_what_it_had_kept(graph, depth, camera, trainer):
-    """Where nobody had watched the folder's latest, and it is refused; no trainer is needed."""
-    trainer.make(share=0.5)
-    kept = trainer.store.confirm(trainer.store.latest())
-    trainer.make(share=0.6, seed=4)
-    far = {"snapshots": str(trainer.store.folder), "canary_scale_step": 1e-3}
-    follower = Follower(graph, depth, camera, **far)
-    found = follower.until_verdict("kept", 1)
-    assert (found["code"], found["live_sha256"]) == ("canary", kept.sha256)
-    said = [(one["version"], one["code"]) for one in follower.verdicts]
-    assert said[-3:] == [(2, "scale_step"), (1, "replayed"), (1, "canary")]
-    follower.check_no_window_is_missing()
-
-
-def test_what_a_canary_kept_is_said_again_after_a_pause(graph, depth, camera, trainer):
-    """A trainer that was away hears it; what is on probation still has no such answer."""
-    follower = Follower(graph, depth, camera)
-    follower.run(10)
-    trainer.announce(trainer.make())
-    kept = follower.until_verdict("kept", 1)
-    for _ in range(2):
-        before = len(follower.verdicts)
-        assert follower.node.trigger_deactivate() == SUCCESS
-        assert follower.node.trigger_activate() == SUCCESS
-        graph.until(lambda before=before: len(follower.verdicts) > before)
-        assert follower.verdicts[-1] == kept
-
-
 def test_weights_are_followed_only_where_it_is_asked_for(graph, depth, trainer):
     """By default nothing is subscribed, and the service says so."""
     node = depth(overload="queue")
@@ -386,17 +206,6 @@ def test_weights_are_followed_only_where_it_is_asked_for(graph, depth, trainer):
     answer = graph.call(client, Trigger.Request())
     assert not answer.success
     assert "follow_snapshots" in answer.message
-
-
-def test_a_pause_keeps_what_was_announced(graph, depth, camera, trainer):
-    """Weights announced right before a pause are in use after it."""
-    follower = Follower(graph, depth, camera)
-    follower.run(10)
-    follower.node._worker.put_command(trainer.make())
-    assert follower.node.trigger_deactivate() == SUCCESS
-    assert follower.node.trigger_activate() == SUCCESS
-    graph.until(lambda: follower.publisher.get_subscription_count() == 1)
-    assert follower.until_verdict("swapped", 1)
 
 
 def test_what_cannot_be_followed_is_refused_with_a_sentence():

@@ -1,0 +1,113 @@
+"""Settings of training: presets load and fit their clips; what contradicts itself is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dae_ros.distillation.configuration import (
+    DistillationParameters,
+    TrainingParameters,
+    load_settings,
+    presets,
+    to_yaml,
+)
+from dae_ros.errors import ConfigurationError
+from dae_ros.installation import share_folder
+from dae_ros.model.configuration import same_input
+from dae_ros.model.manifest import read_manifest
+from dae_ros.model.weights import load_weights
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_are_valid(name: str) -> None:
+    """Every preset loads; those of distillation name teachers."""
+    text = (share_folder() / "config" / "train" / f"{name}.yaml").read_text()
+    kind = DistillationParameters if "\nteachers:" in text else TrainingParameters
+    some = load_settings(kind, name)
+    assert kind.from_mapping(yaml.safe_load(to_yaml(some))) == some
+
+
+@pytest.mark.parametrize("name", presets())
+def test_presets_fit_their_clips(name: str) -> None:
+    """The recipe that a preset's clips are made by gives what its first weights take."""
+    folder = share_folder() / "config" / "train"
+    some = yaml.safe_load((folder / f"{name}.yaml").read_text())
+    clips = Path(some["clips"]).name
+    own = {"clips": "clips_first_weights", "clips_wider": "clips_wider_worlds"}
+    recipe = folder / f"{own.get(clips, clips)}.yaml"
+    encoder = yaml.safe_load(recipe.read_text())["event_encoder"]
+    known = {entry.name: entry.meaning.event_encoder for entry in read_manifest().entries}
+    weights = some["weights"]
+    if weights.startswith("output/first_weights/"):
+        run = Path(weights).parent.name
+        weights = yaml.safe_load((folder / f"first_weights_{run}.yaml").read_text())["weights"]
+    takes = known.get(weights) or load_weights(weights).meaning.event_encoder
+    assert takes == "grey" or same_input(takes, encoder)
+    if "teachers" in some and not name.startswith("first_"):
+        train_set = yaml.safe_load(recipe.read_text())["train"]
+        assert all(entry["ends"] == "frame" for entry in train_set)
+
+
+def test_published_settings() -> None:
+    """The authors' numbers: 75 000 updates of 10 clips at 5e-6 with lambda 0.25, and baselines."""
+    for name in ("eventscape_supervised", "mvsec_supervised", "dsec_supervised"):
+        some = load_settings(TrainingParameters, name)
+        assert (some.steps, some.batch, some.learning_rate) == (75_000, 10, 5e-6)
+        assert (some.loss, some.alpha, some.reduction) == ("published", 0.25, "batch")
+    for name in ("mvsec_distilled", "dsec_distilled"):
+        taught = load_settings(DistillationParameters, name)
+        assert (taught.steps, taught.batch, taught.learning_rate) == (75_000, 10, 5e-6)
+    baseline = load_settings(TrainingParameters, "mvsec_e2depth")
+    assert (baseline.weights, baseline.learning_rate) == ("untrained:e2depth", 1e-4)
+    baseline = load_settings(TrainingParameters, "mvsec_ereformer")
+    assert (baseline.learning_rate, baseline.batch) == (3.2e-5, 2)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("step=3", "no parameter 'step'"),
+        ("batch=0", "at least 1"),
+        ("batch=2.5", "must be a int"),
+        ("loss=l2", "one of published"),
+        ("crop_height=28", "belong together"),
+        ("warm_up=99999999", "must be below 'steps'"),
+        ("teachers=''", "at least one name"),
+        ("teachers=a:b", "is not NAME or NAME:SHARE"),
+        ("teachers=a:-1", "shares above 0"),
+        ("near_m=90", "must be below 'far_m'"),
+        ("agreement_tolerance=0.1", "needs two teachers"),
+        ("normalisation=none", "compares metres"),
+        ("seed", "is not name=value"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path: Path, override: str, sentence: str) -> None:
+    """Unknown names, ranges and rules between settings are refused with a sentence."""
+    path = tmp_path / "some.yaml"
+    path.write_text("clips: here\nteachers: untrained:micro_frames\n")
+    load_settings(DistillationParameters, path)
+    with pytest.raises(ConfigurationError, match=sentence):
+        load_settings(DistillationParameters, path, [override])
+
+
+@pytest.mark.parametrize("text", ["", "- clips", "clips"])
+@pytest.mark.parametrize("overrides", [[], ["steps=5"]])
+def test_a_file_without_names_is_refused(tmp_path: Path, text: str, overrides: list[str]) -> None:
+    """An empty file, a list and a word are no settings, also where something is set beside them."""
+    path = tmp_path / "some.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError, match="must be a mapping of names to values"):
+        load_settings(TrainingParameters, path, overrides)
+
+
+def test_metres_cannot_be_taught_on_crops(tmp_path: Path) -> None:
+    """A metric loss and a shared crop exclude each other."""
+    path = tmp_path / "some.yaml"
+    path.write_text("{clips: x, teachers: t, loss: log_depth, crop_height: 28, crop_width: 28}")
+    with pytest.raises(ConfigurationError, match="does not see metres on a crop"):
+        load_settings(DistillationParameters, path)
+    with pytest.raises(ConfigurationError, match="there is no configuration nothing"):
+        load_settings(DistillationParameters, "nothing")

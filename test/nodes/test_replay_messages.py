@@ -1,0 +1,181 @@
+"""What a replay sends: every message in order, byte for byte, whole and with its calibration."""
+
+from __future__ import annotations
+
+import numpy as np
+from event_camera_msgs.msg import EventPacket
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo as CameraInfoMessage
+from sensor_msgs.msg import Image
+
+from dae_ros.bags.message_types import CAMERA_INFO, EVENT_PACKET, IMAGE
+from dae_ros.bags.messages import CameraInfo, write_camera_info, write_image
+from dae_ros.bags.writer import BagWriter
+from dae_ros.events.cdr import write_event_array, write_packet
+from test.reference.replay_runs import START_NS, finish, listen_raw, output_of, write_bag
+
+
+def test_flat_out_every_message_arrives_in_order(graph, process, camera, tmp_path):
+    """At rate 0 a reliable subscriber that keeps all receives each message once, byte for byte."""
+    messages = write_bag(tmp_path / "bag", camera, 3000, payload=bytes(8000))
+    received = listen_raw(graph, "/camera/events")
+    child = process("replay_node", "-r", "/events:=/camera/events", bag=tmp_path / "bag", rate=0.0)
+    assert finish(graph, child) == 0, output_of(child)
+    graph.until(lambda: len(received) >= len(messages))
+    assert [bytes(data) for data in received] == messages
+    assert "played 3000 messages" in output_of(child)
+
+
+def test_a_ros1_recording_with_the_names_of_mvsec_is_played(graph, process, camera, tmp_path):
+    """ROS 1 event arrays arrive as ROS 2 bytes; a topic of an unknown package is skipped."""
+    from dvs_msgs.msg import EventArray
+    from rosbags.rosbag1 import Writer
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    types = get_typestore(Stores.ROS1_NOETIC)
+    types.register(
+        get_types_from_msg("uint16 x\nuint16 y\ntime ts\nbool polarity", "dvs_msgs/msg/Event")
+    )
+    types.register(
+        get_types_from_msg(
+            "Header header\nuint32 height\nuint32 width\ndvs_msgs/Event[] events",
+            "dvs_msgs/msg/EventArray",
+        )
+    )
+    types.register(get_types_from_msg("float64 x", "visensor_node/msg/visensor_imu"))
+    kinds = types.types
+    expected = []
+    with Writer(tmp_path / "mvsec.bag") as bag:
+        events_topic = bag.add_connection(
+            "/davis/left/events", "dvs_msgs/msg/EventArray", typestore=types
+        )
+        odd = bag.add_connection(
+            "/visensor/cust_imu", "visensor_node/msg/visensor_imu", typestore=types
+        )
+        for index in range(5):
+            events = camera.events()
+            stamp = kinds["builtin_interfaces/msg/Time"](sec=9, nanosec=index)
+            header = kinds["std_msgs/msg/Header"](seq=index, stamp=stamp, frame_id="")
+            found = [
+                kinds["dvs_msgs/msg/Event"](
+                    x=int(x),
+                    y=int(y),
+                    polarity=bool(p),
+                    ts=kinds["builtin_interfaces/msg/Time"](*divmod(int(t), 10**9)),
+                )
+                for t, x, y, p in zip(events.t, events.x, events.y, events.p, strict=True)
+            ]
+            message = kinds["dvs_msgs/msg/EventArray"](
+                header=header, height=48, width=64, events=found
+            )
+            bag.write(
+                events_topic,
+                START_NS + index,
+                types.serialize_ros1(message, "dvs_msgs/msg/EventArray"),
+            )
+            bag.write(
+                odd,
+                START_NS + index,
+                types.serialize_ros1(
+                    kinds["visensor_node/msg/visensor_imu"](x=1.0), "visensor_node/msg/visensor_imu"
+                ),
+            )
+            expected.append(write_event_array(events, 48, 64, 9 * 10**9 + index, ""))
+    received = listen_raw(graph, "/davis/left/events", EventArray)
+    child = process("replay_node", bag=tmp_path / "mvsec.bag", rate=0.0)
+    assert finish(graph, child) == 0, output_of(child)
+    graph.until(lambda: len(received) >= 5)
+    # DDS pads a message to whole words of four bytes.
+    assert [bytes(data)[: len(sent)] for data, sent in zip(received, expected, strict=True)] == (
+        expected
+    )
+    assert all(len(data) - len(sent) < 4 for data, sent in zip(received, expected, strict=True))
+    assert "not played: /visensor/cust_imu" in output_of(child)
+    assert "'visensor_node'" in output_of(child)
+
+
+def test_a_cut_recording_is_played_to_its_cut(graph, process, camera, tmp_path):
+    """Everything before the cut arrives; then the replay ends with 1 and says where it was cut."""
+    messages = write_bag(tmp_path / "bag", camera, 300, payload=bytes(8000))
+    whole = (tmp_path / "bag" / "bag.mcap").read_bytes()
+    (tmp_path / "cut.mcap").write_bytes(whole[: len(whole) // 2])
+    received = listen_raw(graph, "/events")
+    child = process("replay_node", bag=tmp_path / "cut.mcap", rate=0.0)
+    assert finish(graph, child) == 1
+    graph.spin(0.3)
+    found = [bytes(data) for data in received]
+    assert 100 < len(found) < 200
+    assert found == messages[: len(found)]
+    assert "[recording]" in output_of(child)
+
+
+def test_every_topic_that_is_waited_for_arrives_whole(graph, process, camera, tmp_path):
+    """With wait_topics nothing is sent before each of them is subscribed, however late that is."""
+    with BagWriter(tmp_path / "bag") as bag:
+        for index in range(20):
+            time_ns = START_NS + index * 1_000_000
+            bag.write("/events", EVENT_PACKET, time_ns, write_packet(camera.packet()))
+            image = write_image(np.full((48, 64), index, np.uint8), time_ns, "camera")
+            bag.write("/image_raw", IMAGE, time_ns, image)
+    events = graph.listen(EventPacket, "/events")
+    child = process("replay_node", bag=tmp_path / "bag", rate=0.0, wait_topics="/events,/image_raw")
+    graph.until(lambda: graph.peer.count_publishers("/image_raw") == 1)
+    graph.spin(1.0)
+    assert events == []
+    images = graph.listen(Image, "/image_raw")
+    assert finish(graph, child) == 0, output_of(child)
+    graph.until(lambda: len(images) >= 20 and len(events) >= 20)
+    assert [image.data[0] for image in images] == list(range(20))
+
+
+KALIBR = """
+cam0:
+  distortion_coeffs: [-0.05, 0.01, -0.02, 0.005]
+  distortion_model: equidistant
+  intrinsics: [45.0, 46.0, 31.0, 24.0]
+  resolution: [64, 48]
+  rostopic: /davis/left/image_raw
+"""
+
+
+def test_a_calibration_is_kept_for_late_subscribers_and_goes_with_each_image(
+    graph, process, camera, tmp_path
+):
+    """The file's calibration replaces the recorded one: once latched, then with image headers."""
+    (tmp_path / "chain.yaml").write_text(KALIBR, encoding="utf-8")
+    recorded = CameraInfo(48, 64)
+    with BagWriter(tmp_path / "bag") as bag:
+        for index in range(3):
+            time_ns = START_NS + index * 1_000_000
+            packet = write_packet(camera.packet())
+            image = write_image(np.zeros((48, 64), np.uint8), time_ns + 5, "optical")
+            bag.write("/davis/left/events", EVENT_PACKET, time_ns, packet)
+            bag.write("/davis/left/image_raw", IMAGE, time_ns, image)
+            info = write_camera_info(recorded, time_ns, "")
+            bag.write("/davis/left/camera_info", CAMERA_INFO, time_ns, info)
+    infos = []
+    graph.peer.create_subscription(
+        CameraInfoMessage,
+        "/davis/left/camera_info",
+        infos.append,
+        QoSProfile(
+            depth=10,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        ),
+    )
+    graph.listen(EventPacket, "/davis/left/events")
+    child = process(
+        "replay_node", bag=tmp_path / "bag", rate=0.0, calibration=tmp_path / "chain.yaml"
+    )
+    assert finish(graph, child) == 0, output_of(child)
+    graph.until(lambda: len(infos) >= 4)
+    graph.spin(0.2)
+    stamps = [info.header.stamp.sec * 10**9 + info.header.stamp.nanosec for info in infos]
+    assert stamps == [START_NS, *(START_NS + index * 1_000_000 + 5 for index in range(3))]
+    assert [info.header.frame_id for info in infos] == ["", "optical", "optical", "optical"]
+    for info in infos:
+        assert (info.height, info.width, info.distortion_model) == (48, 64, "equidistant")
+        assert list(info.k) == [45.0, 0.0, 31.0, 0.0, 46.0, 24.0, 0.0, 0.0, 1.0]
+        assert list(info.d) == [-0.05, 0.01, -0.02, 0.005]
+    assert "not the recorded" in output_of(child)

@@ -1,0 +1,58 @@
+"""What the pipeline gives as depth: metres only where that is known, from networks of any input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dae_ros.errors import ConfigurationError
+from dae_ros.runtime.backends import create_estimator
+from dae_ros.runtime.depth_frame import DepthScale
+from dae_ros.runtime.estimator import OutputMeaning
+from dae_ros.runtime.pipeline import DepthPipeline
+from test.reference.pipeline_streams import HEIGHT, WIDTH, dense, parameters, run, stream
+
+
+@pytest.mark.parametrize(
+    ("meaning", "orientation", "scale", "kind"),
+    [
+        (OutputMeaning(), "checkpoint", 0.0, "relative"),
+        (OutputMeaning(), "checkpoint", 2.0, "relative"),
+        (OutputMeaning(), "depth", 2.0, "metric"),
+        (OutputMeaning(orientation="depth"), "checkpoint", 2.0, "metric"),
+        (OutputMeaning(orientation="depth", metric=True), "checkpoint", 0.0, "metric"),
+        (OutputMeaning(orientation="depth", metric=True), "depth", 0.0, "metric"),
+    ],
+)
+def test_metres_only_where_scale_and_orientation_are_known(
+    meaning: OutputMeaning, orientation: str, scale: float, kind: str
+) -> None:
+    """Orientation is never guessed: without it even a given scale stays relative."""
+    assert DepthScale.choose(meaning, orientation, scale, 0.0).kind == kind
+
+
+@pytest.mark.parametrize("scale", [0.0, 2.0])
+def test_an_orientation_that_contradicts_the_weights_is_refused(scale: float) -> None:
+    """Weights that know their orientation are believed; the sentence says what to do."""
+    meaning = OutputMeaning(orientation="depth", metric=True)
+    with pytest.raises(ConfigurationError, match=r"is inverse_depth.*leave 'orientation'"):
+        DepthScale.choose(meaning, "inverse_depth", scale, 0.0)
+
+
+def test_inverse_depth_becomes_metres_and_invalid_becomes_nan() -> None:
+    """1 / (scale p + shift), NaN where that is not a positive finite number."""
+    scale = DepthScale("inverse_depth", True, 0.5, 0.0)
+    metres = scale.apply(np.array([[1.0, 4.0], [0.0, -1.0]], np.float32))
+    np.testing.assert_array_equal(metres, np.array([[2.0, 0.5], [np.nan, np.nan]], np.float32))
+
+
+@pytest.mark.parametrize("name", ["untrained:e2depth", "untrained:micro"])
+def test_networks_of_other_inputs_step(name: str) -> None:
+    """A network on voxel grids and a compact one run in the pipeline, with a preview image."""
+    chosen = parameters(weights=name, threads=1)
+    pipeline = DepthPipeline(chosen, create_estimator(chosen))
+    frames = run(pipeline, stream(dense(160), 50))
+    assert len(frames) >= 2
+    assert frames[0].image.shape == (3, HEIGHT, WIDTH)
+    assert frames[0].depth.shape == (HEIGHT, WIDTH)
+    assert not np.array_equal(frames[0].depth, frames[1].depth)
