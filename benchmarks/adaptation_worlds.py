@@ -19,7 +19,7 @@ room rise and those of the next fall with the same change of weights.
 | | seeds of the simulator | is |
 |---|---|---|
 | known | 2300 and 2350 on, fifteen each | rooms and corridors to measure forgetting by, clips |
-| watched | 2400 and 2450 on, fifteen each | rooms and corridors that the guard measures by, clips |
+| watched | 2400 and 2450 on, forty-five each | rooms and corridors that the guard measures by, clips |
 
 Training and the anchors that are replayed see seeds below 1100 only.
 """
@@ -62,7 +62,7 @@ KNOWN_KINDS = ("room", "corridor")
 NEW_KINDS = ("warehouse", "street")
 HEIGHT, WIDTH = 130, 173
 DRIVE, RETURN, CLIPS = "drive", "return", "clips"
-KNOWN_PLACES, WATCHED_PLACES = 15, 15  # of each kind
+KNOWN_PLACES, WATCHED_PLACES = 15, 45  # of each kind
 
 _WORLDS: Mapping[str, Mapping[str, Any]] = {
     "room": {"scene": "room", "light": {"choice": ["day", "dusk"]}, "motion": "walk"},

@@ -65,7 +65,7 @@ class LearningParameters(NodeParameters):
         minimum=1,
     )
     measured_anchors: int = declare(
-        32, "Stretches from before adaptation that measure forgetting.", minimum=1
+        96, "Stretches from before adaptation that measure forgetting.", minimum=1
     )
     measured_windows: int = declare(
         48,
@@ -102,7 +102,7 @@ class LearningParameters(NodeParameters):
         maximum=1.0,
     )
     average_decay: float = declare(
-        0.99,
+        0.995,
         "Decay of the weights' running average, which is what is published; it lags by "
         "1 / (1 - decay) steps.",
         minimum=0.0,
@@ -110,9 +110,6 @@ class LearningParameters(NodeParameters):
     )
     soft_reset_steps: int = declare(
         1000, "Accepted steps between two returns half way to the original.", minimum=1
-    )
-    cold_share: float = declare(
-        0.1, "Share of clips that begin with a zero state.", minimum=0.0, maximum=1.0
     )
     stale_versions: int = declare(
         3, "A stored state is used until so many versions later.", minimum=0

@@ -37,7 +37,7 @@ def _taught() -> LoadedModel:
     parameters = OnlineParameters.from_mapping({
         "lead": 1, "burn_in": 2, "unroll": 2, "labels_per_clip": 2,
         "tier": 2, "learning_rate": 3e-3, "average_decay": 0.8, "warm_up": 2, "pull": 0.0,
-        "pin_weight": 0.0, "anchor_weight": 0.0, "largest_norm_ratio": 1e9, "cold_share": 0.25,
+        "pin_weight": 0.0, "anchor_weight": 0.0, "largest_norm_ratio": 1e9,
     })  # fmt: skip
     learner = Learner(untaught, parameters, torch.device("cpu"))
     clips = [wedge_clip(seed, length=5) for seed in range(4, 8)]

@@ -42,7 +42,7 @@ PARAMETERS = {
     "batch_clips": 1, "anchor_share": 0.0, "judged_blocks": 2, "judged_strata": 1,
     "judge_every_steps": 4, "pinned_clips": 0, "warm_up": 1, "average_decay": 0.5,
     "learning_rate": 1e-4, "pull": 0.0, "hold_after_s": 0.5, "save_every_steps": 2,
-    "consistency_share": 0.0, "cold_share": 0.0,
+    "consistency_share": 0.0,
     # The shape of untrained depth is next to nothing and easily bent; scale is what is learned.
     "largest_forgetting": 0.5, "largest_departure": 0.5, "largest_jitter": 3.0,
     "largest_scale_step": 0.15,

@@ -11,10 +11,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dae_ros.distillation.clip_store import ClipSequence
@@ -25,12 +26,33 @@ from dae_ros.parameters.distillation import OnlineParameters
 State: TypeAlias = tuple[Tensor, ...]
 # Of the network that learns and of the original; () for zero states.
 States: TypeAlias = tuple[State, ...]
+# Windows of a stretch, uint8[T, H, W], on disk.
+Place: TypeAlias = NDArray[np.uint8]
 
 # Lengths of a pass, each as likely: most windows are of the longest, which end where windows of
 # 50 ms are ten seconds and more, and one visit of seven is the first of its pass. Without much
 # evidence in a state an old place and a new one look alike: what is said then is soonest forgotten.
 PASS_WINDOWS = (8, 8, 8, 16, 32, 64, 256)
+# Of passes that are led to what the deployment may make forgotten soonest; see `lookalikes.py`.
+LED_SHARE = 0.5
 _DRAW = 10  # stream of random numbers beside (seed, stream, pass)
+
+
+class Spot(NamedTuple):
+    """A window of a place.
+
+    Attributes:
+        place: its number among those of `AnchorStreams.places`.
+        window: its number in the place.
+    """
+
+    place: int
+    window: int
+
+
+def nowhere() -> tuple[Spot, ...]:
+    """Return no spot: all places are alike."""
+    return ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,14 +119,22 @@ class AnchorStreams:
         """Return the number of stretches that may be visited."""
         return len(self._runs)
 
-    def visit(self, count: int) -> tuple[Excerpt, ...]:
+    def places(self) -> list[Place]:
+        """Return the windows of every stretch that may be visited."""
+        return [sequence.windows[first:last] for sequence, first, last in self._runs]
+
+    def visit(
+        self, count: int, near: Callable[[], Sequence[Spot]] = nowhere
+    ) -> tuple[Excerpt, ...]:
         """Return what comes next of the streams whose turn it is, one excerpt of each.
 
         Args:
             count: how many; fewer where there are fewer streams.
+            near: gives windows of which half of the passes that begin have one, each as likely;
+                asked where such a pass begins. Where it gives none all passes are alike.
         """
         turns = range(self._turn, self._turn + min(count, len(self._streams)))
-        return tuple(self._excerpt(turn % len(self._streams)) for turn in turns)
+        return tuple(self._excerpt(turn % len(self._streams), near) for turn in turns)
 
     def stretches(self, count: int, windows: int) -> Iterator[LabelledClip]:
         """Yield the beginnings of places, spread over all of them.
@@ -140,10 +170,10 @@ class AnchorStreams:
             for passes, run, first, last, states in state["streams"]
         ]
 
-    def _excerpt(self, index: int) -> Excerpt:
+    def _excerpt(self, index: int, near: Callable[[], Sequence[Spot]]) -> Excerpt:
         stream = self._streams[index]
         if stream.first >= stream.last:
-            stream = self._next_pass(index, stream.passes)
+            stream = self._next_pass(index, stream.passes, near)
 
         def go_on(states: States) -> None:
             self._streams[index] = dataclasses.replace(
@@ -155,14 +185,23 @@ class AnchorStreams:
         clip = stored_clip(sequence, stream.first, self._length, self._digest)
         return Excerpt(clip, stream.states, go_on)
 
-    def _next_pass(self, index: int, passes: int) -> Stream:
-        """Draw a pass of a stream; it depends on seed, stream and how many there were alone."""
+    def _next_pass(self, index: int, passes: int, near: Callable[[], Sequence[Spot]]) -> Stream:
+        """Draw a pass of a stream.
+
+        It depends on seed, stream, how many there were, and on what is near, alone.
+        """
         random = np.random.default_rng([self._seed, index, passes, _DRAW])
-        run = int(random.integers(len(self._runs)))
+        spots = near() if random.random() < LED_SHARE else ()
+        spot = spots[int(random.integers(len(spots)))] if spots else None
+        run = int(random.integers(len(self._runs))) if spot is None else spot.place
         _, first, last = self._runs[run]
         wanted = min(PASS_WINDOWS[int(random.integers(len(PASS_WINDOWS)))], last - first)
         length = max(1, wanted // self._length) * self._length
-        begin = int(random.integers(first, last - length + 1))
+        low, high = first, last - length
+        if spot is not None:
+            low = max(low, first + spot.window - length + 1)
+            high = min(high, first + spot.window)
+        begin = int(random.integers(low, high + 1))
         return Stream(passes + 1, run, begin, begin + length)
 
 

@@ -5,14 +5,20 @@ Half of them are replayed, the other half measures what was forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from dae_ros.distillation.clip_store import ClipSequence, ClipStore
-from dae_ros.distillation.online.anchor_streams import AnchorStreams, Excerpt
+from dae_ros.distillation.online.anchor_streams import (
+    AnchorStreams,
+    Excerpt,
+    Place,
+    Spot,
+    nowhere,
+)
 from dae_ros.distillation.online.observation import LabelledClip, Refusal
 from dae_ros.distillation.online.stored_clips import stored_clip
 from dae_ros.errors import ConfigurationError
@@ -75,6 +81,10 @@ class AnchorSet:
             return ()
         return self._streams.stretches(KNOWN_PLACES, KNOWN_WINDOWS)
 
+    def places(self) -> list[Place]:
+        """Return the windows of every place that is replayed."""
+        return [] if self._streams is None else self._streams.places()
+
     def pin(self, clip: LabelledClip) -> Pinned | Refusal:
         """Make a verified clip of the deployment an anchor, by turns for either half.
 
@@ -91,8 +101,10 @@ class AnchorSet:
         self._pinned.append(clip)
         return Pinned(count, "measured" if count % 2 else "replayed")
 
-    def draw(self, step: int, count: int) -> tuple[LabelledClip | Excerpt, ...]:
-        """Return anchors to replay, each place and pinned clip as often as the others.
+    def draw(
+        self, step: int, count: int, near: Callable[[], Sequence[Spot]] = nowhere
+    ) -> tuple[LabelledClip | Excerpt, ...]:
+        """Return anchors to replay, a pinned clip as often as a place.
 
         One pinned clip at most where nothing else is there: they are few, and of the place that
         the other clips of a step show anyway.
@@ -101,6 +113,7 @@ class AnchorSet:
             step: which pinned clips are drawn depends on it, the seed and the contents alone.
             count: how many; fewer where fewer are there. Excerpts come again until they are told
                 to go on.
+            near: see `AnchorStreams.visit`.
         """
         pinned = self._pinned[0::2]
         random = np.random.default_rng([self._parameters.seed, step, _DRAW])
@@ -109,7 +122,7 @@ class AnchorSet:
             return tuple(order[: min(count, 1)])
         share = len(pinned) / (len(pinned) + len(self._streams))
         chosen = int((random.random(count) < share).sum())
-        return (*self._streams.visit(count - min(chosen, len(order))), *order[:chosen])
+        return (*self._streams.visit(count - min(chosen, len(order)), near), *order[:chosen])
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the clips themselves."""

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
 
+from dae_ros.distillation.online.anchor_streams import Excerpt
 from dae_ros.distillation.online.anchors import AnchorSet, Pinned
 from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.health import RefusalMonitor
 from dae_ros.distillation.online.label_gate import LabelGate
 from dae_ros.distillation.online.learner import Learner
+from dae_ros.distillation.online.lookalikes import Lookalikes
 from dae_ros.distillation.online.measures import label_of, measure
 from dae_ros.distillation.online.observation import LabelledClip, Observation, Refusal
 from dae_ros.distillation.online.pairing import Pairing
@@ -69,6 +71,7 @@ class Intake:
         self.counts = counts
         self.replay = ReplayBuffer(parameters)
         self.anchors = anchors
+        self._lookalikes = Lookalikes(learner.original, anchors.places(), parameters.unroll)
         self.stride = LabelStride(parameters)
         self.monitor = RefusalMonitor(parameters)
         self.error = math.nan
@@ -167,6 +170,24 @@ class Intake:
             if isinstance(pinned, Pinned):
                 kept[("anchor", pinned.key)] = clip
         return LabelReport(clip, None, split, self.error, self._pending_frame), kept
+
+    def draw(
+        self, step: int, pause: Callable[[], None]
+    ) -> tuple[tuple[LabelledClip, ...], tuple[LabelledClip | Excerpt, ...]]:
+        """Draw clips to learn from, and anchors beside them.
+
+        Args:
+            step: its number.
+            pause: called now and then by the first one, which looks at all anchors.
+        """
+        parameters, replay, lookalikes = self._parameters, self.replay, self._lookalikes
+        lookalikes.look(pause)
+        anchors = self.anchors.draw(
+            step,
+            round(parameters.anchor_share * parameters.batch_clips),
+            lambda: lookalikes.nearest(replay.clips),
+        )
+        return replay.draw(step, parameters.batch_clips - len(anchors)), anchors
 
     def weights_changed(self) -> None:
         """Forget what is usual for the published weights: others are published."""

@@ -1,7 +1,7 @@
 """Learns on a copy of the student, one bounded step at a time; nothing here publishes.
 
 A step takes clips and anchors and moves the raw copy; its running average is the candidate that a
-guard compares with what is published. Everything that is drawn depends on (seed, step).
+guard compares with what is published.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,7 +41,6 @@ PROTECTED_RATE = 60.0
 # Of the low-rank factors, relative to the head's rate.
 ENCODER_RATE = 0.2
 BETAS = (0.9, 0.99)
-_COLD = 5  # stream of random numbers beside (seed, step)
 
 
 class Learner:
@@ -131,7 +129,7 @@ class Learner:
             clips: from the cameras.
             anchors: that keep what was known, pinned clips or excerpts of streams; where there is
                 no label, what the original says is learned.
-            step: decides what is drawn.
+            step: its number.
             pause: called after each clip (by the first step known ones as well), and after all
                 excerpts, where a loop may give way to others. What it raises leaves weights and
                 streams where they were.
@@ -140,7 +138,7 @@ class Learner:
         if protection is None:
             protection = self._protection = self._protect(pause)
         self._optimizer.zero_grad(set_to_none=True)
-        losses = self._learn(clips, anchors, step, pause)
+        losses = self._learn(clips, anchors, pause)
         used = [loss for loss in losses or () if loss.labels]
         norm = math.nan
         reason = "not_finite" if losses is None else "no_label"
@@ -286,18 +284,14 @@ class Learner:
         self,
         clips: Sequence[LabelledClip],
         anchors: Sequence[LabelledClip | Excerpt],
-        step: int,
         pause: Callable[[], None],
     ) -> list[ClipLoss] | None:
         """Sum up gradients; return the losses, None where one is not finite."""
-        random = np.random.default_rng([self._parameters.seed, step, _COLD])
         pinned = [anchor for anchor in anchors if isinstance(anchor, LabelledClip)]
         excerpts = [anchor for anchor in anchors if isinstance(anchor, Excerpt)]
         losses: list[ClipLoss] = []
         for index, clip in enumerate([*clips, *pinned]):
-            cold = bool(random.random() < self._parameters.cold_share)
-            anchored = index >= len(clips)
-            loss = self._lessons.loss(clip, self.lineage, anchored=anchored, cold=cold)
+            loss = self._lessons.loss(clip, self.lineage, anchored=index >= len(clips))
             if loss is None or not _summed([loss]):
                 return None
             losses.append(loss)

@@ -46,7 +46,7 @@ class Lessons:
         self._cache = ClipCache(parameters.cache_mb * 1_000_000 // 2)
 
     def loss(
-        self, clip: LabelledClip, lineage: Sequence[int], *, anchored: bool, cold: bool
+        self, clip: LabelledClip, lineage: Sequence[int], *, anchored: bool
     ) -> ClipLoss | None:
         """Return the loss of a clip; None where the raw copy gives what is not finite.
 
@@ -54,13 +54,12 @@ class Lessons:
             clip: its last windows are learned from.
             lineage: the version of the weights that the depth node has, and those before it.
             anchored: whether it is an anchor; one without a label teaches what the original says.
-            cold: whether to begin with a zero state where learning begins.
         """
         observation = clip.observation
         size = self._raw.size(observation)
         first = len(observation) - self._parameters.unroll
         *shared, original = self._cache.get(observation, self._computed)
-        state, begin = self._start(clip, lineage, cold=cold)
+        state, begin = self._start(clip, lineage)
         if begin < first:
             with torch.no_grad():
                 features = self._features(observation, shared, begin, first)
@@ -124,14 +123,12 @@ class Lessons:
             return [level[:, first:last] for level in shared]
         return self._raw.features(observation, first, last)
 
-    def _start(
-        self, clip: LabelledClip, lineage: Sequence[int], *, cold: bool
-    ) -> tuple[State, int]:
+    def _start(self, clip: LabelledClip, lineage: Sequence[int]) -> tuple[State, int]:
         """Return the state to begin with, and before which window."""
         observation, parameters = clip.observation, self._parameters
         first = len(observation) - parameters.unroll
         zero = self._raw.zero_state(observation)
-        if cold or not zero:
+        if not zero:
             return zero, first
         # What was gone back from is in no lineage, however near its number is.
         if clip.state and clip.state_version in lineage[: parameters.stale_versions + 1]:

@@ -280,15 +280,13 @@ class OnlineDistiller:
         return LoopReport("labelled", label=report)
 
     def _step(self) -> LoopReport:
-        parameters = self._parameters
-        wanted = round(parameters.anchor_share * parameters.batch_clips)
-        anchors = self._intake.anchors.draw(self._steps, wanted)
-        clips = self._intake.replay.draw(self._steps, parameters.batch_clips - len(anchors))
+        clips, anchors = self._intake.draw(self._steps, self._pause)
         report = self._learner.step(clips, anchors, self._steps, self._pause)
         self._steps += 1
         self._counts[f"step.{report.reason}"] += 1
         self._loss = report.loss
-        if self._learner.accepted_steps - self._saved_step >= parameters.save_every_steps:
+        unsaved = self._learner.accepted_steps - self._saved_step
+        if unsaved >= self._parameters.save_every_steps:
             self.save()
         return LoopReport("learned", step=report)
 

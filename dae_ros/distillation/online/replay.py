@@ -90,6 +90,11 @@ class ReplayBuffer:
         return len(self._stored["train"])
 
     @property
+    def clips(self) -> tuple[LabelledClip, ...]:
+        """The clips to learn from."""
+        return tuple(item.clip for item in self._stored["train"])
+
+    @property
     def byte_count(self) -> int:
         """Memory of all clips, held-out ones included."""
         return sum(item.byte_count for split in SPLITS for item in self._stored[split])

@@ -30,7 +30,7 @@ def test_an_excerpt_goes_on_with_the_state_of_the_one_before(
     sources = [WedgeSource(seed, 28, 42, windows=16) for seed in (4, 5)]
     store = open_clip_store(wedge_clips(tmp_path / "s", sources[:1], sources[1:]))
     # So small that weights stay what they are.
-    parameters = online(anchor_streams=1, learning_rate=1e-9, cold_share=0.0, lead=0)
+    parameters = online(anchor_streams=1, learning_rate=1e-9, lead=0)
     sequence = store.split("train")[0]
     for seed in range(20):
         seeded = dataclasses.replace(parameters, seed=seed)
