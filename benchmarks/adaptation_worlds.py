@@ -19,7 +19,7 @@ room rise and those of the next fall with the same change of weights.
 | | seeds of the simulator | is |
 |---|---|---|
 | known | 2300 and 2350 on, fifteen each | rooms and corridors to measure forgetting by, clips |
-| watched | 2400 and 2450 on, forty-five each | rooms and corridors that the guard measures by, clips |
+| watched | 2400 and 2450 on, 45 of each | rooms and corridors that the guard measures by, clips |
 
 Training and the anchors that are replayed see seeds below 1100 only.
 """

@@ -71,7 +71,9 @@ class Intake:
         self.counts = counts
         self.replay = ReplayBuffer(parameters)
         self.anchors = anchors
-        self._lookalikes = Lookalikes(learner.original, anchors.places(), parameters.unroll)
+        self._lookalikes = Lookalikes(
+            learner.original, anchors.places(), parameters.unroll, parameters.seed
+        )
         self.stride = LabelStride(parameters)
         self.monitor = RefusalMonitor(parameters)
         self.error = math.nan
@@ -178,10 +180,10 @@ class Intake:
 
         Args:
             step: its number.
-            pause: called now and then by the first one, which looks at all anchors.
+            pause: called now and then while anchors are looked at.
         """
         parameters, replay, lookalikes = self._parameters, self.replay, self._lookalikes
-        lookalikes.look(pause)
+        lookalikes.look(step, pause)
         anchors = self.anchors.draw(
             step,
             round(parameters.anchor_share * parameters.batch_clips),

@@ -23,8 +23,9 @@ from dae_ros.distillation.online.observation import LabelledClip
 NEAR_SHARE = 0.2
 # A window is as near as so many of the deployment's clips that are nearest to it, on average.
 NEIGHBOURS = 10
-# Windows that are looked at, spread evenly over all places, at most; and at a time.
-LARGEST_COUNT, BATCH = 4096, 16
+# Windows that are looked at, spread evenly over all places, at most; and with each step.
+LARGEST_COUNT, BATCH = 4096, 32
+_DRAW = 12  # stream of random numbers beside the seed
 
 
 class Lookalikes:
@@ -37,28 +38,36 @@ class Lookalikes:
         network: from before adaptation.
         places: from before adaptation, all of one size.
         spacing: from one window that is looked at to the next; more where there would be too many.
+        seed: of the order in which they are looked at.
     """
 
-    def __init__(self, network: ClipNetwork, places: Sequence[Place], spacing: int) -> None:
+    def __init__(
+        self, network: ClipNetwork, places: Sequence[Place], spacing: int, seed: int
+    ) -> None:
         self._network = network
         self._places = places
         spacing = max(spacing, -(-sum(map(len, places)) // LARGEST_COUNT))
-        self._spots = [
+        spots = [
             Spot(number, window)
             for number, place in enumerate(places)
             for window in range(0, len(place), spacing)
         ]
+        # Few of them are of all places as well.
+        order = np.random.default_rng([seed, _DRAW]).permutation(len(spots))
+        self._spots = [spots[index] for index in order.tolist()]
         self._described: list[Tensor] = []  # of the first of them, float32 (d,) each
         # The clip is kept with its description, so that its id stays its own.
         self._of_clips: dict[int, tuple[LabelledClip, Tensor]] = {}
 
-    def look(self, pause: Callable[[], None] = lambda: None) -> None:
-        """Look at all places, once.
+    def look(self, step: int, pause: Callable[[], None] = lambda: None) -> None:
+        """Look at a few more windows.
 
         Args:
-            pause: called now and then; after what it raises the next call goes on.
+            step: its number, from 0 on; what is known then depends on it alone, also where learning
+                goes on from disk and all has to be looked at again.
+            pause: called after each batch; after what it raises the next call goes on.
         """
-        while len(self._described) < len(self._spots):
+        while len(self._described) < min(len(self._spots), (step + 1) * BATCH):
             begin = len(self._described)
             batch = self._spots[begin : begin + BATCH]
             windows = [np.array(self._places[spot.place][spot.window]) for spot in batch]
@@ -66,7 +75,7 @@ class Lookalikes:
             pause()
 
     def nearest(self, clips: Iterable[LabelledClip]) -> tuple[Spot, ...]:
-        """Return the windows that look most like clips, of those that were looked at; ascending.
+        """Return the windows that look most like clips, of those that were looked at.
 
         Args:
             clips: of the deployment, each described by its last window; without any none is near.
@@ -88,7 +97,7 @@ class Lookalikes:
         neighbours = min(NEIGHBOURS, len(others))
         distances = squares.topk(neighbours, dim=1, largest=False).values.mean(dim=1)
         count = max(1, round(NEAR_SHARE * len(spots)))
-        chosen = distances.argsort(stable=True)[:count].sort().values
+        chosen = distances.argsort(stable=True)[:count]
         return tuple(self._spots[index] for index in chosen.tolist())
 
     @torch.no_grad()
