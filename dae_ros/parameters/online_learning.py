@@ -65,10 +65,10 @@ class LearningParameters(NodeParameters):
         minimum=1,
     )
     measured_anchors: int = declare(
-        96, "Stretches from before adaptation that measure forgetting.", minimum=1
+        64, "Stretches from before adaptation that measure forgetting.", minimum=1
     )
     measured_windows: int = declare(
-        48,
+        32,
         "Windows of such a stretch; all count where they are more than those of a clip.",
         minimum=2,
     )

@@ -182,14 +182,15 @@ class Intake:
             step: its number.
             pause: called now and then while anchors are looked at.
         """
-        parameters, replay, lookalikes = self._parameters, self.replay, self._lookalikes
+        parameters, clips, lookalikes = self._parameters, self.replay.clips, self._lookalikes
         lookalikes.look(step, pause)
         anchors = self.anchors.draw(
             step,
             round(parameters.anchor_share * parameters.batch_clips),
-            lambda: lookalikes.nearest(replay.clips),
+            lambda: lookalikes.nearest(clips),
         )
-        return replay.draw(step, parameters.batch_clips - len(anchors)), anchors
+        count = parameters.batch_clips - len(anchors)
+        return self.replay.draw(step, count, lookalikes.farthest(clips, count)), anchors
 
     def weights_changed(self) -> None:
         """Forget what is usual for the published weights: others are published."""

@@ -9,7 +9,7 @@ replaces clips of its own kind and no others.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -174,18 +174,22 @@ class ReplayBuffer:
         block = self._block_at(end_ns)
         return all(self._block(item.clip.observation) != block for item in self._stored["heldout"])
 
-    def draw(self, step: int, count: int) -> tuple[LabelledClip, ...]:
+    def draw(
+        self, step: int, count: int, among: Collection[LabelledClip] | None = None
+    ) -> tuple[LabelledClip, ...]:
         """Draw clips to learn from: a stratum, each as likely, then one of its clips.
 
         Args:
             step: the draw depends on it, the seed and the contents alone.
             count: how many; all different as long as there are so many.
+            among: the clips to draw from; None for all.
 
         Returns:
             Fewer than `count` where fewer are there.
         """
         random = np.random.default_rng([self._parameters.seed, step, _DRAW])
-        left = list(self._stored["train"])
+        chosen = None if among is None else {id(clip) for clip in among}
+        left = [item for item in self._stored["train"] if chosen is None or id(item.clip) in chosen]
         drawn: list[LabelledClip] = []
         strata = dict(zip((item.key for item in left), self._strata(left), strict=True))
         while left and len(drawn) < count:

@@ -1,9 +1,10 @@
-"""Windows that look like the deployment: found by the encoder, and visited first."""
+"""What looks alike in old places and the deployment: windows visited first, clips left out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +18,15 @@ from dae_ros.distillation.online import anchor_streams, lookalikes
 from dae_ros.distillation.online.anchor_streams import AnchorStreams, Excerpt, Spot
 from dae_ros.distillation.online.anchors import AnchorSet, anchors_of_store
 from dae_ros.distillation.online.clip_network import ClipNetwork
-from dae_ros.distillation.online.learner import Learner
+from dae_ros.distillation.online.learner import Learner, StepReport
 from dae_ros.distillation.online.lookalikes import Lookalikes
 from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.parameters.distillation import OnlineParameters
-from test.reference.likeness import describe, distances
+from test.reference.likeness import describe, distances, distances_of_clips
 from test.reference.moving_wedge import WedgeSource, wedge_clips
-from test.reference.online_clips import wedge_clip
+from test.reference.online_clips import changed, wedge_clip
 from test.reference.wall_deployment import EchoTeacher, items, parameters, run
 
 Online = Callable[..., OnlineParameters]
@@ -61,6 +62,11 @@ def wedges(seed: int, count: int) -> Windows:
     return windows
 
 
+def noisy_clip(seed: int) -> LabelledClip:
+    """Return a clip with events anywhere."""
+    return changed(wedge_clip(seed, length=4), windows=noise(seed, 4))
+
+
 def found(
     network: ClipNetwork, places: Sequence[Windows], spacing: int, clips: Sequence[LabelledClip]
 ) -> tuple[Spot, ...]:
@@ -78,6 +84,16 @@ def test_what_is_near_is_of_the_same_kind(network: ClipNetwork) -> None:
     for spacing, count in ((2, 3), (4, 2)):
         near = found(network, places, spacing, clips)
         assert len(near) == count and {place for place, _ in near} == {2}
+    # Of clips of noise and boxes, where boxes are known, noise is far; and all where nothing is.
+    strange = [noisy_clip(seed) for seed in (5, 6)]
+    mixed = [clips[0], strange[0], clips[1], strange[1]]
+    boxes = Lookalikes(network, [wedges(2, 8), wedges(3, 8)], 2, 0)
+    assert boxes.farthest(mixed, 1) == tuple(mixed)
+    boxes.look(9)
+    assert boxes.farthest(mixed, 1) == tuple(strange)
+    assert boxes.farthest(mixed[:3], 1) in {(clips[0], strange[0]), (strange[0], clips[1])}
+    assert len(boxes.farthest(mixed, 3)) == 3 and boxes.farthest(mixed, 9) == tuple(mixed)
+    assert boxes.farthest((), 2) == ()
     assert found(network, places, 2, ()) == ()
     assert found(network, (), 2, clips) == ()
 
@@ -101,11 +117,19 @@ def test_distances_are_those_of_plain_arithmetic(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lookalikes, "NEIGHBOURS", 2)
         near = found(network, places, spacing, clips)
+        looked = Lookalikes(network, places, spacing, 0)
+        looked.look(1000)
+        far = looked.farthest(clips, 1)
     exact = distances(network, places, spacing, clips, 2)
     assert len(near) == len(set(near)) == max(1, round(0.2 * len(exact)))
     farthest = max(exact[spot] for spot in near)
     others = [distance for spot, distance in exact.items() if spot not in near]
     assert all(distance >= farthest * (1 - 1e-3) - 1e-3 for distance in others)
+    of_clips = distances_of_clips(network, places, spacing, clips, 2)
+    inside = [d for clip, d in zip(clips, of_clips, strict=True) if clip in far]
+    outside = [d for clip, d in zip(clips, of_clips, strict=True) if clip not in far]
+    assert len(inside) == -(-count // 2)
+    assert all(distance <= min(inside) * (1 + 1e-3) + 1e-3 for distance in outside)
 
 
 def test_a_description_is_mean_and_deviation_of_every_map(network: ClipNetwork) -> None:
@@ -239,10 +263,10 @@ def test_half_of_the_passes_are_led(store: ClipStore, online: Online) -> None:
     assert all(0.15 < alike.count(place) / len(alike) < 0.35 for place in range(4))
 
 
-def test_learning_visits_what_looks_like_its_clips(
+def test_learning_visits_lookalikes_and_leaves_them_out(
     student: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a run every led visit is of the place that is nearest to the clips there are by then."""
+    """In a run every led visit is of the place nearest to its clips, whose far half is learned."""
     train = [WedgeSource(seed, 28, 42, windows=3) for seed in (1, 2, 5, 6)]
     held = [WedgeSource(4, 28, 42, windows=6)]
     store = open_clip_store(wedge_clips(tmp_path / "places", train, held))
@@ -250,7 +274,16 @@ def test_learning_visits_what_looks_like_its_clips(
         batch_clips=2, anchor_share=0.5, anchor_streams=1, measured_windows=6, learning_rate=1e-9
     )
     visited: list[tuple[tuple[LabelledClip, ...], int]] = []
-    draw = AnchorSet.draw
+    learned: list[LabelledClip] = []
+    draw, step_ = AnchorSet.draw, Learner.step
+
+    def taken(
+        self: Learner, clips: Sequence[LabelledClip], *others: Any, **named: Any
+    ) -> StepReport:
+        learned.extend(clips)
+        return step_(self, clips, *others, **named)
+
+    monkeypatch.setattr(Learner, "step", taken)
 
     def noted(
         self: AnchorSet, step: int, count: int, near: Callable[[], Sequence[Spot]]
@@ -273,11 +306,14 @@ def test_learning_visits_what_looks_like_its_clips(
         anchors_of_store(store, "tencode", settings_), settings_, tmp_path / "folder",
         torch.device("cpu"),
     )  # fmt: skip
-    list(run(distiller, seen))
+    list(run(distiller, seen, 80.0))
     distiller.close()
     network = Learner(student, settings_, torch.device("cpu")).original
     places = [sequence.windows for sequence in store.split("train")]
-    assert len(visited) > 3
-    for clips, place in visited:
+    assert len(visited) > 12
+    assert len(learned) == len(visited)
+    for (clips, place), clip in zip(visited, learned, strict=True):
         exact = distances(network, places, 3, clips, 10)
         assert place == min(exact, key=exact.__getitem__)[0]
+        own = distances_of_clips(network, places, 3, clips, 10)
+        assert own[clips.index(clip)] >= np.median(own) * (1 - 1e-3)

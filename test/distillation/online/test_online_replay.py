@@ -234,6 +234,10 @@ def test_draws_depend_on_seed_and_step_alone() -> None:
     # A tenth of the clips, in a stratum of their own beside one other.
     occupancy = buffers[0].occupancy()
     assert fast in occupancy.values() and sum(occupancy.values()) == 60
+    # Of some clips alone.
+    among = [clip for clip in buffers[0].clips if clip.observation.end_ns % 3 == 0]
+    drawn_ones = {id(clip) for step in range(60) for clip in buffers[0].draw(step, 3, among)}
+    assert drawn_ones == {id(clip) for clip in among} and buffers[0].draw(0, 3, ()) == ()
     singles = [buffers[0].draw(step, 1)[0].observation.event_rate_hz for step in range(400)]
     share = np.mean([rate > 1e5 for rate in singles])
     assert share == pytest.approx(1 / len(occupancy), abs=0.1)
