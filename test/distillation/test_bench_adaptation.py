@@ -54,7 +54,7 @@ def test_worlds_of_a_seed_are_places_of_their_own(tmp_path: Path) -> None:
     """No seed of the simulator occurs twice, in no benchmark seed and in no training."""
     seen: set[tuple[object, object]] = set()
     lengths = Lengths(30.0, 10.0, 5.0)
-    shared = ([known_recipe(lengths)], 30), ([watched_recipe(lengths)], 30)
+    shared = ([known_recipe(lengths)], 30), ([watched_recipe(lengths)], 90)
     for contents, count in (*shared, *((recipes(seed, lengths), 4) for seed in range(6))):
         worlds = []
         for content in contents:
