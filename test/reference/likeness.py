@@ -63,4 +63,5 @@ def _described(
         for number, place in enumerate(places)
         for window in range(0, len(place), spacing)
     }
-    return described, np.array(list(described.values())).std(axis=0) + np.finfo(np.float32).eps
+    spread = np.array(list(described.values())).std(axis=0)
+    return described, np.maximum(spread, 0.01 * spread.mean() + np.finfo(np.float32).eps)

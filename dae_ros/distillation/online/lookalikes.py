@@ -30,6 +30,8 @@ NEAR_SHARE, FAR_SHARE = 0.2, 0.5
 NEIGHBOURS = 10
 # Windows that are looked at, spread evenly over all places, at most; and with each step.
 LARGEST_COUNT, BATCH = 4096, 32
+# Least spread of a number, as a share of the mean spread of all.
+LEAST_SPREAD = 0.01
 _DRAW = 12  # stream of random numbers beside the seed
 
 
@@ -54,7 +56,8 @@ class Lookalikes:
     """Compares windows of places with clips.
 
     A window is described by mean and standard deviation over the image of every map that the
-    encoder makes of it, in units of their spread over the places.
+    encoder makes of it, in units of their spread over the places. What hardly changes there counts
+    little: a map that no place excites would else be all that tells clips apart.
 
     Args:
         network: from before adaptation.
@@ -77,7 +80,8 @@ class Lookalikes:
         # Few of them are of all places as well.
         order = np.random.default_rng([seed, _DRAW]).permutation(len(spots))
         self._spots = [spots[index] for index in order.tolist()]
-        self._described = torch.zeros(0)  # float32 (n, d), of the first n spots
+        # Of the first n spots, float32 (n, d), and their spread.
+        self._described = self._unit = torch.zeros(0)
         self._seen: dict[int, _Seen] = {}
 
     def look(self, step: int, pause: Callable[[], None] = lambda: None) -> None:
@@ -93,6 +97,9 @@ class Lookalikes:
             windows = [np.array(self._places[spot.place][spot.window]) for spot in batch]
             described = self._describe(np.stack(windows))
             self._described = torch.cat([self._described, described]) if begin else described
+            spread = self._described.std(dim=0, correction=0)
+            least = LEAST_SPREAD * spread.mean() + torch.finfo(spread.dtype).eps
+            self._unit = spread.clamp(min=float(least))
             pause()
 
     def nearest(self, clips: Iterable[LabelledClip]) -> tuple[Spot, ...]:
@@ -123,16 +130,10 @@ class Lookalikes:
         ranks = sorted(range(len(seen)), key=lambda index: -seen[index].distance)
         return tuple(seen[index].clip for index in sorted(ranks[:count]))
 
-    @property
-    def _unit(self) -> Tensor:
-        spread = self._described.std(dim=0, correction=0)
-        return spread + torch.finfo(spread.dtype).eps
-
     def _compare(self, clips: Iterable[LabelledClip]) -> list[_Seen]:
         """Describe clips that are new, and forget those that are gone."""
         before, known = self._seen, len(self._described)
         self._seen = {}
-        unit = self._unit if known else None
         for clip in clips:
             one = before.get(id(clip))
             if one is None or one.known != known:
@@ -142,10 +143,9 @@ class Lookalikes:
                     else one.description
                 )
                 distance = 0.0
-                if unit is not None:
-                    distance = float(
-                        _distances(description[None] / unit, self._described / unit)[0]
-                    )
+                if known:
+                    own = description[None] / self._unit
+                    distance = float(_distances(own, self._described / self._unit)[0])
                 one = _Seen(clip, description, distance, known)
             self._seen[id(clip)] = one
         return list(self._seen.values())

@@ -150,6 +150,30 @@ def test_a_description_is_mean_and_deviation_of_every_map(network: ClipNetwork) 
     assert own.tolist() == pytest.approx([2.0, -2.0, 3**0.5, 3**0.5, 0.0, 0.0])
 
 
+def test_a_map_that_no_place_excites_does_not_decide() -> None:
+    """By hand: a number that is the same in all places, and a little off in one of two clips."""
+
+    class Means(ClipNetwork):
+        def __init__(self) -> None:
+            pass
+
+        def features_of(self, windows: Windows) -> list[torch.Tensor]:
+            numbers = torch.from_numpy(windows.astype(np.float32))[:, :, 0, :2, None, None]
+            return [numbers * torch.tensor([1.0, 1e-4])[:, None, None]]
+
+    def window(first: int, second: int) -> Windows:
+        windows = np.zeros((1, 28, 42), np.uint8)
+        windows[0, 0, :2] = first, second
+        return windows
+
+    looked = Lookalikes(Means(), [window(0, 5), window(100, 5)], 1, 0)
+    looked.look(0)
+    near, far = (
+        changed(wedge_clip(1, length=1), windows=window(*seen)) for seen in ((50, 9), (200, 5))
+    )
+    assert looked.farthest([near, far], 1) == (far,)
+
+
 def test_looking_goes_on_step_by_step(
     network: ClipNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
