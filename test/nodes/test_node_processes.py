@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -15,65 +12,41 @@ from sensor_msgs.msg import Image
 from dae_ros.events.cdr import write_packet
 from dae_ros.nodes.depth_worker import DepthWorker
 from dae_ros.parameters import DepthParameters
+from test.reference.replay_runs import output_of
 
 TINY = ("-p", "weights:=untrained:tiny", "-p", "device:=cpu", "-p", "threads:=1",
         "-p", "backend:=torch")  # fmt: skip
 
 
-@pytest.fixture
-def node(tmp_path):
-    """Start a node module as a process; it is killed at the end if it still runs."""
-    started = []
-
-    def start(module, *arguments):
-        with (tmp_path / "log").open("w", encoding="utf-8") as log:
-            child = subprocess.Popen(
-                [sys.executable, "-u", "-m", f"dae_ros.nodes.{module}", "--ros-args", *arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ},
-            )
-        started.append(child)
-        return child
-
-    yield start
-    for child in started:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_the_depth_node_starts_itself_works_and_ends_with_zero(
-    graph, camera, node, tmp_path, number
-):
+def test_the_depth_node_starts_itself_works_and_ends_with_zero(graph, camera, process, number):
     """autostart reaches active, remapped topics carry depth, a signal ends with exit code 0."""
     images = graph.listen(Image, "/robot/depth/relative")
     publisher = graph.publisher(EventPacket, "/camera/events")
-    child = node("depth_node", *TINY, "-r", "events:=/camera/events", "-r", "__ns:=/robot")
+    child = process("depth_node", *TINY, "-r", "events:=/camera/events", "-r", "__ns:=/robot")
     graph.until(lambda: publisher.get_subscription_count() == 1 or child.poll() is not None)
     while len(images) < 3:
-        assert child.poll() is None, (tmp_path / "log").read_text(encoding="utf-8")
+        assert child.poll() is None, output_of(child)
         publisher.publish(write_packet(camera.packet()))
         graph.spin(0.005)
     child.send_signal(number)
     assert child.wait(120.0) == 0
-    log = (tmp_path / "log").read_text(encoding="utf-8")
+    log = output_of(child)
     assert "Traceback" not in log
     assert "untrained:tiny" in log
     assert "first depth image on 'depth/relative': relative depth, not metres, 64x48 px" in log
 
 
-def test_a_signal_while_the_network_loads_ends_the_node_soon(graph, node, tmp_path, monkeypatch):
+def test_a_signal_while_the_network_loads_ends_the_node_soon(graph, process, tmp_path, monkeypatch):
     """`ros2 launch` gives a process 5 s; compiling for the first time takes longer than that."""
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "empty"))
-    child = node("depth_node", *TINY, "-r", "__ns:=/loading")
+    child = process("depth_node", *TINY, "-r", "__ns:=/loading")
     name = ("depth", "/loading")
     graph.until(lambda: name in graph.peer.get_node_names_and_namespaces())
-    graph.until(lambda: "loading the network" in (tmp_path / "log").read_text(encoding="utf-8"))
+    graph.until(lambda: "loading the network" in output_of(child))
     child.send_signal(signal.SIGINT)
     assert child.wait(120.0) == 0
-    log = (tmp_path / "log").read_text(encoding="utf-8")
+    log = output_of(child)
     assert "interrupted while the network was being loaded" in log
     assert "Traceback" not in log
 
@@ -120,10 +93,10 @@ def test_an_interrupt_frees_who_waits_and_leaves_out_waiting_windows(ros, camera
     assert len(published) == 1
 
 
-def test_a_bad_parameter_ends_the_process_with_one_and_the_sentence(graph, node, tmp_path):
+def test_a_bad_parameter_ends_the_process_with_one_and_the_sentence(graph, process):
     """A value out of range on the command line is refused before anything starts."""
-    child = node("depth_node", *TINY, "-p", "hop_s:=9.0")
+    child = process("depth_node", *TINY, "-p", "hop_s:=9.0")
     assert child.wait(120.0) == 1
-    log = (tmp_path / "log").read_text(encoding="utf-8")
+    log = output_of(child)
     assert "'hop_s' must be at most 2, not 9" in log
     assert "Traceback" not in log

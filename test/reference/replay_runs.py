@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 from event_camera_msgs.msg import EventPacket
 from rclpy.parameter import Parameter
@@ -16,9 +17,11 @@ START_NS = 1_700_000_000_000_000_000
 
 
 def output_of(child):
-    """Return what a process has printed."""
-    child.log.seek(0)
-    return child.log.read()
+    """Return what a process has printed.
+
+    By name: the process writes where this side's own file would have been moved to.
+    """
+    return Path(child.log.name).read_text(encoding="utf-8")
 
 
 def write_bag(path, camera, count, *, period_ns=5_000_000, payload=None):
