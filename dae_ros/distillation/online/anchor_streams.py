@@ -50,11 +50,6 @@ class Spot(NamedTuple):
     window: int
 
 
-def nowhere() -> tuple[Spot, ...]:
-    """Return no spot: all places are alike."""
-    return ()
-
-
 @dataclass(frozen=True, eq=False)
 class Stream:
     """Where one stream is.
@@ -123,9 +118,7 @@ class AnchorStreams:
         """Return the windows of every stretch that may be visited."""
         return [sequence.windows[first:last] for sequence, first, last in self._runs]
 
-    def visit(
-        self, count: int, near: Callable[[], Sequence[Spot]] = nowhere
-    ) -> tuple[Excerpt, ...]:
+    def visit(self, count: int, near: Callable[[], Sequence[Spot]] = tuple) -> tuple[Excerpt, ...]:
         """Return what comes next of the streams whose turn it is, one excerpt of each.
 
         Args:

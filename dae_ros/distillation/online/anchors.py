@@ -12,13 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from dae_ros.distillation.clip_store import ClipSequence, ClipStore
-from dae_ros.distillation.online.anchor_streams import (
-    AnchorStreams,
-    Excerpt,
-    Place,
-    Spot,
-    nowhere,
-)
+from dae_ros.distillation.online.anchor_streams import AnchorStreams, Excerpt, Place, Spot
 from dae_ros.distillation.online.observation import LabelledClip, Refusal
 from dae_ros.distillation.online.stored_clips import stored_clip
 from dae_ros.errors import ConfigurationError
@@ -102,7 +96,7 @@ class AnchorSet:
         return Pinned(count, "measured" if count % 2 else "replayed")
 
     def draw(
-        self, step: int, count: int, near: Callable[[], Sequence[Spot]] = nowhere
+        self, step: int, count: int, near: Callable[[], Sequence[Spot]] = tuple
     ) -> tuple[LabelledClip | Excerpt, ...]:
         """Return anchors to replay, a pinned clip as often as a place.
 
@@ -112,7 +106,7 @@ class AnchorSet:
         Args:
             step: which pinned clips are drawn depends on it, the seed and the contents alone.
             count: how many; fewer where fewer are there. Excerpts come again until they are told
-                to go on.
+                to go on, unless one begins a pass and something else is near by then.
             near: see `AnchorStreams.visit`.
         """
         pinned = self._pinned[0::2]

@@ -166,12 +166,19 @@ def test_a_map_that_no_place_excites_does_not_decide() -> None:
         windows[0, 0, :2] = first, second
         return windows
 
-    looked = Lookalikes(Means(), [window(0, 5), window(100, 5)], 1, 0)
+    places = [window(0, 5), window(100, 5)]
+    looked = Lookalikes(Means(), places, 1, 0)
     looked.look(0)
     near, far = (
         changed(wedge_clip(1, length=1), windows=window(*seen)) for seen in ((50, 9), (200, 5))
     )
     assert looked.farthest([near, far], 1) == (far,)
+    # In units of 50: 1 and 1 from the places, 4 and 2; to either clip 1 and 4, 1 and 2.
+    exact = distances_of_clips(Means(), places, 1, [near, far], 10)
+    assert exact == pytest.approx([1.0, (16 + 4) / 2], rel=1e-4)
+    assert distances_of_clips(Means(), places, 1, [far], 1) == pytest.approx([4.0], rel=1e-4)
+    of_places = distances(Means(), places, 1, [near, far], 10)
+    assert of_places == pytest.approx({(0, 0): (1 + 16) / 2, (1, 0): (1 + 4) / 2}, rel=1e-4)
 
 
 def test_looking_goes_on_step_by_step(
@@ -251,7 +258,7 @@ def test_a_pass_that_is_led_has_the_window(
                 continue
             index = (through.state()["turn"] - 1) % streams
             _, run_, first, last, _ = through.state()["streams"][index]
-            offset = next(f for s, f, _ in [through._runs[run_]])
+            _, offset, _ = through._runs[run_]
             assert run_ == spot.place
             assert first - length <= offset + spot.window < last
             assert first - length - offset >= 0 and last - offset <= len(places[number])
