@@ -2,6 +2,9 @@
 
 Each run has a folder; what is finished there is not done again, what was cut begins anew (offline
 distillation goes on where it was stopped). `Setting` names folders after all that runs depend on.
+
+Long because a setting, a run online and one offline are compared with each other, and what they
+share is seen where all three stand.
 """
 
 from __future__ import annotations
