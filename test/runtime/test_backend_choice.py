@@ -29,6 +29,7 @@ from dae_ros.runtime.openvino_graph import load_openvino
 from dae_ros.runtime.takeover import TakeoverEstimator
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.warm_up import warm_up
+from test.reference.noise_image import noise_image
 
 CHECKPOINT = DepthParameters(weights="a.pth")
 needs_openvino = pytest.mark.skipif(
@@ -93,10 +94,6 @@ def test_a_backend_that_is_asked_for_is_taken(installed: set[str]) -> None:
         assert choice(backend=name, overload="queue") == (name, "the parameter 'backend' says so")
 
 
-def image(seed: int, height: int = 60, width: int = 80) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).random((3, height, width), dtype=np.float32)
-
-
 def step_until_settled(estimator: TakeoverEstimator, images: list[NDArray[np.float32]]) -> list:
     """Return the outputs; before the third step whatever is loaded in the background is there."""
     outputs = []
@@ -125,7 +122,7 @@ def test_openvino_takes_over_with_the_state(
     warm_up(estimator)
     assert estimator._pending is None, "the size of the warm-up is no camera's"
     assert str(estimator.choice).startswith("torch (until openvino has the network")
-    images = [image(seed) for seed in range(6)]
+    images = [noise_image(seed) for seed in range(6)]
     expected = [reference.estimate(one) for one in images]
     outputs = step_until_settled(estimator, images)
     assert estimator.choice == choose_backend(parameters)
@@ -148,7 +145,7 @@ def test_pytorch_goes_on_where_nothing_can_take_over() -> None:
 
     first, reference = TorchEstimator(untrained("tiny")), TorchEstimator(untrained("tiny"))
     estimator = TakeoverEstimator(first, load, BackendChoice("openvino", "the fastest"))
-    images = [image(seed) for seed in range(5)]
+    images = [noise_image(seed) for seed in range(5)]
     for output, one in zip(step_until_settled(estimator, images), images, strict=True):
         np.testing.assert_array_equal(output, reference.estimate(one))
     assert estimator.choice.backend == "torch"
@@ -168,7 +165,7 @@ def test_other_weights_never_take_over(tmp_path: Path) -> None:
 
     first = TorchEstimator(untrained("tiny"))
     estimator = TakeoverEstimator(first, load, BackendChoice("openvino", "the fastest"))
-    step_until_settled(estimator, [image(seed) for seed in range(3)])
+    step_until_settled(estimator, [noise_image(seed) for seed in range(3)])
     assert estimator.choice.backend == "torch" and "was replaced" in estimator.choice.reason
 
 
@@ -180,7 +177,7 @@ def test_whatever_ends_the_other_backend_pytorch_goes_on() -> None:
 
     first, reference = TorchEstimator(untrained("tiny")), TorchEstimator(untrained("tiny"))
     estimator = TakeoverEstimator(first, load, BackendChoice("openvino", "the fastest"))
-    images = [image(seed) for seed in range(4)]
+    images = [noise_image(seed) for seed in range(4)]
     for output, one in zip(step_until_settled(estimator, images), images, strict=True):
         np.testing.assert_array_equal(output, reference.estimate(one))
     assert "OSError: libopenvino.so" in estimator.choice.reason
@@ -214,9 +211,9 @@ def two_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TakeoverEstima
 @needs_openvino
 def test_a_sensor_of_another_size_does_not_wait(two_sizes: TakeoverEstimator) -> None:
     """PyTorch takes it at once, with a new state, until its own graph takes over."""
-    step_until_settled(two_sizes, [image(seed) for seed in range(3)])
+    step_until_settled(two_sizes, [noise_image(seed) for seed in range(3)])
     assert two_sizes.choice.backend == "openvino"
-    small = [image(seed, 40, 60) for seed in range(4)]
+    small = [noise_image(seed, 40, 60) for seed in range(4)]
     reference = TorchEstimator(untrained("tiny"))
     np.testing.assert_array_equal(two_sizes.estimate(small[0]), reference.estimate(small[0]))
     assert two_sizes.choice.backend == "torch" and two_sizes.state_age == 1
@@ -228,11 +225,11 @@ def test_a_sensor_of_another_size_does_not_wait(two_sizes: TakeoverEstimator) ->
 def test_a_graph_of_a_size_that_is_gone_is_left(two_sizes: TakeoverEstimator) -> None:
     """It never runs, and the size that came instead gets its own."""
     for seed in range(2):
-        two_sizes.estimate(image(seed))
-    step_until_settled(two_sizes, [image(seed, 40, 60) for seed in range(3)])
+        two_sizes.estimate(noise_image(seed))
+    step_until_settled(two_sizes, [noise_image(seed, 40, 60) for seed in range(3)])
     assert two_sizes.choice.backend == "torch" and two_sizes.state_age == 3
-    two_sizes.estimate(image(3, 40, 60))
-    step_until_settled(two_sizes, [image(seed, 40, 60) for seed in range(3)])
+    two_sizes.estimate(noise_image(3, 40, 60))
+    step_until_settled(two_sizes, [noise_image(seed, 40, 60) for seed in range(3)])
     assert two_sizes.choice.backend == "openvino"
 
 
@@ -241,7 +238,7 @@ def test_a_backend_that_fails_gives_way(
     two_sizes: TakeoverEstimator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The window is not lost: PyTorch steps it, and goes on."""
-    step_until_settled(two_sizes, [image(seed) for seed in range(3)])
+    step_until_settled(two_sizes, [noise_image(seed) for seed in range(3)])
     other = two_sizes._other
     assert other is not None
 
@@ -249,9 +246,9 @@ def test_a_backend_that_fails_gives_way(
         raise InferenceError("out of memory")
 
     monkeypatch.setattr(other, "estimate", fail)
-    expected = TorchEstimator(untrained("tiny")).estimate(image(3))
-    np.testing.assert_array_equal(two_sizes.estimate(image(3)), expected)
-    two_sizes.estimate(image(4))
+    expected = TorchEstimator(untrained("tiny")).estimate(noise_image(3))
+    np.testing.assert_array_equal(two_sizes.estimate(noise_image(3)), expected)
+    two_sizes.estimate(noise_image(4))
     assert str(two_sizes.choice) == "torch (openvino failed: out of memory)"
     assert two_sizes._other is two_sizes._loading is None, "what failed stays in memory"
 
@@ -268,7 +265,7 @@ def test_an_export_ends_with_those_who_wanted_it(
     estimators = [create_estimator(parameters) for _ in range(2)]
     for estimator in estimators:
         for seed in range(2):
-            estimator.estimate(image(seed))
+            estimator.estimate(noise_image(seed))
     assert threading.active_count() == threads + 2
     deadline_s = time.monotonic() + 120.0
     while not exports(tmp_path):
@@ -279,7 +276,7 @@ def test_an_export_ends_with_those_who_wanted_it(
     for estimator in estimators:
         assert isinstance(estimator, TakeoverEstimator)
         estimator.close(10.0)
-        estimator.estimate(image(2))
+        estimator.estimate(noise_image(2))
     # What was in native code ends when it comes back, on a slow machine after `close` has.
     deadline_s = time.monotonic() + 120.0
     while threading.active_count() > threads:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
@@ -28,6 +27,7 @@ from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.warm_up import warm_up
 from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.weight_swap import WeightSwap
+from test.reference.noise_image import noise_image
 
 # Not importorskip: whoever imports onnxruntime first decides about its telemetry.
 if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")):
@@ -60,10 +60,6 @@ def created(weights: str = "untrained:tiny") -> ExportedEstimator:
     return estimator
 
 
-def image(seed: int = 0, height: int = 60, width: int = 80) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).random((3, height, width), dtype=np.float32)
-
-
 def changed(loaded: LoadedModel, share: float) -> LoadedModel:
     """Return a copy whose weights differ by a share of their size."""
     network = copy.deepcopy(loaded.network)
@@ -86,8 +82,8 @@ def test_kept_graphs_are_used_without_an_export(
     warm_up(estimator)
     assert (estimator.sensor_size, estimator.state_arrays()) == (None, ())
     for step in range(3):
-        expected = reference.estimate(image(step))
-        actual = estimator.estimate(image(step))
+        expected = reference.estimate(noise_image(step))
+        actual = estimator.estimate(noise_image(step))
         np.testing.assert_allclose(actual, expected, atol=1e-3 * expected.std())
     assert (estimator.sensor_size, estimator.state_age) == ((60, 80), 3)
     estimator.reset()
@@ -131,7 +127,7 @@ def test_weights_that_are_gone_fail_once_and_fast(cache: Path, tmp_path: Path) -
     path.unlink()
     for _ in range(2):
         with pytest.raises(InferenceError, match="could not be exported for 60x80: there is no"):
-            estimator.estimate(image())
+            estimator.estimate(noise_image())
         (tmp_path / "w.safetensors").mkdir(exist_ok=True)  # another answer, if it were asked
     assert len(list(cache.iterdir())) == 1
 
@@ -143,8 +139,8 @@ def test_damaged_graphs_are_made_again(cache: Path) -> None:
     data = bytearray(kept.read_bytes())
     data[5000] ^= 1
     kept.write_bytes(data)
-    actual = created().estimate(image())
-    expected = TorchEstimator(untrained("tiny")).estimate(image())
+    actual = created().estimate(noise_image())
+    expected = TorchEstimator(untrained("tiny")).estimate(noise_image())
     np.testing.assert_allclose(actual, expected, atol=1e-3 * expected.std())
     assert kept.read_bytes() != data
 
@@ -164,7 +160,7 @@ def test_weights_change_between_two_windows(cache: Path, tmp_path: Path) -> None
         eager=True,
         background=False,
     )
-    windows = [image(seed) for seed in range(20)]
+    windows = [noise_image(seed) for seed in range(20)]
     for window in windows[:6]:
         swap.estimate(window)
     swap.announce(Announcement(1, path, digest, path.stat().st_size))
@@ -186,14 +182,16 @@ def test_successors_stand_beside_the_weights_in_use(cache: Path, tmp_path: Path)
     early = estimator.successor(path, 3)  # before an image told the size
     assert (early.sensor_size, early.digest, early.weight_version) == (None, digest, 3)
     assert early.weight_change(estimator) == pytest.approx(0.1, rel=1e-3)
-    estimator.estimate(image())
+    estimator.estimate(noise_image())
     successor = estimator.successor(path, 4)
     assert (successor.sensor_size, successor.state_age) == ((60, 80), 0)
     successor.adopt_state(estimator)
     assert successor.state_age == 1
     for ours, theirs in zip(successor.state_arrays(), estimator.state_arrays(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert not np.array_equal(successor.estimate(image(1)), estimator.estimate(image(1)))
+    assert not np.array_equal(
+        successor.estimate(noise_image(1)), estimator.estimate(noise_image(1))
+    )
     other = dataclasses.replace(tiny.meaning, orientation="depth")
     save_checkpoint(path, new.network, other)
     with pytest.raises(WeightsError, match="means something else"):

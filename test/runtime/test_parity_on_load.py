@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.checkpoint import save_checkpoint
@@ -31,6 +30,7 @@ from dae_ros.runtime.parity_reference import ParityReference, at_grid
 from dae_ros.runtime.takeover import TakeoverEstimator
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.weight_loading import Unusable, load_announced
+from test.reference.noise_image import noise_image
 
 if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")):
     pytest.skip("the extra `onnx` is not installed", allow_module_level=True)
@@ -38,10 +38,6 @@ needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="the extra `openvino` is not installed"
 )
 RUNTIMES = ["onnxruntime", pytest.param("openvino", marks=needs_openvino)]
-
-
-def image(seed: int = 0) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).random((3, 60, 80), dtype=np.float32)
 
 
 def opened(path: Path, backend: str = "onnxruntime", **others: str) -> GraphEstimator:
@@ -116,8 +112,8 @@ def test_a_graph_is_compared_once_on_each_runtime(
     """What was measured is kept by graph, runtime, version and precision, and the state is zero."""
     estimator = opened(tiny_graph, backend)
     assert estimator.state_age == 0
-    fresh = TorchEstimator(untrained("tiny")).estimate(image())
-    np.testing.assert_allclose(estimator.estimate(image()), fresh, atol=1e-3 * fresh.std())
+    fresh = TorchEstimator(untrained("tiny")).estimate(noise_image())
+    np.testing.assert_allclose(estimator.estimate(noise_image()), fresh, atol=1e-3 * fresh.std())
     (kept,) = verdicts(cache_home)
     assert backend in kept.name and "cpu-float32" in kept.name
     measured = json.loads(kept.read_text())
@@ -173,8 +169,8 @@ def test_takeover_ends_in_pytorch_where_the_graph_is_off(tiny_graph: Path) -> No
     assert isinstance(estimator, TakeoverEstimator)
     reference = TorchEstimator(untrained("tiny"))
     for seed in range(4):
-        output = estimator.estimate(image(seed))
-        np.testing.assert_array_equal(output, reference.estimate(image(seed)))
+        output = estimator.estimate(noise_image(seed))
+        np.testing.assert_array_equal(output, reference.estimate(noise_image(seed)))
         if estimator._pending is not None:
             estimator._pending.join(120.0)
     assert estimator.choice.backend == "torch"
@@ -190,7 +186,7 @@ def test_a_checkpoint_on_a_backend_that_is_off_fails_with_the_reason(tiny_graph:
     )
     for _ in range(2):
         with pytest.raises(InferenceError, match="use another backend or precision"):
-            estimator.estimate(image())
+            estimator.estimate(noise_image())
 
 
 def test_files_without_a_reference_are_refused(tiny_graph: Path, tmp_path: Path) -> None:
@@ -215,7 +211,7 @@ def test_a_cache_that_cannot_be_only_costs_time(
     """On a read-only disk a file is compared at each start, and runs."""
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert opened(tiny_graph).estimate(image()).shape == (60, 80)
+    assert opened(tiny_graph).estimate(noise_image()).shape == (60, 80)
 
 
 class Engines(onnxruntime_graph.OnnxRuntimeGraph):
@@ -257,7 +253,7 @@ def test_engines_of_a_snapshot_go_with_it(
     first = ExportedEstimator(
         "tiny", tiny, runtime.open, precision="float32", folder=cache_folder("onnx")
     )
-    first.estimate(image())
+    first.estimate(noise_image())
     (kept,) = engines_of(cache_home)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
@@ -292,7 +288,7 @@ def test_a_version_that_is_off_is_refused_before_it_is_tried(
     in_use = ExportedEstimator(
         "tiny", tiny, runtime.open, precision="float32", folder=cache_folder("onnx")
     )
-    in_use.estimate(image())
+    in_use.estimate(noise_image())
     refused = load_announced(Announcement(1, weights, digest, weights.stat().st_size), in_use)
     assert isinstance(refused, Unusable) and refused.code == "backend"
     assert "is off PyTorch by" in refused.reason

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState
 from dae_ros.model.untrained import untrained
 from dae_ros.runtime.torch_cameras import CameraBatch
 from dae_ros.runtime.torch_estimator import TorchEstimator
-
-
-def image(seed: int, height: int = 60, width: int = 80) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).random((3, height, width), dtype=np.float32)
+from test.reference.noise_image import noise_image
 
 
 def test_each_camera_is_an_estimator_of_its_own() -> None:
@@ -24,7 +20,11 @@ def test_each_camera_is_an_estimator_of_its_own() -> None:
         if turn == 2:
             together.reset(0)
             alone[0].reset()
-        given = [image(turn), None if turn == 1 else image(10 + turn), image(20 + turn)]
+        given = [
+            noise_image(turn),
+            None if turn == 1 else noise_image(10 + turn),
+            noise_image(20 + turn),
+        ]
         results = together.estimate(given)
         for camera, single in enumerate(given):
             if single is None:
@@ -45,17 +45,17 @@ def test_each_camera_is_an_estimator_of_its_own() -> None:
 def test_what_is_not_finite_stays_with_its_camera() -> None:
     """A NaN of one camera is reported for it alone, step by step, until it is reset."""
     together = CameraBatch(untrained("tiny"), 2)
-    bad = image(0)
+    bad = noise_image(0)
     bad[1, 20, 30] = np.nan
-    for first in (bad, image(1)):
-        failed, fine = together.estimate([first, image(2)])
+    for first in (bad, noise_image(1)):
+        failed, fine = together.estimate([first, noise_image(2)])
         assert isinstance(failed, NonFiniteState)
         assert failed.data["camera"] == 0
         assert isinstance(fine, np.ndarray)
     together.reset(0)
-    healed, _ = together.estimate([image(3), None])
+    healed, _ = together.estimate([noise_image(3), None])
     assert isinstance(healed, np.ndarray)
-    expected = TorchEstimator(untrained("tiny")).estimate(image(3))
+    expected = TorchEstimator(untrained("tiny")).estimate(noise_image(3))
     np.testing.assert_allclose(healed, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -64,10 +64,10 @@ def test_cameras_without_windows_and_other_sizes() -> None:
     together = CameraBatch(untrained("tiny"), 2)
     assert together.estimate([None, None]) == (None, None)
     assert together.state_arrays(0) == ()
-    together.estimate([image(0), image(1)])
+    together.estimate([noise_image(0), noise_image(1)])
     assert together.estimate([None, None]) == (None, None)
     assert together.state_ages == [1, 1]
-    together.estimate([image(0, 61, 83), None])
+    together.estimate([noise_image(0, 61, 83), None])
     assert together.state_ages == [1, 0]
 
 
@@ -76,16 +76,16 @@ def test_what_is_no_batch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="number of cameras"):
         CameraBatch(untrained("tiny"), 0)
     together = CameraBatch(untrained("tiny"), 2)
-    for wrong in ([image(0)], [image(0), image(1, 61, 83)]):
+    for wrong in ([noise_image(0)], [noise_image(0), noise_image(1, 61, 83)]):
         with pytest.raises(ConfigurationError, match="give 2 of one size"):
             together.estimate(wrong)
     with pytest.raises(ConfigurationError, match=r"float32\[3, height, width\]"):
-        together.estimate([image(0), image(1).astype(np.float64)])
-    together.estimate([image(0), image(1)])
+        together.estimate([noise_image(0), noise_image(1).astype(np.float64)])
+    together.estimate([noise_image(0), noise_image(1)])
     step = together._slot.step
     assert step is not None
     head = step.weights.network.depth_head.scratch.output_conv1
     monkeypatch.setattr(head, "padding", (-5, -5))
     with pytest.raises(InferenceError, match="2 cameras"):
-        together.estimate([image(0), image(1)])
+        together.estimate([noise_image(0), noise_image(1)])
     assert together.state_ages == [1, 1]

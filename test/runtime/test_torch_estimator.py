@@ -29,16 +29,12 @@ from dae_ros.runtime.torch_slots import MOST_SLOTS, Slot
 from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.weight_swap import WeightSwap
 from test.reference.eager_steps import echo
+from test.reference.noise_image import noise_image
 
 
 @pytest.fixture
 def tiny() -> LoadedModel:
     return untrained("tiny")
-
-
-def event_image(seed: int = 0, height: int = 60, width: int = 80) -> NDArray[np.float32]:
-    rng = np.random.default_rng(seed)
-    return rng.random((3, height, width), dtype=np.float32)
 
 
 def test_steps_are_the_network_with_its_state(tiny: LoadedModel) -> None:
@@ -50,7 +46,7 @@ def test_steps_are_the_network_with_its_state(tiny: LoadedModel) -> None:
     deviation = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
     state = network.initial_state(1, 70, 98)
     for step in range(2):
-        pixels = torch.from_numpy(event_image(step))[None]
+        pixels = torch.from_numpy(noise_image(step))[None]
         resized = torch.nn.functional.interpolate(
             pixels, size=(70, 98), mode="bicubic", align_corners=False, antialias=False
         )
@@ -59,7 +55,7 @@ def test_steps_are_the_network_with_its_state(tiny: LoadedModel) -> None:
         expected = torch.nn.functional.interpolate(
             prediction, size=(60, 80), mode="bilinear", align_corners=False
         )
-        actual = estimator.estimate(event_image(step))
+        actual = estimator.estimate(noise_image(step))
         assert actual.dtype == np.float32
         np.testing.assert_allclose(actual, expected[0, 0].numpy(), atol=1e-5)
     assert estimator.state_age == 2
@@ -70,23 +66,23 @@ def test_steps_are_the_network_with_its_state(tiny: LoadedModel) -> None:
 def test_reset_and_size_changes_begin_anew(tiny: LoadedModel) -> None:
     """After reset, and with another sensor size, the step is a first step, bit for bit."""
     estimator = TorchEstimator(tiny)
-    first = estimator.estimate(event_image())
-    second = estimator.estimate(event_image())
+    first = estimator.estimate(noise_image())
+    second = estimator.estimate(noise_image())
     assert not np.array_equal(first, second)
     estimator.reset()
     assert (estimator.state_age, estimator.state_arrays()) == (0, ())
-    np.testing.assert_array_equal(estimator.estimate(event_image()), first)
-    other = estimator.estimate(event_image(1, 61, 83))
+    np.testing.assert_array_equal(estimator.estimate(noise_image()), first)
+    other = estimator.estimate(noise_image(1, 61, 83))
     assert other.shape == (61, 83)
     assert estimator.state_age == 1
     np.testing.assert_array_equal(
-        TorchEstimator(untrained("tiny")).estimate(event_image(1, 61, 83)), other
+        TorchEstimator(untrained("tiny")).estimate(noise_image(1, 61, 83)), other
     )
 
 
 def test_image_is_only_read(tiny: LoadedModel) -> None:
     """Read-only and strided images are taken, and no image is written to."""
-    image = event_image()
+    image = noise_image()
     before = image.copy()
     expected = TorchEstimator(tiny).estimate(image)
     np.testing.assert_array_equal(image, before)
@@ -119,8 +115,8 @@ def test_a_successor_has_other_weights_and_a_state_of_its_own(
 ) -> None:
     """Loading beside the present weights touches neither their state nor their output."""
     estimator, undisturbed = TorchEstimator(tiny), TorchEstimator(untrained("tiny"))
-    first = estimator.estimate(event_image())
-    undisturbed.estimate(event_image())
+    first = estimator.estimate(noise_image())
+    undisturbed.estimate(noise_image())
     announced = saved(tmp_path, 5, changed(tiny, 0.1))
     successor = estimator.successor(announced.path, 5)
     assert (estimator.weight_version, estimator.digest) == (0, tiny.digest)
@@ -128,16 +124,16 @@ def test_a_successor_has_other_weights_and_a_state_of_its_own(
     assert (successor.state_age, successor.state_arrays()) == (0, ())
     assert successor.weight_change(estimator) == pytest.approx(0.1, rel=1e-3)
     assert estimator.weight_change(estimator) == 0.0
-    other = successor.estimate(event_image())
+    other = successor.estimate(noise_image())
     assert not np.array_equal(other, first)
-    second = estimator.estimate(event_image(1))
-    np.testing.assert_array_equal(second, undisturbed.estimate(event_image(1)))
+    second = estimator.estimate(noise_image(1))
+    np.testing.assert_array_equal(second, undisturbed.estimate(noise_image(1)))
     successor.adopt_state(estimator)
     assert successor.state_age == 2
     for ours, theirs in zip(successor.state_arrays(), estimator.state_arrays(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     before = estimator.state_arrays()
-    successor.estimate(event_image(2))
+    successor.estimate(noise_image(2))
     for ours, theirs in zip(estimator.state_arrays(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -185,7 +181,7 @@ def test_after_a_change_of_weights_the_network_is_a_fresh_load_with_the_last_win
         eager=True,
         background=False,
     )
-    windows = [event_image(seed) for seed in range(20)]
+    windows = [noise_image(seed) for seed in range(20)]
     for window in windows[:6]:
         swap.estimate(window)
     announced = saved(tmp_path, 1, changed(tiny, 1e-2))
@@ -206,13 +202,13 @@ def test_estimators_made_in_inference_mode_work_outside_of_it(
     path = saved(tmp_path, 1, changed(tiny, 0.1)).path
     with torch.inference_mode():
         estimator = TorchEstimator(tiny)
-        first = estimator.estimate(event_image())
-        estimator.successor(path, 1).estimate(event_image())
+        first = estimator.estimate(noise_image())
+        estimator.successor(path, 1).estimate(noise_image())
     estimator.reset()
-    np.testing.assert_array_equal(estimator.estimate(event_image()), first)
+    np.testing.assert_array_equal(estimator.estimate(noise_image()), first)
     again = estimator.successor(path, 2)
     fresh = TorchEstimator(load_checkpoint(path))
-    np.testing.assert_array_equal(again.estimate(event_image()), fresh.estimate(event_image()))
+    np.testing.assert_array_equal(again.estimate(noise_image()), fresh.estimate(noise_image()))
 
 
 def test_a_storm_of_weights_needs_three_slots(
@@ -232,7 +228,7 @@ def test_a_storm_of_weights_needs_three_slots(
     swap = WeightSwap(
         TorchEstimator(tiny), rules, judged=verdicts.append, eager=True, background=False
     )
-    windows = (event_image(seed) for seed in range(100))
+    windows = (noise_image(seed) for seed in range(100))
     for version in range(1, 6):
         for _ in range(16):
             swap.estimate(next(windows))
@@ -248,32 +244,32 @@ def test_a_storm_of_weights_needs_three_slots(
     assert len(slots) == MOST_SLOTS
     fresh = TorchEstimator(load_checkpoint(announced.path))
     swap.reset()
-    np.testing.assert_array_equal(swap.estimate(event_image()), fresh.estimate(event_image()))
+    np.testing.assert_array_equal(swap.estimate(noise_image()), fresh.estimate(noise_image()))
     assert (swap.weight_version, swap.digest) == (5, announced.sha256)
 
 
 def test_values_that_are_not_finite_are_reported(tiny: LoadedModel) -> None:
     """A NaN that entered the state is reported at that step, and a reset heals it."""
     estimator = TorchEstimator(tiny)
-    healthy = estimator.estimate(event_image())
+    healthy = estimator.estimate(noise_image())
     estimator.reset()
-    image = event_image()
+    image = noise_image()
     image[1, 20, 30] = np.nan
     with pytest.raises(NonFiniteState) as caught:
         estimator.estimate(image)
     assert caught.value.data["state_age"] == 1
     with pytest.raises(NonFiniteState):
-        estimator.estimate(event_image())
+        estimator.estimate(noise_image())
     estimator.reset()
-    np.testing.assert_array_equal(estimator.estimate(event_image()), healthy)
+    np.testing.assert_array_equal(estimator.estimate(noise_image()), healthy)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_keeps_a_float32_state(tiny: LoadedModel, precision: str) -> None:
     """Half precision comes close to float32 and returns float32."""
-    expected = TorchEstimator(tiny).estimate(event_image())
+    expected = TorchEstimator(tiny).estimate(noise_image())
     estimator = TorchEstimator(tiny, precision=precision)
-    actual = estimator.estimate(event_image())
+    actual = estimator.estimate(noise_image())
     assert actual.dtype == np.float32
     assert 0 < np.abs(actual - expected).mean() < 0.03
     assert all(array.dtype == np.float32 for array in estimator.state_arrays())
@@ -285,12 +281,12 @@ def test_frames_network_aligns_corners_both_ways() -> None:
     torch.manual_seed(0)
     network = build_network(config).eval()
     estimator = TorchEstimator(LoadedModel("d", network, config, METRIC, "0" * 64))
-    depth = estimator.estimate(event_image())
+    depth = estimator.estimate(noise_image())
     assert estimator.state_arrays() == ()
-    np.testing.assert_array_equal(estimator.estimate(event_image()), depth)
+    np.testing.assert_array_equal(estimator.estimate(noise_image()), depth)
     with torch.no_grad():
         fitting = Fitting(config, network.multiple, torch.device("cpu"))
-        prediction, _ = network(fitting.prepare(torch.from_numpy(event_image())[None]))
+        prediction, _ = network(fitting.prepare(torch.from_numpy(noise_image())[None]))
     assert depth[0, 0] == pytest.approx(float(prediction[0, 0, 0, 0]), abs=1e-5)
     assert depth[-1, -1] == pytest.approx(float(prediction[0, 0, -1, -1]), abs=1e-5)
 
@@ -317,21 +313,21 @@ def test_failures_of_pytorch_are_inference_errors(
 ) -> None:
     """A RuntimeError inside the network arrives as InferenceError, and the state is untouched."""
     estimator = TorchEstimator(tiny)
-    estimator.estimate(event_image())
+    estimator.estimate(noise_image())
     with monkeypatch.context() as patch:
         weight = estimator._slot.weights.network.depth_head.scratch.output_conv1
         patch.setattr(weight, "padding", (-5, -5))
         with pytest.raises(InferenceError, match="failed on cpu"):
-            estimator.estimate(event_image())
+            estimator.estimate(noise_image())
     assert estimator.state_age == 1
-    estimator.estimate(event_image())
+    estimator.estimate(noise_image())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_cuda_agrees_with_cpu(tiny: LoadedModel) -> None:
     """float32 on a GPU is float32: within 1e-4 of the CPU, and the same bits twice."""
-    expected = TorchEstimator(tiny).estimate(event_image())
-    actual = TorchEstimator(untrained("tiny"), device="cuda").estimate(event_image())
+    expected = TorchEstimator(tiny).estimate(noise_image())
+    actual = TorchEstimator(untrained("tiny"), device="cuda").estimate(noise_image())
     np.testing.assert_allclose(actual, expected, atol=1e-4)
-    again = TorchEstimator(untrained("tiny"), device="cuda").estimate(event_image())
+    again = TorchEstimator(untrained("tiny"), device="cuda").estimate(noise_image())
     np.testing.assert_array_equal(again, actual)
