@@ -13,15 +13,16 @@ training clips). Every world of a seed is another place:
 | elsewhere | 2100 + 2k and the next | other places of B to score on, clips |
 | return | 2200 + k | A again, a recording |
 
-Two sets of A are shared by all seeds of the benchmark, because one place says little: errors of one
-room rise and those of the next fall with the same change of weights.
+Three sets of A are shared by all seeds of the benchmark, because one place says little: errors of
+one room rise and those of the next fall with the same change of weights.
 
 | | seeds of the simulator | is |
 |---|---|---|
 | known | 2300 and 2350 on, fifteen each | rooms and corridors to measure forgetting by, clips |
 | watched | 2400 and 2450 on, 45 of each | rooms and corridors that the guard measures by, clips |
+| replayed | 2600 and 2700 on, 60 of each | rooms and corridors that are replayed, clips |
 
-Training and the anchors that are replayed see seeds below 1100 only.
+Training sees seeds below 1100 only; its rooms and corridors are replayed as well.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ KNOWN_KINDS = ("room", "corridor")
 NEW_KINDS = ("warehouse", "street")
 HEIGHT, WIDTH = 130, 173
 DRIVE, RETURN, CLIPS = "drive", "return", "clips"
-KNOWN_PLACES, WATCHED_PLACES = 15, 45  # of each kind
+KNOWN_PLACES, WATCHED_PLACES, REPLAYED_PLACES = 15, 45, 60  # of each kind
 
 _WORLDS: Mapping[str, Mapping[str, Any]] = {
     "room": {"scene": "room", "light": {"choice": ["day", "dusk"]}, "motion": "walk"},
@@ -99,7 +100,7 @@ class Lengths:
         drive_s: of learning in B.
         return_s: of A afterwards.
         place_s: of each place of B to score on.
-        known_s: of each place of A, to score on and for the guard.
+        known_s: of each place of A, to score on, for the guard and to replay.
     """
 
     drive_s: float
@@ -136,12 +137,17 @@ def recipes(seed: int, lengths: Lengths) -> tuple[dict[str, Any], dict[str, Any]
 
 def known_recipe(lengths: Lengths) -> dict[str, Any]:
     """Return the recipe of the places of A that forgetting is measured by."""
-    return _places_of_a(2300, KNOWN_PLACES, lengths)
+    return _recipe([], _places_of_a(2300, 2350, KNOWN_PLACES, lengths))
 
 
 def watched_recipe(lengths: Lengths) -> dict[str, Any]:
     """Return the recipe of the places of A that the guard measures with."""
-    return _places_of_a(2400, WATCHED_PLACES, lengths)
+    return _recipe([], _places_of_a(2400, 2450, WATCHED_PLACES, lengths))
+
+
+def replayed_recipe(lengths: Lengths) -> dict[str, Any]:
+    """Return the recipe of the places of A that are replayed, beside those of training."""
+    return _recipe(_places_of_a(2600, 2700, REPLAYED_PLACES, lengths), [])
 
 
 def known_folder(work: Path, lengths: Lengths) -> Path:
@@ -150,7 +156,7 @@ def known_folder(work: Path, lengths: Lengths) -> Path:
 
 
 def build_places(folder: Path, recipe: Mapping[str, Any]) -> Path:
-    """Render clips of a recipe that has held-out worlds alone, and return their folder."""
+    """Render clips of a recipe that has worlds alone, and return their folder."""
     write_once(folder / "clips.yaml", yaml.safe_dump(dict(recipe), sort_keys=False))
     build_clips(read_recipe(folder / "clips.yaml", folder), folder / CLIPS)
     return folder / CLIPS
@@ -243,12 +249,10 @@ def clips_of_a(sources: Sequence[Path], folder: Path) -> ClipStore:
     return open_clip_store(folder)
 
 
-def _places_of_a(first: int, count: int, lengths: Lengths) -> dict[str, Any]:
-    worlds = [
-        _world(kind, first + 50 * index, count, lengths.known_s)
-        for index, kind in enumerate(KNOWN_KINDS)
-    ]
-    return _recipe([], worlds)
+def _places_of_a(rooms: int, corridors: int, count: int, lengths: Lengths) -> list[dict[str, Any]]:
+    """Return entries of so many rooms and corridors from two seeds on."""
+    firsts = zip(KNOWN_KINDS, (rooms, corridors), strict=True)
+    return [_world(kind, first, count, lengths.known_s) for kind, first in firsts]
 
 
 def _recipe(train: Sequence[Any], heldout: Sequence[Any]) -> dict[str, Any]:

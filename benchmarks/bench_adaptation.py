@@ -89,6 +89,7 @@ from benchmarks.adaptation_worlds import (
     Lengths,
     build_places,
     clips_of_a,
+    replayed_recipe,
     watched_recipe,
 )
 from benchmarks.record import RESULTS, record
@@ -120,7 +121,7 @@ def prepare(
         updates: of the student's training.
         overrides: of its settings.
         given: weights that know A alone, instead of training some.
-        lengths: of the places that the guard measures with.
+        lengths: of the places that the guard measures with and that are replayed.
 
     Returns:
         Folder of the anchors, and the student's checkpoint.
@@ -129,10 +130,13 @@ def prepare(
     source = open_clip_store(folder / "clips").digest
     taught = keyed(work, "taught", {"source": source})
     store = clips_of_a([folder / "clips"], taught)
-    watched = watched_recipe(lengths)
-    anchors = keyed(work, "anchors", {"source": source, "watched": watched})
-    places = build_places(keyed(work, "watched", {"recipe": watched}), watched)
-    clips_of_a([taught, places], anchors)
+    shared = {"watched": watched_recipe(lengths), "replayed": replayed_recipe(lengths)}
+    anchors = keyed(work, "anchors", {"source": source, **shared})
+    places = [
+        build_places(keyed(work, name, {"recipe": recipe}), recipe)
+        for name, recipe in shared.items()
+    ]
+    clips_of_a([taught, *places], anchors)
     if given is not None:
         return anchors, given
     settings = load_settings(

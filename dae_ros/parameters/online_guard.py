@@ -51,6 +51,12 @@ class GuardParameters(NodeParameters):
     largest_true_forgetting: float = declare(
         0.01, "The same on anchors whose depth was measured or simulated.", minimum=0.0
     )
+    largest_place_forgetting: float = declare(
+        0.3,
+        "The same in any one place with such depth; where a place has no label, |depth - the "
+        "original's| over the original's.",
+        minimum=0.0,
+    )
     largest_departure: float = declare(
         0.1,
         "On anchors without a label: largest mean |depth - the original's| over the original's.",

@@ -65,7 +65,7 @@ class LearningParameters(NodeParameters):
         minimum=1,
     )
     measured_anchors: int = declare(
-        64, "Stretches from before adaptation that measure forgetting.", minimum=1
+        96, "Stretches from before adaptation that measure forgetting.", minimum=1
     )
     measured_windows: int = declare(
         32,

@@ -32,6 +32,7 @@ from benchmarks.adaptation_worlds import (
     known_recipe,
     recipes,
     record_world,
+    replayed_recipe,
     watched_recipe,
 )
 from dae_ros.bags.recording import open_recording
@@ -54,7 +55,8 @@ def test_worlds_of_a_seed_are_places_of_their_own(tmp_path: Path) -> None:
     """No seed of the simulator occurs twice, in no benchmark seed and in no training."""
     seen: set[tuple[object, object]] = set()
     lengths = Lengths(30.0, 10.0, 5.0)
-    shared = ([known_recipe(lengths)], 30), ([watched_recipe(lengths)], 90)
+    ours = (known_recipe, 30), (watched_recipe, 90), (replayed_recipe, 120)
+    shared = (([recipe(lengths)], count) for recipe, count in ours)
     for contents, count in (*shared, *((recipes(seed, lengths), 4) for seed in range(6))):
         worlds = []
         for content in contents:

@@ -189,6 +189,8 @@ def _spread(
 ) -> list[tuple[ClipSequence, int]]:
     """Choose stretches that share no window: of as many sequences as there are, then of their time.
 
+    One begins at the first window of its sequence, that of the next later, and so on by turns.
+
     Returns:
         Sequence and first window of each.
     """
@@ -212,7 +214,7 @@ def _spread(
             counts[free[place * len(free) // taken]] += 1
         left -= taken
     return [
-        (sequence, begins[place * len(begins) // count])
-        for (sequence, begins), count in zip(rooms, counts, strict=True)
+        (sequence, begins[(index + place * len(begins) // count) % len(begins)])
+        for index, ((sequence, begins), count) in enumerate(zip(rooms, counts, strict=True))
         for place in range(count)
     ]

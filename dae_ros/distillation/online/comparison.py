@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ class Comparison:
         self._candidate = self._published = original
         self._of_original: dict[int, _Known] = {}
         self._of_published: dict[int, _Known] = {}
+        self._of_candidate: dict[int, _Known] = {}
         # What the original's encoder says of a clip: what is first is kept, because all clips come
         # back in the same order, of which the least recently used is always the next.
         self._encoded: dict[int, list[Tensor]] = {}
@@ -88,12 +90,14 @@ class Comparison:
 
         Args:
             candidate: with weights of its own.
-            published: the same object as long as its weights are.
+            published: the same object as long as its weights are, and as it was a candidate.
             clips: all that will be compared.
         """
-        self._candidate = candidate
         if published is not self._published:
-            self._published, self._of_published = published, {}
+            # Most often it is the last candidate, of which most is known by now.
+            known = self._of_candidate if published is self._candidate else {}
+            self._published, self._of_published = published, known
+        self._candidate, self._of_candidate = candidate, {}
         self._alike = {
             network
             for network in (candidate, published, self._original)
@@ -125,7 +129,7 @@ class Comparison:
         if self._published is not self._original:
             published = self._known(self._of_published, self._published, clip, label)
         return Trio(
-            self._measure(self._candidate, clip, label).measure,
+            self._known(self._of_candidate, self._candidate, clip, label).measure,
             published.measure,
             original.measure,
             original.maps is None,
@@ -200,3 +204,10 @@ def log_ratio(trios: list[Trio], reference: str) -> float:
     with np.errstate(invalid="ignore"):
         ratios = [trio.candidate.log_median - getattr(trio, reference).log_median for trio in trios]
     return float(np.median(np.concatenate(ratios)))
+
+
+def ratio(value: float, reference: float) -> float:
+    """Return value / reference; 1 where both are 0, infinity where the reference alone is."""
+    if reference == 0:
+        return 1.0 if value == 0 else math.inf
+    return value / reference

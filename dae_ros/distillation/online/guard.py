@@ -17,15 +17,15 @@ from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.comparison import (
     Comparison,
     Trio,
-    aligned_error,
-    deciding_error,
     log_ratio,
     of_blocks,
+    ratio,
 )
+from dae_ros.distillation.online.forgetting import forgetting
 from dae_ros.distillation.online.observation import GROUND_TRUTH, LabelledClip, Refusal
 from dae_ros.distillation.online.paired_gain import Gain, paired_gain
 from dae_ros.distillation.online.replay import HeldoutBlock
-from dae_ros.distillation.online.verdict import PUBLISHED_WORSE, Verdict
+from dae_ros.distillation.online.verdict import PUBLISHED_WORSE, Verdict, note_fit
 from dae_ros.parameters.distillation import OnlineParameters
 
 # Largest |ln| of median depth over the original's in the deployment, where metres are compared with
@@ -89,7 +89,7 @@ class Guard:
             *self._scale([t for clip, t in of_anchors if _pinned(clip, t)], "pinned", numbers),
             *self._scale([t for clip, t in of_anchors if not _pinned(clip, t)], "anchor", numbers),
             *self._gain(held, numbers),
-            *self._forgetting(of_anchors, numbers),
+            *forgetting(of_anchors, self._parameters, numbers),
         ]
         worse = self._published_worse(held, numbers)
         if refusals and worse is not None:
@@ -137,7 +137,7 @@ class Guard:
         """Compare what needs no label."""
         limits = self._parameters
         numbers["spread"] = statistics.median(
-            _ratio(trio.candidate.spread, trio.published.spread) for trio in trios
+            ratio(trio.candidate.spread, trio.published.spread) for trio in trios
         )
         if not numbers["spread"] >= limits.smallest_spread:
             yield Refusal(
@@ -145,8 +145,10 @@ class Guard:
                 f"the spread over the image is {numbers['spread']:.3f} of the published one's, and "
                 f"{limits.smallest_spread:g} is the least",
             )
-        numbers["saturated"] = _mean(trio.candidate.saturated for trio in trios)
-        numbers["saturated_published"] = _mean(trio.published.saturated for trio in trios)
+        numbers["saturated"] = statistics.fmean(trio.candidate.saturated for trio in trios)
+        numbers["saturated_published"] = statistics.fmean(
+            trio.published.saturated for trio in trios
+        )
         if not numbers["saturated"] <= max(
             limits.largest_saturation, numbers["saturated_published"]
         ):
@@ -155,11 +157,11 @@ class Guard:
                 f"{numbers['saturated']:.1%} of the pixels are at an end of the range, and "
                 f"{limits.largest_saturation:.1%} may be",
             )
-        numbers["jitter"] = _ratio(
-            _mean(trio.candidate.jitter for trio in trios),
-            _mean(trio.published.jitter for trio in trios),
+        numbers["jitter"] = ratio(
+            statistics.fmean(trio.candidate.jitter for trio in trios),
+            statistics.fmean(trio.published.jitter for trio in trios),
         )
-        _fits(limits.largest_jitter, numbers["jitter"], 1.0, numbers)
+        note_fit(limits.largest_jitter, numbers["jitter"], 1.0, numbers)
         if not numbers["jitter"] <= limits.largest_jitter:
             yield Refusal(
                 "flicker",
@@ -168,8 +170,10 @@ class Guard:
             )
         # Where the original stands for a label, nothing was measured of the original itself.
         labelled = [trio for trio in trios if trio.labelled]
-        numbers["positive_scale"] = _mean(trio.candidate.positive_scale for trio in labelled)
-        numbers["positive_scale_published"] = _mean(
+        numbers["positive_scale"] = statistics.fmean(
+            trio.candidate.positive_scale for trio in labelled
+        )
+        numbers["positive_scale_published"] = statistics.fmean(
             trio.published.positive_scale for trio in labelled
         )
         least = numbers["positive_scale_published"] - _INVERTED_SHARE
@@ -199,7 +203,7 @@ class Guard:
             found = log_ratio(trios, reference)
             numbers[f"{where}_log_scale_{name}"] = found
             if name == "step":
-                _fits(limit, abs(found), 0.0, numbers)
+                note_fit(limit, abs(found), 0.0, numbers)
             if not abs(found) <= limit:
                 yield Refusal(
                     reason,
@@ -289,75 +293,6 @@ class Guard:
             self._parameters.seed,
         )
 
-    def _forgetting(
-        self, anchors: list[tuple[LabelledClip, Trio]], numbers: dict[str, float]
-    ) -> Iterable[Refusal]:
-        """Compare errors on anchors with the original's, whatever was published since."""
-        limits = self._parameters
-        groups: dict[str, list[Trio]] = {"true": [], "taught": [], "unlabelled": []}
-        for clip, trio in anchors:
-            taught = "true" if clip.teacher == GROUND_TRUTH else "taught"
-            groups[taught if trio.labelled else "unlabelled"].append(trio)
-        for name, limit in (
-            ("true", limits.largest_true_forgetting),
-            ("taught", limits.largest_forgetting),
-        ):
-            if not groups[name]:
-                continue
-            worse = self._worsening(groups[name], f"anchor_{name}", limit, numbers)
-            if not all(value <= limit for value in worse):
-                yield Refusal(
-                    "forgetting",
-                    f"the error on anchors with {name} depth is {worse[0]:+.2%} off the original's "
-                    f"({worse[1]:+.2%} in shape), and {limit:.2%} is allowed",
-                )
-        if groups["unlabelled"]:
-            departure = _mean(deciding_error(trio, "candidate") for trio in groups["unlabelled"])
-            numbers["anchor_departure"] = departure
-            before = _mean(
-                # The original, which is the label here, has no error of its own.
-                0.0 if trio.published is trio.original else deciding_error(trio, "published")
-                for trio in groups["unlabelled"]
-            )
-            _fits(limits.largest_departure, departure, before, numbers)
-            if not departure <= limits.largest_departure:
-                yield Refusal(
-                    "forgetting",
-                    f"depth on anchors without a label is {departure:.2%} off the original's, and "
-                    f"{limits.largest_departure:.2%} is allowed",
-                )
-
-    def _worsening(
-        self, trios: list[Trio], name: str, limit: float, numbers: dict[str, float]
-    ) -> tuple[float, float]:
-        """Return by which part the error rises over the original's, and the same in shape."""
-        found = []
-        for kind, score in (("", deciding_error), ("aligned_", aligned_error)):
-            errors = {
-                who: _mean(score(trio, who) for trio in trios)
-                for who in ("candidate", "published", "original")
-            }
-            numbers |= {f"{name}_{kind}abs_rel_{who}": error for who, error in errors.items()}
-            found.append(_ratio(errors["candidate"], errors["original"]) - 1.0)
-            numbers[f"{name}_{kind}worsening"] = found[-1]
-            published = _ratio(errors["published"], errors["original"]) - 1.0
-            _fits(limit, found[-1], published, numbers)
-        return found[0], found[1]
-
-
-def _fits(limit: float, value: float, before: float, numbers: dict[str, float]) -> None:
-    """Note (`fits`) at which part of the way a limit would hold if what it limits grew evenly.
-
-    Args:
-        limit: of the value.
-        value: of the candidate, at 1.
-        before: of the published weights, at 0.
-        numbers: whose `fits` is lowered.
-    """
-    if not value <= limit:
-        part = 0.0 if before >= limit else (limit - before) / (value - before)
-        numbers["fits"] = min(numbers.get("fits", 1.0), part)
-
 
 def _pinned(clip: LabelledClip, trio: Trio) -> bool:
     """Whether an anchor shows the deployment: it has a teacher's label."""
@@ -381,14 +316,3 @@ def _not_finite(trio: Trio) -> list[Refusal]:
             )
         )
     return found
-
-
-def _mean(values: Iterable[float]) -> float:
-    return statistics.fmean(values)
-
-
-def _ratio(value: float, reference: float) -> float:
-    """Return value / reference; 1 where both are 0, infinity where the reference alone is."""
-    if reference == 0:
-        return 1.0 if value == 0 else math.inf
-    return value / reference

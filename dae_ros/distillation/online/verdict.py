@@ -85,3 +85,17 @@ class Verdict:
                 for name, value in self.numbers.items()
             },
         }
+
+
+def note_fit(limit: float, value: float, before: float, numbers: dict[str, float]) -> None:
+    """Note (`fits`) at which part of the way a limit would hold if what it limits grew evenly.
+
+    Args:
+        limit: of the value.
+        value: of the candidate, at 1.
+        before: of the published weights, at 0.
+        numbers: whose `fits` is lowered.
+    """
+    if not value <= limit:
+        part = 0.0 if before >= limit else (limit - before) / (value - before)
+        numbers["fits"] = min(numbers.get("fits", 1.0), part)

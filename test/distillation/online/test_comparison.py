@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from dae_ros.distillation.online.clip_network import ClipNetwork
+from dae_ros.distillation.online.clip_network import ClipNetwork, ClipPrediction
 from dae_ros.distillation.online.comparison import Comparison, Trio
 from dae_ros.distillation.online.observation import LabelledClip, Observation
 from dae_ros.model.checkpoint import LoadedModel
@@ -108,9 +109,52 @@ def test_an_encoder_that_all_share_says_things_once(
     keeping.begin(candidates[0], published, clips[1:])
     keeping.release_memory()
     encoded.clear()
-    keeping.compare(clips[1])
-    keeping.compare(clips[1])
+    for candidate in candidates:
+        keeping.begin(candidate, published, clips[1:2])
+        keeping.compare(clips[1])
     assert encoded == [clips[1].observation.end_ns]
+
+
+def test_a_candidate_that_is_published_is_known(
+    original: ClipNetwork, online: Online, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not rolled again, but through what is new; one that was refused is forgotten."""
+    clips = [wedge_clip(seed, length=6) for seed in range(3)]
+    first, second, third = (
+        moved(original, "depth_head.scratch.output_conv", by) for by in (0.002, 0.004, 0.006)
+    )
+    rolled: list[ClipNetwork] = []
+    predict = ClipNetwork.predict_from
+
+    def counted(self: ClipNetwork, *arguments: Any, **others: Any) -> ClipPrediction:
+        rolled.append(self)
+        return predict(self, *arguments, **others)
+
+    monkeypatch.setattr(ClipNetwork, "predict_from", counted)
+    comparison = Comparison(original, online(), metric=True)
+
+    def judged(
+        comparison: Comparison,
+        candidate: ClipNetwork,
+        published: ClipNetwork,
+        chosen: list[LabelledClip],
+    ) -> list[list[float]]:
+        rolled.clear()
+        comparison.begin(candidate, published, chosen)
+        return [numbers(comparison.compare(clip)) for clip in chosen]
+
+    judged(comparison, first, original, clips[:2])
+    found = judged(comparison, second, first, clips)
+    assert [rolled.count(one) for one in (original, first, second)] == [1, 1, 3]
+    fresh = Comparison(original, online(), metric=True)
+    assert judged(fresh, second, first, clips) == found
+    found = judged(comparison, third, first, clips)
+    assert [rolled.count(one) for one in (original, first, second, third)] == [0, 0, 0, 3]
+    assert judged(fresh, third, first, clips) == found
+    # One from before the last candidate is rolled anew, and so told from that.
+    found = judged(comparison, first, second, clips)
+    assert [rolled.count(one) for one in (original, first, second, third)] == [0, 3, 3, 0]
+    assert judged(Comparison(original, online(), metric=True), first, second, clips) == found
 
 
 def test_what_does_not_fit_is_computed_again(

@@ -50,7 +50,7 @@ def ends(clip: LabelledClip) -> int:
 
 
 def test_what_measures_is_of_as_many_places_as_there_are(store: ClipStore, online: Online) -> None:
-    """Stretches share no window; a second one of a place comes after one of every other."""
+    """Stretches share no window, and a second one of a place comes after one of every other."""
 
     def measured(count: int) -> list[tuple[int, bool]]:
         parameters = online(measured_anchors=count, measured_windows=6)
@@ -60,10 +60,10 @@ def test_what_measures_is_of_as_many_places_as_there_are(store: ClipStore, onlin
 
     # Without depth there is no label, and a sequence of three windows is too short.
     assert measured(1) == [(6, False)]
-    assert measured(2) == [(6, False), (6, True)]
-    assert measured(3) == [(6, False), (12, False), (6, True)]
+    assert measured(2) == [(6, False), (12, True)]
+    assert measured(3) == [(6, False), (12, False), (12, True)]
     assert measured(50) == [
-        (6, False), (12, False), (6, True), (12, True), (18, True), (24, True),
+        (6, False), (12, False), (12, True), (18, True), (24, True), (6, True),
     ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from dae_ros.distillation.online.verdict import Verdict
 from test.reference.noisy_original import (
     CHAIN,
     PARAMETERS,
+    TRUTH,
     at,
     blocks_of,
     labelled,
@@ -81,6 +82,64 @@ def test_a_little_too_much_forgotten_is_too_far(
     assert 0.3 < too_far.fits < 1.0
     assert guard.judge(network_of(at(0.9 * too_far.fits * 0.03)), original, held, anchors).accepted
     assert forgotten.harmful and not forgotten.too_far
+
+
+@pytest.mark.parametrize("limit", [0.3, 100.0])
+def test_a_place_may_not_be_lost_for_all_others(
+    original: ClipNetwork, held: list[HeldoutBlock], limit: float
+) -> None:
+    """The mean falls; what of the way leaves that place as it was may pass."""
+    anchors = [labelled(seed, TRUTH, "ground_truth") for seed in range(60, 68)]
+    anchors.insert(3, labelled(70, at(-0.5), "ground_truth"))
+    parameters = dataclasses.replace(PARAMETERS, largest_place_forgetting=limit)
+    guard = Guard(original, parameters, metric=True)
+    verdict = guard.judge(network_of(at(0.5)), original, held, anchors)
+    assert verdict.reasons == (("forgetting",) if limit < 1 else ())
+    assert verdict.numbers["anchor_true_worsening"] < -0.1
+    assert verdict.numbers["anchor_true_worst"] > 0.5
+    alone = guard.judge(network_of(at(0.5)), original, held, anchors[3:4])
+    assert alone.numbers["anchor_true_worsening"] == verdict.numbers["anchor_true_worst"]
+    if limit < 1:
+        assert "one of 9 places" in verdict.refusals[0].detail
+        assert verdict.too_far and not verdict.forgotten
+        part = 0.9 * verdict.fits
+        assert 0.1 < part < 0.7
+        assert guard.judge(network_of(at(0.5 * part)), original, held, anchors).accepted
+
+
+def test_a_place_may_not_be_lost_in_shape_either(
+    original: ClipNetwork, held: list[HeldoutBlock]
+) -> None:
+    """Its metres are right, and as far from the truth in shape as the candidate goes."""
+    anchors = [labelled(seed, TRUTH, "ground_truth") for seed in range(60, 68)]
+    lost = labelled(70, at(-0.5), "ground_truth")
+    anchors.append(changed(lost, depth=(20.0 * lost.depth.astype(np.float32)).astype(np.float16)))
+    guard = Guard(original, PARAMETERS, metric=True)
+    verdict = guard.judge(network_of(at(0.5)), original, held, anchors)
+    assert verdict.reasons == ("forgetting",)
+    assert verdict.numbers["anchor_true_worst"] < 0.3 < verdict.numbers["anchor_true_aligned_worst"]
+
+
+def test_a_place_without_a_label_may_not_be_lost(
+    original: ClipNetwork, held: list[HeldoutBlock]
+) -> None:
+    """The mean departure is allowed and that of one place is not."""
+    nothing = np.zeros((4, 28, 42), np.uint8)
+    anchors = [changed(wedge_clip(seed, length=4), weight=nothing) for seed in range(80, 88)]
+    limits = dataclasses.replace(PARAMETERS, largest_departure=1.0, largest_place_forgetting=1.0)
+    candidate = network_of(at(0.5))
+    each = [
+        Guard(original, limits, metric=True).judge(candidate, original, held, [anchor])
+        for anchor in anchors
+    ]
+    departures = [verdict.numbers["anchor_departure"] for verdict in each]
+    between = (max(departures) + sum(departures) / len(departures)) / 2
+    for limit, reasons in ((between, ("forgetting",)), (1.01 * max(departures), ())):
+        strict = dataclasses.replace(limits, largest_place_forgetting=limit)
+        verdict = Guard(original, strict, metric=True).judge(candidate, original, held, anchors)
+        assert verdict.reasons == reasons
+        assert verdict.numbers["anchor_departure_worst"] == pytest.approx(max(departures))
+    assert verdict.numbers["anchor_departure"] < between
 
 
 def chain_of_verdicts(
