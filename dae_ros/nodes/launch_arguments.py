@@ -152,6 +152,14 @@ ARGUMENTS: tuple[Argument, ...] = (
         parameter=(("distillation_node", "teacher"),),
     ),
     Argument(
+        "anchors",
+        "",
+        "With distill: places that must not be forgotten, a folder of `dae-ros clips` "
+        "(config/train/clips_anchors.yaml for the weights that ship); empty: only the first clips "
+        "of the deployment are held.",
+        parameter=(("distillation_node", "anchors"),),
+    ),
+    Argument(
         "distill_folder",
         "",
         "With distill: where versions and learner are kept over restarts; empty is "

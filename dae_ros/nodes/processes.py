@@ -259,7 +259,7 @@ def _contradictions(values: Mapping[str, str]) -> list[str]:
     for name in ("loop", "start", "calibration"):
         if values[name] not in ("", "false") and source != "bag":
             problems.append(f"'{name}' belongs to source:=bag, but source is '{source}'")
-    for name in ("teacher", "distill_folder", "single_process"):
+    for name in ("teacher", "anchors", "distill_folder", "single_process"):
         if values[name] not in ("", "false") and values["distill"] != "true":
             problems.append(f"'{name}' belongs to distill:=true")
     if values["rate"] and source == "topic":

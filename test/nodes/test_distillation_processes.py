@@ -44,8 +44,8 @@ def test_distill_starts_a_learner_whose_versions_depth_follows() -> None:
     assert dict(learner.remappings) == {"events": "/dvs", "image": "image_raw"}
     assert simulator.parameters["wait_topics"] == "camera_info,image_raw"
     assert depth.required and not learner.required
-    named = launch_plan({**GIVEN, "distill_folder": "here"})[1]
-    assert named.parameters["folder"] == "here"
+    named = launch_plan({**GIVEN, "distill_folder": "here", "anchors": "clips"})[1]
+    assert (named.parameters["folder"], named.parameters["anchors"]) == ("here", "clips")
 
 
 def test_one_process_holds_both_nodes_with_their_own_parameters(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_learner_alone_has_its_own_launch_file() -> None:
     with pytest.raises(ConfigurationError, match=r"precision, rviz belong to depth.launch.py"):
         distillation_plan({"rviz": "true", "precision": "float32"})
     assert {"weights", "teacher", "events", "image"}.isdisjoint(DISTILLATION_ALONE)
-    for name in ("teacher", "distill_folder", "single_process"):
+    for name in ("teacher", "anchors", "distill_folder", "single_process"):
         with pytest.raises(ConfigurationError, match=f"'{name}' belongs to distill:=true"):
             launch_plan({name: "true"})
 
