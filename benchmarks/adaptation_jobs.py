@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.adaptation_cache import digest_of
 from benchmarks.adaptation_controls import run_controls
 from benchmarks.adaptation_runs import (
     Setting,
@@ -43,7 +44,6 @@ from benchmarks.adaptation_worlds import (
 )
 from dae_ros.model.durable_files import write_durably
 
-SEED_FILE = "seed.json"
 HOP_S = 0.05
 
 
@@ -71,6 +71,11 @@ class Job:
         """Return where the runs of a seed are."""
         return self.setting.folder(self.work, seed)
 
+    def summary(self, seed: int) -> Path:
+        """Return the file that sums up a seed: what it was scored on makes its name."""
+        known = digest_of({"known": known_recipe(self.setting.lengths)})
+        return self.folder(seed) / f"seed_{known}.json"
+
     def safety(self, seed: int) -> Path:
         """Return where the runs with faults are."""
         return safety_folder(self.work, self.setting, seed, self.course)
@@ -95,19 +100,19 @@ def render_known(work: Path, lengths: Lengths) -> None:
 
 
 def run_seed(job: Job, seed: int) -> None:
-    """Do all of a seed's part of `shift`, and keep it in `seed.json`."""
+    """Do all of a seed's part of `shift`, and keep it in `Job.summary`."""
     quiet_threads()
-    setting, worlds, folder = job.setting, job.worlds(seed), job.folder(seed)
-    if (folder / SEED_FILE).exists():
+    setting, worlds, summary = job.setting, job.worlds(seed), job.summary(seed)
+    if summary.exists():
         return
-    shift = check_shift(setting, worlds, folder)
+    shift = check_shift(setting, worlds)
     _say(f"seed {seed}", f"teacher against student elsewhere, lead {shift['lead']}")
     facts: dict[str, Any] = {"seed": seed, "kind": new_kind(seed), "shift": shift}
     if not shift["worthwhile"]:
         _say(f"seed {seed}", "refused: the teacher is not better where the student is deployed")
-        write_durably(folder / SEED_FILE, json.dumps(facts, indent=1))
+        write_durably(summary, json.dumps(facts, indent=1))
         return
-    online, drive_s = folder / "online", setting.lengths.drive_s
+    online, drive_s = job.folder(seed) / "online", setting.lengths.drive_s
     run = run_online(setting, worlds, online, seed, healthy(), Trip(drive_s, comes_back=True))
     forget_clips(online)
     timeline = timeline_of(run["original"], run["swaps"])
@@ -137,7 +142,7 @@ def run_seed(job: Job, seed: int) -> None:
             drive_s,
         ),
     }
-    write_durably(folder / SEED_FILE, json.dumps(facts, indent=1))
+    write_durably(summary, json.dumps(facts, indent=1))
 
 
 def run_healthy(job: Job, seed: int) -> bool:

@@ -51,6 +51,7 @@ def shift_plot(results: Mapping[str, Any]) -> Picture:
         ("elsewhere", "other places of B, in metres", "metric_abs_rel", "Abs Rel"),
         ("elsewhere", "other places of B, aligned", "aligned_delta_1", "delta 1"),
         ("known", "other places of A, aligned", "aligned_abs_rel", "Abs Rel"),
+        ("known", "other places of A, in metres", "metric_abs_rel", "Abs Rel"),
     ):
         series: dict[str, tuple[list[float], list[float]]] = {}
         if seeds:
@@ -114,10 +115,10 @@ def _seeds(results: Mapping[str, Any]) -> list[str]:
         "",
         (
             "| seed | B | errors | teacher | frozen | online | offline | gain | half of it after "
-            "| worst excess | A: worst ever, after B, after A | versions "
-            "| minutes online, offline |"
+            "| worst excess | A: worst ever, after B, after A | A's worst place, after B "
+            "| versions | minutes online, offline |"
         ),
-        "|---" * 13 + "|",
+        "|---" * 14 + "|",
     ]
     for facts in results["seeds"]:
         for error, words in ERRORS.items():
@@ -125,7 +126,7 @@ def _seeds(results: Mapping[str, Any]) -> list[str]:
             begin = f"| {facts['seed']} | {facts['kind']} | {words} | {_figure(teacher)} "
             if "numbers" not in facts:
                 student = facts["shift"]["student"]["elsewhere"][error]
-                lines.append(f"{begin}| {_figure(student)} " + "| refused " + "| " * 8 + "|")
+                lines.append(f"{begin}| {_figure(student)} " + "| refused " + "| " * 9 + "|")
                 continue
             found = facts["numbers"][error]
             half = found["half_gain_s"]
@@ -135,6 +136,7 @@ def _seeds(results: Mapping[str, Any]) -> list[str]:
                 f"| {'never' if half is None else f'{half:.0f} s'} "
                 f"| {_percent(found['worst_excess'])} | {_percent(found['known_worst'])}, "
                 f"{_percent(found['known_after_b'])}, {_percent(found['known_after_a'])} "
+                f"| {_percent(found['worst_place_excess'])} ({found['worst_place']}) "
                 f"| {facts['versions']} "
                 f"| {facts['wall_s'] / 60:.1f}, {facts['offline']['minutes']:.1f} |"
             )

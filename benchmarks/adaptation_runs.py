@@ -23,9 +23,9 @@ import torch
 from benchmarks.adaptation_cache import keyed
 from benchmarks.adaptation_cost import TimedDistiller
 from benchmarks.adaptation_faults import Clock, Drive, Fault, failing_teacher
-from benchmarks.adaptation_scores import ELSEWHERE, score_file
+from benchmarks.adaptation_scores import ELSEWHERE, ERRORS, score_file
 from benchmarks.adaptation_verdicts import SMALLEST_LEAD
-from benchmarks.adaptation_worlds import CLIPS, DRIVE, RETURN, Lengths, known_recipe, recipes
+from benchmarks.adaptation_worlds import CLIPS, DRIVE, RETURN, Lengths, recipes
 from dae_ros.bags.recording import open_recording
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.configuration import DistillationParameters, load_settings
@@ -47,7 +47,7 @@ from dae_ros.parameters.declaration import declarations
 from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.depth_frame import DepthFrame
 
-RUN_FILE, SHIFT_FILE, OFFLINE_FILE = "run.json", "shift.json", "offline.json"
+RUN_FILE, OFFLINE_FILE = "run.json", "offline.json"
 LAST = "last.safetensors"
 # The frame network says metres up to where simulated worlds end.
 RANGE = DepthRange(0.3, 80.0)
@@ -112,7 +112,6 @@ class Setting:
             "updates": self.steps,
             "offline": list(self.offline),
             "worlds": recipes(seed, self.lengths),
-            "known": known_recipe(self.lengths),
         }
 
     @property
@@ -337,30 +336,25 @@ def verdicts_and_refusals(counts: Mapping[str, int]) -> str:
     )  # fmt: skip
 
 
-def check_shift(setting: Setting, worlds: Path, folder: Path) -> dict[str, Any]:
+def check_shift(setting: Setting, worlds: Path) -> dict[str, Any]:
     """Compare teacher and student elsewhere; there is nothing to gain where it is no better.
 
     Returns:
         Scores of both on all parts, and `lead`: name -> by which part the teacher's error is
         below the student's; `worthwhile`: whether both are above `SMALLEST_LEAD`.
     """
-    path = folder / SHIFT_FILE
-    if path.exists():
-        return read_json(path)
     student, teacher = (score_file(file, worlds) for file in (setting.student, setting.teacher))
     lead = {}
-    for name in ("aligned_abs_rel", "metric_abs_rel"):
+    for name in ERRORS:
         of_student, of_teacher = student[ELSEWHERE][name], teacher[ELSEWHERE][name]
         known = of_student is not None and of_teacher is not None
         lead[name] = round(1.0 - of_teacher / of_student, 4) if known else None
-    facts = {
+    return {
         "student": student,
         "teacher": teacher,
         "lead": lead,
         "worthwhile": all(value is not None and value >= SMALLEST_LEAD for value in lead.values()),
     }
-    write_durably(path, json.dumps(facts, indent=1))
-    return facts
 
 
 def run_offline(setting: Setting, worlds: Path, folder: Path, seed: int) -> dict[str, Any]:
@@ -374,7 +368,7 @@ def run_offline(setting: Setting, worlds: Path, folder: Path, seed: int) -> dict
     """
     kept = folder / OFFLINE_FILE
     if kept.exists():
-        return read_json(kept)
+        return {**read_json(kept), **score_file(folder / LAST, worlds)}
     overrides = [
         f"weights={setting.student}", f"teachers={setting.teacher}", f"clips={worlds / CLIPS}",
         "encoder_weights=''", f"steps={setting.steps}", f"warm_up={setting.steps // 10}",
@@ -398,10 +392,9 @@ def run_offline(setting: Setting, worlds: Path, folder: Path, seed: int) -> dict
         "minutes": round((time.monotonic() - begun) / 60.0, 2),
         "core_s": round(time.process_time() - begun_core, 1),
         "overrides": list(setting.offline),
-        **score_file(folder / LAST, worlds),
     }
     write_durably(kept, json.dumps(facts, indent=1))
-    return facts
+    return {**facts, **score_file(folder / LAST, worlds)}
 
 
 def healthy() -> Fault:

@@ -1,4 +1,7 @@
-"""True errors of weights on other places of a seed: equal weights are scored once."""
+"""True errors of weights on other places of a seed: equal weights are scored once.
+
+A mean over places says little where one of them is lost, so each place's errors are kept as well.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ NUMBERS = (
     "aligned_abs_rel", "aligned_delta_1", "aligned_positive_scale", "metric_abs_rel",
     "metric_delta_1",
 )  # fmt: skip
-Scores: TypeAlias = dict[str, float | None]
+ERRORS = ("aligned_abs_rel", "metric_abs_rel")
+PLACES = "places"
+# Name -> mean over places; under `PLACES`, place -> name of an error -> score.
+Scores: TypeAlias = dict[str, Any]
 
 
 def score_versions(
@@ -46,7 +52,7 @@ def score_versions(
 def score_file(
     path: Path, worlds: Path, parts: Sequence[str] = PARTS, windows: int = 0
 ) -> dict[str, Scores]:
-    """Return part -> name -> mean score over its places; what was scored before is looked up.
+    """Return part -> scores; what was scored before is looked up.
 
     Args:
         path: a checkpoint.
@@ -60,12 +66,19 @@ def score_file(
     for part in parts:
         folder = worlds if part == ELSEWHERE else worlds / KNOWN
         store = open_clip_store(folder / CLIPS)
-        key = digest_of({"weights": weights, "store": store.digest, "windows": windows})
+        key = digest_of(
+            {"weights": weights, "store": store.digest, "windows": windows, PLACES: ERRORS}
+        )
         kept = folder / "scores" / f"{part}_{key}.json"
         if not kept.exists():
             kept.parent.mkdir(exist_ok=True)
-            mean = score_network(loaded, store, windows=windows).mean
-            write_once(kept, json.dumps(rounded({name: mean[name] for name in NUMBERS}), indent=1))
+            found = score_network(loaded, store, windows=windows)
+            places = {
+                place: rounded({name: scores[name] for name in ERRORS})
+                for place, scores in found.sequences.items()
+            }
+            mean = rounded({name: found.mean[name] for name in NUMBERS})
+            write_once(kept, json.dumps({**mean, PLACES: places}, indent=1))
         scores[part] = json.loads(kept.read_text(encoding="utf-8"))
     return scores
 

@@ -148,7 +148,7 @@ class Claim:
         }
 
 
-def shift_claims(seeds: Sequence[Mapping[str, float]], declared: int) -> list[Claim]:
+def shift_claims(seeds: Sequence[Mapping[str, Any]], declared: int) -> list[Claim]:
     """Return what the seeds say about domain shift.
 
     Args:
@@ -192,7 +192,7 @@ def shift_claims(seeds: Sequence[Mapping[str, float]], declared: int) -> list[Cl
 
 def summary_of_seed(
     timeline: Timeline,
-    scores: Mapping[str, Mapping[int, Mapping[str, float | None]]],
+    scores: Mapping[str, Mapping[int, Mapping[str, Any]]],
     offline: Mapping[str, float | None],
     drive_s: float,
 ) -> dict[str, Any]:
@@ -200,25 +200,34 @@ def summary_of_seed(
 
     Args:
         timeline: of the drive through B and A afterwards.
-        scores: `elsewhere` and `known` -> version -> name -> score.
+        scores: `elsewhere` and `known` -> version -> name -> score, and of `known` also `places`
+            -> place -> name -> score.
         offline: name -> score elsewhere, of offline distillation.
         drive_s: when B is over.
 
     Returns:
         `numbers`: name of an error -> what `shift_claims` takes, the share of the gain, the second
         at which half of it was reached (None: never), the worst excess on known places of any
-        version, those that nobody had in A included, and the excess there when B and when A were
-        over; `versions`: how many depth had beside the original.
+        version, those that nobody had in A included, the excess there when B and when A were over,
+        and which single known place was the worst when B was over, with its excess; `versions`:
+        how many depth had beside the original.
     """
     original = timeline[0][1]
-    numbers: dict[str, dict[str, float | None]] = {}
+    left = live_at(timeline, drive_s)
+    numbers: dict[str, dict[str, Any]] = {}
     for error in ("aligned_abs_rel", "metric_abs_rel"):
         elsewhere, known = (
             {v: _number(found[error]) for v, found in scores[part].items()}
             for part in ("elsewhere", "known")
         )
         frozen, bound = elsewhere[original], _number(offline[error])
-        adapted = elsewhere[live_at(timeline, drive_s)]
+        adapted = elsewhere[left]
+        before, after = (scores["known"][version]["places"] for version in (original, left))
+        places = {
+            place: excess(_number(after[place][error]), _number(before[place][error]))
+            for place in before
+        }
+        worst_place = max(places, key=places.__getitem__)
         numbers[error] = {
             "frozen": frozen,
             "adapted": adapted,
@@ -230,8 +239,10 @@ def summary_of_seed(
             "worst_excess": worst_excess(timeline, elsewhere, frozen),
             "forgetting": worst_excess(timeline, known, known[original], begin_s=drive_s),
             "known_worst": worst_excess(timeline, known, known[original]),
-            "known_after_b": excess(known[live_at(timeline, drive_s)], known[original]),
+            "known_after_b": excess(known[left], known[original]),
             "known_after_a": excess(known[timeline[-1][1]], known[original]),
+            "worst_place": worst_place,
+            "worst_place_excess": places[worst_place],
         }
     return {"numbers": numbers, "versions": len({v for _, v in timeline}) - 1}
 

@@ -10,7 +10,7 @@ and corridors alone (A), and deployed in streets and warehouses (B, `adaptation_
 
 **shift**, for each seed: a drive through B, then A again. The loop is that of `dae-ros adapt`
 (gates, guard, publication, canary and rollback), with 2.5 steps for each simulated second. Each
-version that depth had is scored against true depth on other places of B, and on thirty of A.
+version that depth had is scored against true depth on other places of B, and on ninety of A.
 Beside it stand the weights that never change, and offline distillation from the same teacher on the
 same drive: all weights, as many updates as online had time for steps, every clip from the start.
 Before, teacher and student are compared elsewhere in B: where the teacher is not better by a
@@ -52,7 +52,6 @@ from benchmarks.adaptation_cache import keyed
 from benchmarks.adaptation_controls import controls_file
 from benchmarks.adaptation_faults import FAULTS
 from benchmarks.adaptation_jobs import (
-    SEED_FILE,
     Job,
     look_at,
     render,
@@ -234,7 +233,7 @@ def _do(
 def collect(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
     """Return everything that is finished with these settings, of this or an earlier call."""
     setting = job.setting
-    done = _finished(job.folder(seed) / SEED_FILE for seed in seeds)
+    done = _finished(job.summary(seed) for seed in seeds)
     folder = job.safety(seeds[0])
     safety = _finished(folder / case.name / CASE_FILE for case in all_cases(FAULTS))
     healthy_runs = _finished([folder / PREFIX / RUN_FILE])

@@ -13,6 +13,7 @@ from benchmarks import adaptation_jobs
 from benchmarks.adaptation_cache import KEY_FILE, keyed, write_once
 from benchmarks.adaptation_cost import on_own_core
 from benchmarks.adaptation_faults import FAULTS
+from benchmarks.adaptation_jobs import Job
 from benchmarks.adaptation_runs import RUN_FILE, Setting, verdicts_and_refusals
 from benchmarks.adaptation_safety import (
     EARLY,
@@ -66,7 +67,7 @@ def test_runs_of_other_settings_weights_and_worlds_are_kept_apart(tmp_path: Path
         {}, {"student": usual["teacher"]}, {"teacher": usual["student"]},
         {"anchors": tmp_path / "others"}, {"steps_per_s": 2.0},
         {"overrides": {"learning_rate": 1e-3}}, {"offline": ("steps=3",)},
-        {"lengths": Lengths(31.0, 10.0, 5.0)}, {"lengths": Lengths(30.0, 10.0, 5.0, 6.0)},
+        {"lengths": Lengths(31.0, 10.0, 5.0)},
     ]  # fmt: skip
     folders = [Setting(**{**usual, **change}).folder(tmp_path, 0) for change in changes]
     assert len(set(folders)) == len(changes)
@@ -80,6 +81,11 @@ def test_runs_of_other_settings_weights_and_worlds_are_kept_apart(tmp_path: Path
     assert alike == [{}, changes[3], changes[5]]
     assert len(set(offline)) == len(changes) - 2
     assert Setting(**usual).offline_folder(tmp_path, 1) not in offline
+    # No run depends on what it is only scored on, but its summary does.
+    settings = [usual, {**usual, "lengths": Lengths(30.0, 10.0, 5.0, 6.0)}]
+    jobs = [Job(Setting(**values), tmp_path, Course(), 1) for values in settings]
+    assert jobs[0].folder(0) == jobs[1].folder(0) == jobs[0].summary(0).parent
+    assert jobs[0].summary(0) != jobs[1].summary(0)
     # Worlds are the same whoever learns in them.
     worlds = {worlds_folder(tmp_path, 0, Lengths(30.0, 10.0, s)) for s in (5.0, 5.0, 6.0)}
     assert len(worlds) == 2

@@ -104,8 +104,15 @@ def test_a_seed_is_summed_up_where_b_ends() -> None:
     scores = {
         "elsewhere": {v: {"aligned_abs_rel": e, "metric_abs_rel": e} for v, e in ERRORS.items()},
         "known": {
-            v: {"aligned_abs_rel": e, "metric_abs_rel": None}
-            for v, e in {1: 0.2, 2: 0.21, 4: 0.204}.items()
+            v: {
+                "aligned_abs_rel": e,
+                "metric_abs_rel": None,
+                "places": {
+                    place: {"aligned_abs_rel": own, "metric_abs_rel": 0.1}
+                    for place, own in {"room": e, "lost": worst}.items()
+                },
+            }
+            for v, e, worst in ((1, 0.2, 0.1), (2, 0.21, 0.4), (4, 0.204, 0.15))
         },
     }
     offline = {"aligned_abs_rel": 0.2, "metric_abs_rel": 0.2}
@@ -114,14 +121,31 @@ def test_a_seed_is_summed_up_where_b_ends() -> None:
     assert numbers["adapted"] == 0.40 and numbers["gain_share"] == 0.0
     assert numbers["forgetting"] == pytest.approx(0.02) and numbers["known_after_b"] == 0.0
     assert numbers["known_worst"] == pytest.approx(0.05)
+    assert numbers["worst_place_excess"] == 0.0
     assert found["versions"] == 2
     assert math.isnan(found["numbers"]["metric_abs_rel"]["forgetting"])
+
+
+def test_a_place_that_is_lost_is_named() -> None:
+    """Not the one with the largest error, but the one whose error rose most; in its own error."""
+    errors = {"aligned_abs_rel": 0.2, "metric_abs_rel": 0.3}
+    before = {"far": {"aligned_abs_rel": 0.5, "metric_abs_rel": 0.6},
+              "lost": {"aligned_abs_rel": 0.1, "metric_abs_rel": 0.2}}  # fmt: skip
+    after = {"lost": {"aligned_abs_rel": 0.15, "metric_abs_rel": 0.2},
+             "far": {"aligned_abs_rel": 0.55, "metric_abs_rel": 0.66}}  # fmt: skip
+    known = {1: {**errors, "places": before}, 4: {**errors, "places": after}}
+    scores = {"elsewhere": dict.fromkeys((1, 4), errors), "known": known}
+    found = summary_of_seed([(0.0, 1), (90.0, 4)], scores, errors, drive_s=95.0)["numbers"]
+    worst = {
+        e: (n["worst_place"], pytest.approx(n["worst_place_excess"])) for e, n in found.items()
+    }
+    assert worst == {"aligned_abs_rel": ("lost", 0.5), "metric_abs_rel": ("far", 0.1)}
 
 
 def test_results_become_a_table_and_pictures() -> None:
     """Also where a seed is refused and a fault never recovered; JSON holds no NaN."""
     number = {"aligned_abs_rel": 0.4, "metric_abs_rel": 0.5, "aligned_delta_1": 0.3}
-    scores = {"elsewhere": number, "known": number}
+    scores = {"elsewhere": number, "known": {**number, "places": {"0001_room_2301": number}}}
     found = summary_of_seed(
         TIMELINE,
         {part: dict.fromkeys(ERRORS, scores[part]) for part in ("elsewhere", "known")},
@@ -180,11 +204,11 @@ def test_results_become_a_table_and_pictures() -> None:
     assert "Harmful: late_noisy." in text and "early_doubled" in text
     assert "| noise | 0.1 | 1 | 0" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| 0 |")}
-    assert widths == {14, 8}
+    assert widths == {15, 8}
     assert "| 0 | 20.0 | 30, 20, 0, 0 | never | never | never | 2.2 min |" in text
     silent = {**results, "safety": [], "healthy": [{"published_s": None, "seconds": 225.0}]}
     assert "Nothing was published in 225 s without a fault: none was made" in markdown(silent)
     assert "## Faults" not in markdown({**silent, "healthy": []})
     assert wall_plot(results).shape == (440, 800, 3)
-    assert shift_plot(results).shape == (4 * 440, 800, 3)
+    assert shift_plot(results).shape == (5 * 440, 800, 3)
     assert safety_plot(results).shape == (2 * 440, 800, 3)
