@@ -169,7 +169,7 @@ def _judged_by(
             raise RuntimeError(f"{run} has no clips any more; remove it and run again")
         replay.restore(state["intake"]["replay"], learner.clips("clip"))
         anchors.restore(state["intake"]["anchors"], learner.clips("anchor"))
-    return replay.heldout(), anchors.measured
+    return replay.heldout(), anchors.measured()
 
 
 def _true_errors(network: ClipNetwork, worlds: Path) -> dict[str, float]:

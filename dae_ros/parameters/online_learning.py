@@ -65,7 +65,10 @@ class LearningParameters(NodeParameters):
         minimum=1,
     )
     measured_anchors: int = declare(
-        96, "Stretches from before adaptation that measure forgetting.", minimum=1
+        96,
+        "Stretches from before adaptation that measure forgetting, half of them the most like the "
+        "deployment.",
+        minimum=1,
     )
     measured_windows: int = declare(
         32,

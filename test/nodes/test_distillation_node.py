@@ -23,6 +23,7 @@ from dae_ros.model.fetch import digest_of
 from dae_ros.nodes.distillation_node import DistillationNode
 from dae_ros.nodes.qos import latched_qos
 from dae_ros.runtime.snapshots import read_latest
+from test.reference.moving_wedge import WedgeSource, wedge_clips
 from test.reference.prepared_learner import moved, prepare, write_files
 from test.reference.wall_deployment import items
 
@@ -168,6 +169,29 @@ def test_without_a_teacher_it_holds_and_without_weights_it_is_refused(graph, val
     assert not learner.ask("save").success
     graph.remove(learner.node)
     assert Learner(graph, values, tmp_path, weights="").node.trigger_configure() == FAILURE
+
+
+def test_places_from_before_hold_and_measure(graph, values, learned, tmp_path):
+    """A clip store beside the pinned clips; what has no place that is long enough is refused."""
+    shutil.copytree(learned, tmp_path / "learner", dirs_exist_ok=True)
+    train = [WedgeSource(seed, 28, 42, windows=9) for seed in (1, 2, 3)]
+    held = [WedgeSource(seed, 28, 42, windows=6) for seed in (4, 5)]
+    store = wedge_clips(tmp_path / "anchors", train, held)
+    learner = Learner(
+        graph, values, tmp_path / "learner", anchors=str(store), measured_windows=6
+    ).activate()
+    graph.until(lambda: learner.statuses and learner.values("counts").get("resumed") == "1")
+    assert int(learner.values()["anchors"]) == 3 + 2 + 2
+    for again in range(20):
+        learner.see(again * SECOND)
+        if learner.judged:
+            break
+    numbers = learner.judged[0]["numbers"]
+    assert numbers["anchor_clips"] == 2 + 1
+    assert np.isfinite(numbers["anchor_true_worst"])
+    graph.remove(learner.node)
+    again = Learner(graph, values, tmp_path / "again", anchors=str(store), measured_windows=7)
+    assert again.node.trigger_configure() == FAILURE
 
 
 def test_a_depth_node_elsewhere_gets_the_weights_in_pieces(graph, values, tmp_path):

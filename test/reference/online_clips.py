@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dae_ros.distillation.clip_codes import code_of_tencode
+from dae_ros.distillation.online.measured_places import MeasuredPlaces, Stretch
 from dae_ros.distillation.online.observation import LabelledClip, Observation
 from test.reference.moving_wedge import WedgeSource, depth_of_grey
 
@@ -80,3 +82,12 @@ def changed(clip: LabelledClip, **fields: Any) -> LabelledClip:
     return dataclasses.replace(
         clip, observation=dataclasses.replace(clip.observation, **inner), **outer
     )
+
+
+def measuring(clips: Sequence[LabelledClip]) -> MeasuredPlaces:
+    """Return what measures with all of these clips, each of a place of its own."""
+
+    def stretch(number: int, clip: LabelledClip) -> Stretch:
+        return Stretch(number, clip.observation.windows, lambda: clip)
+
+    return MeasuredPlaces([stretch(*item) for item in enumerate(clips)], len(clips))

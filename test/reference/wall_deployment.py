@@ -31,6 +31,7 @@ from dae_ros.model.configuration import Meaning
 from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.weight_stages import Outcome, Verdict
+from test.reference.online_clips import measuring
 from test.reference.scrolling_wall import BASE_NS, MS, mono_packet
 
 CPU = torch.device("cpu")
@@ -119,7 +120,7 @@ def anchors(settings: OnlineParameters) -> AnchorSet:
         teacher="",
         teacher_digest="",
     )
-    return AnchorSet(None, (unlabelled,), settings)
+    return AnchorSet(None, measuring([unlabelled]), settings)
 
 
 def run(

@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from dae_ros.distillation.clip_store import ClipSequence, ClipStore
+from dae_ros.distillation.clip_store import ClipStore
 from dae_ros.distillation.online.anchor_streams import AnchorStreams, Excerpt, Place, Spot
+from dae_ros.distillation.online.measured_places import MeasuredPlaces, measured_places
 from dae_ros.distillation.online.observation import LabelledClip, Refusal
-from dae_ros.distillation.online.stored_clips import stored_clip
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters.distillation import OnlineParameters
 
@@ -45,29 +45,37 @@ class AnchorSet:
 
     Args:
         streams: through places from before adaptation, to replay; None without.
-        measured: from before adaptation as well, of other places.
+        measured: from before adaptation as well, of other places; None without.
         parameters: pinned_clips and seed.
     """
 
     def __init__(
         self,
         streams: AnchorStreams | None,
-        measured: Sequence[LabelledClip],
+        measured: MeasuredPlaces | None,
         parameters: OnlineParameters,
     ) -> None:
         self._parameters = parameters
         self._streams = streams
-        self._measured = tuple(measured)
+        self._measured = measured
         self._pinned: list[LabelledClip] = []
 
     def __len__(self) -> int:
         """Return how many places and clips there are."""
-        return len(self._streams or ()) + len(self._measured) + len(self._pinned)
+        return len(self._streams or ()) + len(self._measured or ()) + len(self._pinned)
 
-    @property
-    def measured(self) -> tuple[LabelledClip, ...]:
-        """What nothing is learned from."""
-        return (*self._measured, *self._pinned[1::2])
+    def measured(self, near: Sequence[Spot] = ()) -> tuple[LabelledClip, ...]:
+        """Return clips that nothing is learned from.
+
+        Args:
+            near: windows of `measured_places` that look like the deployment.
+        """
+        places = () if self._measured is None else self._measured.choose(near)
+        return (*places, *self._pinned[1::2])
+
+    def measured_places(self) -> list[Place]:
+        """Return the windows of every stretch that may measure."""
+        return [] if self._measured is None else self._measured.places()
 
     def known(self) -> Iterable[LabelledClip]:
         """Return stretches of places that are replayed, made when they are asked for."""
@@ -168,10 +176,12 @@ def anchors_of_store(
         )
     streams = AnchorStreams(store.split("train"), store.digest, parameters)
     length = parameters.measured_windows
-    places = _spread(store.split("heldout"), length, parameters.measured_anchors)
+    measured = measured_places(
+        store.split("heldout"), store.digest, length, parameters.measured_anchors
+    )
     for split, found, windows, why in (
         ("train", len(streams), parameters.unroll, "unroll"),
-        ("heldout", len(places), length, "measured_windows"),
+        ("heldout", len(measured), length, "measured_windows"),
     ):
         if not found:
             raise ConfigurationError(
@@ -180,41 +190,4 @@ def anchors_of_store(
                 folder=str(store.folder),
                 split=split,
             )
-    measured = [stored_clip(sequence, first, length, store.digest) for sequence, first in places]
     return AnchorSet(streams, measured, parameters)
-
-
-def _spread(
-    sequences: Sequence[ClipSequence], length: int, wanted: int
-) -> list[tuple[ClipSequence, int]]:
-    """Choose stretches that share no window: of as many sequences as there are, then of their time.
-
-    One begins at the first window of its sequence, that of the next later, and so on by turns.
-
-    Returns:
-        Sequence and first window of each.
-    """
-    rooms = [
-        (sequence, begins)
-        for sequence in sequences
-        if (
-            begins := [
-                begin
-                for first, last in sequence.runs()
-                for begin in range(first, last - length + 1, length)
-            ]
-        )
-    ]
-    counts = [0] * len(rooms)
-    left = min(wanted, sum(len(begins) for _, begins in rooms))
-    while left:
-        free = [index for index, (_, begins) in enumerate(rooms) if counts[index] < len(begins)]
-        taken = min(left, len(free))
-        for place in range(taken):
-            counts[free[place * len(free) // taken]] += 1
-        left -= taken
-    return [
-        (sequence, begins[(index + place * len(begins) // count) % len(begins)])
-        for index, ((sequence, begins), count) in enumerate(zip(rooms, counts, strict=True))
-        for place in range(count)
-    ]

@@ -71,8 +71,9 @@ class Intake:
         self.counts = counts
         self.replay = ReplayBuffer(parameters)
         self.anchors = anchors
-        self._lookalikes = Lookalikes(
-            learner.original, anchors.places(), parameters.unroll, parameters.seed
+        self._replayed_alike, self._measured_alike = (
+            Lookalikes(learner.original, places, parameters.unroll, parameters.seed)
+            for places in (anchors.places(), anchors.measured_places())
         )
         self.stride = LabelStride(parameters)
         self.monitor = RefusalMonitor(parameters)
@@ -182,7 +183,7 @@ class Intake:
             step: its number.
             pause: called now and then while anchors are looked at.
         """
-        parameters, clips, lookalikes = self._parameters, self.replay.clips, self._lookalikes
+        parameters, clips, lookalikes = self._parameters, self.replay.clips, self._replayed_alike
         lookalikes.look(step, pause)
         anchors = self.anchors.draw(
             step,
@@ -191,6 +192,16 @@ class Intake:
         )
         count = parameters.batch_clips - len(anchors)
         return self.replay.draw(step, count, lookalikes.farthest(clips, count)), anchors
+
+    def measured(self, step: int, pause: Callable[[], None]) -> tuple[LabelledClip, ...]:
+        """Return anchors to measure forgetting by, half of them like the deployment.
+
+        Args:
+            step: how many were made; what is alike depends on it and the clips alone.
+            pause: called now and then while anchors are looked at.
+        """
+        self._measured_alike.look(step, pause)
+        return self.anchors.measured(self._measured_alike.nearest(self.replay.clips))
 
     def weights_changed(self) -> None:
         """Forget what is usual for the published weights: others are published."""

@@ -307,7 +307,7 @@ class OnlineDistiller:
             candidate,
             self._publisher.network,
             self._intake.replay.heldout(),
-            self._intake.anchors.measured,
+            self._intake.measured(self._steps, self._pause),
             self._pause,
         )
         self._gain.judged(verdict)

@@ -90,7 +90,7 @@ def open_student(
         )
     place = device_of(device)
     loaded = load_weights(weights)
-    chosen = AnchorSet(None, (), parameters)
+    chosen = AnchorSet(None, None, parameters)
     if anchors is not None:
         store = open_clip_store(anchors)
         chosen = anchors_of_store(store, loaded.meaning.event_encoder, parameters)

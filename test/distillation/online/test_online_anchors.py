@@ -19,7 +19,7 @@ from dae_ros.distillation.online.observation import LabelledClip, Refusal
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters.distillation import OnlineParameters
 from test.reference.moving_wedge import WedgeSource, wedge_clips
-from test.reference.online_clips import small_clip
+from test.reference.online_clips import measuring, small_clip
 
 Online = Callable[..., OnlineParameters]
 
@@ -54,7 +54,7 @@ def test_what_measures_is_of_as_many_places_as_there_are(store: ClipStore, onlin
 
     def measured(count: int) -> list[tuple[int, bool]]:
         parameters = online(measured_anchors=count, measured_windows=6)
-        clips = anchors_of_store(store, "tencode", parameters).measured
+        clips = anchors_of_store(store, "tencode", parameters).measured()
         assert all(len(clip.observation) == 6 for clip in clips)
         return [(ends(clip), bool(clip.weight.any())) for clip in clips]
 
@@ -63,7 +63,7 @@ def test_what_measures_is_of_as_many_places_as_there_are(store: ClipStore, onlin
     assert measured(2) == [(6, False), (12, True)]
     assert measured(3) == [(6, False), (12, False), (12, True)]
     assert measured(50) == [
-        (6, False), (12, False), (12, True), (18, True), (24, True), (6, True),
+        (6, False), (12, False), (6, True), (12, True), (18, True), (24, True),
     ]  # fmt: skip
 
 
@@ -200,19 +200,19 @@ def test_pinned_clips_go_by_turns_and_not_side_by_side(store: ClipStore, online:
     """The first pinned clip is replayed, the next measures, ten seconds later at least."""
     parameters = online(pinned_clips=3)
     streams = AnchorStreams(store.split("train"), store.digest, parameters)
-    anchors = AnchorSet(streams, [small_clip(2 * 10**9)], parameters)
+    anchors = AnchorSet(streams, measuring([small_clip(2 * 10**9)]), parameters)
     clips = {second: small_clip(second * 10**9) for second in (5, 10, 16, 30, 50)}
     results = [anchors.pin(clip) for clip in clips.values()]
     kinds = [r.reason if isinstance(r, Refusal) else (r.key, r.half) for r in results]
     assert kinds == [
         (0, "replayed"), "near_anchor", (1, "measured"), (2, "replayed"), "anchors_full",
     ]  # fmt: skip
-    assert anchors.measured[1:] == (clips[16],)
+    assert anchors.measured()[1:] == (clips[16],)
     assert len(anchors) == 4 + 1 + 3
-    again = AnchorSet(None, [], parameters)
+    again = AnchorSet(None, None, parameters)
     kept = {0: clips[5], 1: clips[16], 2: clips[30]}
     assert again.restore(anchors.state(), kept) == 0
-    assert again.measured == (clips[16],) and len(again) == 3
+    assert again.measured() == (clips[16],) and len(again) == 3
     # Alone they do not fill a step.
     assert [len(again.draw(0, count)) for count in (0, 1, 2, 9)] == [0, 1, 1, 1]
     assert {id(again.draw(step, 1)[0]) for step in range(20)} == {id(clips[5]), id(clips[30])}
