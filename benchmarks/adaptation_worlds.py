@@ -261,7 +261,7 @@ def _places_of_a(rooms: int, corridors: int, count: int, lengths: Lengths) -> li
 
 
 def _recipe(train: Sequence[Any], heldout: Sequence[Any]) -> dict[str, Any]:
-    # Depth at every window's end would be most of a recording, and a fifth of it scores as well.
+    # Depth would be most of a recording; clips have it at every window's end all the same.
     every = {"height": HEIGHT, "width": WIDTH, "depth_hz": 4.0}
     return {"every_world": every, "train": list(train), "heldout": list(heldout)}
 
