@@ -20,7 +20,7 @@ one room rise and those of the next fall with the same change of weights.
 |---|---|---|
 | known | 2300 and 2350 on, 45 of each | rooms and corridors to measure forgetting by, clips |
 | watched | 2400 and 2450 on, 45 of each; rooms 2800 on, 60 | what the guard measures by, clips |
-| replayed | 2600 and 2700 on, 60 of each; rooms 2900 on, 120 | what is replayed, clips |
+| replayed | 2600 and 2700 on, 60 of each; rooms 2900 on, 300 | what is replayed, clips |
 
 Training sees seeds below 1100 only; its rooms and corridors are replayed as well. There are more
 rooms than corridors, since some look like B: a wall of bricks that fills the image could be a
@@ -66,7 +66,7 @@ NEW_KINDS = ("warehouse", "street")
 HEIGHT, WIDTH = 130, 173
 DRIVE, RETURN, CLIPS = "drive", "return", "clips"
 KNOWN_PLACES, WATCHED_PLACES, REPLAYED_PLACES = 45, 45, 60  # of each kind
-WATCHED_ROOMS, REPLAYED_ROOMS = 60, 120  # beside these
+WATCHED_ROOMS, REPLAYED_ROOMS = 60, 300  # beside these
 
 _WORLDS: Mapping[str, Mapping[str, Any]] = {
     "room": {"scene": "room", "light": {"choice": ["day", "dusk"]}, "motion": "walk"},

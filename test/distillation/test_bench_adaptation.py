@@ -55,7 +55,7 @@ def test_worlds_of_a_seed_are_places_of_their_own(tmp_path: Path) -> None:
     """No seed of the simulator occurs twice, in no benchmark seed and in no training."""
     seen: set[tuple[object, object]] = set()
     lengths = Lengths(30.0, 10.0, 5.0)
-    ours = (known_recipe, 90), (watched_recipe, 150), (replayed_recipe, 240)
+    ours = (known_recipe, 90), (watched_recipe, 150), (replayed_recipe, 420)
     shared = (([recipe(lengths)], count) for recipe, count in ours)
     for contents, count in (*shared, *((recipes(seed, lengths), 4) for seed in range(6))):
         worlds = []
