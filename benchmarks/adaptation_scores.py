@@ -15,7 +15,8 @@ import numpy as np
 
 from benchmarks.adaptation_cache import digest_of, write_once
 from benchmarks.adaptation_worlds import CLIPS
-from benchmarks.heldout import rounded, score_network
+from benchmarks.heldout import Scores as HeldoutScores
+from benchmarks.heldout import rounded, score_networks
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.online.loop import SNAPSHOTS
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
@@ -26,6 +27,8 @@ NUMBERS = (
     "aligned_abs_rel", "aligned_delta_1", "aligned_positive_scale", "metric_abs_rel",
     "metric_delta_1",
 )  # fmt: skip
+# Of so many windows one is scored: at 4 Hz depth says what it does at 20.
+EVERY = 5
 ERRORS = ("aligned_abs_rel", "metric_abs_rel")
 PLACES = "places"
 # Name -> mean over places; under `PLACES`, place -> name of an error -> score.
@@ -43,44 +46,58 @@ def score_versions(
         worlds: of the seed.
         parts: which of `PARTS`.
     """
-    return {
-        version: score_file(run / SNAPSHOTS / f"w_{version:06d}.safetensors", worlds, parts)
-        for version in sorted(set(versions))
-    }
+    ordered = sorted(set(versions))
+    paths = [run / SNAPSHOTS / f"w_{version:06d}.safetensors" for version in ordered]
+    return dict(zip(ordered, score_files(paths, worlds, parts), strict=True))
 
 
 def score_file(
     path: Path, worlds: Path, parts: Sequence[str] = PARTS, windows: int = 0
 ) -> dict[str, Scores]:
-    """Return part -> scores; what was scored before is looked up.
+    """Return part -> scores of one checkpoint; see `score_files`."""
+    return score_files([path], worlds, parts, windows)[0]
+
+
+def score_files(
+    paths: Sequence[Path], worlds: Path, parts: Sequence[str] = PARTS, windows: int = 0
+) -> list[dict[str, Scores]]:
+    """Return part -> scores of each checkpoint; what was scored before is looked up.
 
     Args:
-        path: a checkpoint.
+        paths: checkpoints of one configuration.
         worlds: of a seed. Scores are kept where the clips are, by the weights' own digest, whoever
             published them.
         parts: which of `PARTS`.
         windows: of each place at most; 0 for all.
     """
-    loaded = load_checkpoint(path)
-    weights, scores = weights_digest(loaded), {}
+    loaded = [load_checkpoint(path) for path in paths]
+    digests = [weights_digest(one) for one in loaded]
+    scores: list[dict[str, Scores]] = [{} for _ in paths]
     for part in parts:
         folder = worlds if part == ELSEWHERE else worlds / KNOWN
         store = open_clip_store(folder / CLIPS)
-        key = digest_of(
-            {"weights": weights, "store": store.digest, "windows": windows, PLACES: ERRORS}
-        )
-        kept = folder / "scores" / f"{part}_{key}.json"
-        if not kept.exists():
-            kept.parent.mkdir(exist_ok=True)
-            found = score_network(loaded, store, windows=windows)
-            places = {
-                place: rounded({name: scores[name] for name in ERRORS})
-                for place, scores in found.sequences.items()
-            }
-            mean = rounded({name: found.mean[name] for name in NUMBERS})
-            write_once(kept, json.dumps({**mean, PLACES: places}, indent=1))
-        scores[part] = json.loads(kept.read_text(encoding="utf-8"))
+        facts = {"store": store.digest, "windows": windows, "every": EVERY, PLACES: ERRORS}
+        kept = [
+            folder / "scores" / f"{part}_{digest_of({'weights': weights, **facts})}.json"
+            for weights in digests
+        ]
+        missing = {path: one for path, one in zip(kept, loaded, strict=True) if not path.exists()}
+        if missing:
+            kept[0].parent.mkdir(exist_ok=True)
+            found = score_networks(list(missing.values()), store, windows=windows, every=EVERY)
+            for path, result in zip(missing, found, strict=True):
+                write_once(path, json.dumps(_plain(result), indent=1))
+        for own, path in zip(scores, kept, strict=True):
+            own[part] = json.loads(path.read_text(encoding="utf-8"))
     return scores
+
+
+def _plain(scores: HeldoutScores) -> Scores:
+    places = {
+        place: rounded({name: found[name] for name in ERRORS})
+        for place, found in scores.sequences.items()
+    }
+    return {**rounded({name: scores.mean[name] for name in NUMBERS}), PLACES: places}
 
 
 def weights_digest(loaded: LoadedModel) -> str:

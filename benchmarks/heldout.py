@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,33 @@ def score_network(
             sequence, _keeping(predictions, sequence.name, wanted, kept)
         )
     return Scores(mean_of_scores(list(sequences.values())), sequences, kept)
+
+
+def score_networks(
+    versions: Sequence[LoadedModel], store: ClipStore, *, windows: int, every: int
+) -> list[Scores]:
+    """Score several weights on every held-out sequence, and what their encoders share once.
+
+    Args:
+        versions: of one configuration and meaning.
+        store: with held-out sequences of true depth.
+        windows: of each sequence at most; 0 for all.
+        every: see `Validation.together`.
+
+    Returns:
+        Of each; no maps are kept.
+    """
+    networks = [loaded.network for loaded in versions]
+    for network in networks:
+        network.to(memory_format=torch.channels_last)
+    validation = _validation(versions[0], store, windows)
+    found: list[dict[str, dict[str, float]]] = [{} for _ in versions]
+    for sequence in store.split("heldout"):
+        windows_of = list(validation.together(networks, sequence, every))
+        for index, scores in enumerate(found):
+            predictions = (said[index] for said in windows_of)
+            scores[sequence.name] = validation.score(sequence, predictions)
+    return [Scores(mean_of_scores(list(scores.values())), scores, {}) for scores in found]
 
 
 def score_map(depth_m: FloatImage, loaded: LoadedModel, store: ClipStore, windows: int) -> Scores:

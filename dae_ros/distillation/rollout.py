@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -10,10 +11,15 @@ from torch import Tensor
 from dae_ros.model.dae_r import DepthAnyEvent, DepthAnyEventR
 from dae_ros.model.networks import Network
 
+# What the names of an encoder's weights begin with.
+ENCODER = "pretrained."
+State: TypeAlias = tuple[Tensor, ...]
+Rolls: TypeAlias = Callable[[Tensor, Sequence[State], int], list[tuple[Tensor, State]]]
+
 
 def roll(
-    network: Network, images: Tensor, state: tuple[Tensor, ...], wanted: int | None = None
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+    network: Network, images: Tensor, state: State, wanted: int | None = None
+) -> tuple[Tensor, State]:
     """Predict depth for every window.
 
     Encoder and decoder of this family have no memory, so they see all windows at once.
@@ -42,6 +48,46 @@ def roll(
     return torch.cat(predictions, dim=1), state
 
 
+def rolls_of(networks: Sequence[Network]) -> Rolls:
+    """Return what rolls several networks over the same windows.
+
+    Where their encoders are equal, as those of versions of one student, it runs once for all.
+
+    Args:
+        networks: on one device.
+
+    Returns:
+        Takes images, the state of each network and `wanted`, and gives the prediction and the state
+        of each; see `roll`.
+    """
+    family = [n for n in networks if isinstance(n, (DepthAnyEvent, DepthAnyEventR))]
+    if len(family) < len(networks) or not all(same_encoder(n, family[0]) for n in family[1:]):
+        return lambda images, states, wanted: [
+            roll(network, images, state, wanted)
+            for network, state in zip(networks, states, strict=True)
+        ]
+
+    def rolled(images: Tensor, states: Sequence[State], wanted: int) -> list[tuple[Tensor, State]]:
+        features, size = encode(family[0], images), (images.shape[3], images.shape[4])
+        return [
+            roll_features(network, features, size, state, wanted)
+            for network, state in zip(family, states, strict=True)
+        ]
+
+    return rolled
+
+
+def same_encoder(one: Network, other: Network) -> bool:
+    """Return whether both encoders have equal weights, and so say the same of every window."""
+    own, others = (
+        {name: value for name, value in network.state_dict().items() if name.startswith(ENCODER)}
+        for network in (one, other)
+    )
+    return own.keys() == others.keys() and all(
+        torch.equal(value, others[name]) for name, value in own.items()
+    )
+
+
 def encode(network: DepthAnyEvent | DepthAnyEventR, images: Tensor) -> list[Tensor]:
     """Return the encoder's four maps of every window, (B, T, channels, rows, columns) each."""
     batch, length = images.shape[:2]
@@ -54,9 +100,9 @@ def roll_features(
     network: DepthAnyEvent | DepthAnyEventR,
     features: Sequence[Tensor],
     size: tuple[int, int],
-    state: tuple[Tensor, ...],
+    state: State,
     wanted: int | None = None,
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+) -> tuple[Tensor, State]:
     """Step the head alone, from what `encode` gave.
 
     Only its memory goes window by window: before it and behind it all windows are one batch.

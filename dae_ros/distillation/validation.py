@@ -13,7 +13,7 @@ from torch import Tensor
 from dae_ros.distillation.clip_codes import tencode_of_code
 from dae_ros.distillation.clip_store import ClipSequence, ClipStore
 from dae_ros.distillation.preparation import FRAME_ENCODERS, frames_as_images
-from dae_ros.distillation.rollout import roll
+from dae_ros.distillation.rollout import rolls_of
 from dae_ros.distillation.teacher import FrameTeacher
 from dae_ros.evaluation.scoring import (
     FrameScore,
@@ -125,27 +125,51 @@ class Validation:
 
     def predictions(self, network: Network, sequence: ClipSequence) -> Iterator[Predicted]:
         """Yield every window that has something to compare with, the state carried."""
-        device = next(network.parameters()).device
+        for (found,) in self.together([network], sequence):
+            yield found
+
+    def together(
+        self, networks: Sequence[Network], sequence: ClipSequence, every: int = 1
+    ) -> Iterator[list[Predicted]]:
+        """Yield what each of several networks says about the same windows, its state carried.
+
+        Where their encoders are equal, as those of versions of one student, it runs once for all.
+
+        Args:
+            networks: on one device.
+            sequence: of the store.
+            every: of every so many windows of a run the last one is compared; the others only bring
+                the states up, for less than half of the work.
+        """
+        device = next(networks[0].parameters()).device
         limit = min(len(sequence), self._windows or len(sequence))
         height, width = sequence.windows.shape[-2:]
         size = self._fitting.network_size(height, width)
+        step, roll_all = CHUNK if every == 1 else every, rolls_of(networks)
         for first, last in sequence.runs():
-            state = network.initial_state(1, *size)
-            for begin in range(first, min(last, limit), CHUNK):
-                end = min(begin + CHUNK, last, limit)
+            states = [network.initial_state(1, *size) for network in networks]
+            for begin in range(first, min(last, limit), step):
+                end = min(begin + step, last, limit)
+                compared = list(range(every - 1, end - begin, every))
+                if not compared:
+                    break
                 usable = sequence.has_frame(begin, end)
                 with torch.inference_mode():
                     images = self._fitting.prepare(self._images(sequence, begin, end, device))
-                    predictions, state = roll(network, images[None], state)
-                    maps = self._fitting.restore(predictions[0][:, None], height, width)[:, 0]
+                    rolled = roll_all(images[None], states, len(compared))
+                    states = [state for _, state in rolled]
+                    maps = [
+                        self._fitting.restore(found[0][:, None], height, width)[:, 0].cpu().numpy()
+                        for found, _ in rolled
+                    ]
                     labels = self._labels(sequence, begin, end, device)
-                for offset in range(end - begin):
+                for at, offset in enumerate(compared):
                     if self._encoder in FRAME_ENCODERS and not usable[offset]:
                         continue
                     label = None
                     if labels is not None and usable[offset]:
                         label = labels[offset].cpu().numpy()
-                    yield begin + offset, maps[offset].cpu().numpy(), label
+                    yield [(begin + offset, own[at], label) for own in maps]
 
     def _images(self, sequence: ClipSequence, begin: int, end: int, device: torch.device) -> Tensor:
         if self._encoder in FRAME_ENCODERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import adaptation_jobs
+from benchmarks import adaptation_jobs, adaptation_scores
 from benchmarks.adaptation_cache import KEY_FILE, keyed, write_once
 from benchmarks.adaptation_cost import on_own_core
 from benchmarks.adaptation_faults import FAULTS
@@ -30,7 +31,14 @@ from benchmarks.adaptation_safety import (
     run_prefix,
     verdict_on,
 )
-from benchmarks.adaptation_scores import weights_digest
+from benchmarks.adaptation_scores import (
+    ERRORS,
+    PARTS,
+    PLACES,
+    score_file,
+    score_files,
+    weights_digest,
+)
 from benchmarks.adaptation_worlds import Lengths, known_folder, worlds_folder
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
@@ -191,3 +199,36 @@ def test_the_places_that_were_known_are_those_of_the_last_call(
         assert link.resolve() == known_folder(tmp_path / "work", lengths).resolve()
     moved = (tmp_path / "work").rename(tmp_path / "elsewhere")
     assert (worlds_folder(moved, 0, lengths) / "known").resolve() == known_folder(moved, lengths)
+
+
+def test_versions_are_scored_once_and_together_as_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On each place of either part; equal weights are looked up, whosever they are."""
+    held = [WedgeSource(seed, windows=10) for seed in (2, 3)]
+    for name in ("together", "alone"):
+        for part in (tmp_path / name, tmp_path / name / "known"):
+            wedge_clips(part / "clips", [WedgeSource(1, windows=2)], held)
+    loaded = untrained("micro")
+    meaning = dataclasses.replace(loaded.meaning, orientation="depth", scale="metric")
+    files = []
+    for number in range(3):
+        if number == 1:
+            with torch.no_grad():
+                loaded.network.depth_head.scratch.output_conv1.weight.mul_(1.5)
+        files.append(tmp_path / f"{number}.safetensors")
+        save_checkpoint(files[-1], loaded.network, meaning)
+    alone = [score_file(file, tmp_path / "alone") for file in files]
+    assert score_files(files, tmp_path / "together") == alone
+    assert alone[1] == alone[2] != alone[0]
+    for part in PARTS:
+        scores = alone[0][part]
+        places = scores[PLACES]
+        assert len(places) == 2
+        for error in ERRORS:
+            if scores[error] is not None:
+                mean = sum(found[error] for found in places.values()) / 2
+                assert scores[error] == pytest.approx(mean, abs=2e-5)
+    assert len(list((tmp_path / "together" / "known" / "scores").iterdir())) == 2
+    monkeypatch.setattr(adaptation_scores, "score_networks", None)
+    assert score_files(files[::-1], tmp_path / "together") == alone[::-1]

@@ -73,3 +73,42 @@ def test_labels_are_scored_where_truth_is_not_seen(tmp_path: Path, small_micro: 
     scores = validation(loaded.network)
     assert validation.deciding == "label_metric_abs_rel"
     assert scores[validation.deciding] > 0 and "metric_abs_rel" not in scores
+
+
+@pytest.mark.parametrize("alike", [True, False])
+def test_several_networks_say_what_each_says_alone(
+    tmp_path: Path, small_micro: str, alike: bool
+) -> None:
+    """Of every third window of a run as of all; equal encoders run once, others each."""
+    heldout = [WedgeSource(4, restart_at=4, windows=24), WedgeSource(5, windows=2)]
+    store = open_clip_store(wedge_clips(tmp_path, [WedgeSource(1)], heldout))
+    versions = [load_weights(small_micro) for _ in range(2)]
+    with torch.no_grad():
+        for name, weight in versions[1].network.named_parameters():
+            if name.startswith("pretrained.") != alike:
+                weight.mul_(1.01)
+    networks = [loaded.network for loaded in versions]
+    validation = Validation(
+        (store,), Fitting(versions[0].config, 14, torch.device("cpu")), "tencode", metric=True,
+        windows=23, maximum_depth_m=80.0,
+    )  # fmt: skip
+    encoded = []
+    for number, network in enumerate(networks):
+        network.pretrained.register_forward_hook(lambda *_, own=number: encoded.append(own))
+    for sequence, every, expected in (
+        (store.split("heldout")[0], 1, [*range(23)]),
+        (store.split("heldout")[0], 3, [2, 6, 9, 12, 15, 18, 21]),
+        (store.split("heldout")[1], 3, []),
+    ):
+        encoded.clear()
+        found = list(validation.together(networks, sequence, every))
+        assert set(encoded) == (set() if not expected else {0} if alike else {0, 1})
+        for number, network in enumerate(networks):
+            alone = {index: said for index, said, _ in validation.predictions(network, sequence)}
+            assert [said[number][0] for said in found] == expected
+            for said in found:
+                index, depth, label = said[number]
+                np.testing.assert_allclose(depth, alone[index], rtol=1e-4)
+                assert label is None
+        if found:
+            assert not np.allclose(found[-1][0][1], found[-1][1][1], rtol=1e-4)

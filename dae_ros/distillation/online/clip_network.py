@@ -14,7 +14,7 @@ from torch import Tensor
 from dae_ros.distillation.clip_codes import tencode_of_code
 from dae_ros.distillation.online.observation import Observation
 from dae_ros.distillation.online.tiers import check_adaptable
-from dae_ros.distillation.rollout import encode, roll_features
+from dae_ros.distillation.rollout import encode, roll_features, same_encoder
 from dae_ros.errors import ConfigurationError, DistillationError
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.networks import Network, build_network
@@ -99,9 +99,7 @@ class ClipNetwork:
 
     def same_encoder(self, other: ClipNetwork) -> bool:
         """Return whether both encoders have equal weights, and so say the same of every window."""
-        own, others = self.network.state_dict(), other.network.state_dict()
-        encoder = [name for name in others if name.startswith("pretrained.")]
-        return all(torch.equal(own[name], others[name]) for name in encoder)
+        return same_encoder(self.network, other.network)
 
     def at_sensor_size(self, maps: Tensor, observation: Observation) -> NDArray[np.float32]:
         """Return maps (T, h, w) of the network's size as float32[T, H, W] of a clip's pixels."""
