@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dae_ros.distillation.clip_store import ClipStore
 from dae_ros.distillation.labels import DepthRange
-from dae_ros.distillation.online.anchors import AnchorSet
+from dae_ros.distillation.online.anchors import AnchorSet, anchors_of_store
 from dae_ros.distillation.online.budget import StepRate
 from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.loop import OnlineDistiller
@@ -151,7 +152,13 @@ def depth_says(
 
 
 def deployment(
-    student: LoadedModel, teacher: EchoTeacher, folder: Path, **changes: object
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    folder: Path,
+    store: ClipStore | None = None,
+    **changes: object,
 ) -> OnlineDistiller:
+    """Return a learner with the anchors of a store; without one with one that has no label."""
     settings = parameters(**changes)
-    return OnlineDistiller(student, teacher.teacher(), anchors(settings), settings, folder, CPU)
+    held = anchors(settings) if store is None else anchors_of_store(store, "tencode", settings)
+    return OnlineDistiller(student, teacher.teacher(), held, settings, folder, CPU)

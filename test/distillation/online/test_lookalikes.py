@@ -16,18 +16,17 @@ from numpy.typing import NDArray
 from dae_ros.distillation.clip_store import ClipStore, open_clip_store
 from dae_ros.distillation.online import anchor_streams, lookalikes
 from dae_ros.distillation.online.anchor_streams import AnchorStreams, Excerpt, Spot
-from dae_ros.distillation.online.anchors import AnchorSet, anchors_of_store
+from dae_ros.distillation.online.anchors import AnchorSet
 from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.learner import Learner, StepReport
 from dae_ros.distillation.online.lookalikes import Lookalikes
-from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.parameters.distillation import OnlineParameters
 from test.reference.likeness import describe, distances, distances_of_clips
 from test.reference.moving_wedge import WedgeSource, wedge_clips
 from test.reference.online_clips import changed, wedge_clip
-from test.reference.wall_deployment import EchoTeacher, items, parameters, run
+from test.reference.wall_deployment import EchoTeacher, deployment, items, run
 
 Online = Callable[..., OnlineParameters]
 Windows = NDArray[np.uint8]
@@ -301,9 +300,6 @@ def test_learning_visits_lookalikes_and_leaves_them_out(
     train = [WedgeSource(seed, 28, 42, windows=3) for seed in (1, 2, 5, 6)]
     held = [WedgeSource(4, 28, 42, windows=6)]
     store = open_clip_store(wedge_clips(tmp_path / "places", train, held))
-    settings_ = parameters(
-        batch_clips=2, anchor_share=0.5, anchor_streams=1, measured_windows=6, learning_rate=1e-9
-    )
     visited: list[tuple[tuple[LabelledClip, ...], int]] = []
     learned: list[LabelledClip] = []
     draw, step_ = AnchorSet.draw, Learner.step
@@ -332,14 +328,13 @@ def test_learning_visits_lookalikes_and_leaves_them_out(
     monkeypatch.setattr(AnchorSet, "draw", noted)
     monkeypatch.setattr(anchor_streams, "LED_SHARE", 1.0)
     seen = items(1, 1000)
-    distiller = OnlineDistiller(
-        student, EchoTeacher(student, seen, 1.2).teacher(),
-        anchors_of_store(store, "tencode", settings_), settings_, tmp_path / "folder",
-        torch.device("cpu"),
+    distiller = deployment(
+        student, EchoTeacher(student, seen, 1.2), tmp_path / "folder", store, batch_clips=2,
+        anchor_share=0.5, anchor_streams=1, measured_windows=6, learning_rate=1e-9,
     )  # fmt: skip
     list(run(distiller, seen, 80.0))
     distiller.close()
-    network = Learner(student, settings_, torch.device("cpu")).original
+    network = distiller._learner.original
     places = [sequence.windows for sequence in store.split("train")]
     assert len(visited) > 12
     assert len(learned) == len(visited)

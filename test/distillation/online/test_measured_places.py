@@ -8,16 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.online.anchor_streams import Spot
-from dae_ros.distillation.online.anchors import anchors_of_store
 from dae_ros.distillation.online.guard import Guard
-from dae_ros.distillation.online.learner import Learner
-from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.measured_places import MeasuredPlaces, Stretch
 from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.model.checkpoint import LoadedModel
@@ -25,7 +21,7 @@ from dae_ros.parameters.distillation import OnlineParameters
 from test.reference.likeness import distances
 from test.reference.moving_wedge import WedgeSource, wedge_clips
 from test.reference.online_clips import small_clip
-from test.reference.wall_deployment import EchoTeacher, items, parameters, run
+from test.reference.wall_deployment import EchoTeacher, deployment, items, run
 
 Online = Callable[..., OnlineParameters]
 
@@ -115,11 +111,6 @@ def test_the_guard_measures_what_looks_like_the_deployment(
     train = [WedgeSource(1, 28, 42, windows=3)]
     held = [WedgeSource(seed, 28, 42, windows=6) for seed in range(2, 12)]
     store = open_clip_store(wedge_clips(tmp_path / "places", train, held))
-    settings = parameters(
-        batch_clips=2, anchor_share=0.5, anchor_streams=1, measured_windows=6,
-        measured_anchors=4, learning_rate=1e-9, unroll=1, labels_per_clip=1,
-        judge_every_steps=10,
-    )  # fmt: skip
     judged: list[tuple[tuple[LabelledClip, ...], list[int]]] = []
     judge = Guard.judge
 
@@ -135,14 +126,14 @@ def test_the_guard_measures_what_looks_like_the_deployment(
 
     monkeypatch.setattr(Guard, "judge", noted)
     seen = items(1, 1000)
-    distiller = OnlineDistiller(
-        student, EchoTeacher(student, seen, 1.2).teacher(),
-        anchors_of_store(store, "tencode", settings), settings, tmp_path / "folder",
-        torch.device("cpu"),
+    distiller = deployment(
+        student, EchoTeacher(student, seen, 1.2), tmp_path / "folder", store, batch_clips=2,
+        anchor_share=0.5, anchor_streams=1, measured_windows=6, measured_anchors=4,
+        learning_rate=1e-9, unroll=1, labels_per_clip=1, judge_every_steps=10,
     )  # fmt: skip
     list(run(distiller, seen, 80.0))
     distiller.close()
-    network = Learner(student, settings, torch.device("cpu")).original
+    network = distiller._learner.original
     places = [sequence.windows for sequence in store.split("heldout")]
     assert len(judged) >= 2
     for clips, found in judged:
