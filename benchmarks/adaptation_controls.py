@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.adaptation_cache import digest_of
 from benchmarks.adaptation_runs import Setting, read_json
-from benchmarks.adaptation_scores import ELSEWHERE, score_file
+from benchmarks.adaptation_scores import ELSEWHERE, ERRORS, score_file
 from benchmarks.adaptation_verdicts import LARGEST_EXCESS, excess
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.online.anchors import anchors_of_store
@@ -178,7 +178,4 @@ def _true_errors(network: ClipNetwork, worlds: Path) -> dict[str, float]:
         path = Path(folder) / "candidate.safetensors"
         save_checkpoint(path, network.network, network.meaning)
         scores = score_file(path, worlds, (ELSEWHERE,), windows=SHOWN_WINDOWS)[ELSEWHERE]
-    return {
-        name: math.nan if (found := scores[name]) is None else found
-        for name in ("aligned_abs_rel", "metric_abs_rel")
-    }
+    return {name: math.nan if (found := scores[name]) is None else found for name in ERRORS}

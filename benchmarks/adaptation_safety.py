@@ -26,7 +26,7 @@ from benchmarks.adaptation_runs import (
     read_json,
     run_online,
 )
-from benchmarks.adaptation_scores import ELSEWHERE, Scores, score_versions
+from benchmarks.adaptation_scores import ELSEWHERE, ERRORS, Scores, score_versions
 from benchmarks.adaptation_verdicts import (
     LARGEST_EXCESS,
     live_at,
@@ -198,7 +198,7 @@ def summary(
     timeline = timeline_of(run["begun_with"], run["swaps"])
     errors = {
         error: {v: _known(found[ELSEWHERE][error]) for v, found in scores.items()}
-        for error in ("aligned_abs_rel", "metric_abs_rel")
+        for error in ERRORS
     }
     before = live_at(timeline, begin_s)
     worst, step = (

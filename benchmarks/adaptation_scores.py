@@ -27,7 +27,7 @@ NUMBERS = (
     "aligned_abs_rel", "aligned_delta_1", "aligned_positive_scale", "metric_abs_rel",
     "metric_delta_1",
 )  # fmt: skip
-# Of so many windows one is scored: at 4 Hz depth says what it does at 20.
+# Of so many windows one is scored, and nothing is decoded for the others.
 EVERY = 5
 ERRORS = ("aligned_abs_rel", "metric_abs_rel")
 PLACES = "places"

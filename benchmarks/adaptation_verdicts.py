@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeAlias
 
+from benchmarks.adaptation_scores import ERRORS, PLACES
+
 Timeline: TypeAlias = Sequence[tuple[float, int]]
 
 # What is claimed, as the issue of the online node asks for it.
@@ -215,19 +217,20 @@ def summary_of_seed(
     original = timeline[0][1]
     left = live_at(timeline, drive_s)
     numbers: dict[str, dict[str, Any]] = {}
-    for error in ("aligned_abs_rel", "metric_abs_rel"):
+    for error in ERRORS:
         elsewhere, known = (
             {v: _number(found[error]) for v, found in scores[part].items()}
             for part in ("elsewhere", "known")
         )
         frozen, bound = elsewhere[original], _number(offline[error])
         adapted = elsewhere[left]
-        before, after = (scores["known"][version]["places"] for version in (original, left))
+        before, after = (scores["known"][version][PLACES] for version in (original, left))
         places = {
             place: excess(_number(after[place][error]), _number(before[place][error]))
             for place in before
         }
-        worst_place = max(places, key=places.__getitem__)
+        # What is unknown is worse than all that is known.
+        worst_place = max(places, key=lambda place: (math.isnan(places[place]), places[place]))
         numbers[error] = {
             "frozen": frozen,
             "adapted": adapted,

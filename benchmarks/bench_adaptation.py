@@ -81,6 +81,7 @@ from benchmarks.adaptation_safety import (
     published_at,
     verdict_on,
 )
+from benchmarks.adaptation_scores import ERRORS
 from benchmarks.adaptation_verdicts import shift_claims
 from benchmarks.adaptation_wall import wall_plot
 from benchmarks.adaptation_worlds import (
@@ -256,7 +257,7 @@ def collect(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
                 claim.to_json()
                 for claim in shift_claims([f["numbers"][error] for f in measured], len(seeds))
             ]
-            for error in ("aligned_abs_rel", "metric_abs_rel")
+            for error in ERRORS
         },
         "safety": safety,
         "safety_verdict": verdict_on(safety) if safety else None,

@@ -131,7 +131,7 @@ def test_a_place_that_is_lost_is_named() -> None:
     errors = {"aligned_abs_rel": 0.2, "metric_abs_rel": 0.3}
     before = {"far": {"aligned_abs_rel": 0.5, "metric_abs_rel": 0.6},
               "lost": {"aligned_abs_rel": 0.1, "metric_abs_rel": 0.2}}  # fmt: skip
-    after = {"lost": {"aligned_abs_rel": 0.15, "metric_abs_rel": 0.2},
+    after: dict[str, dict[str, Any]] = {"lost": {"aligned_abs_rel": 0.15, "metric_abs_rel": 0.2},
              "far": {"aligned_abs_rel": 0.55, "metric_abs_rel": 0.66}}  # fmt: skip
     known = {1: {**errors, "places": before}, 4: {**errors, "places": after}}
     scores = {"elsewhere": dict.fromkeys((1, 4), errors), "known": known}
@@ -140,6 +140,9 @@ def test_a_place_that_is_lost_is_named() -> None:
         e: (n["worst_place"], pytest.approx(n["worst_place_excess"])) for e, n in found.items()
     }
     assert worst == {"aligned_abs_rel": ("lost", 0.5), "metric_abs_rel": ("far", 0.1)}
+    after["lost"]["aligned_abs_rel"] = None
+    found = summary_of_seed([(0.0, 1), (90.0, 4)], scores, errors, drive_s=95.0)["numbers"]
+    assert found["aligned_abs_rel"]["worst_place"] == "lost"
 
 
 def test_results_become_a_table_and_pictures() -> None:

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.online.anchor_streams import Spot
+from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.guard import Guard
 from dae_ros.distillation.online.measured_places import MeasuredPlaces, Stretch
 from dae_ros.distillation.online.observation import LabelledClip
+from dae_ros.distillation.online.replay import HeldoutBlock
+from dae_ros.distillation.online.verdict import Verdict
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.parameters.distillation import OnlineParameters
 from test.reference.likeness import distances
@@ -114,7 +117,14 @@ def test_the_guard_measures_what_looks_like_the_deployment(
     judged: list[tuple[tuple[LabelledClip, ...], list[int]]] = []
     judge = Guard.judge
 
-    def noted(self: Guard, candidate, published, blocks, anchors, pause):  # type: ignore[no-untyped-def]  # as `judge`
+    def noted(
+        self: Guard,
+        candidate: ClipNetwork,
+        published: ClipNetwork,
+        blocks: Sequence[HeldoutBlock],
+        anchors: Sequence[LabelledClip],
+        pause: Callable[[], None],
+    ) -> Verdict:
         found = [
             number
             for number, sequence in enumerate(store.split("heldout"))
