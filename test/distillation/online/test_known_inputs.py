@@ -229,3 +229,46 @@ def test_known_clips_are_looked_at_by_the_first_step(student: LoadedModel, onlin
     unprotected = Learner(student, online(protection=0.0), CPU, known)
     assert unprotected.step([CLIPS[0]], [], 0).accepted
     assert unprotected.learning_rate == rate and asked == [0, 1]
+
+
+def test_long_steps_become_shorter(student: LoadedModel, online: Online) -> None:
+    """With one over the steps since the original, down to those without protection."""
+    parameters = online(warm_up=0, full_rate_steps=2)
+
+    def shares(learner: Learner, first: int, count: int) -> list[float]:
+        reports = [learner.step([CLIPS[0]], [], first + index) for index in range(count)]
+        assert all(report.accepted for report in reports)
+        return [report.learning_rate / learner.learning_rate for report in reports]
+
+    learner = Learner(student, parameters, CPU, lambda: CLIPS)
+    assert shares(learner, 0, 5) == pytest.approx([1, 1, 1, 2 / 3, 1 / 2])
+    version = learner.candidate().network.state_dict()
+    learner.reset(version)
+    assert shares(learner, 5, 1) == pytest.approx([2 / 5])
+    resumed = Learner(student, parameters, CPU, lambda: CLIPS)
+    resumed.restore(learner.state())
+    assert shares(resumed, 6, 1) == shares(learner, 6, 1) == pytest.approx([2 / 6])
+    resumed.restore(resumed.state() | {"since_original": 10_000})
+    assert shares(resumed, 7, 1) == pytest.approx([1 / PROTECTED_RATE])
+    learner.reset()
+    assert shares(learner, 8, 4) == pytest.approx([1, 1, 1, 2 / 3])
+    unprotected = Learner(student, online(warm_up=0, full_rate_steps=2, protection=0.0), CPU)
+    assert shares(unprotected, 0, 5) == [1] * 5
+
+
+def test_weights_are_pulled_less_by_shorter_steps(student: LoadedModel, online: Online) -> None:
+    """Else they would go back to the original as the rate falls."""
+    name = "depth_head.scratch.output_conv2.0.bias"
+    found = []
+    for pull, steps in ((0.0, 0), (0.5, 0), (0.0, 20), (0.5, 20)):
+        parameters = online(
+            warm_up=0, full_rate_steps=2, pull=pull, learning_rate=1e-9, average_decay=0.0
+        )
+        learner = Learner(student, parameters, CPU, lambda: CLIPS)
+        state = learner.state()
+        state["raw"][name] = state["raw"][name] + 1.0
+        learner.restore(state | {"since_original": steps})
+        assert learner.step([CLIPS[0]], [], 0).accepted
+        moved = learner.candidate().network.state_dict()[name]
+        found.append(float((moved - student.network.state_dict()[name]).mean()))
+    assert found == pytest.approx([1, 1 / 2, 1, 1 - 1 / 20], rel=1e-4)
