@@ -98,6 +98,7 @@ class Setting:
             "anchors": open_clip_store(self.anchors).digest,
             "steps_per_s": self.steps_per_s,
             "parameters": parameter_values(self.parameters(seed)),
+            "depth": parameter_values(depth_parameters("student")),
         }
         return keyed(work, f"seed_{seed}", facts)
 
@@ -295,7 +296,7 @@ def run_online(
         begun_with, resumed = distiller.announcement.version, trip.resumed is not None
         # Depth that goes on has the published weights, and no canary compares them with others.
         weights = distiller.kept_versions()[begun_with] if resumed else setting.student
-        depth = DepthParameters(weights=str(weights), device="cpu", threads=1)
+        depth = depth_parameters(str(weights))
         beside = BesideDepth(distiller, depth, setting, fault, resumed=resumed)
         length_s = trip.length_s + (setting.lengths.return_s if trip.comes_back else 0.0)
         progress = Progress(f"{folder.parent.name}/{folder.name}", distiller, length_s)
@@ -407,9 +408,14 @@ def forget_clips(folder: Path) -> None:
     shutil.rmtree(folder / LEARNER, ignore_errors=True)
 
 
-def parameter_values(parameters: OnlineParameters) -> dict[str, Any]:
+def depth_parameters(weights: str) -> DepthParameters:
+    """Return the parameters of depth, which judges every version as well."""
+    return DepthParameters(weights=weights, device="cpu", threads=1)
+
+
+def parameter_values(parameters: DepthParameters | OnlineParameters) -> dict[str, Any]:
     """Return name -> value of all parameters, for the results."""
-    return {name: getattr(parameters, name) for name in declarations(OnlineParameters)}
+    return {name: getattr(parameters, name) for name in declarations(type(parameters))}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -29,6 +29,8 @@ NUMBERS = (
 )  # fmt: skip
 # Of so many windows one is scored, and nothing is decoded for the others.
 EVERY = 5
+# Weights that share a pass of the encoder, and are lost together where it is cut.
+AT_ONCE = 4
 ERRORS = ("aligned_abs_rel", "metric_abs_rel")
 PLACES = "places"
 # Name -> mean over places; under `PLACES`, place -> name of an error -> score.
@@ -81,11 +83,13 @@ def score_files(
             folder / "scores" / f"{part}_{digest_of({'weights': weights, **facts})}.json"
             for weights in digests
         ]
+        # Equal weights are one.
         missing = {path: one for path, one in zip(kept, loaded, strict=True) if not path.exists()}
-        if missing:
-            kept[0].parent.mkdir(exist_ok=True)
-            found = score_networks(list(missing.values()), store, windows=windows, every=EVERY)
-            for path, result in zip(missing, found, strict=True):
+        kept[0].parent.mkdir(exist_ok=True)
+        for begin in range(0, len(missing), AT_ONCE):
+            batch = dict(list(missing.items())[begin : begin + AT_ONCE])
+            found = score_networks(list(batch.values()), store, windows=windows, every=EVERY)
+            for path, result in zip(batch, found, strict=True):
                 write_once(path, json.dumps(_plain(result), indent=1))
         for own, path in zip(scores, kept, strict=True):
             own[part] = json.loads(path.read_text(encoding="utf-8"))

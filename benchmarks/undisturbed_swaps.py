@@ -22,7 +22,7 @@ from dae_ros.runtime.snapshots import Snapshot, SnapshotStore
 
 # Above WeightSwap's limit below which a state would be kept; far below what a canary minds.
 NOISE = 0.005
-SWAP_EVERY_S = 4.0
+SWAP_EVERY_S = 6.0
 # How many windows after a swap are compared with a fresh load.
 COMPARED = 16
 

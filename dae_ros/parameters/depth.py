@@ -166,10 +166,11 @@ class DepthParameters(NodeParameters):
         "the node is activated; empty waits for an announcement.",
     )
     replay_windows: int = declare(
-        16,
-        "How many past windows new weights replay to rebuild the recurrent state.",
+        48,
+        "How many past windows new weights replay to rebuild the recurrent state: as many as the "
+        "memory of the place needs. Their images are kept.",
         minimum=4,
-        maximum=64,
+        maximum=256,
     )
     canary_windows: int = declare(
         40,

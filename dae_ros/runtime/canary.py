@@ -40,7 +40,7 @@ class SwapRules:
         latency: largest 95 % quantile of the step's duration, relative to the old weights'.
     """
 
-    replay_windows: int = 16
+    replay_windows: int = 48
     canary_windows: int = 40
     scale_step: float = 0.2
     flicker: float = 1.5

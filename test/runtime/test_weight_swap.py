@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dae_ros.errors import InferenceError, NonFiniteState
+from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.estimator import ReloadableEstimator
 from test.reference.reloadable_estimator import ReloadableEstimator as Network
@@ -57,6 +58,19 @@ def test_a_short_history_is_replayed_whole(tmp_path: Path) -> None:
         np.testing.assert_array_equal(output, expected)
     assert run.swap.state_age == 20
     assert not run.swap.warming
+
+
+def test_weights_are_compared_when_they_remember_as_much(tmp_path: Path) -> None:
+    """A memory that fills up over twenty windows is no change of scale, with the rules of a node."""
+    run, windows = Run(replay_windows=DepthParameters().replay_windows), images(120)
+    run.first.decay = 0.9
+    run.step(*windows[:60])
+    run.swap.announce(announced(tmp_path, 1, gain=1.05, decay=0.9))
+    run.step(*windows[60:])
+    assert run.said == [(1, "swapped", "replayed"), (1, "kept", "canary")]
+    # What it makes of a window is what it will make of it ever after.
+    expected = replayed(windows, gain=1.05, decay=0.9)
+    np.testing.assert_allclose(run.outputs[60], expected[60], rtol=0.01)
 
 
 @pytest.mark.parametrize(
