@@ -94,20 +94,13 @@ class LearningParameters(NodeParameters):
     warm_up: int = declare(
         20, "Steps over which the rate grows, also after each reset.", minimum=0, maximum=100_000
     )
-    full_rate_steps: int = declare(
-        100,
-        "Accepted steps from the original on after which the rate falls with one over their "
-        "number; only long steps do, which 'protection' allows.",
-        minimum=1,
-    )
     clip_norm: float = declare(1.0, "Largest norm of the gradient; larger is scaled.", minimum=1e-6)
     largest_norm_ratio: float = declare(
         10.0, "A step is refused whose gradient is so many times the running median.", minimum=1.0
     )
     pull: float = declare(
         1e-3,
-        "Part of its way back to the original that each weight goes with each step (L2-SP), as "
-        "long as the rate has not fallen.",
+        "Part of its way back to the original that each weight goes with each step (L2-SP).",
         minimum=0.0,
         maximum=1.0,
     )

@@ -79,7 +79,7 @@ class Learner:
         # See `rollout.py`; the stubs of PyTorch do not know this form.
         original.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._original = ClipNetwork(original, loaded.meaning, parameters.precision)
-        self.accepted_steps = self._since_original = 0
+        self.accepted_steps = 0
         self.lineage: tuple[int, ...] = (0,)
         self.interventions: Counter[str] = Counter()
         self._judge = StepJudge(parameters.largest_norm_ratio)
@@ -97,7 +97,7 @@ class Learner:
 
     @property
     def learning_rate(self) -> float:
-        """The head's rate at its largest."""
+        """The head's rate after warm-up."""
         rates = LEARNING_RATES
         own = rates.get(self._original.network.config.encoder, TRANSFORMER_RATE)
         return self._parameters.learning_rate or own * (PROTECTED_RATE if self._protection else 1.0)
@@ -145,9 +145,11 @@ class Learner:
         if used:
             norm = self._gradient(len(used))
             reason = self._judge.gradient(norm)
-        share = self._rate_share()
+        # Constant after warm-up: nobody knows when adaptation ends.
+        peak, warm_up = self.learning_rate, self._parameters.warm_up
+        rate = learning_rate(self._since_reset, peak=peak, final=1.0, warm_up=warm_up, steps=1)
         if reason == "accepted":
-            self._move(norm, share, protection)
+            self._move(norm, rate, protection)
         mean = statistics.fmean(float(loss.total.detach()) for loss in used) if used else math.nan
         return StepReport(
             step=step,
@@ -157,7 +159,7 @@ class Learner:
             loss=mean,
             parts=_mean_parts(used),
             gradient_norm=norm,
-            learning_rate=share * self.learning_rate,
+            learning_rate=rate,
             labels=sum(loss.labels for loss in used),
             verdicts=sum((loss.verdicts for loss in losses or ()), Counter()),
         )
@@ -170,8 +172,6 @@ class Learner:
                 None for the original's.
         """
         self.interventions["hard_reset"] += 1
-        if weights is None:
-            self._since_original = 0
         self._begin(self.tier, self._original.network.state_dict() if weights is None else weights)
 
     def release_memory(self) -> None:
@@ -191,7 +191,6 @@ class Learner:
                 "average": self._average,
                 "optimizer": self._optimizer.state_dict(),
                 "since_reset": self._since_reset,
-                "since_original": self._since_original,
                 "accepted_steps": self.accepted_steps,
                 "lineage": list(self.lineage),
                 "interventions": dict(self.interventions),
@@ -222,7 +221,6 @@ class Learner:
             tensor.copy_(state["average"][name])
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._since_reset = state["since_reset"]
-        self._since_original = state["since_original"]
         self.accepted_steps = state["accepted_steps"]
         self.lineage = tuple(state["lineage"])
         self.interventions = Counter(state["interventions"])
@@ -332,31 +330,19 @@ class Learner:
             gradient /= clips
         return float(nn.utils.get_total_norm(gradients))
 
-    def _rate_share(self) -> float:
-        """Return which part of the rate the next step has.
-
-        It falls with one over the steps since the original, because what can still be gained falls
-        and what may be forgotten does not, down to the rate without protection.
-        """
-        done, limits = self._since_reset, self._parameters
-        grown = learning_rate(done, peak=1.0, final=1.0, warm_up=limits.warm_up, steps=1)
-        fallen = limits.full_rate_steps / max(self._since_original, limits.full_rate_steps)
-        return grown * (max(fallen, 1.0 / PROTECTED_RATE) if self._protection else 1.0)
-
-    def _move(self, norm: float, share: float, protection: Protection) -> None:
+    def _move(self, norm: float, rate: float, protection: Protection) -> None:
         limit = self._parameters.clip_norm
         for group in self._optimizer.param_groups:
-            group["lr"] = share * self.learning_rate * group["factor"]
+            group["lr"] = rate * group["factor"]
             for parameter in group["params"]:
                 if parameter.grad is not None and norm > limit:
                     parameter.grad *= limit / norm
         with protection.around(self._weights.network):
             self._optimizer.step()
-        self._weights.pull(share * self._parameters.pull)
+        self._weights.pull(self._parameters.pull)
         update_average(self._average, self._weights.values(), self._parameters.average_decay)
         self.accepted_steps += 1
         self._since_reset += 1
-        self._since_original += 1
 
     def _intervene(self, reason: str, loss: float) -> str:
         """Do what is due after a step; return its name."""

@@ -221,7 +221,7 @@ def test_resets_lead_back(student: LoadedModel, online: Online) -> None:
 def test_pull_bounds_how_far_weights_go(student: LoadedModel, online: Online) -> None:
     """With a strong pull the candidate stays nearer to the original."""
     far, near = (
-        Learner(student, online(learning_rate=3e-3, pull=pull, average_decay=0.5, warm_up=0), CPU)
+        Learner(student, online(learning_rate=3e-3, pull=pull, average_decay=0.5), CPU)
         for pull in (0.0, 0.5)
     )
     for learner in (far, near):
