@@ -61,7 +61,7 @@ def test_a_short_history_is_replayed_whole(tmp_path: Path) -> None:
 
 
 def test_weights_are_compared_when_they_remember_as_much(tmp_path: Path) -> None:
-    """A memory that fills up over twenty windows is no change of scale, with the rules of a node."""
+    """A memory that fills up over twenty windows is no change of scale, with a node's rules."""
     run, windows = Run(replay_windows=DepthParameters().replay_windows), images(120)
     run.first.decay = 0.9
     run.step(*windows[:60])
