@@ -28,7 +28,8 @@ ROW_SHIFT: Final = 12
 TIME_SHIFT: Final = 23
 ADDRESS_MASK: Final = 2047  # of a column or a row
 LONGEST_US: Final = 2**38  # what the time field can hold, with room to spare
-_BYTES_PER_ROW: Final = 8
+BYTES_PER_ROW: Final = 8
+_NO_ROWS: Rows = np.empty(0, np.int64)
 
 
 class PackedEvents(Events):
@@ -70,6 +71,27 @@ class PackedEvents(Events):
             self._first = (origin_us + (rows.item(0) >> TIME_SHIFT)) * 1000
             self._last = (origin_us + (rows.item(-1) >> TIME_SHIFT)) * 1000
 
+    @classmethod
+    def put_away(
+        cls,
+        count: int,
+        ends_us: tuple[int, int],
+        origin_us: int,
+        again: Callable[[], Rows],
+        packet_bytes: int,
+    ) -> PackedEvents:
+        """Return the events of a packet whose rows were never made (`LastEvents`).
+
+        Args:
+            count: how many, at least one.
+            ends_us: times of the first and the last one.
+            origin_us, again, packet_bytes: as for the constructor.
+        """
+        events = cls(_NO_ROWS, origin_us, again, packet_bytes)
+        events._rows, events._count = None, count
+        events._first, events._last = (1000 * time_us for time_us in ends_us)
+        return events
+
     def __len__(self) -> int:
         return self._count
 
@@ -110,7 +132,7 @@ class PackedEvents(Events):
     @property
     def byte_count(self) -> int:
         """Memory that these events keep: rows and packet; columns that were asked for on top."""
-        return self._packet + (0 if self._rows is None else _BYTES_PER_ROW * self._count)
+        return self._packet + (0 if self._rows is None else BYTES_PER_ROW * self._count)
 
     @property
     def origin_us(self) -> int:
@@ -125,6 +147,8 @@ class PackedEvents(Events):
 
     def time_of(self, index: int) -> int:
         """Return the time of one event, in ns."""
+        if index in (0, self._count - 1):
+            return self._last if index else self._first
         return self._time(self.rows().item(index))
 
     def first_at(self, time_ns: int) -> tuple[int, int]:
@@ -149,7 +173,7 @@ class PackedEvents(Events):
         if self._packet == 0 or self._rows is None:
             return 0
         self._rows = self._columns = None
-        return _BYTES_PER_ROW * self._count
+        return BYTES_PER_ROW * self._count
 
     def _time(self, row: int) -> int:
         return (self._origin + (row >> TIME_SHIFT)) * 1000

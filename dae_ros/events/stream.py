@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from dae_ros.errors import ConfigurationError, MalformedPacket, PacketError
 from dae_ros.events.codecs import Decoder, create_decoder
 from dae_ros.events.continuity import Continuity, Gap
+from dae_ros.events.last_events import LastEvents
 from dae_ros.events.packet import DecodedPacket, EventPacket, Events, Triggers
 from dae_ros.events.ring_buffer import EventRing
 from dae_ros.events.sensor_clock import SensorClock
@@ -100,8 +101,12 @@ class EventStream:
         total["evicted_events"] = self.ring.evicted_count
         return dict(total)
 
-    def feed(self, packet: EventPacket) -> list[StreamPart]:
+    def feed(self, packet: EventPacket, onto: LastEvents | None = None) -> list[StreamPart]:
         """Decode one packet.
+
+        Args:
+            packet: the next one.
+            onto: see `Decoder.decode_packet`.
 
         Returns:
             The parts in order: one for a healthy packet, one more for each place where time ran
@@ -120,7 +125,7 @@ class EventStream:
         try:
             # What the pending gap asks for has been done; again, it would undo what came since.
             decoder = self._decoder_for(packet, found)
-            decoded = decoder.decode_packet(packet.payload, packet.time_base_ns)
+            decoded = decoder.decode_packet(packet.payload, packet.time_base_ns, onto)
         except PacketError as error:
             self._counts[error.code] += 1
             if self._decoder is not None:

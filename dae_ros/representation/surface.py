@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.compilation import kernel
+from dae_ros.events.last_events import LastEvents
 from dae_ros.events.packed import (
     ADDRESS_MASK,
     POLARITY_SHIFT,
@@ -92,6 +93,35 @@ class TencodeSurface:
         self._base_us = 0
         self._complete_from_us = 0
         self._next = 0
+        # What the next packet may be put on; how many of its events are not counted yet.
+        self._direct: LastEvents | None = None
+
+    def direct(self, ring: EventRing, before_ns: int) -> LastEvents | None:
+        """Return what the next packet's events may be put on as they are decoded.
+
+        What is put there has to be pushed into the ring next; `follow` or `encode` then know.
+
+        Args:
+            ring: as in `encode`; it has all packets before.
+            before_ns: no window to come ends earlier.
+
+        Returns:
+            None where the surface cannot take events without knowing them.
+        """
+        self._count_direct(ring)
+        if self._direct is not None and (self._direct.put or self._direct.spoiled):
+            self.reset()  # the ring was not given what was put here
+        newest_ns = ring.newest_ns
+        if not self._follows(ring) or newest_ns is None or newest_ns >= before_ns:
+            return None
+        if before_ns // 1000 - self._base_us > _LARGEST_TIME_US:
+            return None
+        if self._next < ring.total_pushed:
+            self._scatter(ring, max(self._next, ring.oldest_index), ring.total_pushed)
+        self._direct = LastEvents(
+            self.height, self.width, self._surface, self._base_us, before_ns // 1000
+        )
+        return self._direct
 
     def follow(self, ring: EventRing, before_ns: int) -> None:
         """Put events on the surface while they are in the processor's cache.
@@ -102,7 +132,8 @@ class TencodeSurface:
             ring: as in `encode`.
             before_ns: no window to come ends earlier; packets that reach it are left out.
         """
-        if self._ring is not ring or self._generation != ring.generation:
+        self._count_direct(ring)
+        if not self._follows(ring):
             if ring.oldest_ns is None:
                 return
             self._follow(ring, ring.oldest_ns // 1000)
@@ -132,7 +163,8 @@ class TencodeSurface:
                 "A window must be shorter than 35 minutes.", start_ns=start_ns, end_ns=end_ns
             )
         ring.require(start_ns, end_ns)
-        if self._ring is not ring or self._generation != ring.generation:
+        self._count_direct(ring)
+        if not self._follows(ring):
             self._follow(ring, start_ns // 1000)
         (start, first_ns), stop = ring.first_at(start_ns), ring.index_of(end_ns)
         if start == stop or first_ns is None:
@@ -151,6 +183,20 @@ class TencodeSurface:
                 image.reshape(3, -1),
             )
         return Encoded(image, stop - start, first_ns, last_ns)
+
+    def _follows(self, ring: EventRing) -> bool:
+        return self._ring is ring and self._generation == ring.generation
+
+    def _count_direct(self, ring: EventRing) -> None:
+        """Take what was put here and is in the ring by now for scattered."""
+        direct = self._direct
+        if direct is None or not direct.put or not self._follows(ring):
+            return
+        pushed = min(direct.put, ring.total_pushed - self._next)
+        direct.put -= pushed
+        self._next += pushed
+        if pushed and self._lets_go:
+            ring.let_go(self._next)
 
     def _follow(self, ring: EventRing, start_us: int) -> None:
         self.reset()

@@ -204,8 +204,9 @@ class DepthPipeline:
         self._tally.packets += 1
         if not self._parameters.frame_id:
             self._frame_id = item.frame_id
+        encoder, before = self._encoder, (self._stream.ring, self._windows.next_end_ns)
         try:
-            parts = self._stream.feed(item)
+            parts = self._stream.feed(item, encoder.direct(*before) if encoder else None)
         except PacketError as error:
             self._tally.errors[error.code] += 1
             self._on_packet_error(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dae_ros.errors import ConfigurationError
+from dae_ros.events.last_events import LastEvents
 from dae_ros.events.ring_buffer import EventRing
 from dae_ros.representation.surface import TencodeSurface
 from dae_ros.representation.tencode import tencode_voxel
@@ -59,6 +60,12 @@ class WindowEncoder:
         """Do ahead what is certain to be needed: no window to come ends before `before_ns`."""
         if self._name == "tencode" and before_ns is not None:
             self._surface.follow(ring, before_ns)
+
+    def direct(self, ring: EventRing, before_ns: int | None) -> LastEvents | None:
+        """Return what the next packet may be put on as it is decoded; see `TencodeSurface`."""
+        if self._name != "tencode" or before_ns is None:
+            return None
+        return self._surface.direct(ring, before_ns)
 
     def encode(self, ring: EventRing, window: Window) -> EncodedWindow:
         """Encode one window that the ring covers."""

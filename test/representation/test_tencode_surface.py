@@ -127,6 +127,113 @@ def test_packets_on_the_surface_can_be_asked_for_again(encoding: str, seed: int)
                 np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=40, deadline=None)
+def test_packets_that_were_put_on_the_surface_are_on_it_once(seed: int) -> None:
+    """Put at once or not, in one piece or in several: any window equals filtering all history."""
+    rng = np.random.default_rng(seed)
+    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    encoder, decoder = (
+        create("evt3", WIDTH, HEIGHT) for create in (create_encoder, create_decoder)
+    )
+    history: list[Events] = []
+    end_ns = 5 * S + 4 * MS
+    for number in range(14):
+        begin_ns = 5 * S + number * 3 * MS
+        made = _events(rng, begin_ns // US, begin_ns // US + 3000, int(rng.integers(1, 80)))
+        events = Events(made.t * US, made.x, made.y, made.p)
+        history.append(events)
+        onto = surface.direct(ring, end_ns) if rng.random() < 0.8 else None
+        for part in decoder.decode_packet(*encoder.encode(events), onto).segments:
+            cut = int(rng.integers(0, len(part) + 1)) if rng.random() < 0.3 else 0
+            for piece in (part.slice(0, cut), part.slice(cut, len(part)) if cut else part):
+                ring.push(piece)
+                if rng.random() < 0.5:
+                    surface.follow(ring, end_ns)
+        if rng.random() < 0.1:  # the camera's time begins anew
+            ring.clear()
+            history.clear()
+        while (ring.newest_ns or 0) >= end_ns:
+            start_ns = end_ns - int(rng.integers(1, 12)) * MS
+            expected = _filtered(history, start_ns, end_ns) if history else Events.empty()
+            encoded = surface.encode(ring, start_ns, end_ns)
+            np.testing.assert_array_equal(encoded.image, tencode(expected, HEIGHT, WIDTH))
+            assert encoded.event_count == len(expected)
+            end_ns += int(rng.integers(1, 6)) * MS
+
+
+def test_healthy_packets_are_put_and_not_scattered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the first one, before which the surface follows no ring, no rows are touched."""
+    rng = np.random.default_rng(0)
+    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    encoder, decoder = (
+        create("evt3", WIDTH, HEIGHT) for create in (create_encoder, create_decoder)
+    )
+    scattered: list[tuple[int, int]] = []
+    end_ns, scatter = 5 * S + 6 * MS, surface._scatter
+
+    def spy(ring: EventRing, start: int, stop: int) -> None:
+        scattered.append((start, stop))
+        scatter(ring, start, stop)
+
+    monkeypatch.setattr(surface, "_scatter", spy)
+    for number in range(12):
+        begin_us = 5_000_000 + 3000 * number
+        made = _events(rng, begin_us, begin_us + 3000, 60)
+        packet = encoder.encode(Events(made.t * US, made.x, made.y, made.p))
+        onto = surface.direct(ring, end_ns)
+        for part in decoder.decode_packet(*packet, onto).segments:
+            ring.push(part)
+        surface.follow(ring, end_ns)
+        if number % 2:
+            surface.encode(ring, end_ns - 6 * MS, end_ns)
+            end_ns += 6 * MS
+    assert {ends for ends in scattered if ends[0] < ends[1]} == {(0, 60)}
+
+
+def test_what_was_put_and_never_pushed_is_forgotten() -> None:
+    """The surface begins anew when the ring was not given what a decoder put on it."""
+    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    encoder, decoder = (
+        create("evt3", WIDTH, HEIGHT) for create in (create_encoder, create_decoder)
+    )
+    rng = np.random.default_rng(3)
+    packets = []
+    for number in range(4):
+        made = _events(rng, 5_000_000 + 1000 * number, 5_001_000 + 1000 * number, 60)
+        packets.append(encoder.encode(Events(made.t * US, made.x, made.y, made.p)))
+    assert surface.direct(ring, 6 * S) is None  # nothing is known of this ring yet
+    for number, (payload, base_ns) in enumerate(packets):
+        onto = surface.direct(ring, 6 * S)
+        assert (onto is None) == (number in (0, 3))
+        (events,) = decoder.decode_packet(payload, base_ns, onto).segments
+        assert onto is None or onto.put == len(events)
+        if number != 2:
+            ring.push(events)
+            surface.follow(ring, 6 * S)
+    window = ring.window(5 * S, 6 * S)
+    assert len(window) == 180
+    encoded = surface.encode(ring, 5 * S, 6 * S)
+    np.testing.assert_array_equal(encoded.image, tencode(window, HEIGHT, WIDTH))
+    # As where the packet was dropped in the middle.
+    onto = surface.direct(ring, 7 * S)
+    assert onto is not None
+    onto.entries[:], onto.spoiled = 77, True
+    assert surface.direct(ring, 7 * S) is None
+    encoded = surface.encode(ring, 5 * S, 6 * S)
+    np.testing.assert_array_equal(encoded.image, tencode(window, HEIGHT, WIDTH))
+
+
+def test_nothing_is_put_where_times_do_not_fit() -> None:
+    """Beyond 31 bits of microseconds, and where events of the next window have come already."""
+    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    ring.push(_events(np.random.default_rng(1), 0, MS, 10))
+    surface.follow(ring, 9 * MS)
+    assert surface.direct(ring, 9 * MS) is not None
+    assert surface.direct(ring, (2**31 + 1_000) * US) is None
+    assert surface.direct(ring, MS // 2) is None
+
+
 def test_overlapping_windows_do_not_go_through_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows at the head read the surface; only windows that end earlier are rebuilt."""
     rng = np.random.default_rng(0)

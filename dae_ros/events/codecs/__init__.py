@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from dae_ros.errors import UnsupportedEncoding
 from dae_ros.events import packed
-from dae_ros.events.codecs import absolute, evt2, evt3
+from dae_ros.events.codecs import absolute, evt2, evt3, evt3_put
 from dae_ros.events.codecs.decoder import Codec, Decoder
+from dae_ros.events.last_events import LastEvents
 
 __all__ = ["Decoder", "create_decoder", "supported_encodings", "trigger_encodings", "warm_up"]
 
@@ -32,6 +35,7 @@ _CODECS = {
             evt3.forget_position,
             has_triggers=True,
             packs=True,
+            put=evt3_put.put,
         ),
         Codec(
             "libcaer_cmp", True, absolute.count_libcaer_cmp, absolute.decode_libcaer_cmp, _whole(2)
@@ -91,4 +95,8 @@ def warm_up(encoding: str) -> None:
     """
     # zeros are decodable words of every encoding; 16 octets hold at least one of each
     create_decoder(encoding, 1, 1).decode_packet(bytes(16))
+    if _CODECS[encoding].put is not None:
+        # events before any time, which nothing is put of
+        onto = LastEvents(1, 1, np.zeros(1, np.uint32), 0, 1)
+        create_decoder(encoding, 1, 1).decode_packet(b"\x00\x20" * 8, 0, onto)
     packed.warm_up()

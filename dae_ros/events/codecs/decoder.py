@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from dae_ros.errors import ConfigurationError, MalformedPacket, TimeDisorder
 from dae_ros.events.codecs import layout
 from dae_ros.events.codecs.types import Int64s, Octets, UInt8s, UInt16s
-from dae_ros.events.packed import PackedEvents, Rows
+from dae_ros.events.last_events import LastEvents
+from dae_ros.events.packed import BYTES_PER_ROW, PackedEvents, Rows
 from dae_ros.events.packet import (
     TIME_LIMIT_NS,
     DecodedPacket,
@@ -44,6 +45,7 @@ class Codec:
             event carries its own.
         has_triggers: whether the words can hold external triggers.
         packs: whether the kernel writes packed rows; else columns.
+        put: kernel that puts the events of a healthy packet on `LastEvents`; None: there is none.
     """
 
     encoding: str
@@ -54,6 +56,7 @@ class Codec:
     forget_position: Callable[[Int64s], None] | None = None
     has_triggers: bool = False
     packs: bool = False
+    put: Callable[..., bool] | None = None
 
 
 class Decoder:
@@ -86,6 +89,7 @@ class Decoder:
         self._state = self._memory[: layout.STATE_SIZE]
         self._counts = self._memory[layout.STATE_SIZE :]
         self._breaks = _room_for_breaks()
+        self._ends_us = np.zeros(2, np.int64)
         self.reset()
 
     def reset(self) -> None:
@@ -136,7 +140,9 @@ class Decoder:
             )
         return segments[0] if segments else Events.empty()
 
-    def decode_packet(self, payload: Payload, time_base_ns: int = 0) -> DecodedPacket:
+    def decode_packet(
+        self, payload: Payload, time_base_ns: int = 0, onto: LastEvents | None = None
+    ) -> DecodedPacket:
         """Decode one payload, cut into segments where time ran back by more than 10 ms.
 
         Args:
@@ -144,6 +150,8 @@ class Decoder:
                 (`trailing_bytes`) and never joined with the next payload.
             time_base_ns: `EventPacket.time_base`, added to the times of `libcaer`,
                 `libcaer_cmp` and `mono`; the other encodings do not use it.
+            onto: where events are put instead, if all of the packet's can be; `onto.put` says how
+                many were. What is returned is the same.
 
         Returns:
             Segments and triggers. A segment that follows a break is empty where no event came
@@ -164,10 +172,17 @@ class Decoder:
             return DecodedPacket((), _NO_TRIGGERS)
 
         most, triggers = codec.count(octets)
+        size = self.width, self.height
+        packet = codec, octets, time_base_ns, size, before
+        lasting = octets.size < BYTES_PER_ROW * most and _is_lasting(payload)
+        if onto is not None and lasting and not triggers:
+            put = self._put(packet, most, onto)
+            if put is not None:
+                return DecodedPacket((put,), _NO_TRIGGERS)
         room: tuple[NDArray[Any], ...]
         room = (np.empty(most + 1, np.int64),) if codec.packs else columns_of(most + 1)
         edges = _edges_of(triggers) if triggers else _NO_EDGES
-        size, memory = (self.width, self.height), (self._state, self._counts, self._breaks)
+        memory = self._state, self._counts, self._breaks
         after, cuts, origins = _decode(codec, octets, time_base_ns, size, memory, room, edges)
 
         stored, kept = after[layout.EVENTS], after[layout.TRIGGERS]
@@ -179,9 +194,8 @@ class Decoder:
             columns = [column.copy() for column in columns]
         everything: Events
         if codec.packs:
-            keep = octets.size < columns[0].nbytes and _is_lasting(payload)
-            packet = (codec, octets, time_base_ns, size, before) if keep else None
-            everything = _packed(columns[0], origins, packet)
+            keep = lasting and octets.size < columns[0].nbytes
+            everything = _packed(columns[0], origins, packet if keep else None)
         else:
             everything = Events(*columns)
         latest_ns = after[layout.NOW]
@@ -189,6 +203,8 @@ class Decoder:
             latest_ns = max(latest_ns, *(int(t.max(initial=0)) for t in (everything.t, found.t)))
         if latest_ns >= TIME_LIMIT_NS:
             self._memory[:] = np.frombuffer(before, np.int64)
+            if onto is not None:
+                onto.spoiled = True
             raise MalformedPacket(
                 f"A packet of encoding {self.encoding} holds times beyond January 2038, up to "
                 "which ROS stamps count. It was dropped; see that the camera's clock is right.",
@@ -202,6 +218,22 @@ class Decoder:
         if first_events[0] > 0 or first_triggers[0] > 0:  # else the packet begins with the cut
             segments.insert(0, everything.slice(0, first_events[0]))
         return DecodedPacket(tuple(segments), found, backs_ns, first_triggers)
+
+    def _put(self, packet: _Packet, count: int, onto: LastEvents) -> PackedEvents | None:
+        """Put a packet's events where they belong; None where it has to be decoded to rows."""
+        codec, octets, _, (width, height), _ = packet
+        if codec.put is None or (onto.width, onto.height) != (width, height):
+            return None
+        ends_us, before_us = self._ends_us, min(onto.before_us, TIME_LIMIT_NS // 1000)
+        if not codec.put(
+            octets, width, height, self._state, self._counts, onto.entries, onto.base_us,
+            before_us, ends_us,
+        ):  # fmt: skip
+            return None
+        onto.put += count
+        origin_us, again = int(self._state[layout.ORIGIN]), partial(_decode_again, *packet)
+        first_us, last_us = ends_us.tolist()
+        return PackedEvents.put_away(count, (first_us, last_us), origin_us, again, octets.size)
 
 
 def _decode(

@@ -82,7 +82,8 @@ def encode_windows(
     surface = TencodeSurface(height, width)
     end_ns = None
     for payload, time_base_ns in packets:
-        for events in decoder.decode_packet(payload, time_base_ns).segments:
+        onto = None if end_ns is None else surface.direct(ring, end_ns)
+        for events in decoder.decode_packet(payload, time_base_ns, onto).segments:
             ring.push(events)
         if end_ns is None:
             end_ns = (ring.oldest_ns or 0) // 1000 * 1000 + WINDOW_NS
