@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 import zlib
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.adaptation_cache import digest_of
+from benchmarks.adaptation_finished import write_finished
 from benchmarks.adaptation_runs import Setting, read_json
 from benchmarks.adaptation_scores import ELSEWHERE, ERRORS, score_file
 from benchmarks.adaptation_verdicts import LARGEST_EXCESS, excess
@@ -26,7 +26,6 @@ from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.distillation.online.persistence import OnlineStore
 from dae_ros.distillation.online.replay import HeldoutBlock, ReplayBuffer
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
-from dae_ros.model.durable_files import write_durably
 from dae_ros.parameters.distillation import OnlineParameters
 
 # What is submitted to the guard, and how far it goes: parts of each weight's own size for noise, a
@@ -107,7 +106,7 @@ def run_controls(
         "anchors": len(measured),
         "rows": rows,
     }
-    write_durably(kept, json.dumps(facts, indent=1))
+    write_finished(kept, facts)
     return facts
 
 

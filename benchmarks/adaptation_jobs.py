@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from benchmarks.adaptation_cache import digest_of
 from benchmarks.adaptation_controls import run_controls
+from benchmarks.adaptation_finished import write_finished
 from benchmarks.adaptation_runs import (
     Setting,
     Trip,
@@ -22,6 +22,7 @@ from benchmarks.adaptation_runs import (
     verdicts_and_refusals,
 )
 from benchmarks.adaptation_safety import (
+    HEALTHY_FILE,
     LATE,
     NONE,
     Case,
@@ -42,7 +43,6 @@ from benchmarks.adaptation_worlds import (
     prepare_seed,
     worlds_folder,
 )
-from dae_ros.model.durable_files import write_durably
 
 HOP_S = 0.05
 
@@ -110,7 +110,7 @@ def run_seed(job: Job, seed: int) -> None:
     facts: dict[str, Any] = {"seed": seed, "kind": new_kind(seed), "shift": shift}
     if not shift["worthwhile"]:
         _say(f"seed {seed}", "refused: the teacher is not better where the student is deployed")
-        write_durably(summary, json.dumps(facts, indent=1))
+        write_finished(summary, facts)
         return
     online, drive_s = job.folder(seed) / "online", setting.lengths.drive_s
     run = run_online(setting, worlds, online, seed, healthy(), Trip(drive_s, comes_back=True))
@@ -142,7 +142,7 @@ def run_seed(job: Job, seed: int) -> None:
             drive_s,
         ),
     }
-    write_durably(summary, json.dumps(facts, indent=1))
+    write_finished(summary, facts)
 
 
 def run_healthy(job: Job, seed: int) -> bool:
@@ -151,6 +151,8 @@ def run_healthy(job: Job, seed: int) -> bool:
     found = run_prefix(job.setting, job.worlds(seed), job.safety(seed), seed, job.course)
     published_s = published_at(found)
     _say("healthy", f"depth has a version after {published_s} s of {found['seconds']:.0f}")
+    facts = {"published_s": published_s, "seconds": found["seconds"]}
+    write_finished(job.safety(seed) / HEALTHY_FILE, facts)
     return published_s is not None
 
 

@@ -35,6 +35,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         *wall_table(results),
         *_safety(results),
         *_controls(results),
+        *_made(results),
     ]
     return "\n".join(lines) + "\n"
 
@@ -197,9 +198,9 @@ def _safety(results: Mapping[str, Any]) -> list[str]:
 
 
 def _controls(results: Mapping[str, Any]) -> list[str]:
-    controls = results["controls"]
-    if controls is None:
+    if not results["controls"]:
         return []
+    (controls,) = results["controls"]
     lines = [
         "## Weights that are worse on purpose",
         "",
@@ -219,6 +220,30 @@ def _controls(results: Mapping[str, Any]) -> list[str]:
             f"| {_counts(row['reasons'])} |"
         )
     return [*lines, ""]
+
+
+def _made(results: Mapping[str, Any]) -> list[str]:
+    """Return what was measured where: a benchmark of hours may be joined from several days."""
+    lines = [
+        "## Made",
+        "",
+        "| what | date | commit | processor, usable cores |",
+        "|---|---|---|---|",
+    ]
+    named = [
+        *((f"seed {facts['seed']}", facts) for facts in results["seeds"]),
+        *((f"{facts['kind']}: {facts['fault']}", facts) for facts in results["safety"]),
+        *(("weights that are worse on purpose", facts) for facts in results["controls"]),
+    ]
+    for name, facts in named:
+        made = facts["made"]
+        changed = " with changes" if made["uncommitted_changes"] else ""
+        cpu = made["machine"]["cpu"]
+        lines.append(
+            f"| {name} | {made['date']} | {made['commit'][:7]}{changed} "
+            f"| {cpu['model']}, {cpu['usable_cores']} |"
+        )
+    return [*lines, ""] if named else []
 
 
 def _at(facts: Mapping[str, Any], second: float, part: str, name: str) -> float:

@@ -8,7 +8,6 @@ how many candidates were proposed meanwhile is counted.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 from benchmarks.adaptation_cache import keyed
 from benchmarks.adaptation_faults import FAULTS, Clock, Fault
+from benchmarks.adaptation_finished import write_finished
 from benchmarks.adaptation_runs import (
     RUN_FILE,
     Setting,
@@ -36,9 +36,8 @@ from benchmarks.adaptation_verdicts import (
 )
 from dae_ros.distillation.online.adaptation import AdaptationResult
 from dae_ros.errors import ConfigurationError
-from dae_ros.model.durable_files import write_durably
 
-NONE, PREFIX, CASE_FILE = "none", "prefix", "case.json"
+NONE, PREFIX, CASE_FILE, HEALTHY_FILE = "none", "prefix", "case.json", "healthy.json"
 LATE, EARLY = "late", "early"
 # From the beginning: what the gates compare with is then learned from the failing teacher itself.
 EARLY_FAULTS = ("inverted", "blotchy", "doubled", "drifting")
@@ -170,7 +169,7 @@ def run_case(
     versions = [run["original"], *(version for _, version in timeline)]
     scores = score_versions(own, versions, worlds, (ELSEWHERE,))
     facts = {"kind": case.kind, **summary(case.fault, run, scores, begin_s, end_s)}
-    write_durably(own / CASE_FILE, json.dumps(facts, indent=1))
+    write_finished(own / CASE_FILE, facts)
     return facts
 
 

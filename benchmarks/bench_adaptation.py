@@ -1,12 +1,13 @@
 """What online adaptation gains under a shift of domain, and that it does no harm.
 
-    python -m benchmarks.bench_adaptation [--folder output/first_weights] [--processes 2]
-        [--seeds 0,1,2,3,4] [--drive-s 300] [--student-updates 1000] [--parts shift,safety]
+    python -m benchmarks.bench_adaptation [--processes 2] [--seeds 0,1,2,3,4]
+        [--parts shift,safety] [--drive-s 300] [--work output/adaptation]
 
-`--folder` is what scripts/train_first_weights.sh leaves: clips, and a run `frames`. The teacher is
-that frame network, taught with true depth on worlds of all kinds, which plays the part that a
-foundation model has on a robot. The student is trained here, with true depth on the folder's rooms
-and corridors alone (A), and deployed in streets and warehouses (B, `adaptation_worlds.py`).
+The student was taught with true depth on rooms and corridors alone (A), and is deployed in streets
+and warehouses (B, `adaptation_worlds.py`). It lies beside this file; adaptation_student.yaml says
+how it was made, and `--student-updates 1000` makes another one. The teacher is the shipped
+`micro_frames`, taught with true depth on worlds of all kinds, which plays the part that a
+foundation model has on a robot.
 
 **shift**, for each seed: a drive through B, then A again. The loop is that of `dae-ros adapt`
 (gates, guard, publication, canary and rollback), with 2.5 steps for each simulated second. Each
@@ -15,24 +16,24 @@ Beside it stand the weights that never change, and offline distillation from the
 same drive: all weights, as many updates as online had time for steps, every clip from the start.
 Before, teacher and student are compared elsewhere in B: where the teacher is not better by a
 tenth, aligned and in metres, there is nothing to gain and the seed is refused. No claim is met
-with fewer seeds than were asked for, and than five.
+with fewer than five seeds.
 
-**safety**, in the worlds of the first seed: a healthy run until depth has kept a version that was
+**safety**, in the worlds of seed 0: a healthy run until depth has kept a version that was
 learned; from its state on, one run for each fault of teacher, calibration or cameras
 (`adaptation_faults.py`) and one without, and some faults from the first second on
 (`adaptation_safety.py`). And weights that are worse on purpose, submitted to the guard of the run
 without a fault.
 
 All is kept in `--work`, in folders named after everything but the code that runs depend on
-(`adaptation_cache.py`); what is finished is taken over, a run that was cut begins anew. Written are
+(`adaptation_cache.py`); what is finished is taken over, from there or from results/adaptation.json,
+a run that was cut begins anew. `--seeds`, `--parts` and `--faults` say what to do now. Written are
 results/adaptation.json, .md, adaptation_shift.png, adaptation_wall.png and adaptation_safety.png,
-from what is finished. One thread per process.
+from all that is finished. One thread per process.
 
-    python -m benchmarks.bench_adaptation --smoke --work output/adaptation_smoke
+    python -m benchmarks.bench_adaptation --smoke
 
 takes a look at the first seed: 90 s of its drive, online alone, nothing claimed; printed are
-verdicts by reason, what the gates refused, and what each part cost. With the same `--work` as the
-real thing, or with `--student-file`, no student is trained twice.
+verdicts by reason, what the gates refused, and what each part cost.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from __future__ import annotations
 import argparse
 import math
 import multiprocessing
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -51,6 +52,7 @@ import yaml
 from benchmarks.adaptation_cache import keyed
 from benchmarks.adaptation_controls import controls_file
 from benchmarks.adaptation_faults import FAULTS
+from benchmarks.adaptation_finished import read_finished, take_over
 from benchmarks.adaptation_jobs import (
     Job,
     look_at,
@@ -64,7 +66,6 @@ from benchmarks.adaptation_jobs import (
 from benchmarks.adaptation_report import markdown, safety_plot, shift_plot
 from benchmarks.adaptation_runs import (
     LAST,
-    RUN_FILE,
     Setting,
     parameter_values,
     quiet_threads,
@@ -72,24 +73,24 @@ from benchmarks.adaptation_runs import (
 )
 from benchmarks.adaptation_safety import (
     CASE_FILE,
+    HEALTHY_FILE,
     LATE,
     NONE,
-    PREFIX,
     Case,
     Course,
     all_cases,
-    published_at,
     verdict_on,
 )
 from benchmarks.adaptation_scores import ERRORS
-from benchmarks.adaptation_verdicts import shift_claims
+from benchmarks.adaptation_verdicts import FEWEST_SEEDS, shift_claims
 from benchmarks.adaptation_wall import wall_plot
 from benchmarks.adaptation_worlds import (
     KNOWN_KINDS,
     Lengths,
     build_places,
-    clips_of_a,
+    linked_clips,
     replayed_recipe,
+    taught_recipe,
     watched_recipe,
 )
 from benchmarks.record import RESULTS, record
@@ -103,50 +104,64 @@ from dae_ros.model.checkpoint import load_checkpoint
 PARTS = ("shift", "safety")
 # Long enough for a first judgement.
 SMOKE_S = 90.0
+RESULT = "adaptation.json"
+SEEDS, SAFETY_SEED = tuple(range(FEWEST_SEEDS)), 0
+STUDENT = Path(__file__).with_name("adaptation_student.safetensors")
+TEACHER = Path(__file__).parents[1] / "models" / "micro_frames.safetensors"
 
 
 def prepare(
-    folder: Path,
-    work: Path,
-    updates: int,
-    overrides: Sequence[str],
-    given: Path | None,
-    lengths: Lengths,
+    work: Path, given: Path, updates: int, overrides: Sequence[str], lengths: Lengths
 ) -> tuple[Path, Path]:
     """Make what all runs share, where it is not there: anchors, and the student.
 
     Args:
-        folder: with clips.
         work: where it is kept.
-        updates: of the student's training.
+        given: weights that know A alone.
+        updates: of the training of others instead; 0 for none.
         overrides: of its settings.
-        given: weights that know A alone, instead of training some.
         lengths: of the places that the guard measures with and that are replayed.
 
     Returns:
         Folder of the anchors, and the student's checkpoint.
     """
     quiet_threads()
-    source = open_clip_store(folder / "clips").digest
-    taught = keyed(work, "taught", {"source": source})
-    store = clips_of_a([folder / "clips"], taught)
-    shared = {"watched": watched_recipe(lengths), "replayed": replayed_recipe(lengths)}
-    anchors = keyed(work, "anchors", {"source": source, **shared})
+    shared = {
+        "taught": taught_recipe(),
+        "watched": watched_recipe(lengths),
+        "replayed": replayed_recipe(lengths),
+    }
+    anchors = keyed(work, "anchors", shared)
     places = [
         build_places(keyed(work, name, {"recipe": recipe}), recipe)
         for name, recipe in shared.items()
     ]
-    clips_of_a([taught, *places], anchors)
-    if given is not None:
+    linked_clips(places, anchors)
+    if not updates:
         return anchors, given
+    return anchors, taught_student(work, places[0], updates, overrides)
+
+
+def taught_student(work: Path, clips: Path, updates: int, overrides: Sequence[str]) -> Path:
+    """Train the student that knows A alone, or go on where that was stopped.
+
+    Args:
+        work: where it is kept.
+        clips: of `taught_recipe`.
+        updates: of its training.
+        overrides: of its settings.
+
+    Returns:
+        Its checkpoint.
+    """
     settings = load_settings(
         TrainingParameters,
         Path(__file__).with_name("adaptation_student.yaml"),
-        [f"clips={taught}", f"steps={updates}", f"warm_up={updates // 10}",
+        [f"clips={clips}", f"steps={updates}", f"warm_up={updates // 10}",
          f"evaluate_every={max(1, updates // 4)}", *overrides],
     )  # fmt: skip
     # Where the clips lie changes no weight.
-    values = {**yaml.safe_load(to_yaml(settings)), "clips": store.digest}
+    values = {**yaml.safe_load(to_yaml(settings)), "clips": open_clip_store(clips).digest}
     student = keyed(work, "student", values)
     told = -1
 
@@ -157,7 +172,7 @@ def prepare(
             print(f"student: {detail}", flush=True)
 
     train(settings, student, report=report)
-    return anchors, student / LAST
+    return student / LAST
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -169,28 +184,30 @@ def main(arguments: list[str] | None = None) -> int:
         unknown = sorted(set(wanted) - set(known))
         if unknown:
             raise ConfigurationError(f"there is no {', '.join(unknown)}; known: {', '.join(known)}")
-    folder, work = options.folder.resolve(), options.work.resolve()
-    teacher = folder / "frames" / LAST if options.teacher is None else options.teacher.resolve()
+    work, out = options.work.resolve(), options.out.resolve()
     overrides = {
         name: yaml.safe_load(value)
         for name, _, value in (item.partition("=") for item in options.overrides)
     }
     lengths = Lengths(options.drive_s, options.return_s, options.place_s, options.known_s)
     if options.smoke:
-        seeds = seeds[:1]
+        parts, seeds = ["shift"], seeds[:1]
         lengths = Lengths(min(options.drive_s, SMOKE_S), 1.0, 1.0, options.known_s)
     # Threads of PyTorch do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.processes, context) as pool:
         # Worlds need no student, who is being trained meanwhile.
-        driven = seeds if "shift" in parts else seeds[:1]
-        rendered = [pool.submit(render, work, seed, lengths) for seed in driven]
+        driven = {
+            *(seeds if "shift" in parts else ()),
+            *([SAFETY_SEED] if "safety" in parts else ()),
+        }
+        rendered = [pool.submit(render, work, seed, lengths) for seed in sorted(driven)]
         rendered.append(pool.submit(render_known, work, lengths))
         anchors, student = prepare(
-            folder, work, options.student_updates, options.student, options.student_file, lengths
+            work, options.student, options.student_updates, options.training, lengths
         )
         setting = Setting(
-            student, teacher, anchors, options.steps_per_s, overrides,
+            student, options.teacher, anchors, options.steps_per_s, overrides,
             tuple(options.offline), lengths,
         )  # fmt: skip
         for future in rendered:
@@ -199,14 +216,17 @@ def main(arguments: list[str] | None = None) -> int:
         if options.smoke:
             look_at(job, seeds[0])
             return 0
+        if (out / RESULT).exists():
+            taken = take_over(read_json(out / RESULT)["results"], work)
+            print(f"{taken} seeds and faults were finished before", flush=True)
         _do(pool, job, parts, seeds, faults)
-    results = _plain(collect(job, seeds))
-    path = record("adaptation", results, options.out)
+    results = _plain(collect(job, sorted({*SEEDS, *seeds})))
+    path = record("adaptation", results, out)
     text = markdown(results)
-    (options.out / "adaptation.md").write_text(text, encoding="utf-8")
-    write_png(options.out / "adaptation_shift.png", shift_plot(results))
-    write_png(options.out / "adaptation_safety.png", safety_plot(results))
-    write_png(options.out / "adaptation_wall.png", wall_plot(results))
+    (out / "adaptation.md").write_text(text, encoding="utf-8")
+    write_png(out / "adaptation_shift.png", shift_plot(results))
+    write_png(out / "adaptation_safety.png", safety_plot(results))
+    write_png(out / "adaptation_wall.png", wall_plot(results))
     print(f"{text}\n-> {path}")
     return 0
 
@@ -216,17 +236,20 @@ def _do(
     faults: Sequence[str],
 ) -> None:  # fmt: skip
     """Run everything; cases of faults wait for the healthy run that they go on from."""
-    first = pool.submit(run_healthy, job, seeds[0]) if "safety" in parts else None
+    cases = all_cases(faults) if "safety" in parts else []
+    wanted = [_case_of(job, SAFETY_SEED, case) for case in cases]
+    if cases:
+        wanted.append(_controls_of(job, SAFETY_SEED))
+    missing = not all(path.exists() for path in wanted)
+    first = pool.submit(run_healthy, job, SAFETY_SEED) if missing else None
     waited: list[Future[None]] = []
     if "shift" in parts:
         waited += [pool.submit(run_seed, job, seed) for seed in seeds]
     # Where even the healthy run publishes nothing, a fault shows nothing.
     if first is not None and first.result():
-        without, *cases = (
-            pool.submit(run_safety, job, seeds[0], case) for case in all_cases(faults)
-        )
+        without, *others = (pool.submit(run_safety, job, SAFETY_SEED, case) for case in cases)
         without.result()
-        waited += [*cases, pool.submit(run_worse, job, seeds[0])]
+        waited += [*others, pool.submit(run_worse, job, SAFETY_SEED)]
     for future in waited:
         future.result()
 
@@ -234,11 +257,9 @@ def _do(
 def collect(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
     """Return everything that is finished with these settings, of this or an earlier call."""
     setting = job.setting
-    done = _finished(job.summary(seed) for seed in seeds)
-    folder = job.safety(seeds[0])
-    safety = _finished(folder / case.name / CASE_FILE for case in all_cases(FAULTS))
-    healthy_runs = _finished([folder / PREFIX / RUN_FILE])
-    controls = _finished([controls_file(folder / Case(NONE, LATE).name, job.rounds)])
+    work = job.work
+    done = read_finished(work, (job.summary(seed) for seed in seeds))
+    safety = read_finished(work, (_case_of(job, SAFETY_SEED, case) for case in all_cases(FAULTS)))
     measured = [facts for facts in done if "numbers" in facts]
     return {
         "student": {"sha256": load_checkpoint(setting.student).digest, "kinds": list(KNOWN_KINDS)},
@@ -261,10 +282,8 @@ def collect(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
         },
         "safety": safety,
         "safety_verdict": verdict_on(safety) if safety else None,
-        "healthy": [
-            {"published_s": published_at(run), "seconds": run["seconds"]} for run in healthy_runs
-        ],
-        "controls": controls[0] if controls else None,
+        "healthy": read_finished(work, [job.safety(SAFETY_SEED) / HEALTHY_FILE]),
+        "controls": read_finished(work, [_controls_of(job, SAFETY_SEED)]),
     }
 
 
@@ -272,12 +291,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, default=Path("output/first_weights"))
     parser.add_argument("--work", type=Path, default=Path("output/adaptation"))
-    parser.add_argument("--teacher", type=Path, help="a frame network instead of the folder's")
+    parser.add_argument(
+        "--teacher", type=_path, default=TEACHER, help="a frame network, micro_frames by default"
+    )
     parser.add_argument("--parts", default=",".join(PARTS), help="of shift, safety")
-    parser.add_argument("--seeds", default="0,1,2,3,4", help="separated by commas")
-    parser.add_argument("--faults", default=",".join(FAULTS), help="separated by commas")
+    parser.add_argument(
+        "--seeds", default=",".join(map(str, SEEDS)), help="to do now, separated by commas"
+    )
+    parser.add_argument(
+        "--faults", default=",".join(FAULTS), help="to make now, separated by commas"
+    )
     parser.add_argument("--drive-s", type=float, default=300.0, help="in B, simulated")
     parser.add_argument("--return-s", type=float, default=60.0, help="in A afterwards")
     parser.add_argument(
@@ -287,23 +311,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--fault-s", type=float, default=Course.fault_s, help="of a late fault")
     parser.add_argument("--smoke", action="store_true", help="a look at the first seed; see above")
     parser.add_argument("--steps-per-s", type=float, default=2.5)
-    parser.add_argument("--student-updates", type=int, default=1000)
+    parser.add_argument("--student", type=_path, default=STUDENT, help="weights that know A alone")
     parser.add_argument(
-        "--student-file", type=lambda text: Path(text).resolve(), help="weights that know A alone"
+        "--student-updates", type=int, default=0, help="so many make a student instead; 1000"
     )
     parser.add_argument("--rounds", type=int, default=5, help="of each negative control")
     parser.add_argument("--processes", type=int, default=1)
     for name, what in (
         ("set", "parameter of online learning"),
-        ("student-set", "setting of the student's training"),
+        ("student-set", "setting of that training"),
         ("offline-set", "setting of offline distillation"),
     ):
         parser.add_argument(
             f"--{name}", action="append", default=[], metavar="NAME=VALUE", help=what,
-            dest={"set": "overrides"}.get(name, name.partition("-")[0]),
+            dest={"set": "overrides", "student-set": "training"}.get(name, "offline"),
         )  # fmt: skip
     parser.add_argument("--out", type=Path, default=RESULTS)
     return parser
+
+
+def _path(text: str) -> Path:
+    return Path(text).resolve()
 
 
 def _plain(value: Any) -> Any:
@@ -315,8 +343,12 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _finished(paths: Iterable[Path]) -> list[dict[str, Any]]:
-    return [read_json(path) for path in paths if path.exists()]
+def _case_of(job: Job, seed: int, case: Case) -> Path:
+    return job.safety(seed) / case.name / CASE_FILE
+
+
+def _controls_of(job: Job, seed: int) -> Path:
+    return controls_file(job.safety(seed) / Case(NONE, LATE).name, job.rounds)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,17 @@ def _git(*arguments: str) -> str:
     return result.stdout.strip() if result.returncode == 0 else "unknown"
 
 
+def provenance() -> dict[str, Any]:
+    """Return what made a figure: `date`, `commit`, `uncommitted_changes`, `machine`, `packages`."""
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "commit": _git("rev-parse", "HEAD"),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "machine": machine(),
+        "packages": versions(PACKAGES),
+    }
+
+
 def record(name: str, results: Any, folder: Path = RESULTS) -> Path:
     """Write `results` with machine, versions, commit and date; return the file's path.
 
@@ -36,15 +47,7 @@ def record(name: str, results: Any, folder: Path = RESULTS) -> Path:
         results: anything that JSON can hold. Units belong into the keys.
         folder: for the file; it is made.
     """
-    document = {
-        "benchmark": name,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "machine": machine(),
-        "packages": versions(PACKAGES),
-        "results": results,
-    }
+    document = {"benchmark": name, **provenance(), "results": results}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(json.dumps(document, indent=1) + "\n")

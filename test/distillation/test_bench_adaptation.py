@@ -28,18 +28,18 @@ from benchmarks.adaptation_worlds import (
     KNOWN_KINDS,
     NEW_KINDS,
     Lengths,
-    clips_of_a,
     known_recipe,
+    linked_clips,
     recipes,
     record_world,
     replayed_recipe,
+    taught_recipe,
     watched_recipe,
 )
 from dae_ros.bags.recording import open_recording
 from dae_ros.distillation.clip_recipe import read_recipe
 from dae_ros.distillation.clip_sources import RecordingSource, WorldSource
 from dae_ros.distillation.online.clip_network import ClipNetwork
-from dae_ros.errors import ConfigurationError
 from dae_ros.events.codecs import create_decoder
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import SimulatorParameters
@@ -115,27 +115,31 @@ def materials(build: Callable[[Builder], None]) -> Counter[str]:
 
 
 def test_anchors_show_what_the_student_knew(tmp_path: Path) -> None:
-    """Only rooms and corridors, in both halves; a store without them is refused."""
+    """Only rooms and corridors are taught, in both halves, as they are for the first weights."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(taught_recipe()), encoding="utf-8")
+    taught = read_recipe(path).sources
+    every = read_recipe(CONFIGURATION / "clips_first_weights.yaml").sources.values()
+    of_a = {s.place for s in every if s.label.startswith(KNOWN_KINDS)}
+    assert {source.label.partition("_")[0] for source in taught.values()} == set(KNOWN_KINDS)
+    assert {name.partition("/")[0] for name in taught} == {"train", "heldout"}
+    assert len(taught) == 76 and {source.place for source in taught.values()} <= of_a
 
-    class Room(WedgeSource):
-        @property
-        def label(self) -> str:
-            return f"room_{self.seed}"
 
-    train = [Room(1, windows=2), WedgeSource(2, windows=2)]
-    wedge_clips(tmp_path / "all", train, [Room(3, windows=2), WedgeSource(4, windows=2)])
-    store = clips_of_a([tmp_path / "all"], tmp_path / "anchors")
-    assert [s.name.partition("_")[2] for s in store.sequences] == ["room_1", "room_3"]
-    store.verify()
-    wedge_clips(tmp_path / "more", [], [Room(5, windows=2), Room(6, windows=2)])
-    both = clips_of_a([tmp_path / "anchors", tmp_path / "more"], tmp_path / "both")
-    assert [s.name.partition("_")[2] for s in both.split("heldout")] == [
-        "room_3", "room_5", "room_6",
-    ]  # fmt: skip
+def test_stores_are_joined_by_links(tmp_path: Path) -> None:
+    """Every sequence of each store, in both halves; one that was moved is linked anew."""
+    for name, train, heldout in (("one", [1, 2], [3]), ("two", [], [5, 6])):
+        sources = ([WedgeSource(seed, windows=2) for seed in seeds] for seeds in (train, heldout))
+        wedge_clips(tmp_path / name, *sources)
+    both = linked_clips([tmp_path / "one", tmp_path / "two"], tmp_path / "both")
     both.verify()
-    wedge_clips(tmp_path / "none", train, [WedgeSource(4, windows=2)])
-    with pytest.raises(ConfigurationError, match="heldout"):
-        clips_of_a([tmp_path / "none"], tmp_path / "other")
+    assert len(both.split("train")) == 2 and len(both.split("heldout")) == 3
+    (tmp_path / "one").rename(tmp_path / "moved")
+    again = linked_clips([tmp_path / "moved", tmp_path / "two"], tmp_path / "both")
+    again.verify()
+    assert again.digest == both.digest
+    with pytest.raises(FileNotFoundError, match="one is no finished store"):
+        linked_clips([tmp_path / "one"], tmp_path / "other")
 
 
 @pytest.mark.parametrize("name", TEACHER_FAULTS)

@@ -14,6 +14,7 @@ from benchmarks import adaptation_jobs, adaptation_scores
 from benchmarks.adaptation_cache import KEY_FILE, keyed, write_once
 from benchmarks.adaptation_cost import on_own_core
 from benchmarks.adaptation_faults import FAULTS
+from benchmarks.adaptation_finished import read_finished, take_over, write_finished
 from benchmarks.adaptation_jobs import Job
 from benchmarks.adaptation_runs import RUN_FILE, Setting, verdicts_and_refusals
 from benchmarks.adaptation_safety import (
@@ -55,6 +56,29 @@ def test_a_folder_is_named_after_its_facts(tmp_path: Path) -> None:
     write_once(first / "file", "one")
     write_once(first / "file", "two")
     assert (first / "file").read_text() == "one\n"
+
+
+def test_what_results_hold_is_finished_on_another_machine(tmp_path: Path) -> None:
+    """Files come out as they went in, with what made them; what is there is not touched."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    paths = [here / "seed_0_ab" / "seed_cd.json", here / "seed_0_ab" / "late_none" / "case.json"]
+    for index, path in enumerate(paths):
+        path.parent.mkdir(parents=True)
+        write_finished(path, {"index": index, "none": None, "numbers": [0.25, "x"]})
+    seeds, safety = ([*read_finished(here, [path, here / "missing.json"])] for path in paths)
+    assert seeds[0]["place"] == "seed_0_ab/seed_cd.json" and len(seeds) == len(safety) == 1
+    assert {"commit", "date", "machine"} <= seeds[0]["made"].keys()
+    results = json.loads(
+        json.dumps({"seeds": seeds, "safety": safety, "healthy": [], "controls": []})
+    )
+    kept = there / "seed_0_ab" / "late_none" / "case.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text('{"own": 1}')
+    assert take_over(results, there) == 1
+    assert json.loads(kept.read_text()) == {"own": 1}
+    again = read_finished(there, [there / path.relative_to(here) for path in paths[:1]])
+    assert again == seeds
+    assert take_over(results, there) == 0
 
 
 def test_runs_of_other_settings_weights_and_worlds_are_kept_apart(tmp_path: Path) -> None:

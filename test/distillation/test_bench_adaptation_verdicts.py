@@ -157,13 +157,18 @@ def test_results_become_a_table_and_pictures() -> None:
     )
     shift = {"teacher": scores, "student": scores,
              "lead": {"aligned_abs_rel": 0.05, "metric_abs_rel": None}}  # fmt: skip
+    machine = {"cpu": {"model": "a processor", "usable_cores": 2}}
+    made = {"date": "2026-11-23T00:00:00+00:00", "commit": "0123456789",
+            "uncommitted_changes": False, "machine": machine}  # fmt: skip
     seeds = [
-        {"seed": 0, "kind": "street", "shift": shift, "timeline": TIMELINE, "wall_s": 60.0,
+        {"seed": 0, "kind": "street", "made": made, "shift": shift, "timeline": TIMELINE,
+         "wall_s": 60.0,
          "work": [[70.0, 10.0], [90.0, 50.0]], "windows": 2000, "depth_s": 40.0,
          "cost": {"learned": 30.0, "judged": 20.0},
          "scores": {str(v): scores for v in ERRORS}, "offline": {**scores, "minutes": 2.0},
          **found},
-        {"seed": 1, "kind": "warehouse", "shift": shift},
+        {"seed": 1, "kind": "warehouse", "shift": shift,
+         "made": {**made, "uncommitted_changes": True}},
     ]  # fmt: skip
     run = {
         "original": 1, "begun_with": 1, "swaps": SWAPS, "seconds": 95.0,
@@ -179,7 +184,11 @@ def test_results_become_a_table_and_pictures() -> None:
                      {"at_s": 74.0, "accepted": False, "refusals": [{"reason": "no_gain"}]},
                      {"at_s": 80.0, "accepted": False, "refusals": [{"reason": "worse"}]}],
     }  # fmt: skip
-    fault = {"kind": "late", **summary("noisy", run, dict.fromkeys(ERRORS, scores), 60.0, 75.0)}
+    fault = {
+        "kind": "late",
+        "made": made,
+        **summary("noisy", run, dict.fromkeys(ERRORS, scores), 60.0, 75.0),
+    }
     assert fault["published"] == {"before": 0, "during": 1, "after": 0}
     assert fault["refused"] == {"label.noisy": 4} and not fault["harmless"]
     assert (fault["labels"], fault["proposed"], fault["accepted"]) == (2, 2, 1)
@@ -193,10 +202,10 @@ def test_results_become_a_table_and_pictures() -> None:
             "lengths": {"drive_s": 85.0, "return_s": 15.0}, "seeds": seeds,
             "safety": [fault], "safety_verdict": verdict_on([fault]),
             "healthy": [{"published_s": 70.0, "seconds": 75.0}],
-            "controls": {"submitted": 1, "accepted": 0, "unjudged": 0, "heldout_blocks": 6,
-                         "anchors": 2, "rows": [
-                             {"kind": "noise", "size": 0.1, "submitted": 1, "accepted": 0,
-                              "reasons": {"worse": 1}}]},
+            "controls": [{"submitted": 1, "accepted": 0, "unjudged": 0, "heldout_blocks": 6,
+                          "anchors": 2, "made": made, "rows": [
+                              {"kind": "noise", "size": 0.1, "submitted": 1, "accepted": 0,
+                               "reasons": {"worse": 1}}]}],
         }
     )  # fmt: skip
     json.dumps(results, allow_nan=False)
@@ -206,10 +215,18 @@ def test_results_become_a_table_and_pictures() -> None:
     assert "| late: noisy | 2, 4 | 2, 1 | no_gain 1 | 0, 1, 0 | 2 |" in text and "never" in text
     assert "Harmful: late_noisy." in text and "early_doubled" in text
     assert "| noise | 0.1 | 1 | 0" in text
+    assert "| seed 0 | 2026-11-23T00:00:00+00:00 | 0123456 | a processor, 2 |" in text
+    assert "| seed 1 | 2026-11-23T00:00:00+00:00 | 0123456 with changes |" in text
+    assert "| late: noisy | 2026" in text and "| weights that are worse on purpose | 2026" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| 0 |")}
     assert widths == {15, 8}
     assert "| 0 | 20.0 | 30, 20, 0, 0 | never | never | never | 2.2 min |" in text
-    silent = {**results, "safety": [], "healthy": [{"published_s": None, "seconds": 225.0}]}
+    silent = {
+        **results,
+        "safety": [],
+        "controls": [],
+        "healthy": [{"published_s": None, "seconds": 225.0}],
+    }
     assert "Nothing was published in 225 s without a fault: none was made" in markdown(silent)
     assert "## Faults" not in markdown({**silent, "healthy": []})
     assert wall_plot(results).shape == (440, 800, 3)
