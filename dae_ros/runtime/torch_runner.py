@@ -178,7 +178,7 @@ class GraphRunner:
         else:
             # Another age at each pixel and camera, both polarities, every seventh without event.
             ramp = torch.arange(self._code.numel(), device=self._code.device) * 6619
-            code = torch.where(ramp % 7 == 0, 0, ramp % 65534 + 2)
+            code = torch.where(ramp % 7 == 0, 0, ramp % (2 * LEVELS + 2) + 2)
             self._code.copy_(code.to(torch.int16).reshape(self._code.shape))
             unpack()
         self._step.reset()
