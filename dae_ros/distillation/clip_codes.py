@@ -12,15 +12,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dae_ros.representation.tencode import FloatImage
+from dae_ros.representation.event_image import EventImage, is_code
+from dae_ros.representation.tencode_code import CLIP_LEVELS, PARTS, TencodeCode
 
-LEVELS = 126
 
+def code_of_tencode(image: EventImage) -> NDArray[np.uint8]:
+    """Return the code of a Tencode image, the same for planes and for what they are packed to.
 
-def code_of_tencode(image: FloatImage) -> NDArray[np.uint8]:
-    """Return uint8[H, W] of a Tencode image, float32[3, H, W] in 0..1."""
+    Args:
+        image: float32[3, H, W] in 0..1, or uint16[H, W] (`representation.tencode_code`).
+
+    Returns:
+        uint8[H, W].
+    """
+    if is_code(image):
+        return _rounded_on(image)
     on = image[0] > 0
-    level = np.rint(image[1] * np.float32(LEVELS)).astype(np.uint8)
+    level = np.rint(image[1] * np.float32(CLIP_LEVELS)).astype(np.uint8)
     code = np.uint8(1) + np.uint8(2) * level + on
     return np.where(on | (image[2] > 0), code, 0).astype(np.uint8)
 
@@ -30,5 +38,11 @@ def tencode_of_code(code: Tensor) -> Tensor:
     value = code.to(torch.int16) - 1
     seen = (value >= 0).float()
     on = (value & 1).float() * seen
-    green = (value >> 1).float() / LEVELS * seen
+    green = (value >> 1).float() / CLIP_LEVELS * seen
     return torch.stack((on, green, seen - on), dim=-3)
+
+
+def _rounded_on(code: TencodeCode) -> NDArray[np.uint8]:
+    # Half a step, less the one that the levels of 16 bits are counted from.
+    level = ((code >> 1) + (PARTS // 2 - 1)) // PARTS
+    return np.where(code != 0, 1 + 2 * level + (code & 1), 0).astype(np.uint8)
