@@ -5,7 +5,7 @@ Which of the two an array is, its dtype says.
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeGuard, cast
+from typing import Final, TypeAlias, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from dae_ros.representation.tencode_code import TencodeCode, unpack_tencode
 
 # float32[C, H, W], or uint16[H, W] as `TencodeSurface` gives it.
 EventImage: TypeAlias = "FloatImage | TencodeCode"
+# Planes that a code stands for: red, green, blue.
+TENCODE_CHANNELS: Final = 3
 
 
 def is_code(image: EventImage) -> TypeGuard[TencodeCode]:

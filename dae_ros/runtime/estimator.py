@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dae_ros.model.configuration import Meaning
+from dae_ros.representation.event_image import EventImage
 
 FloatImage: TypeAlias = NDArray[np.float32]
 Estimator = TypeVar("Estimator", bound="ReloadableEstimator")
@@ -80,11 +81,13 @@ class DepthEstimator(Protocol):
     def warming(self) -> bool:
         """Whether a change of weights has just cost the state, see `WeightSwap`."""
 
-    def estimate(self, image: FloatImage) -> FloatImage:
+    def estimate(self, image: EventImage) -> FloatImage:
         """Run one step.
 
         Args:
-            image: float32[C, H, W] at the sensor's size, encoded as `meaning.event_encoder` says.
+            image: at the sensor's size, encoded as `meaning.event_encoder` says: float32[C, H, W],
+                or the code uint16[H, W] of a Tencode (`representation.tencode_code`). It is not
+                kept and not changed.
 
         Returns:
             float32[H, W], the network's number at the sensor's size.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.checkpoint import LoadedModel
+from dae_ros.representation.event_image import EventImage, size_of
 from dae_ros.runtime.estimator import FloatImage, output_meaning
 from dae_ros.runtime.graph_estimator import GraphEstimator, check_image
 from dae_ros.runtime.onnx_cache import (
@@ -105,7 +106,7 @@ class ExportedEstimator:
         """Return a copy of the state; empty before a step."""
         return self._graph.state_arrays() if self._graph is not None and self.state_age else ()
 
-    def estimate(self, image: FloatImage) -> FloatImage:
+    def estimate(self, image: EventImage) -> FloatImage:
         """Advance by one step; with another size than the last one the state begins anew.
 
         Raises:
@@ -114,7 +115,7 @@ class ExportedEstimator:
             NonFiniteState: if prediction or state holds NaN or infinity; `reset` before going on.
         """
         check_image(image, self.input_channels)
-        return self._graph_for(image.shape[1], image.shape[2]).estimate(image)
+        return self._graph_for(*size_of(image)).estimate(image)
 
     def set_state(self, state: Sequence[NDArray[np.float32]], state_age: int) -> None:
         """Go on with a state that the same network has reached for the present size.

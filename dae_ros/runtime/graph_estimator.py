@@ -10,6 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState
+from dae_ros.representation.event_image import (
+    TENCODE_CHANNELS,
+    EventImage,
+    is_code,
+    planes_of,
+    size_of,
+)
 from dae_ros.runtime.estimator import FloatImage, output_meaning
 from dae_ros.runtime.onnx_description import OnnxDescription
 
@@ -65,6 +72,7 @@ class GraphEstimator:
         self.meaning = output_meaning(description.meaning)
         self.input_channels = description.channels
         self.sensor_size = (description.height, description.width)
+        self._planes = np.empty((description.channels, *self.sensor_size), np.float32)
         self.weight_version = 0
         self.warming = False
         self.state_age = 0
@@ -83,7 +91,7 @@ class GraphEstimator:
         self._graph.set_state(state)
         self.state_age = state_age
 
-    def estimate(self, image: FloatImage) -> FloatImage:
+    def estimate(self, image: EventImage) -> FloatImage:
         """Advance by one step; see `DepthEstimator`.
 
         Raises:
@@ -92,16 +100,17 @@ class GraphEstimator:
             NonFiniteState: if prediction or state holds NaN or infinity; `reset` before going on.
         """
         check_image(image, self.input_channels)
-        if image.shape[1:] != self.sensor_size:
+        size = size_of(image)
+        if size != self.sensor_size:
             raise InferenceError(
                 "the sensor has {2}x{3} px (height x width) and {4} was exported for {0}x{1}; "
                 "export the weights with --height {2} --width {3}".format(
-                    *self.sensor_size, *image.shape[1:], self.name
+                    *self.sensor_size, *size, self.name
                 ),
-                sensor=image.shape[1:],
+                sensor=size,
                 exported=self.sensor_size,
             )
-        prediction, check = self._graph.step(image)
+        prediction, check = self._graph.step(planes_of(image, self._planes))
         self.state_age += 1
         if not math.isfinite(check):
             raise NonFiniteState(
@@ -112,15 +121,22 @@ class GraphEstimator:
         return prediction
 
 
-def check_image(image: FloatImage, channels: int) -> None:
+def check_image(image: EventImage, channels: int) -> None:
     """Refuse what is no image of a network.
 
     Raises:
-        ConfigurationError: it is not float32[channels, height, width].
+        ConfigurationError: it is neither float32[channels, height, width] nor, where there are
+            three channels, uint16[height, width].
     """
-    if image.ndim != 3 or image.shape[0] != channels or image.dtype != np.float32:
+    takes_codes = channels == TENCODE_CHANNELS
+    if is_code(image):
+        fits = takes_codes and image.ndim == 2
+    else:
+        fits = image.ndim == 3 and image.shape[0] == channels and image.dtype == np.float32
+    if not fits:
+        code = " or the code of a Tencode, uint16[height, width]" if takes_codes else ""
         raise ConfigurationError(
             f"the image is {image.dtype}{list(image.shape)}; give "
-            f"float32[{channels}, height, width]",
+            f"float32[{channels}, height, width]{code}",
             shape=image.shape,
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dae_ros.errors import DaeError, InferenceError, NonFiniteState, WeightsError
+from dae_ros.representation.event_image import EventImage, size_of
 from dae_ros.runtime.backend_choice import BackendChoice
 from dae_ros.runtime.background import BackgroundWork, in_background
 from dae_ros.runtime.estimator import FloatImage
@@ -79,9 +80,9 @@ class TakeoverEstimator:
         if pending is not None:
             pending.join(timeout_s)
 
-    def estimate(self, image: FloatImage) -> FloatImage:
+    def estimate(self, image: EventImage) -> FloatImage:
         """Advance by one step on what there is; see `DepthEstimator`."""
-        size = (image.shape[1], image.shape[2])
+        size = size_of(image)
         if self._other is None:
             self._take_over(size)
         elif self._other.sensor_size != size:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.device import device_of
+from dae_ros.representation.event_image import EventImage, size_of
 from dae_ros.runtime.estimator import FloatImage, output_meaning
 from dae_ros.runtime.graph_estimator import check_image
 from dae_ros.runtime.torch_slots import Slot
@@ -64,12 +65,12 @@ class CameraBatch:
         return () if step is None or self.state_ages[camera] == 0 else step.state_arrays(camera)
 
     def estimate(
-        self, images: Sequence[FloatImage | None]
+        self, images: Sequence[EventImage | None]
     ) -> tuple[FloatImage | NonFiniteState | None, ...]:
         """Advance the cameras that have an image by one step.
 
         Args:
-            images: per camera float32[input_channels, H, W], all of one size, or None. With
+            images: per camera what `TorchEstimator.estimate` takes, all of one size, or None. With
                 another size than the last one all states begin anew.
 
         Returns:
@@ -83,16 +84,16 @@ class CameraBatch:
         given = [image for image in images if image is not None]
         for image in given:
             check_image(image, self.input_channels)
-        if len(images) != self.cameras or len({image.shape for image in given}) > 1:
+        if len(images) != self.cameras or len({size_of(image) for image in given}) > 1:
             raise ConfigurationError(
-                f"{len(images)} images of sizes {[image.shape[1:] for image in given]} are given; "
+                f"{len(images)} images of sizes {[size_of(image) for image in given]} are given; "
                 f"give {self.cameras} of one size, None where a camera has none"
             )
         if not given:
             return (None,) * self.cameras
         try:
             before = self._slot.step
-            step, runner = self._slot.fit(*given[0].shape[1:])
+            step, runner = self._slot.fit(*size_of(given[0]))
             if step is not before:
                 self.state_ages = [0] * self.cameras
             predictions, largest = runner.run(images)

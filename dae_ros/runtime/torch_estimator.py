@@ -16,6 +16,7 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.device import device_of
 from dae_ros.model.weights import load_weights
 from dae_ros.parameters import DepthParameters
+from dae_ros.representation.event_image import EventImage, size_of
 from dae_ros.runtime.arithmetic import usual_precision
 from dae_ros.runtime.estimator import FloatImage, output_meaning
 from dae_ros.runtime.graph_estimator import check_image
@@ -134,13 +135,14 @@ class TorchEstimator:
             return ()
         return tuple(array[None] for array in step.state_arrays(0))
 
-    def estimate(self, image: FloatImage) -> FloatImage:
+    def estimate(self, image: EventImage) -> FloatImage:
         """Advance by one step.
 
         Args:
-            image: float32[input_channels, H, W] at the sensor's size: Tencode in 0..1, a
-                normalised voxel grid, or a camera frame in 0..1, as `meaning.event_encoder`
-                says. With another size than the last one the state begins anew.
+            image: at the sensor's size, as `meaning.event_encoder` says: the code uint16[H, W] of a
+                Tencode, or float32[input_channels, H, W]: Tencode in 0..1, a normalised voxel
+                grid, or a camera frame in 0..1. With another size than the last one the state
+                begins anew.
 
         Returns:
             float32[H, W], the network's number.
@@ -151,7 +153,7 @@ class TorchEstimator:
             NonFiniteState: if prediction or state holds NaN or infinity; `reset` before going on.
         """
         check_image(image, self.input_channels)
-        height, width = image.shape[1:]
+        height, width = size_of(image)
         try:
             before = self._slot.step
             step, runner = self._slot.fit(height, width)

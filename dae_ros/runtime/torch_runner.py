@@ -17,7 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dae_ros.representation.tencode_code import LEVELS, pack_tencode
+from dae_ros.representation.event_image import (
+    TENCODE_CHANNELS,
+    EventImage,
+    is_code,
+    planes_of,
+)
+from dae_ros.representation.tencode_code import LEVELS, pack_tencode, unpack_tencode
 from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.torch_step import StaticStep
 
@@ -26,18 +32,18 @@ Capture: TypeAlias = Callable[[Callable[[], Tensor]], Callable[[], Tensor]]
 # How far a replay may be from the direct step, relative to the largest value: other kernels may
 # be chosen while recording, and they round otherwise.
 _TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "float16": 1e-2}
-_TENCODE_CHANNELS = 3
 _log = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
     """Runs a step from images on the host to predictions on the host."""
 
-    def run(self, images: Sequence[FloatImage | None]) -> tuple[FloatImage, NDArray[np.float32]]:
+    def run(self, images: Sequence[EventImage | None]) -> tuple[FloatImage, NDArray[np.float32]]:
         """Step once and turn.
 
         Args:
-            images: one float32 (channels, height, width) per camera; None for an absent one.
+            images: per camera float32 (channels, height, width), or uint16 (height, width), the
+                code of a Tencode; None for an absent one.
 
         Returns:
             Predictions float32 (cameras, height, width), the caller's own, and the largest
@@ -46,20 +52,19 @@ class Runner(Protocol):
 
 
 class DirectRunner:
-    """On the CPU: nothing is copied where one camera is stepped."""
+    """On the CPU: the planes of one camera are not copied."""
 
     def __init__(self, step: StaticStep) -> None:
         self._step = step
+        self._images = torch.zeros(step.shape)
 
-    def run(self, images: Sequence[FloatImage | None]) -> tuple[FloatImage, NDArray[np.float32]]:
+    def run(self, images: Sequence[EventImage | None]) -> tuple[FloatImage, NDArray[np.float32]]:
         """See `Runner`."""
-        step = self._step
-        if len(images) == 1 and images[0] is not None:
+        step, batch, first = self._step, self._images, images[0]
+        if len(images) == 1 and first is not None and not is_code(first):
             # PyTorch warns about memory that it could write to and must not.
-            image = images[0] if images[0].flags.writeable else images[0].copy()
-            batch = torch.from_numpy(image)[None]
+            batch = torch.from_numpy(first if first.flags.writeable else first.copy())[None]
         else:
-            batch = torch.zeros(step.shape)
             fill(batch, step.present, images)
         with step.weights.arithmetic():
             predictions, largest = step.advance(batch, step.parity)
@@ -98,7 +103,7 @@ class GraphRunner:
         ]
         # What makes the image of its code; None where the network takes no Tencode.
         self._unpack: Callable[[], Tensor] | None = None
-        if channels == _TENCODE_CHANNELS:
+        if channels == TENCODE_CHANNELS:
             self._unpack = functools.partial(_unpacked, self._code, self._images)
         self._done: torch.cuda.Event | None = None
         if device.type == "cuda":
@@ -110,7 +115,7 @@ class GraphRunner:
                 self._record(capture)
             step.reset()
 
-    def run(self, images: Sequence[FloatImage | None]) -> tuple[FloatImage, NDArray[np.float32]]:
+    def run(self, images: Sequence[EventImage | None]) -> tuple[FloatImage, NDArray[np.float32]]:
         """See `Runner`."""
         step = self._step
         # The last step has been waited for, so that nothing reads what goes over any more.
@@ -135,14 +140,18 @@ class GraphRunner:
         came = self._coming.numpy().copy()
         return came[:, :-1].reshape(cameras, height, width), came[:, -1]
 
-    def _fill_code(self, images: Sequence[FloatImage | None]) -> bool:
-        """Pack what is to go over; return False unless all images are Tencode."""
+    def _fill_code(self, images: Sequence[EventImage | None]) -> bool:
+        """Write the codes of what is to go over; return False unless all images are Tencode."""
         if self._unpack is None:
             return False
         codes = self._going_code.numpy().view(np.uint16)
         for camera, image in enumerate(images):
             self._present[camera] = image is not None
-            if image is not None and not pack_tencode(image, codes[camera]):
+            if image is None:
+                continue
+            if is_code(image):
+                np.copyto(codes[camera], image)
+            elif not pack_tencode(planes_of(image), codes[camera]):
                 return False
         return True
 
@@ -203,11 +212,15 @@ class GraphRunner:
         return None
 
 
-def fill(batch: Tensor, present: Tensor, images: Sequence[FloatImage | None]) -> None:
-    """Copy images into host memory, and note which of them there are."""
+def fill(batch: Tensor, present: Tensor, images: Sequence[EventImage | None]) -> None:
+    """Write the planes of images into host memory, and note which of them there are."""
     for camera, image in enumerate(images):
         present[camera] = image is not None
-        if image is not None:
+        if image is None:
+            continue
+        if is_code(image):
+            unpack_tencode(image, batch[camera].numpy())
+        else:
             np.copyto(batch[camera].numpy(), image)
 
 

@@ -8,6 +8,7 @@ from dae_ros.events import codecs
 from dae_ros.events.packet import Events
 from dae_ros.representation.surface import TencodeSurface
 from dae_ros.representation.tencode import tencode_voxel
+from dae_ros.representation.tencode_code import unpack_tencode
 from dae_ros.representation.voxel_grid import voxel_grid
 from dae_ros.runtime.estimator import DepthEstimator, SizedEstimator
 
@@ -24,6 +25,7 @@ def warm_up(estimator: DepthEstimator) -> None:
     for encoding in codecs.supported_encodings():
         codecs.warm_up(encoding)
     TencodeSurface(1, 1)
+    unpack_tencode(np.zeros((1, 1), np.uint16))
     one = Events(
         np.zeros(1, np.int64), np.zeros(1, np.uint16), np.zeros(1, np.uint16), np.ones(1, np.uint8)
     )

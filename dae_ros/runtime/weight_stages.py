@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from dae_ros.representation.event_image import EventImage
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.canary import LEAST_PAIRS, Breach, Comparison, Observer, StepFacts
-from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.weight_loading import LoadedWeights
 
 Outcome: TypeAlias = Literal["refused", "swapped", "kept", "rolled_back"]
@@ -94,7 +94,7 @@ class HarmfulWeights:
 class Window:
     """A window that the weights in use have stepped, and what they made of it."""
 
-    image: FloatImage
+    image: EventImage
     facts: StepFacts
 
 

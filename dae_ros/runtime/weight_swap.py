@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from dae_ros.errors import InferenceError
+from dae_ros.representation.event_image import EventImage
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.canary import LEAST_PAIRS, Breach, Comparison, Observer, SwapRules, failure
 from dae_ros.runtime.estimator import FloatImage, ReloadableEstimator
@@ -204,7 +205,7 @@ class WeightSwap:
                     self._drop(self._candidate, breach)
         return True
 
-    def estimate(self, image: FloatImage) -> FloatImage:
+    def estimate(self, image: EventImage) -> FloatImage:
         """Step with the weights in use, after changing them where that is due.
 
         See `DepthEstimator.estimate`. Where weights on probation fail, those of before take over
@@ -251,8 +252,7 @@ class WeightSwap:
         if self._loader is not None and result is not None:
             announcement, self._loader = self._loader.announcement, None
             if self._next is not None:
-                by = f"by version {self._next.version}"
-                self._say(announcement, "refused", "superseded", by)
+                self._say(announcement, "refused", "superseded", f"by version {self._next.version}")
             elif isinstance(result, LoadedWeights):
                 rules = self._rules.of_a_change(confirmed=announcement.confirmed)
                 self._candidate = Candidate(

@@ -27,7 +27,7 @@ from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.warm_up import warm_up
 from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.weight_swap import WeightSwap
-from test.reference.noise_image import noise_image
+from test.reference.noise_image import code_of_noise, noise_image
 
 # Not importorskip: whoever imports onnxruntime first decides about its telemetry.
 if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")):
@@ -81,9 +81,9 @@ def test_kept_graphs_are_used_without_an_export(
         assert getattr(estimator, attribute) == getattr(reference, attribute)
     warm_up(estimator)
     assert (estimator.sensor_size, estimator.state_arrays()) == (None, ())
-    for step in range(3):
-        expected = reference.estimate(noise_image(step))
-        actual = estimator.estimate(noise_image(step))
+    for image in (noise_image(0), code_of_noise(1), noise_image(2)):
+        expected = reference.estimate(image)
+        actual = estimator.estimate(image)
         np.testing.assert_allclose(actual, expected, atol=1e-3 * expected.std())
     assert (estimator.sensor_size, estimator.state_age) == ((60, 80), 3)
     estimator.reset()

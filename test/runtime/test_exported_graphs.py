@@ -11,10 +11,12 @@ import pytest
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.untrained import untrained
+from dae_ros.representation.tencode_code import unpack_tencode
 from dae_ros.runtime.onnx_export import export_onnx
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.warm_up import warm_up
 from test.reference.graph_estimators import HAS_OPENVINO, estimator_of, noise
+from test.reference.noise_image import code_of_noise
 
 # Not importorskip: whoever imports onnxruntime first decides about its telemetry.
 if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")):
@@ -117,6 +119,18 @@ def test_outputs_belong_to_the_caller(tiny_graph: Path, backend: str) -> None:
     strided = np.ascontiguousarray(image.transpose(1, 2, 0)).transpose(2, 0, 1)
     graph.reset()
     np.testing.assert_array_equal(graph.estimate(strided), copy)
+
+
+@pytest.mark.parametrize("backend", RUNTIMES)
+def test_codes_are_stepped_as_the_planes_they_stand_for(tiny_graph: Path, backend: str) -> None:
+    """The code of a Tencode, its planes and another code give what planes alone give."""
+    graph, expected = estimator_of(tiny_graph, backend), estimator_of(tiny_graph, backend)
+    codes = [code_of_noise(seed, 60, 80) for seed in range(3)]
+    for turn, code in enumerate(codes):
+        given = unpack_tencode(code) if turn == 1 else code
+        np.testing.assert_array_equal(
+            graph.estimate(given), expected.estimate(unpack_tencode(code))
+        )
 
 
 @pytest.mark.parametrize("backend", RUNTIMES)

@@ -81,6 +81,8 @@ def test_what_is_no_batch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             together.estimate(wrong)
     with pytest.raises(ConfigurationError, match=r"float32\[3, height, width\]"):
         together.estimate([noise_image(0), noise_image(1).astype(np.float64)])
+    with pytest.raises(ConfigurationError, match="give 2 of one size"):
+        together.estimate([np.zeros((60, 80), np.uint16), np.zeros((60, 81), np.uint16)])
     together.estimate([noise_image(0), noise_image(1)])
     step = together._slot.step
     assert step is not None

@@ -29,7 +29,7 @@ from dae_ros.runtime.torch_slots import MOST_SLOTS, Slot
 from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.weight_swap import WeightSwap
 from test.reference.eager_steps import echo
-from test.reference.noise_image import noise_image
+from test.reference.noise_image import code_of_noise, noise_image
 
 
 @pytest.fixture
@@ -298,14 +298,24 @@ def test_frames_network_aligns_corners_both_ways() -> None:
         np.zeros((3, 60, 80), np.float64),
         np.zeros((3, 60, 80), np.uint8),
         np.zeros((1, 3, 60, 80), np.float32),
+        np.zeros((3, 60, 80), np.uint16),
+        np.zeros((60, 80), np.float32),
     ],
 )
 def test_wrong_images_are_refused_by_the_estimator(
     tiny: LoadedModel, image: NDArray[np.float32]
 ) -> None:
-    """Only float32[3, height, width] is an image."""
-    with pytest.raises(ConfigurationError, match=r"float32\[3, height, width\]"):
+    """Only float32[3, height, width] and the code uint16[height, width] are images."""
+    with pytest.raises(ConfigurationError, match=r"float32\[3, height, width\] or .* uint16\[h"):
         TorchEstimator(tiny).estimate(image)
+
+
+def test_networks_of_other_channels_take_no_codes() -> None:
+    """A code is three planes; a network of voxel grids has five."""
+    estimator = TorchEstimator(untrained("tiny_e2depth"))
+    with pytest.raises(ConfigurationError, match=r"float32\[5, height, width\]$"):
+        estimator.estimate(code_of_noise())
+    assert estimator.state_age == 0
 
 
 def test_failures_of_pytorch_are_inference_errors(

@@ -19,8 +19,9 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import ModelConfig, variant
 from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
+from dae_ros.representation.event_image import EventImage, planes_of
 from dae_ros.representation.tencode_code import pack_tencode, unpack_tencode
-from dae_ros.runtime.torch_runner import DirectRunner, GraphRunner
+from dae_ros.runtime.torch_runner import DirectRunner, GraphRunner, Runner
 from dae_ros.runtime.torch_slots import MOST_SLOTS, SlotPool
 from dae_ros.runtime.torch_step import Precision, StaticStep, StaticWeights
 from test.reference.eager_steps import EagerSteps, echo
@@ -49,6 +50,15 @@ def images(count: int, channels: int = 3, seed: int = 0) -> list[NDArray[np.floa
     """Return `count` images of noise."""
     rng = np.random.default_rng(seed)
     return [rng.random((channels, *SIZE), dtype=np.float32) for _ in range(count)]
+
+
+def as_tencode(noise: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """Return a Tencode made of noise, as planes and as its code."""
+    on, seen = noise[0] > 0.4, noise[2] > 0.3
+    image = np.where(seen, np.stack([on, noise[1], ~on]), 0).astype(np.float32)
+    code = np.zeros(SIZE, np.uint16)
+    assert pack_tencode(image, code)
+    return image, code
 
 
 def changed(loaded: LoadedModel) -> LoadedModel:
@@ -271,17 +281,37 @@ def test_tencode_goes_over_in_sixteen_bits() -> None:
     loaded = small("tiny")
     replayed, expected = GraphRunner(made(loaded), echo), DirectRunner(made(loaded))
     for index, noise in enumerate(images(4)):
-        on, seen = noise[0] > 0.4, noise[2] > 0.3
-        image = np.where(seen, np.stack([on, noise[1], ~on]), 0).astype(np.float32)
-        code = np.zeros(SIZE, np.uint16)
-        assert pack_tencode(image, code)
-        given, meant = image, unpack_tencode(code)
+        image, code = as_tencode(noise)
+        given: EventImage = code if index == 1 else image
+        meant = unpack_tencode(code)
+        assert not np.array_equal(image, meant)
         if index == 2:
             given = meant = noise
-        else:
-            assert not np.array_equal(given, meant)
         ours, theirs = replayed.run([given]), expected.run([meant])
         np.testing.assert_array_equal(ours[0], theirs[0])
+
+
+@pytest.mark.parametrize("make", [DirectRunner, lambda step: GraphRunner(step, echo)])
+@pytest.mark.parametrize("cameras", [1, 2])
+def test_codes_are_stepped_as_the_planes_they_stand_for(
+    make: Callable[[StaticStep], Runner], cameras: int
+) -> None:
+    """A code alone, beside another, a camera without a window and planes that are no Tencode."""
+    loaded = small("tiny")
+    step, other = made(loaded, cameras=cameras), made(loaded, cameras=cameras)
+    runner, expected = make(step), DirectRunner(other)
+    for turn, noise in enumerate(images(4)):
+        code = as_tencode(noise)[1]
+        rest = ([as_tencode(noise[::-1])[1]], [None], [noise], [noise])[turn][: cameras - 1]
+        given: list[EventImage | None] = [code, *rest]
+        before = code.copy()
+        planes = [None if image is None else planes_of(image) for image in given]
+        ours, theirs = runner.run(given), expected.run(planes)
+        np.testing.assert_array_equal(code, before)
+        for camera, image in enumerate(given):
+            if image is not None:
+                np.testing.assert_array_equal(ours[0][camera], theirs[0][camera])
+        assert all(torch.equal(a, b) for a, b in zip(step.state, other.state, strict=True))
 
 
 def test_a_step_that_cannot_be_recorded_runs_directly(caplog: pytest.LogCaptureFixture) -> None:
