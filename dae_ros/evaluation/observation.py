@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from dae_ros.evaluation.stamp_matcher import Match, StampMatcher
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
 from dae_ros.parameters import DepthParameters
+from dae_ros.representation.event_image import EventImage, size_of
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.estimator import DepthEstimator, FloatImage, OutputMeaning
 from dae_ros.runtime.pipeline import DepthPipeline
@@ -41,7 +42,8 @@ class Observation:
         offset_ns: end of the window minus that stamp.
         prediction: float32[H, W], what the pipeline put out: metres, or the network's number.
         depth: float32[H, W], metres; 0, negative and not finite is unknown.
-        image: float32[3, H, W], Tencode in 0..1, for people and for masks of pixels with events.
+        image: Tencode, uint16[H, W] or float32[3, H, W] in 0..1, for people and for masks of pixels
+            with events.
         frame: uint8[H', W'], the newest camera frame, None without one.
         event_count: events of the window.
     """
@@ -50,7 +52,7 @@ class Observation:
     offset_ns: int
     prediction: FloatImage
     depth: FloatImage
-    image: FloatImage
+    image: EventImage
     frame: NDArray[np.uint8] | None
     event_count: int
 
@@ -91,10 +93,10 @@ class CroppedEstimator:
         self.state_age = 0
         self.warming = False
 
-    def estimate(self, image: FloatImage) -> FloatImage:
+    def estimate(self, image: EventImage) -> FloatImage:
         """See `DepthEstimator.estimate`; float32[H, W] with NaN outside the rows."""
-        prediction = np.full(image.shape[1:], np.nan, np.float32)
-        inside = np.ascontiguousarray(image[:, self._rows])
+        prediction = np.full(size_of(image), np.nan, np.float32)
+        inside = cast("EventImage", np.ascontiguousarray(image[..., self._rows, :]))
         prediction[self._rows] = self._estimator.estimate(inside)
         self.state_age = self._estimator.state_age
         return prediction

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError
-from dae_ros.evaluation.alignment import Mask, best_constant
+from dae_ros.evaluation.alignment import best_constant
 from dae_ros.evaluation.error_statistics import DepthBin, ErrorOverDepth, ErrorOverImage
 from dae_ros.evaluation.metrics import mean
 from dae_ros.evaluation.observation import Observation
@@ -29,7 +29,7 @@ from dae_ros.evaluation.scoring import (
     score_maps,
 )
 from dae_ros.evaluation.strips import StripSheet
-from dae_ros.representation.render import FloatImage
+from dae_ros.representation.event_image import pixels_with_events
 
 Pixels: TypeAlias = Literal["all", "events"]
 PIXELS: tuple[Pixels, ...] = get_args(Pixels)
@@ -102,11 +102,6 @@ def require_scorable(kind: str, orientation: str, scorings: Sequence[Scoring]) -
             "nothing. Choose another alignment, or set 'scale' and 'shift' to metres.",
             kind=kind,
         )
-
-
-def pixels_with_events(image: FloatImage) -> Mask:
-    """Return where a Tencode, float32[3, H, W], has events: bool[H, W]."""
-    return np.asarray((image[0] > 0) | (image[2] > 0), np.bool_)
 
 
 def score_observation(
@@ -194,4 +189,4 @@ class SequenceScorer:
         if frame is not None and frame.shape == observation.depth.shape:
             frame = frame[used]
         label = f"events {(observation.stamp_ns - first_ns) / 1e9:.2f} s"
-        self._strips.add(label, observation.image[:, used], frame, maps)
+        self._strips.add(label, observation.image[..., used, :], frame, maps)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dae_ros.bags.video import ContactSheet
 from dae_ros.errors import RecordingError
 from dae_ros.evaluation.scoring import ScoredMaps
+from dae_ros.representation.event_image import EventImage, size_of
 from dae_ros.representation.render import (
     FloatImage,
     Picture,
@@ -39,13 +40,13 @@ class StripSheet:
         self._sheet = ContactSheet(columns=1, most=8, widest_px=2000)
 
     def add(
-        self, label: str, image: FloatImage, frame: NDArray[np.uint8] | None, maps: ScoredMaps
+        self, label: str, image: EventImage, frame: NDArray[np.uint8] | None, maps: ScoredMaps
     ) -> None:
         """Take the next window.
 
         Args:
             label: which one it is, ASCII.
-            image: float32[3, H, W], Tencode in 0..1.
+            image: Tencode, uint16[H, W] or float32[3, H, W] in 0..1.
             frame: uint8[H', W'], the newest camera frame; None shows an empty panel.
             maps: of the same H, W.
         """
@@ -61,13 +62,13 @@ class StripSheet:
 
 
 def strip(
-    label: str, image: FloatImage, frame: NDArray[np.uint8] | None, maps: ScoredMaps
+    label: str, image: EventImage, frame: NDArray[np.uint8] | None, maps: ScoredMaps
 ) -> Picture:
     """Return one window as a row of panels, uint8[H', W', 3]; see `StripSheet.add`.
 
     Truth and prediction share one range of colours, that of the truth.
     """
-    rows = panel_rows(image.shape[1])
+    rows = panel_rows(size_of(image)[0])
     truth = np.where(maps.target > 0, maps.target, np.nan).astype(np.float32)
     near, far = color_range(truth)
     events = fit(events_image(image), rows)

@@ -13,6 +13,7 @@ from dae_ros.evaluation.report import ScoreTable
 from dae_ros.evaluation.scoring import FrameScore, SequenceAverage
 from dae_ros.evaluation.sequence_scorer import PIXELS_IN_WORDS, TableChoice, score_observation
 from dae_ros.evaluation.stamp_matcher import Match, StampMatcher
+from dae_ros.representation.event_image import EventImage
 from dae_ros.representation.render import FloatImage
 
 # Half of the default hop: each truth has a window that ends no further away.
@@ -26,13 +27,13 @@ class Prediction:
 
     Attributes:
         depth: float32[H, W], metres, or relative depth that grows with depth.
-        image: float32[3, H, W], Tencode; None where it is not known, which leaves the choice of
-            pixels with events without any.
+        image: Tencode, uint16[H, W] or float32[3, H, W]; None where it is not known, which leaves
+            the choice of pixels with events without any.
         event_count: 0 where it is not known.
     """
 
     depth: FloatImage
-    image: FloatImage | None = None
+    image: EventImage | None = None
     event_count: int = 0
 
 

@@ -6,6 +6,7 @@ end; pixels without a value are neutral grey.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dae_ros.errors import ConfigurationError
+from dae_ros.representation.event_image import EventImage, is_code, planes_of
+from dae_ros.representation.tencode_code import unpack_tencode
 
 FloatImage: TypeAlias = NDArray[np.float32]
 Picture: TypeAlias = NDArray[np.uint8]
@@ -31,15 +34,30 @@ _TITLE_ROWS: Final = 20
 _TEXT: Final = (235, 235, 235)
 
 
-def events_image(tencode: FloatImage) -> Picture:
+def events_image(tencode: EventImage) -> Picture:
     """Show a Tencode: ON orange, OFF blue, newer events brighter, on a dark ground.
 
     Args:
-        tencode: float32[3, H, W] within 0..1.
+        tencode: float32[3, H, W] within 0..1, or its code uint16[H, W].
 
     Returns:
         uint8[H, W, 3].
     """
+    if is_code(tencode):
+        picture: Picture = np.take(_colors_of_codes(), tencode, axis=0)
+        return picture
+    return _picture_of_planes(planes_of(tencode))
+
+
+@functools.cache
+def _colors_of_codes() -> Picture:
+    """Return the colour of every 16-bit number, uint8[65536, 3]."""
+    codes = np.arange(2**16, dtype=np.uint16)
+    colors: Picture = _picture_of_planes(unpack_tencode(codes[None]))[0]
+    return colors
+
+
+def _picture_of_planes(tencode: FloatImage) -> Picture:
     on, age, off = tencode
     strength = (1.0 - (1.0 - _OLDEST_STRENGTH) * age)[..., None]
     picture = np.broadcast_to(_BACKGROUND, (*age.shape, 3)).copy()

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from dae_ros.errors import ConfigurationError
+from dae_ros.representation.event_image import EventImage
 from dae_ros.runtime.estimator import DepthEstimator, FloatImage, OutputMeaning
 from dae_ros.runtime.stage_times import StageTimes
 
@@ -26,7 +27,7 @@ class DepthFrame:
             `relative`: the network's number as it is.
         kind: `metric` or `relative`.
         orientation: `depth`, `inverse_depth` or `unknown`: what a relative map grows with.
-        image: float32[3, H, W], the event image that the network saw, 0..1.
+        image: Tencode of the window, uint16[H, W] or float32[3, H, W] in 0..1 (`tencode_voxel`).
         event_count: events in the window.
         state_age: steps since the recurrent state was last reset, this one included.
         weight_version, digest: which weights made it.
@@ -42,7 +43,7 @@ class DepthFrame:
     depth: FloatImage
     kind: DepthKind
     orientation: str
-    image: FloatImage
+    image: EventImage
     event_count: int
     state_age: int
     weight_version: int

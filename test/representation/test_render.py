@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.representation.render import (
@@ -32,6 +34,16 @@ def test_events_show_polarity_and_age() -> None:
     assert _warmth(new_on) > _warmth(old_on) > 0 > _warmth(old_off) > _warmth(new_off)
     assert new_on.sum() > old_on.sum() > nothing.sum()
     assert new_off.sum() > old_off.sum() > nothing.sum()
+
+
+@given(st.lists(st.integers(0, 126 * 259), min_size=1, max_size=50))
+def test_codes_look_as_the_planes_they_stand_for(levels: list[int]) -> None:
+    """Every pixel of a code, with and without event, has the colour of its planes."""
+    code = np.array([[0], [2], [3]]) + np.array([[0], [2], [2]]) * np.array(levels)
+    age = np.array([[0], [1], [1]]) * np.float32(levels) / np.float32(126 * 259)
+    on, off = (np.broadcast_to(np.eye(3)[row][:, None], age.shape) for row in (2, 1))
+    planes = np.stack([on, age, off]).astype(np.float32)
+    np.testing.assert_array_equal(events_image(code.astype(np.uint16)), events_image(planes))
 
 
 def test_near_is_warm_and_missing_is_grey() -> None:
