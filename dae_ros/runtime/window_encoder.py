@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.last_events import LastEvents
 from dae_ros.events.ring_buffer import EventRing
+from dae_ros.representation.event_image import EventImage
 from dae_ros.representation.surface import TencodeSurface
 from dae_ros.representation.tencode import tencode_voxel
 from dae_ros.representation.voxel_grid import voxel_grid
-from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.windows import Window
 
 ENCODERS = ("tencode", "tencode_voxel", "voxel_grid")
@@ -21,13 +21,14 @@ class EncodedWindow:
     """What one window looks like.
 
     Attributes:
-        network_input: float32[C, H, W], what the network was trained on.
-        image: float32[3, H, W], Tencode in 0..1, for previews; often the same array.
+        network_input: what the network was trained on: the code uint16[H, W] of a `tencode`,
+            float32[C, H, W] of the others.
+        image: Tencode for previews, uint16[H, W] or float32[3, H, W]; often the same array.
         event_count: events in the window.
     """
 
-    network_input: FloatImage
-    image: FloatImage
+    network_input: EventImage
+    image: EventImage
     event_count: int
 
 
@@ -75,7 +76,7 @@ class WindowEncoder:
             return EncodedWindow(image, image, len(events))
         encoded = self._surface.encode(ring, window.start_ns, window.end_ns)
         if self._name == "tencode":
-            return EncodedWindow(encoded.image, encoded.image, encoded.event_count)
+            return EncodedWindow(encoded.code, encoded.code, encoded.event_count)
         events = ring.window(window.start_ns, window.end_ns)
         grid = voxel_grid(events, self._height, self._width, self._channels, normalise=True)
-        return EncodedWindow(grid, encoded.image, encoded.event_count)
+        return EncodedWindow(grid, encoded.code, encoded.event_count)

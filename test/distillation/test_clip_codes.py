@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dae_ros.distillation.clip_codes import code_of_tencode
-from dae_ros.representation.tencode_code import pack_tencode
+from test.reference.packed_tencode import packed
 
 # Ages in the middle between two of the 126 levels, and the float32 beside them.
 near_middles = st.builds(
@@ -30,12 +30,6 @@ def planes(ages: NDArray[np.float32]) -> NDArray[np.float32]:
     image[0, 0] = image[2, 1] = 1
     image[1, :2] = ages
     return image
-
-
-def packed(image: NDArray[np.float32]) -> NDArray[np.uint16]:
-    code = np.empty(image.shape[1:], np.uint16)
-    assert pack_tencode(image, code)
-    return code
 
 
 def test_eight_bits_of_sixteen_by_hand() -> None:

@@ -14,6 +14,7 @@ from dae_ros.evaluation.observation import CroppedEstimator, ObservationRules
 from dae_ros.evaluation.protocols import DSEC
 from dae_ros.evaluation.sources import RecordedSource, recorded_source, simulated_source
 from dae_ros.parameters import DepthParameters
+from dae_ros.representation.event_image import planes_of
 from dae_ros.runtime.estimator import OutputMeaning
 from test.reference.dataset_layouts import (
     write_dsec,
@@ -24,6 +25,8 @@ from test.reference.dataset_layouts import (
 from test.reference.dsec_protocol import dsec_tencode
 from test.reference.leaky_estimator import LeakyEstimator
 from test.reference.mvsec_bag import write_data_bag, write_truth_bag
+from test.reference.noise_image import code_of_noise
+from test.reference.packed_tencode import packed
 
 PARAMETERS = DepthParameters(window="frame", overload="queue")
 SMALL_DSEC = dataclasses.replace(DSEC, height=48, width=64, rows=(8, 40))
@@ -67,9 +70,11 @@ def test_windows_end_at_the_truths(tmp_path, kind):
         assert observation.stamp_ns == window.stamp_ns
         assert abs(observation.offset_ns) < 1000
         image = window.encode("tencode")
-        np.testing.assert_array_equal(observation.image, image)
+        # Rectified events go around the surface.
+        given = image if kind == "dsec" else packed(image)
+        np.testing.assert_array_equal(observation.image, given)
         np.testing.assert_array_equal(observation.depth, window.depth)
-        total = image.sum(axis=0, dtype=np.float32)
+        total = planes_of(given).sum(axis=0, dtype=np.float32)
         state = total if state is None else state * np.float32(0.5) + total
         np.testing.assert_array_equal(observation.prediction, state)
         assert observation.event_count == len(window.events)
@@ -98,7 +103,8 @@ def test_memory_can_be_switched_off(tmp_path):
     assert len(alone) == len(carried) > 3
     for observation in alone:
         np.testing.assert_array_equal(
-            observation.prediction, observation.image.sum(axis=0, dtype=np.float32)
+            observation.prediction,
+            planes_of(observation.image).sum(axis=0, dtype=np.float32),
         )
     assert not np.array_equal(carried[-1].prediction, alone[-1].prediction)
     # Each run begins anew.
@@ -123,6 +129,15 @@ def test_a_protocol_crops_and_skips(tmp_path):
         assert np.isnan(observation.prediction[:8]).all()
         assert np.isnan(observation.prediction[40:]).all()
         assert np.isfinite(observation.prediction[8:40]).all()
+
+
+def test_rows_of_a_code_are_those_of_its_planes():
+    """A cropped network gets the rows of a code, and says the same as of the planes' rows."""
+    code = code_of_noise(0, 48, 64)
+    ours, theirs = (CroppedEstimator(LeakyEstimator(), (8, 40)) for _ in range(2))
+    prediction = ours.estimate(code)
+    np.testing.assert_array_equal(prediction, theirs.estimate(planes_of(code)))
+    np.testing.assert_array_equal(prediction[8:40], planes_of(code)[:, 8:40].sum(axis=0))
 
 
 def test_dsec_is_encoded_as_published(tmp_path):

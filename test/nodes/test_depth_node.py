@@ -21,11 +21,11 @@ from dae_ros.events.packet import EventPacket as Packet
 from dae_ros.events.packet import Events
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.render import events_image
-from dae_ros.representation.tencode import tencode
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.stage_times import STAGES
 from dae_ros.simulation.encoders import create_encoder
+from test.reference.packed_tencode import packed_tencode
 
 
 def start(graph, depth, **parameters):
@@ -224,7 +224,7 @@ def test_a_window_shows_the_events_that_were_sent(graph, depth, camera):
     end_ns = _stamp_ns(events_images[0])
     every = Events.concatenate(sent)
     start_at, stop_at = np.searchsorted(every.t, [end_ns - 50_000_000, end_ns])
-    expected = events_image(tencode(every.slice(int(start_at), int(stop_at)), 48, 64))
+    expected = events_image(packed_tencode(every.slice(int(start_at), int(stop_at)), 48, 64))
     shown = np.frombuffer(events_images[0].data, np.uint8).reshape(48, 64, 3)
     np.testing.assert_array_equal(shown, expected)
 

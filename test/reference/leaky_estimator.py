@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dae_ros.errors import NonFiniteState
+from dae_ros.representation.event_image import EventImage, planes_of
 from dae_ros.runtime.estimator import FloatImage, OutputMeaning
 
 
@@ -24,12 +25,12 @@ class LeakyEstimator:
         self.steps = 0
         self._state: FloatImage | None = None
 
-    def estimate(self, image: FloatImage) -> FloatImage:
+    def estimate(self, image: EventImage) -> FloatImage:
         """Return float32[H, W]; NonFiniteState at step number `poison_at`."""
         self.steps += 1
         if self.steps == self.poison_at:
             raise NonFiniteState("the state holds NaN", step=self.steps)
-        total = image.sum(axis=0, dtype=np.float32)
+        total = planes_of(image).sum(axis=0, dtype=np.float32)
         self._state = total if self._state is None else self._state * np.float32(0.5) + total
         self.state_age += 1
         return self._state.copy()

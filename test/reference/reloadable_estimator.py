@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from dae_ros.errors import InferenceError, NonFiniteState, WeightsError
+from dae_ros.representation.event_image import EventImage, planes_of
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.estimator import FloatImage, OutputMeaning
 
@@ -38,12 +39,12 @@ class ReloadableEstimator:
         self.state_age = self.steps = 0
         self._state: FloatImage | None = None
 
-    def estimate(self, image: FloatImage) -> FloatImage:
+    def estimate(self, image: EventImage) -> FloatImage:
         """Return float32[H, W]."""
         self.steps += 1
         if self.fails_at and self.steps >= self.fails_at:
             raise self.fails_with("broken on purpose")
-        total = np.float32(self.gain) * image.sum(axis=0, dtype=np.float32)
+        total = np.float32(self.gain) * planes_of(image).sum(axis=0, dtype=np.float32)
         self._state = total if self._state is None else np.float32(self.decay) * self._state + total
         self.state_age += 1
         return self._state.copy()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dae_ros.events.packet import Events
 from dae_ros.representation.tencode import tencode
 from dae_ros.representation.tencode_code import LARGEST_ERROR, pack_tencode, unpack_tencode
+from test.reference.packed_tencode import packed
 
 Pixel = tuple[float, float, float]
 ages = st.floats(0.0, 1.0, width=32)
@@ -24,12 +25,6 @@ pixels = st.one_of(
 def image_of(rows: list[list[Pixel]]) -> NDArray[np.float32]:
     """Return float32[3, H, W] of rows of pixels."""
     return np.moveaxis(np.array(rows, np.float32), 2, 0)
-
-
-def packed(image: NDArray[np.float32]) -> NDArray[np.uint16]:
-    code = np.full(image.shape[1:], 0xABCD, np.uint16)
-    assert pack_tencode(image, code)
-    return code
 
 
 def test_codes_by_hand() -> None:

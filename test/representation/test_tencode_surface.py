@@ -11,9 +11,11 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.events.codecs import create_decoder
 from dae_ros.events.packet import Events
 from dae_ros.events.ring_buffer import EventRing, WindowEvicted
-from dae_ros.representation.surface import TencodeSurface
+from dae_ros.representation.surface import Encoded, TencodeSurface
 from dae_ros.representation.tencode import tencode
+from dae_ros.representation.tencode_code import LARGEST_ERROR
 from dae_ros.simulation.encoders import create_encoder
+from test.reference.packed_tencode import packed
 from test.reference.tencode_pixels import tencode_pixels
 
 HEIGHT, WIDTH = 5, 7
@@ -35,6 +37,14 @@ def _filtered(history: list[Events], start_ns: int, end_ns: int) -> Events:
     return Events(
         everything.t[inside], everything.x[inside], everything.y[inside], everything.p[inside]
     )
+
+
+def assert_code_of(encoded: Encoded, events: Events) -> None:
+    """Compare with `tencode` of the events: the code bit for bit, the planes within its error."""
+    image = tencode(events, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(encoded.code, packed(image))
+    np.testing.assert_array_equal(encoded.image[::2], image[::2])
+    assert np.abs(encoded.image[1].astype(np.float64) - image[1]).max() <= LARGEST_ERROR
 
 
 def test_reference_gives_hand_made_numbers() -> None:
@@ -78,7 +88,7 @@ def test_surface_equals_filtering_all_history(data: st.DataObject) -> None:
             start_ns = end_ns - data.draw(st.integers(1, 9_000)) * US
             expected = _filtered(history, start_ns, end_ns)
             encoded = surface.encode(ring, start_ns, end_ns)
-            np.testing.assert_array_equal(encoded.image, tencode(expected, HEIGHT, WIDTH))
+            assert_code_of(encoded, expected)
             assert encoded.event_count == len(expected)
             if len(expected):
                 assert encoded.first_ns == expected.t[0]
@@ -115,7 +125,7 @@ def test_packets_on_the_surface_can_be_asked_for_again(encoding: str, seed: int)
                 start_ns = end_ns - int(rng.integers(1, 12)) * MS
                 expected = _filtered(history, start_ns, end_ns)
                 encoded = surface.encode(ring, start_ns, end_ns)
-                np.testing.assert_array_equal(encoded.image, tencode(expected, HEIGHT, WIDTH))
+                assert_code_of(encoded, expected)
                 assert encoded.event_count == len(expected)
         surface.encode(ring, int(events.t[-1]) // US * US, 6 * S)
         kept = ring.between(ring.oldest_index, ring.total_pushed)
@@ -285,7 +295,7 @@ def test_events_pushed_late_belong_to_the_next_window() -> None:
     ring.push(late)
     encoded = surface.encode(ring, 2 * MS, 12 * MS)
     expected = _filtered([first, late], 2 * MS, 12 * MS)
-    np.testing.assert_array_equal(encoded.image, tencode(expected, HEIGHT, WIDTH))
+    assert_code_of(encoded, expected)
 
 
 def test_rebase_keeps_the_window() -> None:
@@ -301,11 +311,11 @@ def test_rebase_keeps_the_window() -> None:
         encoded = surface.encode(ring, end_ns - 50 * MS, end_ns)
         window = ring.window(end_ns - 50 * MS, end_ns)
         assert encoded.event_count == len(window) >= 40
-        np.testing.assert_array_equal(encoded.image, tencode(window, HEIGHT, WIDTH))
+        assert_code_of(encoded, window)
         # a longer window may reach before what a re-based surface kept
         encoded = surface.encode(ring, end_ns - 99 * S, end_ns)
         window = ring.window(end_ns - 99 * S, end_ns)
-        np.testing.assert_array_equal(encoded.image, tencode(window, HEIGHT, WIDTH))
+        assert_code_of(encoded, window)
 
 
 def test_cleared_and_other_rings_start_afresh() -> None:
@@ -319,12 +329,12 @@ def test_cleared_and_other_rings_start_afresh() -> None:
         events = _events(rng, begin_ns + 8 * MS, begin_ns + 10 * MS, 5)
         ring.push(events)
         encoded = surface.encode(ring, begin_ns, begin_ns + 10 * MS)
-        np.testing.assert_array_equal(encoded.image, tencode(events, HEIGHT, WIDTH))
+        assert_code_of(encoded, events)
     other = EventRing(10 * S, 10**8)
     other.push(_events(rng, 8 * MS, 9 * MS, 4))
     encoded = surface.encode(other, 0, 10 * MS)
     assert encoded.event_count == 4
-    np.testing.assert_array_equal(encoded.image, tencode(other.window(0, 10 * MS), HEIGHT, WIDTH))
+    assert_code_of(encoded, other.window(0, 10 * MS))
 
 
 def test_skipped_and_evicted_events_do_not_matter() -> None:
@@ -339,7 +349,7 @@ def test_skipped_and_evicted_events_do_not_matter() -> None:
             end_ns = (k + 1) * 5 * MS
             encoded = surface.encode(ring, end_ns - 10 * MS, end_ns)
             expected = _filtered(history, end_ns - 10 * MS, end_ns)
-            np.testing.assert_array_equal(encoded.image, tencode(expected, HEIGHT, WIDTH))
+            assert_code_of(encoded, expected)
     with pytest.raises(WindowEvicted):
         surface.encode(ring, 0, 150 * MS)
 

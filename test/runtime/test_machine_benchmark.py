@@ -7,7 +7,6 @@ import pytest
 
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
-from dae_ros.representation.tencode import tencode
 from dae_ros.runtime.backend_choice import BackendChoice
 from dae_ros.runtime.benchmark import event_path
 from dae_ros.runtime.benchmark.event_path import (
@@ -25,6 +24,7 @@ from dae_ros.runtime.benchmark.whole_chain import ChainRow, measure_chain, mediu
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.simulation.moving_texture import moving_texture
 from test.reference.leaky_estimator import LeakyEstimator
+from test.reference.packed_tencode import packed_tencode
 
 
 def silent(_part: float, _detail: str) -> None:
@@ -33,17 +33,17 @@ def silent(_part: float, _detail: str) -> None:
 
 @pytest.mark.parametrize("encoding", event_path.ENCODINGS)
 def test_what_is_timed_decodes_and_encodes_every_event(encoding: str) -> None:
-    """Packets hold all events, and each image is the Tencode of the events of its 50 ms."""
+    """Packets hold all events, and each window is the Tencode of the events of its 50 ms."""
     events = moving_texture(48, 64, 0.1, 20_000)
     packets = in_packets(encoding, events, 64, 48, 1.0)
     assert decode_packets(encoding, packets, 64, 48) == len(events)
-    images = list(encode_windows(encoding, packets, 64, 48))
-    assert count_of(encode_windows(encoding, packets, 64, 48)) == len(images) >= 3
+    codes = list(encode_windows(encoding, packets, 64, 48))
+    assert count_of(encode_windows(encoding, packets, 64, 48)) == len(codes) >= 3
     start_ns = int(events.t[0]) // 1000 * 1000
-    for number, image in enumerate(images):
+    for number, code in enumerate(codes):
         edges = start_ns + np.array([number, number + 1]) * event_path.WINDOW_NS
         low, high = np.searchsorted(events.t, edges).tolist()
-        np.testing.assert_array_equal(image, tencode(events.slice(low, high), 48, 64))
+        np.testing.assert_array_equal(code, packed_tencode(events.slice(low, high), 48, 64))
 
 
 def test_event_rows_are_of_the_streams_own_rate() -> None:

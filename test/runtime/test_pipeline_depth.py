@@ -53,6 +53,6 @@ def test_networks_of_other_inputs_step(name: str) -> None:
     pipeline = DepthPipeline(chosen, create_estimator(chosen))
     frames = run(pipeline, stream(dense(160), 50))
     assert len(frames) >= 2
-    assert frames[0].image.shape == (3, HEIGHT, WIDTH)
+    assert (frames[0].image.dtype, frames[0].image.shape) == (np.uint16, (HEIGHT, WIDTH))
     assert frames[0].depth.shape == (HEIGHT, WIDTH)
     assert not np.array_equal(frames[0].depth, frames[1].depth)

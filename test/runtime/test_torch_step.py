@@ -20,11 +20,12 @@ from dae_ros.model.configuration import ModelConfig, variant
 from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
 from dae_ros.representation.event_image import EventImage, planes_of
-from dae_ros.representation.tencode_code import pack_tencode, unpack_tencode
+from dae_ros.representation.tencode_code import unpack_tencode
 from dae_ros.runtime.torch_runner import DirectRunner, GraphRunner, Runner
 from dae_ros.runtime.torch_slots import MOST_SLOTS, SlotPool
 from dae_ros.runtime.torch_step import Precision, StaticStep, StaticWeights
 from test.reference.eager_steps import EagerSteps, echo
+from test.reference.packed_tencode import packed
 
 CPU = torch.device("cpu")
 SIZE = (60, 80)
@@ -56,9 +57,7 @@ def as_tencode(noise: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray
     """Return a Tencode made of noise, as planes and as its code."""
     on, seen = noise[0] > 0.4, noise[2] > 0.3
     image = np.where(seen, np.stack([on, noise[1], ~on]), 0).astype(np.float32)
-    code = np.zeros(SIZE, np.uint16)
-    assert pack_tencode(image, code)
-    return image, code
+    return image, packed(image)
 
 
 def changed(loaded: LoadedModel) -> LoadedModel:

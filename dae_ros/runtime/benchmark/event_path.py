@@ -15,8 +15,9 @@ import numpy as np
 from dae_ros.events.codecs import create_decoder, warm_up
 from dae_ros.events.packet import Events
 from dae_ros.events.ring_buffer import EventRing
+from dae_ros.representation.event_image import EventImage
 from dae_ros.representation.surface import TencodeSurface
-from dae_ros.runtime.estimator import FloatImage
+from dae_ros.representation.tencode_code import TencodeCode
 from dae_ros.simulation.encoders import create_encoder
 from dae_ros.simulation.moving_texture import moving_texture
 
@@ -75,8 +76,12 @@ def decode_packets(encoding: str, packets: Packets, width: int, height: int) -> 
 
 def encode_windows(
     encoding: str, packets: Packets, width: int, height: int, hop_ns: int = WINDOW_NS
-) -> Iterator[FloatImage]:
-    """Decode packet by packet and yield an event image at each hop, as the pipeline does."""
+) -> Iterator[TencodeCode]:
+    """Decode packet by packet and yield a window at each hop, as the pipeline hands it on.
+
+    Yields:
+        The Tencode of 50 ms as its code, uint16[height, width].
+    """
     decoder = create_decoder(encoding, width, height)
     ring = EventRing(RING_NS, RING_BYTES)
     surface = TencodeSurface(height, width)
@@ -88,12 +93,12 @@ def encode_windows(
         if end_ns is None:
             end_ns = (ring.oldest_ns or 0) // 1000 * 1000 + WINDOW_NS
         while (ring.newest_ns or 0) >= end_ns:
-            yield surface.encode(ring, end_ns - WINDOW_NS, end_ns).image
+            yield surface.encode(ring, end_ns - WINDOW_NS, end_ns).code
             end_ns += hop_ns
         surface.follow(ring, end_ns)
 
 
-def count_of(images: Iterable[FloatImage]) -> int:
+def count_of(images: Iterable[EventImage]) -> int:
     """Make all images and keep none."""
     return sum(1 for _ in images)
 
