@@ -12,7 +12,7 @@ DECODE_MEVS = 100.0
 DECODED_ALONE = ("libcaer_cmp", "libcaer", "mono", "event_array_cdr", "event_array_ros1")
 # Stream's rate in Mev/s -> how many times as fast as the best peer with numpy.
 TENCODE_PEERS = {1: 2.0, 10: 3.0, 100: 4.0}
-# CPU ms to read one window whose events have arrived.
+# CPU ms to read one window whose events have arrived, as the code that goes to the network.
 READ_MS = {"VGA": 0.12, "HD": 0.35}
 # Of one core, at 100 Mev/s.
 CORE_SHARE, WINDOW_MS = 0.40, 50.0

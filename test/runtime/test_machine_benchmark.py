@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
+from dae_ros.representation.event_image import EventImage
 from dae_ros.runtime.backend_choice import BackendChoice
 from dae_ros.runtime.benchmark import event_path
 from dae_ros.runtime.benchmark.event_path import (
@@ -21,6 +24,7 @@ from dae_ros.runtime.benchmark.event_path import (
 from dae_ros.runtime.benchmark.network_steps import Contenders, StepRow, measure_steps
 from dae_ros.runtime.benchmark.verdict import contender_of, fastest, judge, launch_command
 from dae_ros.runtime.benchmark.whole_chain import ChainRow, measure_chain, medium_camera
+from dae_ros.runtime.estimator import FloatImage, OutputMeaning
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.simulation.moving_texture import moving_texture
 from test.reference.leaky_estimator import LeakyEstimator
@@ -85,6 +89,22 @@ def test_a_step_is_compared_with_the_first_contender() -> None:
     assert 0.0 < second.deviation < 0.2
     assert 0.0 < first.p50_ms <= first.p95_ms and first.cpu_ms > 0.0
     assert exact.state_age == half.state_age > 0
+
+
+def test_steps_are_timed_on_what_the_pipeline_hands_on() -> None:
+    """A network of Tencode is timed on codes, one of voxel protocols on planes."""
+    seen: list[np.dtype[Any]] = []
+
+    class Watching(LeakyEstimator):
+        def estimate(self, image: EventImage) -> FloatImage:
+            seen.append(image.dtype)
+            return super().estimate(image)
+
+    for encoder, dtype in (("tencode", np.uint16), ("tencode_voxel", np.float32)):
+        seen.clear()
+        watching = Watching(OutputMeaning(event_encoder=encoder))
+        measure_steps(Contenders({("leaky", "float32"): watching}, {}), 48, 64, 0.0, silent)
+        assert set(seen) == {np.dtype(dtype)}
 
 
 def test_the_chain_steps_windows_of_the_pipeline() -> None:
