@@ -86,8 +86,8 @@ class DepthEstimator(Protocol):
 
         Args:
             image: at the sensor's size, encoded as `meaning.event_encoder` says: float32[C, H, W],
-                or the code uint16[H, W] of a Tencode (`representation.tencode_code`). It is not
-                kept and not changed.
+                or the code uint16[H, W] of a Tencode (`representation.tencode_code`). It may be
+                kept, to be stepped again, so that nobody is to change it afterwards.
 
         Returns:
             float32[H, W], the network's number at the sensor's size.
