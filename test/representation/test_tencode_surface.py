@@ -167,7 +167,7 @@ def test_packets_that_were_put_on_the_surface_are_on_it_once(seed: int) -> None:
             start_ns = end_ns - int(rng.integers(1, 12)) * MS
             expected = _filtered(history, start_ns, end_ns) if history else Events.empty()
             encoded = surface.encode(ring, start_ns, end_ns)
-            np.testing.assert_array_equal(encoded.image, tencode(expected, HEIGHT, WIDTH))
+            assert_code_of(encoded, expected)
             assert encoded.event_count == len(expected)
             end_ns += int(rng.integers(1, 6)) * MS
 
@@ -224,14 +224,14 @@ def test_what_was_put_and_never_pushed_is_forgotten() -> None:
     window = ring.window(5 * S, 6 * S)
     assert len(window) == 180
     encoded = surface.encode(ring, 5 * S, 6 * S)
-    np.testing.assert_array_equal(encoded.image, tencode(window, HEIGHT, WIDTH))
+    assert_code_of(encoded, window)
     # As where the packet was dropped in the middle.
     onto = surface.direct(ring, 7 * S)
     assert onto is not None
     onto.entries[:], onto.spoiled = 77, True
     assert surface.direct(ring, 7 * S) is None
     encoded = surface.encode(ring, 5 * S, 6 * S)
-    np.testing.assert_array_equal(encoded.image, tencode(window, HEIGHT, WIDTH))
+    assert_code_of(encoded, window)
 
 
 def test_nothing_is_put_where_times_do_not_fit() -> None:
