@@ -128,6 +128,7 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
             event_types(),
             self._events_received,
             raw=True,
+            failed=self._taking_failed,
             reliability=parameters.event_reliability,
             depth=parameters.event_queue_depth,
             keep_all=queue,

@@ -102,6 +102,7 @@ class DistillationNode(
                 event_types(),
                 worker.put_events,
                 raw=True,
+                failed=self._taking_failed,
                 reliability=parameters.event_reliability,
                 depth=parameters.event_queue_depth,
             ),

@@ -17,6 +17,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from dae_ros.errors import ConfigurationError
+from dae_ros.nodes.taker import NotByExecutor, Taker
 
 # What every node publishes; no help in a list of what there is.
 INFRASTRUCTURE = frozenset({"/rosout", "/parameter_events", "/diagnostics", "/clock"})
@@ -166,6 +167,9 @@ class MatchedSubscription:
         types: acceptable type names, empty for any.
         received: called for each message.
         raw: hand over serialized bytes.
+        failed: where given, and `raw`, messages are taken on a thread of their own (`taker.py`),
+            and this is called on it with a traceback if `received` raises; None: the executor
+            takes them.
         reliability: the node's parameter `event_reliability`, see `matched_qos`.
         depth, keep_all: see `matched_qos`.
 
@@ -185,6 +189,7 @@ class MatchedSubscription:
         received: Received,
         *,
         raw: bool,
+        failed: Callable[[str], None] | None = None,
         reliability: str = "auto",
         depth: int,
         keep_all: bool = False,
@@ -194,6 +199,8 @@ class MatchedSubscription:
         self._types = tuple(types)
         self._received = received
         self._raw = raw
+        self._failed = failed
+        self._taker: Taker | None = None
         self._reliability = reliability
         self._depth = depth
         self._keep_all = keep_all
@@ -266,13 +273,16 @@ class MatchedSubscription:
             return
         self.destroy()
         type_name = usable[0]
+
+        def received(message: Any) -> None:
+            self._received(message, type_name)
+
+        group = None if self._failed is None else NotByExecutor()
         self._subscription = self._node.create_subscription(
-            kind,
-            self._topic,
-            lambda message: self._received(message, type_name),
-            wanted[1],
-            raw=self._raw,
+            kind, self._topic, received, wanted[1], raw=self._raw, callback_group=group
         )
+        if self._failed is not None:
+            self._taker = Taker(self._node, self._subscription, received, self._failed)
         self._made_for = wanted
         self._node.get_logger().info(
             f"subscribed to '{self.name}' ({type_name}, "
@@ -281,6 +291,12 @@ class MatchedSubscription:
 
     def destroy(self) -> None:
         """Unsubscribe."""
+        if self._taker is not None and not self._taker.stop():
+            self._node.get_logger().error(
+                f"a message of '{self.name}' is still waiting to be worked on; its thread is "
+                "abandoned"
+            )
+        self._taker = None
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
         self._subscription = None

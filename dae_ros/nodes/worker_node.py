@@ -282,6 +282,10 @@ class WorkerNode(LifecycleNode, Generic[P, W, O]):
         self._fault = fault
         self._fault_found.trigger()
 
+    def _taking_failed(self, text: str) -> None:
+        """Note that messages are not taken any more; runs on the thread that took them."""
+        self._failed(Fault(text, internal=True))
+
     def _stop_after_fault(self) -> None:
         if self._fault is not None:
             self.get_logger().fatal(f"{self.STOPPED}: {self._fault.message}")
