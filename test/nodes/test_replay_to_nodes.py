@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import threading
 import time
 
 import numpy as np
@@ -84,18 +85,26 @@ def test_two_million_events_per_second_of_dvs_msgs_all_arrive(
 
 
 def test_a_node_that_must_lose_nothing_holds_the_replay_back(
-    graph, process, depth, camera, tmp_path
+    graph, process, depth, camera, tmp_path, monkeypatch
 ):
-    """With overload: queue a node that takes nothing for a while still gets every message."""
-    camera.count = 20
+    """With overload: queue a node that is busy for a while still gets every message."""
+    camera.count = 400
     write_bag(tmp_path / "bag", camera, 6_000, period_ns=1000)
-    node = depth(overload="queue", hop_s=1.0, window_s=1.0)
+    node = depth(overload="queue", hop_s=1.0, window_s=1.0, inbox_mb=1)
     node.trigger_configure()
     node.trigger_activate()
+    free, take = threading.Event(), node._worker.inbox.take
+
+    def take_when_free(*arguments):
+        free.wait(60.0)
+        return take(*arguments)
+
+    monkeypatch.setattr(node._worker.inbox, "take", take_when_free)
     child = process("replay_node", bag=tmp_path / "bag", rate=0.0)
     graph.until(lambda: node._traffic.messages > 0)
-    time.sleep(2.0)
+    graph.spin(2.0)
     assert child.poll() is None, "the replay went on without its subscriber"
-    graph.until(lambda: node._worker.snapshot.pipeline.events == 6_000 * 20)
+    free.set()
+    graph.until(lambda: node._worker.snapshot.pipeline.events == 6_000 * 400)
     assert finish(graph, child) == 0
     assert node._traffic.messages == 6_000
