@@ -15,7 +15,8 @@ the camera published the packet that closed the window, and that at which the li
 image. Written are results/latency.json and latency.png (histogram). Fields, below `results`:
 
     path, shipped   stages (transport: camera to node; deliver: result to listener), and
-                    sensor_to_topic, all_but_model, in_node (without transport and delivery):
+                    before_model (from arrival on), sensor_to_topic, all_but_model, in_node
+                    (without transport and delivery):
                     p50_ms, p95_ms, p99_ms, max_ms; windows, windows_per_s, windows_missing;
                     packets and events sent, received, decoded; CPU of depth and camera
     inflation       ratio of median steps and the interval that holds it with 95 %
@@ -51,7 +52,7 @@ from benchmarks.online_stand import StandError
 from benchmarks.record import RESULTS, record
 from dae_ros.evaluation.strips import write_png
 
-SHOWN = (*STAGES, "sensor_to_topic", "all_but_model", "in_node")
+SHOWN = (*STAGES, "before_model", "sensor_to_topic", "all_but_model", "in_node")
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,15 @@ def goals(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     path, shipped = results["path"], results["shipped"]
     due_per_s = 1e9 / HOP_NS
     found: list[tuple[str, float, float]] = [
-        ("all but the model, p50 in ms", path["all_but_model"]["p50_ms"], 1.0),
-        ("all but the model, p99 in ms", path["all_but_model"]["p99_ms"], 2.0),
+        # What ROS takes is told apart: to publish and deliver a map of VGA takes milliseconds.
+        *(
+            (f"{words}, {name} in ms", path[part][f"{name}_ms"], bound)
+            for part, words in (
+                ("before_model", "from a packet's arrival to the network"),
+                ("all_but_model", "all but the model, with rclpy and DDS"),
+            )
+            for name, bound in (("p50", 1.0), ("p99", 2.0))
+        ),
         ("a step with events over one without", results["inflation"]["ratio"], 1.1),
         (
             f"windows per s that {shipped['weights']} misses of {due_per_s:g}",

@@ -42,7 +42,8 @@ def durations(
     Returns:
         int64[N] in ns by name: `STAGES`; `sensor_to_topic`, their sum; `all_but_model`, that
         without `infer`; `in_node`, from the packet's arrival until everything is published,
-        without `infer`. `deliver` is from the network's result to the listener's callback.
+        without `infer`; `before_model`, from the packet's arrival until the network begins.
+        `deliver` is from the network's result to the listener's callback.
     """
     known = [window for window in windows if window.end_ns in stages]
     times = {
@@ -60,6 +61,7 @@ def durations(
     }
     found["sensor_to_topic"] = received_ns - sent_ns
     found["all_but_model"] = found["sensor_to_topic"] - found["infer"]
+    found["before_model"] = times["encode"] - times["arrival"]
     found["in_node"] = times["publish"] - times["arrival"] - found["infer"]
     return found
 

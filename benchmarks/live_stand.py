@@ -85,6 +85,7 @@ class Listener:
         from std_srvs.srv import SetBool
 
         from dae_ros.nodes.qos import output_qos
+        from dae_ros.nodes.taker import NotByExecutor, Taker
 
         self._context = Context()
         self._context.init(args=[])
@@ -94,9 +95,19 @@ class Listener:
         self._diagnostics: dict[str, dict[str, str]] = {}
         self.diagnosed_s = 0.0
         listen = self._node.create_subscription
-        for topic in ("depth/image", "depth/relative"):
-            # Raw: the image shall not wait until Python has copied it.
-            listen(Image, topic, self._image, output_qos(LISTENED), raw=True)
+        # Raw, and past the executor: the image shall not wait for other Python.
+        self._takers = [
+            Taker(
+                self._node,
+                listen(
+                    Image, topic, self._image, output_qos(LISTENED), raw=True,
+                    callback_group=NotByExecutor(),
+                ),
+                self._image,
+                _broken,
+            )
+            for topic in ("depth/image", "depth/relative")
+        ]  # fmt: skip
         listen(DiagnosticArray, "depth/status", self._status, output_qos(LISTENED))
         listen(DiagnosticArray, "/diagnostics", self._diagnosed, 10)
         self._tracing = self._node.create_client(SetBool, "/depth/trace")
@@ -110,6 +121,8 @@ class Listener:
         """Stop listening."""
         self._leaving.set()
         self._thread.join(5.0)
+        for taker in self._takers:
+            taker.stop()
         self._node.destroy_node()
         self._context.try_shutdown()
 
@@ -172,6 +185,10 @@ class Listener:
             values = {item.key: item.value for item in status.values}
             self._diagnostics[status.name.rpartition(": ")[2]] = values
         self.diagnosed_s = time.monotonic()
+
+
+def _broken(text: str) -> None:
+    sys.stderr.write(f"the listener takes no images any more:\n{text}")
 
 
 class LiveStand:

@@ -128,6 +128,7 @@ def test_stages_of_three_processes_add_up(tmp_path: Path) -> None:
     assert found == {
         "transport": [1], "decode": [2], "close": [3], "encode": [4], "infer": [15],
         "deliver": [2], "sensor_to_topic": [27], "all_but_model": [12], "in_node": [15],
+        "before_model": [9],
     }  # fmt: skip
 
 
@@ -186,5 +187,5 @@ def test_latency_is_measured_over_dds(tmp_path: Path) -> None:
         assert one["all_but_model"]["p50_ms"] < one["sensor_to_topic"]["p50_ms"]
         assert one["in_node"]["p50_ms"] > 0
     assert results["inflation"]["steps"] > 2 and results["inflation"]["ratio"] > 0
-    assert len(results["goals"]) == 6
+    assert len(results["goals"]) == 8
     assert (tmp_path / "latency.png").stat().st_size > 1000
