@@ -196,8 +196,10 @@ def compare(contenders: dict[str, Contender], per_run: int, rounds: int) -> Resu
 def encode_planes(
     packets: list[tuple[bytes, int]], width: int, height: int, hop_ns: int = WINDOW_NS
 ) -> Iterator[np.ndarray]:
-    """Yield what peers make of a window: the planes float32[3, height, width]."""
-    return map(unpack_tencode, encode_windows("evt3", packets, width, height, hop_ns))
+    """Yield what peers make of a window, in one buffer as backends do: planes float32[3, H, W]."""
+    planes = np.empty((3, height, width), np.float32)
+    for code in encode_windows("evt3", packets, width, height, hop_ns):
+        yield unpack_tencode(code, planes)
 
 
 def check(packets: list[tuple[bytes, int]], events: Events, width: int, height: int) -> int:

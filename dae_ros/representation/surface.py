@@ -232,7 +232,8 @@ class TencodeSurface:
             _rebase(self._surface, start_us - 1 - self._base_us)
             self._base_us = start_us - 1
             self._complete_from_us = max(self._complete_from_us, start_us)
-        self._scatter(ring, self._next, stop)
+        if self._next < stop:
+            self._scatter(ring, self._next, stop)
 
     def _scatter(self, ring: EventRing, start: int, stop: int) -> None:
         outside = 0
