@@ -11,6 +11,8 @@ from typing import Any
 from dae_ros.runtime.benchmark.machine import machine, versions
 
 RESULTS = Path(__file__).resolve().parent / "results"
+# What other benchmarks have just recorded changes no figure.
+_CODE = ("--", ":(top)", ":(top,exclude)benchmarks/results")
 PACKAGES = (
     "numpy", "numba", "torch", "onnxruntime", "openvino", "rosbags", "av", "opencv-python-headless",
     "expelliarmus", "faery", "evlib", "tonic", "timm", "ros-rclpy",
@@ -33,7 +35,7 @@ def provenance() -> dict[str, Any]:
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", *_CODE)),
         "machine": machine(),
         "packages": versions(PACKAGES),
     }

@@ -89,7 +89,7 @@ class PackedEvents(Events):
         """
         events = cls(_NO_ROWS, origin_us, again, packet_bytes)
         events._rows, events._count = None, count
-        events._first, events._last = (1000 * time_us for time_us in ends_us)
+        events._first, events._last = 1000 * ends_us[0], 1000 * ends_us[1]
         return events
 
     def __len__(self) -> int:

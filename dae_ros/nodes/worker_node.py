@@ -1,8 +1,8 @@
 """A lifecycle node whose work is done by a worker thread.
 
-The executor's thread only receives, reports and changes state. `configure` loads on the worker's
-thread, `activate` subscribes, `deactivate` unsubscribes and keeps what was loaded, `cleanup` frees
-it.
+The executor's thread only receives, reports and changes state, and event messages are taken on a
+thread of their own (`taker.py`). `configure` loads on the worker's thread, `activate` subscribes,
+`deactivate` unsubscribes and keeps what was loaded, `cleanup` frees it.
 """
 
 from __future__ import annotations

@@ -132,10 +132,13 @@ class TencodeSurface:
             return None
         if self._next < ring.total_pushed:
             self._scatter(ring, max(self._next, ring.oldest_index), ring.total_pushed)
-        self._direct = LastEvents(
-            self.height, self.width, self._surface, self._base_us, before_ns // 1000
-        )
-        return self._direct
+        direct = self._direct
+        if direct is None or direct.base_us != self._base_us:
+            direct = self._direct = LastEvents(
+                self.height, self.width, self._surface, self._base_us, 0
+            )
+        direct.before_us = before_ns // 1000
+        return direct
 
     def follow(self, ring: EventRing, before_ns: int) -> None:
         """Put events on the surface while they are in the processor's cache.
