@@ -123,7 +123,7 @@ class TencodeSurface:
             None where the surface cannot take events without knowing them.
         """
         self._count_direct(ring)
-        if self._direct is not None and (self._direct.put or self._direct.spoiled):
+        if self._direct is not None and self._direct.put:
             self.reset()  # the ring was not given what was put here
         newest_ns = ring.newest_ns
         if not self._follows(ring) or newest_ns is None or newest_ns >= before_ns:
@@ -209,6 +209,8 @@ class TencodeSurface:
     def _count_direct(self, ring: EventRing) -> None:
         """Take what was put here and is in the ring by now for scattered."""
         direct = self._direct
+        if direct is not None and direct.spoiled:
+            self.reset()
         if direct is None or not direct.put or not self._follows(ring):
             return
         pushed = min(direct.put, ring.total_pushed - self._next)

@@ -229,9 +229,12 @@ def test_what_was_put_and_never_pushed_is_forgotten() -> None:
     onto = surface.direct(ring, 7 * S)
     assert onto is not None
     onto.entries[:], onto.spoiled = 77, True
-    assert surface.direct(ring, 7 * S) is None
     encoded = surface.encode(ring, 5 * S, 6 * S)
     assert_code_of(encoded, window)
+    onto = surface.direct(ring, 7 * S)
+    assert onto is not None and not onto.spoiled
+    onto.entries[:], onto.spoiled = 77, True
+    assert surface.direct(ring, 7 * S) is None
 
 
 def test_nothing_is_put_where_times_do_not_fit() -> None:
