@@ -28,17 +28,24 @@ class CalibrationInput:
 
     Args:
         node: that subscribes.
-        received: called with each calibration.
+        received: called with each calibration, on a thread of its own: what comes before the first
+            events is known before the first depth.
+        failed: see `MatchedSubscription`.
     """
 
-    def __init__(self, node: Node, received: Callable[[CameraInfo], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        received: Callable[[CameraInfo], None],
+        failed: Callable[[str], None],
+    ) -> None:
         self._node = node
         self._hand_over = received
         self._camera: CameraInfo | None = None
         self._unreadable: str | None = None
         self._missing, self._wrong = Patience(), Patience()
         self._subscription = MatchedSubscription(
-            node, "camera_info", [CAMERA_INFO], self._received, raw=True, depth=1
+            node, "camera_info", [CAMERA_INFO], self._received, raw=True, failed=failed, depth=1
         )
 
     def look(self, now_s: float) -> None:

@@ -143,7 +143,7 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
                 depth=IMAGE_DEPTH,
                 keep_all=queue,
             )
-        self._calibration = CalibrationInput(self, self._calibrated)
+        self._calibration = CalibrationInput(self, self._calibrated, self._taking_failed)
         self._rate = RateReport()
         self._no_ends, self._no_messages = Patience(), Patience()
         self._traffic.excuse(time.monotonic())

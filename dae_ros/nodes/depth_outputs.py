@@ -11,6 +11,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import CameraInfo as CameraInfoMessage
 from sensor_msgs.msg import Image
 
+from dae_ros.bags.message_types import known_types
 from dae_ros.bags.messages import CameraInfo, write_camera_info, write_image
 from dae_ros.nodes.diagnostics import frame_status
 from dae_ros.nodes.qos import Unacknowledged, output_qos
@@ -36,11 +37,13 @@ class DepthOutputs:
 
     Attributes:
         active: whether anything is published; the lifecycle sets it.
-        camera: the latest calibration, set by the executor's thread.
+        camera: the latest calibration, set by the thread that takes it.
         misfit: why it cannot be of the event camera, None where it can or nothing is published.
     """
 
     def __init__(self, node: LifecycleNode, parameters: DepthParameters, kind: str) -> None:
+        # Made once, which takes a tenth of a second: not with the first message.
+        known_types()
         self._node = node
         self._parameters = parameters
         self._queue = parameters.overload == "queue"
