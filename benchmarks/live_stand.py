@@ -94,20 +94,18 @@ class Listener:
         self._windows: dict[int, tuple[int, int, int]] = {}
         self._diagnostics: dict[str, dict[str, str]] = {}
         self.diagnosed_s = 0.0
-        listen = self._node.create_subscription
+        listen: Any = self._node.create_subscription
         # Raw, and past the executor: the image shall not wait for other Python.
+        alone = {"raw": True, "callback_group": NotByExecutor()}
         self._takers = [
             Taker(
                 self._node,
-                listen(
-                    Image, topic, self._image, output_qos(LISTENED), raw=True,
-                    callback_group=NotByExecutor(),
-                ),
+                listen(Image, topic, self._image, output_qos(LISTENED), **alone),
                 self._image,
-                _broken,
+                print,
             )
             for topic in ("depth/image", "depth/relative")
-        ]  # fmt: skip
+        ]
         listen(DiagnosticArray, "depth/status", self._status, output_qos(LISTENED))
         listen(DiagnosticArray, "/diagnostics", self._diagnosed, 10)
         self._tracing = self._node.create_client(SetBool, "/depth/trace")
@@ -185,10 +183,6 @@ class Listener:
             values = {item.key: item.value for item in status.values}
             self._diagnostics[status.name.rpartition(": ")[2]] = values
         self.diagnosed_s = time.monotonic()
-
-
-def _broken(text: str) -> None:
-    sys.stderr.write(f"the listener takes no images any more:\n{text}")
 
 
 class LiveStand:

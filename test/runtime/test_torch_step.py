@@ -1,4 +1,8 @@
-"""Steps at fixed addresses: the same numbers as the network written out, and what a GPU needs."""
+"""Steps at fixed addresses: the same numbers as the network written out, and what a GPU needs.
+
+Long because runs with and without graphs, of one camera and of several, are compared by the same
+stand-ins and oracles, which stand here.
+"""
 
 from __future__ import annotations
 
