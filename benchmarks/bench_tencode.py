@@ -5,10 +5,12 @@
 1. The whole path: EVT 3.0 in packets of 1 ms through decoder, ring and surface to one image per
    50 ms, against the peers' decoders (whole file from the page cache, which suits them) followed
    by the shortest numpy Tencode. Ours hands windows on as 16-bit codes; here it makes the float
-   planes of them too, which the peers make.
+   planes of them too, which the peers make. Beside it what of this a window is, between the
+   packets of its stream: events since the last packet's, and the pass over the surface.
 2. One window from arrays that are already decoded, against the accumulators of tonic, evlib and
    faery. They make other images (counts, voxels, decaying surfaces); none makes a Tencode. `read`
-   is the code, `read + planes` the float planes of it.
+   is the code, `read + planes` the float planes of it. Contenders take turns, so that each call
+   finds the caches full of something else, and the interpreter's code as well.
 
 All under the allocator settings of the launch files, so that nobody pays for returning and
 fetching the same pages. One thread each; CPU time of the process, contenders interleaved, medians
@@ -38,7 +40,7 @@ from benchmarks.record import record
 from dae_ros.events.codecs import warm_up
 from dae_ros.events.packet import Events
 from dae_ros.events.ring_buffer import EventRing
-from dae_ros.representation.surface import TencodeSurface
+from dae_ros.representation.surface import Encoded, TencodeSurface
 from dae_ros.representation.tencode import tencode
 from dae_ros.representation.tencode_code import LARGEST_ERROR, pack_tencode, unpack_tencode
 from dae_ros.runtime.benchmark.event_path import (
@@ -202,6 +204,38 @@ def encode_planes(
         yield unpack_tencode(code, planes)
 
 
+class TimedSurface(TencodeSurface):
+    """A surface that notes what each window takes, CPU ms."""
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__(height, width)
+        self.window_ms: list[float] = []
+
+    def encode(self, ring: EventRing, start_ns: int, end_ns: int) -> Encoded:
+        """Encode the window and note its time."""
+        begin_ns = time.process_time_ns()
+        encoded = super().encode(ring, start_ns, end_ns)
+        self.window_ms.append((time.process_time_ns() - begin_ns) / 1e6)
+        return encoded
+
+
+def windows_in_stream(
+    packets: list[tuple[bytes, int]], width: int, height: int, rounds: int
+) -> Result:
+    """Return what a window takes between the packets of its stream, CPU ms, over all rounds."""
+    taken: list[float] = []
+    for index in range(rounds + 1):
+        surface = TimedSurface(height, width)
+        count_of(encode_windows("evt3", packets, width, height, surface=surface))
+        if index:  # the first one only warms up
+            taken += surface.window_ms
+    return {
+        "windows": len(taken),
+        "p50_ms": round(float(np.percentile(taken, 50)), 3),
+        "p90_ms": round(float(np.percentile(taken, 90)), 3),
+    }
+
+
 def check(packets: list[tuple[bytes, int]], events: Events, width: int, height: int) -> int:
     """Compare ours with `tencode` of the filtered events; return how many windows there are."""
     made, packed = 0, np.empty((height, width), np.uint16)
@@ -276,6 +310,7 @@ def main() -> None:
                     encode_windows("evt3", packets, width, height, WINDOW_NS // 10)
                 )
                 result["hop_5_ms"] = compare(overlap, overlapping, rounds)["ms_per_window"]
+                result["in_stream"] = windows_in_stream(packets, width, height, rounds)
                 path_rows[name] = {"windows": made, "events": len(events), **result}
                 stop = int(np.searchsorted(events.t, events.t[0] + WINDOW_NS))
                 window_rows[name] = {
@@ -288,6 +323,10 @@ def main() -> None:
     print("| stream | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
     for name, result in path_rows.items():
         print(row(name, result, columns))
+    print("\nA window of 50 ms between the packets of its stream, CPU ms\n")
+    print("| stream | p50 | p90 |\n|---|---|---|")
+    for name, result in path_rows.items():
+        print("| {} | {p50_ms:.3f} | {p90_ms:.3f} |".format(name, **result["in_stream"]))
     columns = [
         "ours: update + read", "ours: read", "ours: read + planes", "ours: tencode()",
         "numpy Tencode", "tonic frame", "tonic voxel grid", "evlib event frame",

@@ -75,16 +75,28 @@ def decode_packets(encoding: str, packets: Packets, width: int, height: int) -> 
 
 
 def encode_windows(
-    encoding: str, packets: Packets, width: int, height: int, hop_ns: int = WINDOW_NS
+    encoding: str,
+    packets: Packets,
+    width: int,
+    height: int,
+    hop_ns: int = WINDOW_NS,
+    surface: TencodeSurface | None = None,
 ) -> Iterator[TencodeCode]:
     """Decode packet by packet and yield a window at each hop, as the pipeline hands it on.
+
+    Args:
+        encoding: of the packets.
+        packets: payloads and time bases, in order.
+        width, height: of the sensor in px.
+        hop_ns: from one window's end to the next one's.
+        surface: encodes the windows; a new one if not given.
 
     Yields:
         The Tencode of 50 ms as its code, uint16[height, width].
     """
     decoder = create_decoder(encoding, width, height)
     ring = EventRing(RING_NS, RING_BYTES)
-    surface = TencodeSurface(height, width)
+    surface = TencodeSurface(height, width) if surface is None else surface
     end_ns = None
     for payload, time_base_ns in packets:
         onto = None if end_ns is None else surface.direct(ring, end_ns)
