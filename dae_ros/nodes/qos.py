@@ -8,7 +8,9 @@ here asks for what every publisher of the topic offers, and is made anew when th
 from __future__ import annotations
 
 import importlib
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -21,6 +23,9 @@ from dae_ros.nodes.taker import NotByExecutor, Taker
 
 # What every node publishes; no help in a list of what there is.
 INFRASTRUCTURE = frozenset({"/rosout", "/parameter_events", "/diagnostics", "/clock"})
+# How often all topics are looked at, for the sentence that says which there are instead of the
+# one that is missing; with many it takes a millisecond, in which no packet is taken.
+LISTING_PERIOD_S = 1.0
 
 # Called with the message, or its serialized bytes where `raw`, and the type's name.
 Received: TypeAlias = "Callable[[Any, str], None]"
@@ -210,6 +215,7 @@ class MatchedSubscription:
         self.problem: str | None = None
         self.absent = True
         self.publishers: tuple[str, ...] = ()
+        self._next_listing_s = -math.inf
 
     @property
     def type_name(self) -> str | None:
@@ -234,8 +240,13 @@ class MatchedSubscription:
         offer = offer_of(self._node, self._topic)
         self.absent = offer is None
         if offer is None:
-            self.problem = self._waiting() if self._made_for is None else self._left()
+            if self._made_for is not None:
+                self.problem = self._left()
+            elif time.monotonic() >= self._next_listing_s:
+                self.problem = self._waiting()
+                self._next_listing_s = time.monotonic() + LISTING_PERIOD_S
             return
+        self._next_listing_s = -math.inf
         self.publishers = offer.publishers
         usable = [name for name in offer.types if not self._types or name in self._types]
         if not usable:

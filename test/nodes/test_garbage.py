@@ -111,15 +111,16 @@ def stepped(camera):
     gc.collect()
 
 
-def test_nothing_is_collected_while_a_window_is_stepped(stepped):
-    """Not even the youngest generation, in no thread; between windows everything is."""
-    garbage = GarbageCollection(period_s=0.1)
+@pytest.mark.parametrize(("whole_period_s", "generation"), [(60.0, 1), (0.0, 2)])
+def test_nothing_is_collected_while_a_window_is_stepped(stepped, whole_period_s, generation):
+    """Not even the youngest generation, in no thread; between windows new objects, or all."""
+    garbage = GarbageCollection(period_s=0.1, whole_period_s=whole_period_s)
     steps = stepped(garbage)
     assert len(steps.windows) >= 20
     assert steps.inside() == []
     assert len(steps.pauses) >= 3
     assert {(generation, thread) for _, _, generation, thread in steps.pauses} == {
-        (2, "depth_worker")
+        (generation, "depth_worker")
     }
     said = steps.worker.snapshot.collections
     assert 0 < said.count <= garbage.collections.count
@@ -133,6 +134,24 @@ def test_garbage_does_not_grow(stepped):
     assert len(steps.windows) >= 20
     # One collection after each turn that stepped, which in `queue` is one window or two.
     assert max(steps.waiting) <= 3 * CYCLES
+
+
+def test_what_has_grown_old_waits_for_the_collection_of_everything():
+    """A cycle that fell apart after it had survived a collection is freed with the next whole."""
+    garbage = GarbageCollection(period_s=0.0, whole_period_s=0.3)
+    try:
+        garbage.settle()
+        old, begin_s = Cycle(), time.monotonic()
+        garbage.rest()
+        del old
+        garbage.rest()
+        if time.monotonic() - begin_s < 0.25:
+            assert Cycle.alive == 1
+        time.sleep(0.3)
+        garbage.rest()
+        assert Cycle.alive == 0 and garbage.collections.count == 3
+    finally:
+        garbage.end()
 
 
 def test_python_alone_collects_in_the_middle_of_windows(stepped):

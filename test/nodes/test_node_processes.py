@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 
 import pytest
@@ -35,6 +38,39 @@ def test_the_depth_node_starts_itself_works_and_ends_with_zero(graph, camera, pr
     assert "Traceback" not in log
     assert "untrained:tiny" in log
     assert "first depth image on 'depth/relative': relative depth, not metres, 64x48 px" in log
+
+
+def test_no_thread_of_a_node_waits_five_milliseconds_for_another():
+    """While a node spins, and not longer: what a process was before, it is again."""
+    script = textwrap.dedent(
+        """
+        import sys
+        from rclpy.node import Node
+        from dae_ros.nodes.command_line import Usage
+        from dae_ros.nodes.entry import run
+
+        class Short(Node):
+            exit_code = None
+
+            def __init__(self):
+                super().__init__("short")
+                self.create_timer(0.01, self.look)
+
+            def look(self):
+                print("spinning", sys.getswitchinterval())
+                self.exit_code = 0
+
+            def close(self):
+                pass
+
+        assert run(Short, Usage("short", "", main="", examples=()), []) == 0
+        print("after", sys.getswitchinterval())
+        """
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert "spinning 0.0005" in found.stdout and "after 0.005" in found.stdout
 
 
 def test_a_signal_while_the_network_loads_ends_the_node_soon(graph, process, tmp_path, monkeypatch):

@@ -132,6 +132,26 @@ def test_an_absent_topic_lists_the_topics_that_would_fit(graph):
     assert "/chatter" not in found.problem
 
 
+def test_all_topics_are_listed_once_a_second_at_most(graph):
+    """Who waits looks at its own topic ten times as often, which costs a hundredth of that."""
+    listings = []
+    found = MatchedSubscription(graph.peer, "events", [PACKET], print, raw=False, depth=10)
+    topics_of = graph.peer.get_topic_names_and_types
+    graph.peer.get_topic_names_and_types = lambda: listings.append(1) or topics_of()
+    for _ in range(20):
+        found.refresh()
+    assert len(listings) == 1 and found.absent and "nobody publishes" in found.problem
+    publisher = graph.publisher(EventPacket, "/events")
+    graph.until(lambda: found.refresh() or found.type_name is not None)
+    graph.peer.destroy_publisher(publisher)
+    graph.until(lambda: found.refresh() or found.absent)
+    assert "any more" in found.problem
+    found.destroy()
+    before = len(listings)
+    found.refresh()
+    assert len(listings) == before + 1, "what was listed before a publisher came is old"
+
+
 def test_an_empty_graph_points_to_the_domain(monkeypatch):
     """Where no other node publishes anything, the likeliest reason is another DDS domain."""
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
