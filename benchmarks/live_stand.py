@@ -48,8 +48,7 @@ class DepthAlone(Deployment):
         """See `Deployment`."""
         file = folder / "depth.yaml"
         sections = {"/**/depth": {"ros__parameters": dict(self.depth)}}
-        # JSON is a part of YAML.
-        file.write_text(json.dumps(sections), encoding="utf-8")
+        file.write_text(json.dumps(sections), encoding="utf-8")  # JSON is a part of YAML
         (depth,) = launch_plan({
             "source": "topic", "events": "/events", "weights": self.weights, "device": "cpu",
             "params_file": str(file),
@@ -84,6 +83,7 @@ class Listener:
         from sensor_msgs.msg import Image
         from std_srvs.srv import SetBool
 
+        from dae_ros.nodes.entry import SWITCH_INTERVAL_S
         from dae_ros.nodes.qos import output_qos
         from dae_ros.nodes.taker import NotByExecutor, Taker
 
@@ -95,7 +95,8 @@ class Listener:
         self._diagnostics: dict[str, dict[str, str]] = {}
         self.diagnosed_s = 0.0
         listen: Any = self._node.create_subscription
-        # Raw, and past the executor: the image shall not wait for other Python.
+        # Raw, past the executor and ahead of its Python: what waits here is nobody's latency.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         alone = {"raw": True, "callback_group": NotByExecutor()}
         self._takers = [
             Taker(
