@@ -118,15 +118,23 @@ class DepthScale:
             prediction: float32[H, W].
 
         Returns:
-            float32[H, W]: metres, or the number unchanged where it is relative.
+            float32[H, W]: metres, or the number unchanged where it is relative. It is `prediction`
+            itself where nothing had to change.
         """
         if not self.metric:
             return prediction
-        metres: FloatImage = prediction * np.float32(self.scale) + np.float32(self.shift)
+        metres = prediction
+        if self.scale != 1.0 or self.shift != 0.0:
+            metres = prediction * np.float32(self.scale) + np.float32(self.shift)
         if self.orientation == "inverse_depth":
             with np.errstate(divide="ignore"):
                 metres = np.float32(1.0) / metres
-        metres[~(np.isfinite(metres) & (metres > 0.0))] = np.nan
+        # NaN compares false. Two passes for every window, and the others for those that need them.
+        if metres.min() > 0.0 and metres.max() < np.inf:
+            return metres
+        if metres is prediction:
+            metres = prediction.copy()
+        metres[~((metres > 0.0) & (metres < np.inf))] = np.nan
         return metres
 
 

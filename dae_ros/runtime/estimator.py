@@ -90,7 +90,7 @@ class DepthEstimator(Protocol):
                 kept, to be stepped again, so that nobody is to change it afterwards.
 
         Returns:
-            float32[H, W], the network's number at the sensor's size.
+            float32[H, W], the network's number at the sensor's size; the caller's own.
 
         Raises:
             InferenceError: the backend failed.

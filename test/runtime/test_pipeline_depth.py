@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.depth_frame import DepthScale
-from dae_ros.runtime.estimator import OutputMeaning
+from dae_ros.runtime.estimator import FloatImage, OutputMeaning
 from dae_ros.runtime.pipeline import DepthPipeline
 from test.reference.pipeline_streams import HEIGHT, WIDTH, dense, parameters, run, stream
 
@@ -44,6 +47,32 @@ def test_inverse_depth_becomes_metres_and_invalid_becomes_nan() -> None:
     scale = DepthScale("inverse_depth", True, 0.5, 0.0)
     metres = scale.apply(np.array([[1.0, 4.0], [0.0, -1.0]], np.float32))
     np.testing.assert_array_equal(metres, np.array([[2.0, 0.5], [np.nan, np.nan]], np.float32))
+
+
+NUMBERS = st.floats(-8.0, 8.0, width=32) | st.sampled_from([np.nan, np.inf, -np.inf, 0.0, -0.0])
+
+
+@given(
+    npst.arrays(np.float32, (2, 3), elements=NUMBERS),
+    st.sampled_from(["depth", "inverse_depth"]),
+    st.sampled_from([1.0, 0.5]),
+    st.sampled_from([0.0, -0.25]),
+)
+def test_metres_pixel_by_pixel(
+    prediction: FloatImage, orientation: str, scale: float, shift: float
+) -> None:
+    """Each pixel by itself, in numbers of Python, gives the same; what came is not changed."""
+    before = prediction.copy()
+    found = DepthScale(orientation, True, scale, shift).apply(prediction)
+    np.testing.assert_array_equal(prediction, before)
+    assert found.dtype == np.float32 and found.shape == (2, 3)
+    for index, number in np.ndenumerate(prediction.astype(np.float64)):
+        with np.errstate(over="ignore"):
+            metres = float(np.float32(number * scale + shift))
+        if orientation == "inverse_depth":
+            metres = np.inf if metres == 0.0 else float(np.float32(1.0 / metres))
+        valid = 0.0 < metres < np.inf
+        assert found[index] == pytest.approx(metres, rel=1e-6) if valid else np.isnan(found[index])
 
 
 @pytest.mark.parametrize("name", ["untrained:e2depth", "untrained:micro"])
