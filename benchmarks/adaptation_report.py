@@ -59,9 +59,10 @@ def shift_plot(results: Mapping[str, Any]) -> Picture:
             online = [[_at(facts, second, part, metric) for second in seconds] for facts in seeds]
             frozen = [_at(facts, 0.0, part, metric) for facts in seeds]
             bound = [_number(facts["offline"][part][metric]) for facts in seeds]
-            series["online"] = (seconds, np.mean(online, axis=0).tolist())
             series["frozen"] = ([0.0, end_s], [fmean(frozen)] * 2)
             series["offline distillation"] = ([0.0, end_s], [fmean(bound)] * 2)
+            # Last, so that it is seen where it lies on another.
+            series["online"] = (seconds, np.mean(online, axis=0).tolist())
         axes = Axes(
             f"{title}, mean of {len(seeds)} seeds; A again from {lengths['drive_s']:g} s",
             "simulated s",

@@ -27,7 +27,8 @@ without a fault.
 All is kept in `--work`, in folders named after everything but the code that runs depend on
 (`adaptation_cache.py`); what is finished is taken over, from there or from results/adaptation.json,
 a run that was cut begins anew. `--seeds`, `--parts` and `--faults` say what to do now. Written are
-results/adaptation.json, .md, adaptation_shift.png, adaptation_wall.png and adaptation_safety.png,
+results/adaptation.json, .md, adaptation_shift.png, adaptation_wall.png and, once there are faults,
+adaptation_safety.png,
 from all that is finished. One thread per process.
 
     python -m benchmarks.bench_adaptation --smoke
@@ -225,7 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
     text = markdown(results)
     (out / "adaptation.md").write_text(text, encoding="utf-8")
     write_png(out / "adaptation_shift.png", shift_plot(results))
-    write_png(out / "adaptation_safety.png", safety_plot(results))
+    if results["safety"]:
+        write_png(out / "adaptation_safety.png", safety_plot(results))
     write_png(out / "adaptation_wall.png", wall_plot(results))
     print(f"{text}\n-> {path}")
     return 0
