@@ -20,8 +20,6 @@ relative deviation of a point from the law) and costs.png.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -30,13 +28,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.as_launched import start_as_launched
 from benchmarks.record import RESULTS, record
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.evaluation.strips import write_png
 from dae_ros.events.codecs import warm_up
 from dae_ros.events.packet import EventPacket
-from dae_ros.nodes.processes import transport_environment
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.render import Picture
 from dae_ros.runtime.backends import create_estimator
@@ -334,9 +332,5 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # The allocator's settings of the launch files have to be there before the process starts.
-    wanted = transport_environment()
-    if "MALLOC_TOP_PAD_" in wanted:
-        command = [sys.executable, "-m", "benchmarks.bench_costs", *sys.argv[1:]]
-        os.execve(sys.executable, command, {**os.environ, **wanted, "OMP_NUM_THREADS": "1"})
+    start_as_launched("benchmarks.bench_costs")
     raise SystemExit(main())

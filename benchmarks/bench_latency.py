@@ -36,6 +36,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.as_launched import start_as_launched
 from benchmarks.latency_figures import (
     HOP_NS,
     STAGES,
@@ -242,4 +243,5 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    start_as_launched("benchmarks.bench_latency")
     raise SystemExit(main())

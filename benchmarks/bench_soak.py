@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.as_launched import start_as_launched
 from benchmarks.latency_figures import missing_windows, quantiles
 from benchmarks.live_camera import OPENING, Block, CameraLog, CameraPlan
 from benchmarks.live_stand import LiveStand, Window, cpu_s, resident_mb, sensor_to_topic_ns
@@ -233,4 +234,5 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    start_as_launched("benchmarks.bench_soak")
     raise SystemExit(main())
