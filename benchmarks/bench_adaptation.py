@@ -28,8 +28,7 @@ All is kept in `--work`, in folders named after everything but the code that run
 (`adaptation_cache.py`); what is finished is taken over, from there or from results/adaptation.json,
 a run that was cut begins anew. `--seeds`, `--parts` and `--faults` say what to do now. Written are
 results/adaptation.json, .md, adaptation_shift.png, adaptation_wall.png and, once there are faults,
-adaptation_safety.png,
-from all that is finished. One thread per process.
+adaptation_safety.png, from all that is finished. One thread per process.
 
     python -m benchmarks.bench_adaptation --smoke
 
