@@ -332,5 +332,5 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    start_as_launched("benchmarks.bench_costs")
+    start_as_launched("benchmarks.bench_costs", OMP_NUM_THREADS="1")
     raise SystemExit(main())

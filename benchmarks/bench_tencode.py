@@ -24,7 +24,6 @@ import argparse
 import itertools
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.as_launched import start_as_launched
 from benchmarks.bench_decode import raw_file
 from benchmarks.event_goals import conclude, tencode_goals
 from benchmarks.record import record
@@ -54,15 +54,6 @@ from dae_ros.runtime.benchmark.event_path import (
 from dae_ros.simulation.encoders import encode
 from dae_ros.simulation.moving_texture import moving_texture
 
-# What has to be set before the process starts: the allocator's settings and one thread for each.
-ENVIRONMENT = {
-    "POLARS_MAX_THREADS": "1",
-    "RAYON_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MALLOC_MMAP_THRESHOLD_": "268435456",
-    "MALLOC_TRIM_THRESHOLD_": "536870912",
-    "MALLOC_TOP_PAD_": "67108864",
-}
 Contender = Callable[[], object]
 Result = dict[str, Any]
 
@@ -275,9 +266,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="VGA to 10 Mev/s, 3 rounds")
     quick = parser.parse_args().quick
-    if not ENVIRONMENT.items() <= os.environ.items():
-        command = [sys.executable, "-m", "benchmarks.bench_tencode", *sys.argv[1:]]
-        os.execve(sys.executable, command, {**os.environ, **ENVIRONMENT})
     load = os.getloadavg()[0]
     warm_up("evt3")
     rounds = 3 if quick else 7
@@ -342,4 +330,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    start_as_launched(
+        "benchmarks.bench_tencode",
+        **dict.fromkeys(("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS"), "1"),
+    )
     main()

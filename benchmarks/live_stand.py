@@ -96,6 +96,7 @@ class Listener:
         self.diagnosed_s = 0.0
         listen: Any = self._node.create_subscription
         # Raw, past the executor and ahead of its Python: what waits here is nobody's latency.
+        self._switch_interval_s = sys.getswitchinterval()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         alone = {"raw": True, "callback_group": NotByExecutor()}
         self._takers = [
@@ -118,6 +119,7 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening."""
+        sys.setswitchinterval(self._switch_interval_s)
         self._leaving.set()
         self._thread.join(5.0)
         for taker in self._takers:
@@ -173,11 +175,9 @@ class Listener:
     def _status(self, message: Any) -> None:
         stamp = message.header.stamp
         values = {item.key: item.value for item in message.status[0].values}
-        self._windows[stamp.sec * 10**9 + stamp.nanosec] = (
-            int(values["index"]),
-            int(values["window_start_ns"]),
-            int(values["window_end_ns"]),
-        )
+        names = ("index", "window_start_ns", "window_end_ns")
+        index, start_ns, end_ns = (int(values[name]) for name in names)
+        self._windows[stamp.sec * 10**9 + stamp.nanosec] = (index, start_ns, end_ns)
 
     def _diagnosed(self, message: Any) -> None:
         for status in message.status:
