@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.arithmetic import PRECISIONS, int8_needs_a_file
-from dae_ros.runtime.gpus import driver_gpus, onnxruntime_sees_gpu
+from dae_ros.runtime.gpus import driver_gpus, onnxruntime_obstacle
 from dae_ros.runtime.onnx_description import read_description
 
 SUFFIX = ".onnx"
@@ -83,17 +83,20 @@ def _of_exported_file(parameters: DepthParameters) -> BackendChoice:
     passed: list[str] = []
     if device not in ("auto", "cpu"):
         order = {"onnxruntime": f"the network runs on {device}"}
-    elif device == "auto" and onnxruntime_sees_gpu():
-        order = {"onnxruntime": "the network runs on a GPU", "openvino": _FASTEST}
     else:
         order = {"openvino": _FASTEST, "onnxruntime": "it is installed"}
         if device == "auto" and driver_gpus() > 0:
-            passed.append("onnxruntime has no CUDA for the GPU here: onnxruntime-gpu in its place")
+            # What cannot run the file need not take memory of the GPU to find out.
+            left = _obstacle("onnxruntime", parameters.precision, stored) or onnxruntime_obstacle()
+            if left is None:
+                return BackendChoice("onnxruntime", "the network runs on a GPU")
+            passed.append(left)
     for backend, reason in order.items():
         obstacle = _obstacle(backend, parameters.precision, stored)
         if obstacle is None:
             return BackendChoice(backend, "; ".join([reason, *passed]))
-        passed.append(obstacle)
+        if obstacle not in passed:
+            passed.append(obstacle)
     raise ConfigurationError(
         f"nothing that is installed runs {parameters.weights} on device {device} in precision "
         f"{parameters.precision}: {'; '.join(passed)}. Leave precision and device at auto, or "
@@ -133,26 +136,41 @@ def _of_checkpoint(parameters: DepthParameters) -> BackendChoice:
         return BackendChoice("torch", "a checkpoint needs it")
     from dae_ros.model.device import device_of
 
-    if device_of(parameters.device).type != "cpu":
+    device = parameters.device
+    passed: list[str] = []
+    # PyTorch, perhaps a build for CPUs, sees none.
+    unseen = device.partition(":")[0] in ("auto", "cuda") and device_of("auto").type == "cpu"
+    if unseen and driver_gpus() > 0:
+        left = _exporting_obstacle(precision) or onnxruntime_obstacle()
+        if left is None:
+            return BackendChoice(
+                "onnxruntime", "there is a GPU that onnxruntime sees and PyTorch does not"
+            )
+        passed.append(left)
+    if device_of(device).type != "cpu":
         return BackendChoice(
             "torch",
             "the network runs on a GPU that PyTorch sees, without an export; whether CUDA of "
             "onnxruntime or TensorRT is faster there was not measured",
         )
-    # The device is the CPU, or `auto` where PyTorch, perhaps a build for CPUs, sees no GPU.
-    exporting = missing_packages(("onnx", "onnxscript", "onnxruntime"))
-    offered = precision in ("auto", *PRECISIONS["onnxruntime"])
-    if parameters.device == "auto" and not exporting and offered and onnxruntime_sees_gpu():
-        return BackendChoice(
-            "onnxruntime", "there is a GPU that onnxruntime sees and PyTorch does not"
-        )
-    if precision not in ("auto", *PRECISIONS["openvino"]):
-        return BackendChoice("torch", f"OpenVINO does not compute in {precision}")
     missing = missing_packages()
-    if missing:
-        return BackendChoice(
-            "torch",
+    backend, reason = "openvino", _FASTEST
+    if precision not in ("auto", *PRECISIONS["openvino"]):
+        backend, reason = "torch", f"OpenVINO does not compute in {precision}"
+    elif missing:
+        backend = "torch"
+        reason = (
             f"OpenVINO, which is faster on CPUs, needs {', '.join(missing)}: install the extra "
-            "`openvino`",
+            "`openvino`"
         )
-    return BackendChoice("openvino", _FASTEST)
+    return BackendChoice(backend, "; ".join([reason, *passed]))
+
+
+def _exporting_obstacle(precision: str) -> str | None:
+    """Return why onnxruntime cannot run a checkpoint, a clause; None if it can."""
+    missing = missing_packages(("onnx", "onnxscript", "onnxruntime"))
+    if missing:
+        return f"onnxruntime would need {', '.join(missing)} for the GPU here: extra `onnx`"
+    if precision not in ("auto", *PRECISIONS["onnxruntime"]):
+        return f"onnxruntime does not compute in {precision}"
+    return None

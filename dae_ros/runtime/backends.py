@@ -32,7 +32,12 @@ def create_estimator(parameters: DepthParameters) -> DepthEstimator:
             parameter="weights",
         )
     choice = choose_backend(parameters)
-    takes_over = parameters.backend == "auto" and not parameters.weights.endswith(SUFFIX)
+    # Who names the GPU waits for the export, and does not get the CPU where that is refused.
+    takes_over = (
+        parameters.backend == "auto"
+        and not parameters.weights.endswith(SUFFIX)
+        and not parameters.device.startswith("cuda")
+    )
     if choice.backend != "torch" and not takes_over:
         from dae_ros.runtime.graph_backends import create_graph_estimator
 

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 
 from dae_ros.errors import ConfigurationError
-from dae_ros.runtime.onnxruntime_loading import load_onnxruntime
+from dae_ros.runtime.onnxruntime_loading import (
+    CUDA_PACKAGES,
+    failures_of,
+    load_onnxruntime,
+    preload_gpu_libraries,
+)
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
+# A ModelProto (IR 8, opset 13) whose graph is one Identity, from float "x" of one number to "y".
+SMALLEST_MODEL = (
+    b"\x08\x08\x3a\x37\x0a\x10\x0a\x01x\x12\x01y\x22\x08Identity\x12\x01g"
+    b"\x5a\x0f\x0a\x01x\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01"
+    b"\x62\x0f\x0a\x01y\x12\x0a\x0a\x08\x08\x01\x12\x04\x0a\x02\x08\x01"
+    b"\x42\x02\x10\x0d"
+)
 
 
 def driver_gpus() -> int:
@@ -26,17 +39,52 @@ def driver_gpus() -> int:
 
 
 def onnxruntime_providers() -> tuple[str, ...]:
-    """Return what the installed onnxruntime was built for; nothing where there is none to use."""
+    """Return what the installed onnxruntime was built for; nothing where there is none to use.
+
+    Where there is a GPU: libraries for it are loaded.
+    """
     try:
         runtime = load_onnxruntime("a GPU")
     except ConfigurationError:
         # Whoever asks for this backend by name is told; here it is one of several.
         return ()
+    preload_gpu_libraries(runtime)
     return tuple(runtime.get_available_providers())
 
 
-def onnxruntime_sees_gpu() -> bool:
-    """Return whether onnxruntime can use a GPU: its build has CUDA, and there is one."""
+@functools.cache
+def provider_loads(provider: str) -> bool:
+    """Return whether onnxruntime can begin to use a provider that its build has, on device 0.
+
+    A build lists what it was built for, also where a library of it is missing, and then goes on
+    without: only a session tells. One of a GPU leaves a context there.
+
+    Raises:
+        ConfigurationError: there is no onnxruntime.
+    """
+    runtime = load_onnxruntime("a GPU")
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(
+            SMALLEST_MODEL, options, providers=[provider], enable_fallback=0
+        )
+    except failures_of(runtime):
+        return False
+    return provider in session.get_providers()
+
+
+def onnxruntime_obstacle() -> str | None:
+    """Return why onnxruntime cannot use the first GPU, a clause; None if it can."""
     # A build with CUDA lists it on machines without a GPU as well. The driver is asked first:
     # onnxruntime takes long to import.
-    return driver_gpus() > 0 and CUDA_PROVIDER in onnxruntime_providers()
+    if driver_gpus() == 0:
+        return "NVIDIA's driver shows no GPU"
+    if CUDA_PROVIDER not in onnxruntime_providers():
+        return "onnxruntime has no CUDA for the GPU here: onnxruntime-gpu in its place"
+    if not provider_loads(CUDA_PROVIDER):
+        return (
+            "onnxruntime cannot load its CUDA for the GPU here, as libraries (CUDA, cuDNN) are "
+            f"missing or do not fit: {CUDA_PACKAGES}"
+        )
+    return None

@@ -13,7 +13,7 @@ from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.accuracy_report import AccuracyReport, require_accuracy
 from dae_ros.runtime.arithmetic import chosen_precision
 from dae_ros.runtime.estimator import DepthEstimator
-from dae_ros.runtime.gpus import onnxruntime_sees_gpu
+from dae_ros.runtime.gpus import onnxruntime_obstacle
 from dae_ros.runtime.graph_estimator import GraphEstimator, RecurrentGraph
 from dae_ros.runtime.network_settings import check_event_encoder, network_threads
 from dae_ros.runtime.onnx_cache import cache_folder
@@ -208,7 +208,7 @@ def runtime_device(device: str, backend: str) -> str:
     """
     providers = load_onnxruntime(f"backend {backend}").get_available_providers()
     if device == "auto":
-        device = "cuda" if onnxruntime_sees_gpu() else "cpu"
+        device = "cuda" if onnxruntime_obstacle() is None else "cpu"
     if backend == "tensorrt" and device == "cpu":
         raise ConfigurationError(
             "backend tensorrt needs a GPU and an onnxruntime with CUDA, and there is none here "

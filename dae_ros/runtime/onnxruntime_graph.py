@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.runtime.estimator import FloatImage
 from dae_ros.runtime.onnx_description import CHECK, IMAGE, PREDICTION, OnnxDescription
-from dae_ros.runtime.onnxruntime_loading import EXTRA, load_onnxruntime
+from dae_ros.runtime.onnxruntime_loading import (
+    CUDA_PACKAGES,
+    EXTRA,
+    failures_of,
+    load_onnxruntime,
+    preload_gpu_libraries,
+)
 
 
 class OnnxRuntimeGraph:
@@ -47,10 +53,10 @@ class OnnxRuntimeGraph:
         self._place = (kind, int(index or 0))
         self._runtime = runtime
         state = runtime.capi.onnxruntime_pybind11_state
-        self._failures = (
-            state.Fail, state.InvalidArgument, state.RuntimeException, state.EPFail,
-            state.NotImplemented, RuntimeError,
-        )  # fmt: skip
+        self._failures = failures_of(runtime)
+        if kind != "cpu":
+            # It may list its providers only then.
+            preload_gpu_libraries(runtime)
         half = description.precision == "float16"
         providers = execution_providers(
             device, runtime.get_available_providers(), engines, half=half
@@ -70,7 +76,7 @@ class OnnxRuntimeGraph:
         if wanted not in self._session.get_providers():
             raise ConfigurationError(
                 f"onnxruntime cannot use {wanted} here: its libraries are missing or do not fit "
-                "(CUDA, cuDNN, TensorRT); use device cpu, or backend torch",
+                f"(CUDA, cuDNN, TensorRT; {CUDA_PACKAGES}); use device cpu, or backend torch",
                 provider=wanted,
                 device=device,
             )

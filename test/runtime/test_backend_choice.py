@@ -19,7 +19,7 @@ from dae_ros.errors import ConfigurationError, InferenceError, WeightsError
 from dae_ros.model.checkpoint import save_checkpoint
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
-from dae_ros.runtime import backend_choice, gpus
+from dae_ros.runtime import backend_choice, backends, gpus, graph_backends
 from dae_ros.runtime.backend_choice import BackendChoice, choose_backend
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.exported_estimator import ExportedEstimator
@@ -92,6 +92,18 @@ def test_a_backend_that_is_asked_for_is_taken(installed: set[str]) -> None:
     """No rule of `auto` changes what the user says."""
     for name in ("torch", "onnxruntime", "tensorrt", "openvino"):
         assert choice(backend=name, overload="queue") == (name, "the parameter 'backend' says so")
+
+
+def test_who_names_the_gpu_does_not_get_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `device: cuda` a checkpoint is of onnxruntime alone where PyTorch sees no GPU."""
+    made: list[str] = []
+    chosen = BackendChoice("onnxruntime", "there is a GPU that onnxruntime sees")
+    monkeypatch.setattr(backends, "choose_backend", lambda _: chosen)
+    monkeypatch.setattr(graph_backends, "create_graph_estimator", lambda _, name: made.append(name))
+    assert create_estimator(DepthParameters(weights="untrained:tiny", device="cuda")) is None
+    assert made == ["onnxruntime"]
+    estimator = create_estimator(DepthParameters(weights="untrained:tiny"))
+    assert isinstance(estimator, TakeoverEstimator) and made == ["onnxruntime"]
 
 
 def step_until_settled(estimator: TakeoverEstimator, images: list[NDArray[np.float32]]) -> list:

@@ -34,6 +34,7 @@ class Machine:
     torch_gpus: int = 0
     onnxruntime: tuple[str, ...] = ("CPUExecutionProvider",)
     openvino: bool = True
+    cuda_loads: bool = True
 
 
 CUDA = ("CUDAExecutionProvider", "CPUExecutionProvider")
@@ -44,12 +45,16 @@ NO_OPENVINO = Machine(openvino=False)
 GPU = Machine(1, 1, TENSORRT)
 GPU_OF_TORCH = Machine(1, 1)
 GPU_OF_ONNXRUNTIME = Machine(1, 0, CUDA)
+# Its libraries, of pip or of the system, are missing or of other versions.
+BROKEN_CUDA = Machine(1, 0, CUDA, cuda_loads=False)
+BROKEN_CUDA_ALONE = Machine(1, 0, CUDA, openvino=False, cuda_loads=False)
 # onnxruntime-gpu on a machine without a GPU lists CUDA all the same.
 CUDA_WITHOUT_GPU = Machine(0, 0, CUDA)
 MACHINES = {
     "plain": PLAIN, "bare": BARE, "no_openvino": NO_OPENVINO, "gpu": GPU,
     "gpu_of_torch": GPU_OF_TORCH, "gpu_of_onnxruntime": GPU_OF_ONNXRUNTIME,
-    "cuda_without_gpu": CUDA_WITHOUT_GPU,
+    "cuda_without_gpu": CUDA_WITHOUT_GPU, "broken_cuda": BROKEN_CUDA,
+    "broken_cuda_alone": BROKEN_CUDA_ALONE,
 }  # fmt: skip
 
 # machine, weights, device, precision -> backend, part of the reason
@@ -61,7 +66,10 @@ TABLE = [
     (GPU, "checkpoint", "cuda", "float16", "torch", "without an export"),
     (GPU, "checkpoint", "cpu", "auto", "openvino", "the fastest on a CPU"),
     (GPU_OF_ONNXRUNTIME, "checkpoint", "auto", "auto", "onnxruntime", "PyTorch does not"),
+    (GPU_OF_ONNXRUNTIME, "checkpoint", "cuda", "auto", "onnxruntime", "PyTorch does not"),
     (GPU_OF_ONNXRUNTIME, "checkpoint", "auto", "bfloat16", "openvino", "the fastest on a CPU"),
+    (BROKEN_CUDA, "checkpoint", "auto", "auto", "openvino", "onnxruntime cannot load its CUDA"),
+    (BROKEN_CUDA_ALONE, "checkpoint", "auto", "auto", "torch", "cannot load its CUDA"),
     (CUDA_WITHOUT_GPU, "checkpoint", "auto", "auto", "openvino", "the fastest on a CPU"),
     (PLAIN, "float32", "auto", "auto", "openvino", "the fastest on a CPU"),
     (PLAIN, "float32", "auto", "bfloat16", "openvino", "the fastest on a CPU"),
@@ -78,11 +86,15 @@ TABLE = [
     (GPU_OF_TORCH, "float32", "auto", "auto", "openvino", "no CUDA for the GPU here"),
     (GPU_OF_ONNXRUNTIME, "float32", "auto", "auto", "onnxruntime", "runs on a GPU"),
     (CUDA_WITHOUT_GPU, "float32", "auto", "auto", "openvino", "the fastest on a CPU"),
+    (BROKEN_CUDA, "float32", "auto", "auto", "openvino", "onnxruntime cannot load its CUDA"),
+    (BROKEN_CUDA, "float16", "auto", "float16", "onnxruntime", "cannot load its CUDA"),
+    (BROKEN_CUDA_ALONE, "float32", "auto", "auto", "onnxruntime", "cannot load its CUDA"),
 ]
 # machine, weights, device, precision -> part of the error
 REFUSED = [
     (PLAIN, "checkpoint", "auto", "int8", "dae-ros export WEIGHTS"),
     (PLAIN, "checkpoint", "cuda", "auto", "sees 0 CUDA devices"),
+    (BROKEN_CUDA, "checkpoint", "cuda", "auto", "sees 0 CUDA devices"),
     (PLAIN, "float32", "auto", "float16", "computes in what the file is of, float32"),
     (GPU, "float32", "cuda", "bfloat16", "does not compute in bfloat16"),
     (GPU, "int8", "cuda", "auto", "int8 was judged on OpenVINO alone"),
@@ -112,6 +124,7 @@ def parameters_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         for module in (gpus, backend_choice):
             monkeypatch.setattr(module, "driver_gpus", lambda: machine.driver_gpus)
         monkeypatch.setattr(gpus, "onnxruntime_providers", lambda: machine.onnxruntime)
+        monkeypatch.setattr(gpus, "provider_loads", lambda _: machine.cuda_loads)
         name = "micro"
         if weights != "checkpoint":
             name = str(tmp_path / f"{weights}.onnx")
@@ -166,8 +179,8 @@ def test_whatever_is_chosen_takes_device_and_precision(parameters_of, machine: s
             where = "cpu"
         else:
             assert here.onnxruntime
-            where = device if device != "auto" else "cuda" if here.driver_gpus else "cpu"
-            assert where != "cuda" or weights != "checkpoint" or device == "auto"
+            where = device if device != "auto" else runtime_device("auto", backend)
+            assert where != "cuda" or weights != "checkpoint" or not here.torch_gpus
         chosen_precision(precision, backend, where)
     assert chosen
 
@@ -180,9 +193,10 @@ def test_a_file_that_is_not_there_is_told(parameters_of) -> None:
         choose_backend(parameters)
 
 
-def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A build of onnxruntime with CUDA runs on the CPU of a machine without a GPU."""
+def test_auto_is_the_cpu_where_no_gpu_can_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build of onnxruntime with CUDA runs on the CPU without a GPU, or without its libraries."""
     monkeypatch.setattr(gpus, "onnxruntime_providers", lambda: CUDA)
-    for devices, expected in ((0, "cpu"), (1, "cuda")):
+    for devices, loads, expected in ((0, True, "cpu"), (1, False, "cpu"), (1, True, "cuda")):
         monkeypatch.setattr(gpus, "driver_gpus", lambda count=devices: count)
+        monkeypatch.setattr(gpus, "provider_loads", lambda _, loads=loads: loads)
         assert runtime_device("auto", "onnxruntime") == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import subprocess
@@ -13,9 +14,12 @@ import pytest
 from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime import gpus
 from dae_ros.runtime.backends import create_estimator, follow_weights
+from dae_ros.runtime.onnx_description import read_description
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
-from dae_ros.runtime.onnxruntime_graph import execution_providers
+from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph, execution_providers
+from dae_ros.runtime.onnxruntime_loading import load_onnxruntime
 from dae_ros.runtime.openvino_graph import keep_keys_as_rows, openvino_core
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from test.reference.graph_estimators import HAS_OPENVINO, estimator_of
@@ -122,6 +126,40 @@ def test_providers_of_onnxruntime(tmp_path: Path) -> None:
     for device, engines in (("cuda", None), ("cuda", tmp_path), ("tpu", None)):
         with pytest.raises(ConfigurationError, match="use device cpu"):
             execution_providers(device, gpu[2:], engines)
+
+
+def test_a_provider_is_believed_where_a_session_has_it() -> None:
+    """Where onnxruntime goes on without the provider, the provider cannot be used."""
+    assert gpus.provider_loads("CPUExecutionProvider")
+    with pytest.warns(UserWarning, match="not in available provider names"):
+        assert not gpus.provider_loads("AbsentExecutionProvider")
+
+
+def test_libraries_of_pip_are_loaded_for_gpus_alone(
+    tiny_graph: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the providers are asked for; what onnxruntime prints about it spoils no output."""
+    runtime = load_onnxruntime("the test")
+    calls: list[str] = []
+
+    def preload() -> None:
+        sys.stdout.write("Failed to load libcublas.so")
+        calls.append("loaded")
+
+    def listed() -> list[str]:
+        calls.append("asked")
+        return ["A"]
+
+    monkeypatch.setattr(runtime, "preload_dlls", preload)
+    monkeypatch.setattr(runtime, "get_available_providers", listed)
+    for device in ("cpu", "cuda"):
+        with contextlib.suppress(ConfigurationError):
+            OnnxRuntimeGraph(tiny_graph, read_description(tiny_graph), device=device)
+    gpus.onnxruntime_providers()
+    assert calls == ["asked", *["loaded", "asked"] * 2]
+    assert capsys.readouterr().out == ""
+    monkeypatch.delattr(runtime, "preload_dlls")
+    assert gpus.onnxruntime_providers() == ("A",)
 
 
 def test_a_backend_refuses_what_it_does_not_have(tiny_graph: Path) -> None:
