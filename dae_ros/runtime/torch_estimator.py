@@ -92,17 +92,22 @@ class TorchEstimator:
     def successor(self, path: Path, version: int) -> TorchEstimator:
         """Load other weights of the same network onto the same device; see `ReloadableEstimator`.
 
-        What these weights do is not touched: a step may run on another thread meanwhile.
+        They are ready to step images of the present size. What these weights do is not touched: a
+        step may run on another thread meanwhile.
         """
         loaded = load_successor(path, self._network.config, self._loaded_meaning)
         try:
-            return TorchEstimator(
+            other = TorchEstimator(
                 loaded,
                 device=str(self._device),
                 precision=self._precision,
                 weight_version=version,
                 pool=self._pool,
             )
+            # Recording takes many steps' time, which no window is to wait for.
+            if (step := self._slot.step) is not None:
+                other._slot.fit(*step.shape[2:])
+            return other
         except RuntimeError as error:
             raise InferenceError(
                 f"{path} does not fit beside the present weights on {self._device}: {error}",

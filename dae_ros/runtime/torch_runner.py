@@ -25,6 +25,7 @@ from dae_ros.representation.event_image import (
 )
 from dae_ros.representation.tencode_code import LEVELS, pack_tencode, unpack_tencode
 from dae_ros.runtime.estimator import FloatImage
+from dae_ros.runtime.torch_process import RECORDING
 from dae_ros.runtime.torch_step import StaticStep
 
 # Records a function and returns what replays it: the same memory is read and written each time.
@@ -111,7 +112,7 @@ class GraphRunner:
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         self.fallback: str | None = None
         if capture is not None:
-            with step.weights.arithmetic():
+            with RECORDING, step.weights.arithmetic():
                 self._record(capture)
             step.reset()
 
@@ -227,7 +228,9 @@ def fill(batch: Tensor, present: Tensor, images: Sequence[EventImage | None]) ->
 def cuda_capture(stream: torch.cuda.Stream) -> Capture:
     """Return what records functions as CUDA graphs that share their memory.
 
-    Other threads may use the GPU meanwhile (learning, for instance).
+    Other threads may use the GPU meanwhile (weights in use, learning), see `RECORDING`. Before each
+    function PyTorch waits for the device and empties its cache, so that a graph finds room: that
+    takes nothing from whoever replays, and lets who learns allocate anew.
     """
     pool = torch.cuda.graph_pool_handle()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,13 @@ from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
 from dae_ros.runtime import torch_slots
 from dae_ros.runtime.announcement import Announcement
+from dae_ros.runtime.background import in_background
 from dae_ros.runtime.canary import SwapRules
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.torch_fitting import Fitting
-from dae_ros.runtime.torch_runner import GraphRunner
+from dae_ros.runtime.torch_runner import GraphRunner, Runner
 from dae_ros.runtime.torch_slots import MOST_SLOTS, Slot
+from dae_ros.runtime.torch_step import StaticStep
 from dae_ros.runtime.weight_stages import Verdict
 from dae_ros.runtime.weight_swap import WeightSwap
 from test.reference.eager_steps import echo
@@ -136,6 +139,37 @@ def test_a_successor_has_other_weights_and_a_state_of_its_own(
     successor.estimate(noise_image(2))
     for ours, theirs in zip(estimator.state_arrays(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_new_weights_are_ready_to_step_when_they_are_there(
+    tmp_path: Path, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What records a step is made where weights are loaded, not where windows wait for it."""
+    makers: list[int] = []
+    make = torch_slots._runner
+
+    def watched(step: StaticStep) -> Runner:
+        makers.append(threading.get_ident())
+        return make(step)
+
+    monkeypatch.setattr(torch_slots, "_runner", watched)
+    here, path = threading.get_ident(), saved(tmp_path, 1, changed(tiny, 0.1)).path
+    estimator = TorchEstimator(tiny)
+    early = estimator.successor(path, 1)  # before an image told the size
+    assert makers == []
+    estimator.estimate(noise_image())
+    assert makers == [here]
+    work = in_background(lambda: early.successor(path, 2) and estimator.successor(path, 3))
+    work.join(60.0)
+    ready = work.result()
+    assert makers == [here, work.thread.ident]
+    fresh = TorchEstimator(load_checkpoint(path)).estimate(noise_image())
+    del makers[:]
+    np.testing.assert_array_equal(ready.estimate(noise_image()), fresh)
+    ready.estimate(noise_image(1))
+    assert makers == []
+    ready.estimate(noise_image(0, 40, 60))
+    assert makers == [here]
 
 
 def test_successors_of_another_network_or_meaning_are_refused(

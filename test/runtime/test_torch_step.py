@@ -6,10 +6,13 @@ stand-ins and oracles, which stand here.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import math
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 import numpy as np
@@ -25,6 +28,8 @@ from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
 from dae_ros.representation.event_image import EventImage, planes_of
 from dae_ros.representation.tencode_code import unpack_tencode
+from dae_ros.runtime.background import in_background
+from dae_ros.runtime.torch_process import EXACT_CONVOLUTIONS, RECORDING, release_unused
 from dae_ros.runtime.torch_runner import DirectRunner, GraphRunner, Runner
 from dae_ros.runtime.torch_slots import MOST_SLOTS, SlotPool
 from dae_ros.runtime.torch_step import Precision, StaticStep, StaticWeights
@@ -332,6 +337,46 @@ def test_a_step_that_cannot_be_recorded_runs_directly(caplog: pytest.LogCaptureF
     expected = DirectRunner(made(loaded))
     for image in images(3):
         np.testing.assert_array_equal(runner.run([image])[0], expected.run([image])[0])
+
+
+def test_steps_are_recorded_one_at_a_time() -> None:
+    """Whoever records meanwhile waits, from the first direct step to the last comparison."""
+    loaded, inside, most = small("tiny"), 0, 0
+
+    def slow(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.05)
+        replay = echo(function)
+        inside -= 1
+        return replay
+
+    steps = [made(loaded) for _ in range(3)]
+    with ThreadPoolExecutor(3) as threads:
+        runners = list(threads.map(lambda step: GraphRunner(step, slow), steps))
+    assert most == 1 and all(runner.fallback is None for runner in runners)
+
+
+def test_the_cache_is_not_emptied_while_a_step_is_recorded() -> None:
+    """Whoever gives memory back waits for the end of the recording."""
+    with RECORDING:
+        work = in_background(lambda: release_unused(torch.device("cuda")))
+        assert not work.join(0.2)
+    assert work.join(60.0) and work.result() is None
+
+
+def test_convolutions_stay_exact_until_the_last_thread_has_left() -> None:
+    """A step that ends does not take the setting from one that is recorded on another thread."""
+    settings = torch.backends.cudnn
+    before = (settings.allow_tf32, settings.deterministic)
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    first.enter_context(EXACT_CONVOLUTIONS)
+    second.enter_context(EXACT_CONVOLUTIONS)
+    first.close()
+    assert (settings.allow_tf32, settings.deterministic) == (False, True) != before
+    second.close()
+    assert (settings.allow_tf32, settings.deterministic) == before
 
 
 @pytest.mark.parametrize(("part", "fault"), [(0, "output"), (1, "state"), (2, "all")])

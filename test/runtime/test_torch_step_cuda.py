@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from dae_ros.model.untrained import untrained
+from dae_ros.runtime.background import in_background
 from dae_ros.runtime.torch_cameras import CameraBatch
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.torch_runner import GraphRunner, cuda_capture
@@ -123,6 +124,23 @@ def test_another_thread_may_use_the_gpu_while_a_step_is_recorded() -> None:
     finally:
         ended.set()
         thread.join()
+
+
+def test_new_weights_are_recorded_while_the_present_ones_step(tmp_path: Path) -> None:
+    """On the thread that loads: replayed from the first step on, and no step of before is off."""
+    first, other = (TorchEstimator(untrained("tiny"), device="cuda") for _ in range(2))
+    path, (image,) = changed(untrained("tiny"), tmp_path), images(1)
+    for estimator in (first, other):
+        estimator.estimate(image)
+    work = in_background(lambda: first.successor(path, 1))
+    while not work.done():
+        np.testing.assert_array_equal(first.estimate(image), other.estimate(image))
+    second = work.result()
+    runner = second._slot.fit(*SIZE)[1]
+    assert isinstance(runner, GraphRunner) and runner.fallback is None
+    fresh = TorchEstimator(load_checkpoint(path), device="cuda")
+    np.testing.assert_array_equal(second.estimate(image), fresh.estimate(image))
+    assert second._slot.fit(*SIZE)[1] is runner
 
 
 def test_cameras_on_a_gpu_are_single_ones() -> None:

@@ -28,6 +28,7 @@ from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
 from dae_ros.parameters import DistillationNodeParameters
 from dae_ros.runtime.announcement import Announcement
+from dae_ros.runtime.torch_process import release_unused
 from dae_ros.runtime.weight_stages import Verdict
 
 SECOND = 1_000_000_000
@@ -391,9 +392,3 @@ def used_bytes(device: torch.device) -> int:
     if device.type != "cuda":
         return resident
     return max(resident, torch.cuda.memory_reserved(device))
-
-
-def release_unused(device: torch.device) -> None:
-    """Give memory back that PyTorch keeps for later; else it would count as used for ever."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -1,0 +1,67 @@
+"""What of PyTorch belongs to the whole process while its threads step, record and learn."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from types import TracebackType
+
+import torch
+
+# Held while a step is recorded as graphs. Two recordings must not overlap, and nobody may empty
+# PyTorch's cache meanwhile: each waits for the device, which CUDA forbids while any stream of it is
+# being recorded, and the allocator gives nothing back then. What other threads launch and allocate
+# on streams of their own is no part of a recording (`capture_error_mode="thread_local"`).
+RECORDING = threading.Lock()
+
+
+class Shared(contextlib.AbstractContextManager[None]):
+    """A setting of the process for all that are inside: the first one makes it, the last undoes it.
+
+    PyTorch's own contexts put back what they found: where two threads overlap, the one that leaves
+    first takes the setting from the other.
+
+    Args:
+        make: the context of the setting.
+    """
+
+    def __init__(self, make: Callable[[], contextlib.AbstractContextManager[object]]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._setting = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        """Make the setting, if nobody has yet."""
+        with self._lock:
+            if self._inside == 0:
+                self._setting.enter_context(self._make())
+            self._inside += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Undo it, if nobody else is inside."""
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._setting.close()
+
+
+# float32 means float32, and the same input gives the same bits.
+EXACT_CONVOLUTIONS = Shared(
+    lambda: torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+)
+
+
+def release_unused(device: torch.device) -> None:
+    """Give memory back that PyTorch keeps for later; else it would count as used for ever."""
+    if device.type == "cuda":
+        with RECORDING:
+            torch.cuda.empty_cache()
