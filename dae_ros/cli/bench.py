@@ -222,6 +222,7 @@ def _network(
     )
     from dae_ros.runtime.benchmark.verdict import contender_of, fastest, judge
     from dae_ros.runtime.benchmark.whole_chain import measure_chain, medium_camera
+    from dae_ros.runtime.estimator import hampered_by
 
     height, width = args.size
     seconds = args.seconds / len(args.weights)
@@ -262,6 +263,9 @@ def _network(
     bar.close()
     verdict = judge(parameters, steps, chains, choice)
     _print_network(parameters.weights, steps, list(chains.values()))
+    for (backend, precision), estimator in contenders.there.items():
+        for reason in hampered_by(estimator):
+            print(f"{backend} {precision}: {reason}")
     for (backend, precision), reason in contenders.absent.items():
         print(f"not measured: {backend} {precision}: {reason}")
     print(f"backend auto, live: {choice}")

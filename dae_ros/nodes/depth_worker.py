@@ -24,7 +24,7 @@ from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.backend_choice import BackendChoice, ChangingBackend, choose_backend
 from dae_ros.runtime.backends import create_estimator, follow_weights
 from dae_ros.runtime.depth_frame import DepthFrame
-from dae_ros.runtime.estimator import ClosableEstimator, DepthEstimator
+from dae_ros.runtime.estimator import ClosableEstimator, DepthEstimator, hampered_by
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.rhythm import Rhythm
 from dae_ros.runtime.stage_times import Quantiles, StageLatencies
@@ -147,9 +147,13 @@ class DepthWorker(SensorWorker[Command]):
     @property
     def backend(self) -> BackendChoice | None:
         """What runs the network now, and why; None before it is loaded."""
-        if isinstance(self.estimator, ChangingBackend):
-            return self.estimator.choice
-        return self._choice
+        choice, estimator = self._choice, self.estimator
+        if isinstance(estimator, ChangingBackend):
+            return estimator.choice
+        if choice is None:
+            return None
+        hampered = hampered_by(estimator if self.swap is None else self.swap.live)
+        return BackendChoice(choice.backend, "; ".join([choice.reason, *hampered]))
 
     @property
     def kind(self) -> str:

@@ -28,7 +28,7 @@ from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.bag_calibration import BagCalibration
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.drop_meanings import meanings_of
-from dae_ros.runtime.estimator import FloatImage
+from dae_ros.runtime.estimator import FloatImage, hampered_by
 from dae_ros.runtime.output_folder import write_json
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.preview import PreviewWriter
@@ -366,7 +366,7 @@ class _BagRun:
             "weights": {
                 "name": estimator.name,
                 "sha256": estimator.digest,
-                "notes": list(estimator.notes),
+                "notes": [*estimator.notes, *hampered_by(estimator)],
                 "backend": self._backend,
             },
             "calibrated": self._calibration.complete,

@@ -119,6 +119,21 @@ class ClosableEstimator(Protocol):
 
 
 @runtime_checkable
+class HamperedEstimator(Protocol):
+    """A backend that may have to do without something that makes its steps fast."""
+
+    @property
+    def hampered(self) -> str | None:
+        """Why steps take longer than they could, a clause; None where they do not."""
+
+
+def hampered_by(estimator: DepthEstimator | None) -> tuple[str, ...]:
+    """Return why its steps take longer than they could, where they do: one clause or none."""
+    why = estimator.hampered if isinstance(estimator, HamperedEstimator) else None
+    return () if why is None else (why,)
+
+
+@runtime_checkable
 class ReloadableEstimator(DepthEstimator, Protocol):
     """A backend that can hold other weights of the same network beside the present ones."""
 

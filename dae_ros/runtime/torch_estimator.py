@@ -89,6 +89,15 @@ class TorchEstimator:
         self._network = loaded.network if rounded else self._slot.weights.network
         self.input_channels = loaded.config.input_format.channels
 
+    @property
+    def hampered(self) -> str | None:
+        """Why steps take longer than they could; see `HamperedEstimator`."""
+        fallback = self._slot.fallback
+        if fallback is None:
+            return None
+        # Errors of CUDA have several lines.
+        return f"steps take longer, without CUDA graphs: {' '.join(fallback.split())}"
+
     def successor(self, path: Path, version: int) -> TorchEstimator:
         """Load other weights of the same network onto the same device; see `ReloadableEstimator`.
 

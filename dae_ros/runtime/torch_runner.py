@@ -37,7 +37,13 @@ _log = logging.getLogger(__name__)
 
 
 class Runner(Protocol):
-    """Runs a step from images on the host to predictions on the host."""
+    """Runs a step from images on the host to predictions on the host.
+
+    Attributes:
+        fallback: why the step is run directly although it was to be recorded; None if it is not.
+    """
+
+    fallback: str | None
 
     def run(self, images: Sequence[EventImage | None]) -> tuple[FloatImage, NDArray[np.float32]]:
         """Step once and turn.
@@ -58,6 +64,7 @@ class DirectRunner:
     def __init__(self, step: StaticStep) -> None:
         self._step = step
         self._images = torch.zeros(step.shape)
+        self.fallback: str | None = None
 
     def run(self, images: Sequence[EventImage | None]) -> tuple[FloatImage, NDArray[np.float32]]:
         """See `Runner`."""
@@ -84,7 +91,7 @@ class GraphRunner:
         capture: records a function; None: the step is run directly.
 
     Attributes:
-        fallback: why the step is run directly although it was to be recorded; None if it is not.
+        fallback: see `Runner`.
     """
 
     def __init__(self, step: StaticStep, capture: Capture | None) -> None:

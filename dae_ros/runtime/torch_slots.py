@@ -35,6 +35,11 @@ class Slot:
         """The step for the present sensor; None before there is one."""
         return None if self._ready is None else self._ready[0]
 
+    @property
+    def fallback(self) -> str | None:
+        """Why that step is not replayed although it was to be; None where nothing is the matter."""
+        return None if self._ready is None else self._ready[1].fallback
+
     def fit(self, height: int, width: int) -> tuple[StaticStep, Runner]:
         """Return the step for a sensor and what runs it; made anew where the size is another one.
 

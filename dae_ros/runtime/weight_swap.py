@@ -63,7 +63,7 @@ class WeightSwap:
         clock_ns: monotonic time.
 
     Attributes:
-        name, digest, notes, weight_version: of the weights in use.
+        live: the weights in use; name, digest, notes, weight_version: theirs.
         meaning, input_channels: the same for all weights that are ever in use.
     """
 
@@ -99,7 +99,7 @@ class WeightSwap:
     @property
     def state_age(self) -> int:
         """Steps since the state of the weights in use was zero, replayed ones included."""
-        return self._live.state_age
+        return self.live.state_age
 
     @property
     def warming(self) -> bool:
@@ -130,7 +130,7 @@ class WeightSwap:
 
     def reset(self) -> None:
         """Forget the recurrent state; whatever follows begins anew with it."""
-        self._live.reset()
+        self.live.reset()
         self._observer.forget()
         self._ring.clear()
         self._warming = 0
@@ -157,7 +157,7 @@ class WeightSwap:
             self._next = announcement
         else:
             self._give_up(by)
-            self._loader = WeightLoader(announcement, self._live, background=self._background)
+            self._loader = WeightLoader(announcement, self.live, background=self._background)
             self._collect()
 
     def roll_back(self) -> bool:
@@ -215,24 +215,24 @@ class WeightSwap:
         while self._eager and self.work(None):
             pass
         # All windows where there are less than a replay has.
-        needed = min(self._rules.replay_windows, self._live.state_age)
+        needed = min(self._rules.replay_windows, self.live.state_age)
         if self._candidate is not None and self._candidate.is_ready(needed):
             self._change(self._candidate)
         begin_ns = self._clock_ns()
         try:
-            prediction = self._live.estimate(image)
+            prediction = self.live.estimate(image)
         except InferenceError as error:
             if not self._rescue(error):
                 raise
             begin_ns = self._clock_ns()
-            prediction = self._live.estimate(image)
+            prediction = self.live.estimate(image)
         self._cost_ns = self._clock_ns() - begin_ns
         self._warming = max(0, self._warming - 1)
         self._follow(Window(image, self._observer.observe(prediction, self._cost_ns)))
         return prediction
 
     def _use(self, estimator: ReloadableEstimator, observer: Observer) -> None:
-        self._live, self._observer = estimator, observer
+        self.live, self._observer = estimator, observer
         self.name, self.digest, self.notes = estimator.name, estimator.digest, estimator.notes
         self.weight_version = estimator.weight_version
         self.meaning, self.input_channels = estimator.meaning, estimator.input_channels
@@ -271,7 +271,7 @@ class WeightSwap:
         code = "replayed"
         if candidate.without_replay:
             code = self._without_replay(shadow)
-        old, old_observer = self._live, self._observer
+        old, old_observer = self.live, self._observer
         self._use(shadow.estimator, shadow.observer)
         self._candidate = None
         numbers = {**candidate.comparison.numbers(), "replayed": shadow.steps}
@@ -293,7 +293,7 @@ class WeightSwap:
     def _without_replay(self, shadow: Shadow) -> str:
         """Begin with the state of the weights in use where that fits, else with zero."""
         if shadow.change < SAME_STATE_CHANGE:
-            shadow.estimator.adopt_state(self._live)
+            shadow.estimator.adopt_state(self.live)
             return "kept_state"
         shadow.begin_again()
         self._warming = WARMING_WINDOWS + 1

@@ -12,8 +12,12 @@ import pytest
 from dae_ros.bags.messages import write_image
 from dae_ros.events.cdr import write_packet
 from dae_ros.events.packet import EventPacket
+from dae_ros.model.untrained import untrained
 from dae_ros.nodes.depth_worker import DepthWorker, ResetState
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime import torch_slots
+from dae_ros.runtime.torch_estimator import TorchEstimator
+from dae_ros.runtime.torch_runner import GraphRunner
 from test.reference.leaky_estimator import LeakyEstimator
 
 HEIGHT, WIDTH = 24, 32
@@ -112,6 +116,30 @@ def busy(ros):
         one.release()
         assert one.worker.stop(120.0)
         assert one.faults == []
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_what_slows_the_network_down_is_part_of_the_backend(ros, monkeypatch, follow):
+    """Steps that were to be recorded and are not are told, also of weights that change."""
+
+    def refused(_):
+        raise RuntimeError("no graphs here")
+
+    monkeypatch.setattr(torch_slots, "_runner", lambda step: GraphRunner(step, refused))
+    worker = DepthWorker(
+        DepthParameters(weights="untrained:tiny", backend="torch", follow_snapshots=follow),
+        publish=print,
+        warn=print,
+        failed=print,
+        load=lambda _: TorchEstimator(untrained("tiny")),
+    )
+    worker.start()
+    assert (worker.swap is not None) == follow
+    assert str(worker.backend) == (
+        "torch (the parameter 'backend' says so; steps take longer, without CUDA graphs: it cannot "
+        "be recorded (no graphs here))"
+    )
+    assert worker.stop(120.0)
 
 
 def test_a_queue_loses_no_message_whatever_its_size(busy):

@@ -74,7 +74,7 @@ def test_the_way_to_what_was_watched_stays_open(tmp_path: Path, code: str) -> No
     original = announced(tmp_path, 1, gain=1.0, confirmed=True)
     run.swap.announce(original)
     run.step(*windows[20:25])
-    new = run.swap._live
+    new = run.swap.live
     assert isinstance(new, Network)
     if code == "requested":
         assert run.swap.roll_back()
@@ -237,7 +237,7 @@ def test_what_waited_during_a_way_back_gives_way_to_what_comes_after_it(tmp_path
     run.swap.announce(announced(tmp_path, 1, **NEAR))
     run.step(*windows[20:30])
     run.swap.announce(announced(tmp_path, 2, gain=1.02))
-    new = run.swap._live
+    new = run.swap.live
     assert isinstance(new, Network)
     new.fails_at = 1
     run.step(windows[30])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, WeightsError
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
@@ -24,6 +26,7 @@ from dae_ros.runtime import torch_slots
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.background import in_background
 from dae_ros.runtime.canary import SwapRules
+from dae_ros.runtime.estimator import hampered_by
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.torch_fitting import Fitting
 from dae_ros.runtime.torch_runner import GraphRunner, Runner
@@ -170,6 +173,31 @@ def test_new_weights_are_ready_to_step_when_they_are_there(
     assert makers == []
     ready.estimate(noise_image(0, 40, 60))
     assert makers == [here]
+
+
+def test_steps_that_could_not_be_recorded_are_told(
+    tmp_path: Path, tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line, of the weights in use alone: others may have been recorded."""
+
+    def refused(function: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        raise RuntimeError("CUDA error: not permitted\nwhen stream is capturing")
+
+    estimator, plain = TorchEstimator(tiny), TorchEstimator(tiny)
+    monkeypatch.setattr(torch_slots, "_runner", lambda step: GraphRunner(step, refused))
+    assert hampered_by(estimator) == ()
+    estimator.estimate(noise_image())
+    why = (
+        "steps take longer, without CUDA graphs: it cannot be recorded (CUDA error: not permitted "
+        "when stream is capturing)"
+    )
+    assert hampered_by(estimator) == (why,)
+    monkeypatch.setattr(torch_slots, "_runner", lambda step: GraphRunner(step, echo))
+    path = saved(tmp_path, 1, changed(tiny, 0.1)).path
+    assert hampered_by(estimator.successor(path, 1)) == ()
+    monkeypatch.undo()
+    plain.estimate(noise_image())
+    assert hampered_by(plain) == ()
 
 
 def test_successors_of_another_network_or_meaning_are_refused(

@@ -112,7 +112,7 @@ def test_weights_that_fail_in_use_are_replaced_within_the_window(tmp_path: Path)
         announcement = announced(tmp_path, 1, **NEAR)
         run.swap.announce(announcement)
         run.step(*windows[30:35])
-        new = run.swap._live
+        new = run.swap.live
         assert isinstance(new, Network)
         new.fails_at, new.fails_with = new.steps + 1, fails_with
         run.step(*windows[35:])
@@ -136,7 +136,7 @@ def test_a_rescue_without_time_for_a_replay_begins_from_zero(tmp_path: Path) -> 
         if run.versions[-1] == 1:
             break
     run.step(*windows[100:105])
-    new = run.swap._live
+    new = run.swap.live
     assert isinstance(new, Network)
     new.fails_at = 1
     run.step(windows[105])
@@ -151,7 +151,7 @@ def test_weights_that_were_kept_fail_as_any_weights_do(tmp_path: Path) -> None:
     run.step(*windows[:30])
     run.swap.announce(announced(tmp_path, 1, **NEAR))
     run.step(*windows[30:75])
-    new = run.swap._live
+    new = run.swap.live
     assert isinstance(new, Network)
     new.fails_at = 1
     with pytest.raises(NonFiniteState):
@@ -164,7 +164,7 @@ def test_a_limit_broken_on_probation_brings_the_old_weights_back(tmp_path: Path)
     run.step(*windows[:30])
     run.swap.announce(announced(tmp_path, 1, **NEAR))
     run.step(*windows[30:40])
-    new = run.swap._live
+    new = run.swap.live
     assert isinstance(new, Network)
     for window in windows[40:]:
         new.gain *= 1.02
