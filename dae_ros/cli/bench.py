@@ -212,7 +212,6 @@ def _network(
     end_s: float,
 ) -> tuple[dict[str, Any], Verdict]:
     """Measure one network until about `end_s` of the monotonic clock; print its tables."""
-    from dae_ros.model.device import device_of
     from dae_ros.runtime.backend_choice import choose_backend
     from dae_ros.runtime.benchmark.network_steps import (
         Deadlines,
@@ -245,8 +244,7 @@ def _network(
     choice = choose_backend(parameters)
     offline = choose_backend(dataclasses.replace(parameters, overload="queue"))
     wanted: list[Contender] = [fastest(steps)]
-    on_cpu = device_of(parameters.device).type == "cpu"
-    auto = contender_of(choice, steps, on_cpu=on_cpu)
+    auto = contender_of(choice, steps, parameters)
     if auto is not None and auto not in wanted:
         wanted.append(auto)
     packets = medium_camera(height, width, min(1.0, max(0.2, seconds)))

@@ -28,9 +28,9 @@ class DepthParameters(NodeParameters):
     device: str = declare("auto", "Where the network runs: auto, cpu, cuda or cuda:N.")
     precision: str = declare(
         "auto",
-        "Arithmetic of the network; auto is float32 on a CPU, on a GPU bfloat16 with torch and "
-        "float16 with others, and what an exported file has. int8 is for files of `dae-ros export "
-        "--precision int8` on openvino.",
+        "Arithmetic of the network; auto is float32 on a CPU, on a GPU bfloat16 with torch (before "
+        "Ampere float16 or float32) and float16 with others, and what an exported file has. int8 "
+        "is for files of `dae-ros export --precision int8` on openvino.",
         choices=("auto", "float32", "bfloat16", "float16", "int8"),
     )
     threads: int = declare(

@@ -12,11 +12,12 @@ PRECISIONS = {
 }
 
 
-def usual_precision(backend: str, *, on_cpu: bool) -> str:
-    """Return what the precision `auto` is on a backend."""
-    if on_cpu:
-        return "float32"
-    return "bfloat16" if backend == "torch" else "float16"
+def usual_precision(*, on_cpu: bool) -> str:
+    """Return what the precision `auto` of a checkpoint is on backends of graphs.
+
+    Of PyTorch see `torch_precision`.
+    """
+    return "float32" if on_cpu else "float16"
 
 
 def chosen_precision(precision: str, backend: str, device: str) -> str:
@@ -34,7 +35,7 @@ def chosen_precision(precision: str, backend: str, device: str) -> str:
         raise int8_needs_a_file()
     offered = PRECISIONS[backend]
     if precision == "auto":
-        return usual_precision(backend, on_cpu=device == "cpu")
+        return usual_precision(on_cpu=device == "cpu")
     if precision not in offered:
         raise ConfigurationError(
             f"backend {backend} computes in {' or '.join(offered)}, not in {precision}; use one "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import weakref
 from pathlib import Path
@@ -17,11 +18,11 @@ from dae_ros.model.device import device_of
 from dae_ros.model.weights import load_weights
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.event_image import EventImage, size_of
-from dae_ros.runtime.arithmetic import usual_precision
 from dae_ros.runtime.estimator import FloatImage, output_meaning
 from dae_ros.runtime.graph_estimator import check_image
 from dae_ros.runtime.network_settings import check_event_encoder, network_threads
 from dae_ros.runtime.successor import load_successor, weight_change
+from dae_ros.runtime.torch_precision import precision_note, usual_torch_precision
 from dae_ros.runtime.torch_slots import SlotPool
 from dae_ros.runtime.torch_step import HALF, Precision
 
@@ -198,10 +199,12 @@ def create_torch_estimator(parameters: DepthParameters) -> TorchEstimator:
         WeightsError: if the file is missing, damaged or not what it says.
     """
     precision = parameters.precision
-    if precision == "auto":
-        on_cpu = device_of(parameters.device).type == "cpu"
-        precision = usual_precision("torch", on_cpu=on_cpu)
     loaded = load_weights(parameters.weights)
+    if precision == "auto":
+        device = device_of(parameters.device)
+        precision = usual_torch_precision(device, loaded.config)
+        notes = (*loaded.notes, *precision_note(device, precision))
+        loaded = dataclasses.replace(loaded, notes=notes)
     check_event_encoder(
         loaded.name,
         loaded.meaning.event_encoder,

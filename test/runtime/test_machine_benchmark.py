@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.event_image import EventImage
 from dae_ros.runtime.backend_choice import BackendChoice
-from dae_ros.runtime.benchmark import event_path
+from dae_ros.runtime.benchmark import event_path, verdict
 from dae_ros.runtime.benchmark.event_path import (
     EventPathRow,
     count_of,
@@ -172,14 +173,23 @@ def test_speed_that_costs_too_much_is_not_advised() -> None:
     assert fastest([step("torch", "float32", 40.0, 0.0)]) == ("torch", "float32")
 
 
+def test_auto_on_a_gpu_is_what_the_gpu_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's precision there depends on GPU and network, that of exported graphs does not."""
+    choice, there = BackendChoice("torch", ""), DepthParameters(weights="untrained:tiny")
+    monkeypatch.setattr(verdict, "device_of", lambda _: torch.device("cuda"))
+    for capability, expected in (((8, 0), ("torch", "bfloat16")), ((7, 5), None)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
+        assert contender_of(choice, STEPS, there) == expected
+    assert contender_of(choice, STEPS[:1], there) is None
+    assert verdict.auto_precision(there, "onnxruntime") == "float16"
+
+
 def test_commands_say_what_auto_would_not_do() -> None:
     """Backend and precision are typed where `auto` comes to others, and a device that was given."""
     torch32, openvino = ("torch", "float32"), ("openvino", "float32")
-    assert contender_of(AUTO, STEPS, on_cpu=True) == openvino
-    assert contender_of(BackendChoice("onnxruntime", ""), STEPS, on_cpu=True) is None
-    on_a_gpu = BackendChoice("torch", "")
-    assert contender_of(on_a_gpu, STEPS, on_cpu=False) == ("torch", "bfloat16")
-    assert contender_of(on_a_gpu, STEPS[:1], on_cpu=False) is None
+    here = DepthParameters(device="cpu")
+    assert contender_of(AUTO, STEPS, here) == openvino
+    assert contender_of(BackendChoice("onnxruntime", ""), STEPS, here) is None
     assert launch_command("a b.pth", torch32, openvino, "cpu") == (
         "ros2 launch dae_ros depth.launch.py 'weights:=a b.pth' device:=cpu backend:=torch"
     )

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dae_ros.model.device import device_of
+from dae_ros.model.weights import load_weights
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.arithmetic import usual_precision
 from dae_ros.runtime.backend_choice import BackendChoice
 from dae_ros.runtime.benchmark.network_steps import Contender, StepRow
 from dae_ros.runtime.benchmark.whole_chain import ChainRow
+from dae_ros.runtime.torch_precision import usual_torch_precision
 
 # What rounding may cost, in standard deviations of the output, before speed is not worth it.
 MOST_DEVIATION = 0.05
@@ -43,9 +45,23 @@ def fastest(rows: list[StepRow]) -> Contender:
     return best.backend, best.precision
 
 
-def contender_of(choice: BackendChoice, rows: list[StepRow], *, on_cpu: bool) -> Contender | None:
+def auto_precision(parameters: DepthParameters, backend: str) -> str:
+    """Return what the precision `auto` is on a backend, for weights and device of the parameters.
+
+    Raises:
+        WeightsError, ConfigurationError: the weights cannot be loaded, or the device is not there.
+    """
+    device = device_of(parameters.device)
+    if backend == "torch" and device.type != "cpu":
+        return usual_torch_precision(device, load_weights(parameters.weights).config)
+    return usual_precision(on_cpu=device.type == "cpu")
+
+
+def contender_of(
+    choice: BackendChoice, rows: list[StepRow], parameters: DepthParameters
+) -> Contender | None:
     """Return the contender that `auto` comes to; None where it was not measured."""
-    auto = (choice.backend, usual_precision(choice.backend, on_cpu=on_cpu))
+    auto = (choice.backend, auto_precision(parameters, choice.backend))
     return auto if auto in [(row.backend, row.precision) for row in rows] else None
 
 
@@ -78,8 +94,7 @@ def judge(
         chains: of the fastest and of what `auto` comes to.
         choice: of `auto`, live.
     """
-    on_cpu = device_of(parameters.device).type == "cpu"
-    best, auto = fastest(steps), contender_of(choice, steps, on_cpu=on_cpu)
+    best, auto = fastest(steps), contender_of(choice, steps, parameters)
     chain = chains[best]
     hz, wanted_hz = 1e3 / chain.window_p95_ms, 1.0 / parameters.hop_s
     command = launch_command(parameters.weights, best, auto, parameters.device)
