@@ -83,9 +83,13 @@ class ExportedEstimator:
 
     def export_command(self, height: int, width: int) -> str:
         """Return the command that makes the graph for a sensor, so that no step has to."""
-        path = self._folder / graph_name(self._loaded, height, width, self._precision)
+        path = self.graph_path(height, width)
         words = export_arguments(self._weights, path, height, width, self._precision)
         return shlex.join(["dae-ros", *words])
+
+    def graph_path(self, height: int, width: int) -> Path:
+        """Return where the graph for a sensor is kept; what a runtime makes of it is beside it."""
+        return self._folder / graph_name(self._loaded, height, width, self._precision)
 
     @property
     def sensor_size(self) -> tuple[int, int] | None:

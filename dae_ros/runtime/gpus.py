@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.runtime.onnxruntime_loading import (
@@ -14,6 +15,7 @@ from dae_ros.runtime.onnxruntime_loading import (
 )
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
+_TENSORRT = ("libnvinfer.so.11", "libnvinfer.so.10", "libnvinfer.so.9", "libnvinfer.so.8")
 # A ModelProto (IR 8, opset 13) whose graph is one Identity, from float "x" of one number to "y".
 SMALLEST_MODEL = (
     b"\x08\x08\x3a\x37\x0a\x10\x0a\x01x\x12\x01y\x22\x08Identity\x12\x01g"
@@ -28,14 +30,45 @@ def driver_gpus() -> int:
 
     CUDA Driver API, cuInit and cuDeviceGetCount: no context is made, `CUDA_VISIBLE_DEVICES` counts.
     """
+    driver, count = _driver(), ctypes.c_int(0)
+    if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def gpu_name(index: int) -> str | None:
+    """Return what NVIDIA's driver calls a GPU, for file names; None where it shows none."""
+    driver, device = _driver(), ctypes.c_int(0)
+    text = ctypes.create_string_buffer(256)
+    if (
+        driver is None
+        or driver.cuDeviceGet(ctypes.byref(device), index) != 0
+        or driver.cuDeviceGetName(text, len(text), device) != 0
+    ):
+        return None
+    return re.sub(r"[^A-Za-z0-9]+", "-", text.value.decode("ascii", "replace")).strip("-")
+
+
+def tensorrt_version() -> str | None:
+    """Return the number that TensorRT's library gives itself; None where the loader finds none.
+
+    It is no part of onnxruntime, which loads it where this does.
+    """
+    for name in _TENSORRT:
+        try:
+            return str(ctypes.CDLL(name).getInferLibVersion())
+        except OSError:
+            continue
+    return None
+
+
+def _driver() -> ctypes.CDLL | None:
+    """Return the CUDA Driver API, ready for use; None where there is none."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+        return None
+    return driver if driver.cuInit(0) == 0 else None
 
 
 def onnxruntime_providers() -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.accuracy_report import AccuracyReport, require_accuracy
 from dae_ros.runtime.arithmetic import chosen_precision
 from dae_ros.runtime.estimator import DepthEstimator
-from dae_ros.runtime.gpus import onnxruntime_obstacle
+from dae_ros.runtime.gpus import gpu_name, onnxruntime_obstacle, tensorrt_version
 from dae_ros.runtime.graph_estimator import GraphEstimator, RecurrentGraph
 from dae_ros.runtime.network_settings import check_event_encoder, network_threads
 from dae_ros.runtime.onnx_cache import cache_folder
@@ -21,7 +21,7 @@ from dae_ros.runtime.onnx_description import OnnxDescription, read_description
 from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph
 from dae_ros.runtime.onnxruntime_loading import load_onnxruntime
 from dae_ros.runtime.openvino_graph import OpenVinoGraph, has_bfloat16, load_openvino
-from dae_ros.runtime.parity_on_load import require_parity
+from dae_ros.runtime.parity_on_load import kept_parity, require_parity
 from dae_ros.runtime.processor import int8_instructions
 
 SUFFIX = ".onnx"
@@ -45,12 +45,18 @@ class GraphRuntime:
 
     @property
     def name(self) -> str:
-        """Of the runtime, its version and what of it computes; part of file names."""
+        """Of the runtime, its version and what of it computes; part of file names.
+
+        With the GPU, and with TensorRT's own version: what was measured or built on one says
+        nothing of another.
+        """
         if self.backend == "openvino":
             return f"openvino-{version('openvino')}-cpu"
         runtime = load_onnxruntime(f"backend {self.backend}")
-        place = "tensorrt" if self.backend == "tensorrt" else self.device.partition(":")[0]
-        return f"onnxruntime-{runtime.__version__}-{place}"
+        kind, _, index = self.device.partition(":")
+        place = f"tensorrt-{tensorrt_version()}" if self.backend == "tensorrt" else kind
+        gpu = "" if kind == "cpu" else f"-{gpu_name(int(index or 0))}"
+        return f"onnxruntime-{runtime.__version__}-{place}{gpu}"
 
     def open(self, path: Path, description: OnnxDescription, folder: Path | None) -> GraphEstimator:
         """Put a graph onto the device, and compare it with PyTorch there; see `require_parity`.
@@ -87,11 +93,27 @@ class GraphRuntime:
         engines = None
         if self.backend == "tensorrt":
             # They take minutes to build, so there has to be a place for them.
-            engines = (folder or cache_folder("onnx")) / "tensorrt" / digest_of(path)[:16]
+            engines = self._engines(path, folder or cache_folder("onnx"))
             engines.mkdir(parents=True, exist_ok=True)
         return OnnxRuntimeGraph(
             path, description, device=self.device, threads=self.threads, engines=engines
         )
+
+    def has_opened(self, path: Path, precision: str, folder: Path) -> bool:
+        """Return whether a graph was opened and compared before, so that nothing is built again.
+
+        Args:
+            path: of the file, which need not be there.
+            precision: of the arithmetic.
+            folder: as `open` was given.
+        """
+        if not path.is_file() or not kept_parity(path, self.name, precision, folder).is_file():
+            return False
+        return self.backend != "tensorrt" or any(self._engines(path, folder).glob("*.engine"))
+
+    def _engines(self, path: Path, folder: Path) -> Path:
+        # TensorRT refuses engines of another version of itself.
+        return folder / "tensorrt" / f"{digest_of(path)[:16]}-{self.name}"
 
 
 def create_graph_estimator(parameters: DepthParameters, backend: str) -> DepthEstimator:

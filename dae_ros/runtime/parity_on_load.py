@@ -3,7 +3,7 @@
 An export compares its graph with PyTorch on one runtime, onnxruntime on the CPU. Others have
 kernels and fusions of their own, so a graph is compared again when a runtime first opens it, with
 what the export kept of PyTorch's output (`ParityReference`). What was measured is kept, so that it
-is done once for each graph, runtime, version and precision.
+is done once for each graph, runtime, version, GPU and precision.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def require_parity(
         estimator: the graph, opened.
         path: of its file.
         description: of it; int8 has its accuracy report instead.
-        runtime: what runs it, with its version: part of a file name.
+        runtime: what runs it, with versions and GPU: part of a file name.
         precision: of the arithmetic, `float32`, `bfloat16` or `float16`.
         folder: for what was measured; None keeps nothing.
 
@@ -52,7 +52,7 @@ def require_parity(
         ConfigurationError: the graph is further off than `TOLERANCE`, or fails in its first steps.
         WeightsError: the file holds nothing that can be compared with.
     """
-    kept = None if folder is None else folder / _name(path, runtime, precision)
+    kept = None if folder is None else kept_parity(path, runtime, precision, folder)
     deviation = None if kept is None else _read(kept)
     if deviation is None:
         deviation = _measured(estimator, path, description, runtime, precision)
@@ -72,8 +72,9 @@ def require_parity(
         )
 
 
-def _name(path: Path, runtime: str, precision: str) -> str:
-    return f"{digest_of(path)[:16]}-{runtime}-{precision}.parity.json"
+def kept_parity(path: Path, runtime: str, precision: str, folder: Path) -> Path:
+    """Return where `require_parity` keeps what it measured."""
+    return folder / f"{digest_of(path)[:16]}-{runtime}-{precision}.parity.json"
 
 
 def _measured(

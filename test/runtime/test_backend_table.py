@@ -185,6 +185,40 @@ def test_whatever_is_chosen_takes_device_and_precision(parameters_of, machine: s
     assert chosen
 
 
+def test_gpus_and_tensorrt_are_named_by_their_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names fit into those of files; None where the loader, the driver or the index has nothing."""
+
+    class Library:
+        def cuInit(self, flags: int) -> int:  # noqa: N802 - the driver's name
+            return flags
+
+        def cuDeviceGet(self, device, index: int) -> int:  # noqa: N802
+            device._obj.value = 7
+            return 0 if index == 1 else 101
+
+        def cuDeviceGetName(self, text, size: int, device) -> int:  # noqa: N802
+            assert (size, device.value) == (256, 7)
+            text.value = b"NVIDIA H200 (MIG 1g.18gb)"
+            return 0
+
+        def getInferLibVersion(self) -> int:  # noqa: N802
+            return 100300
+
+    there = {"libcuda.so.1", "libnvinfer.so.10"}
+
+    def load(name: str) -> Library:
+        if name not in there:
+            raise OSError(f"{name}: cannot open shared object file")
+        return Library()
+
+    monkeypatch.setattr(gpus.ctypes, "CDLL", load)
+    assert gpus.gpu_name(1) == "NVIDIA-H200-MIG-1g-18gb"
+    assert gpus.gpu_name(0) is None
+    assert gpus.tensorrt_version() == "100300"
+    there.clear()
+    assert gpus.gpu_name(1) is gpus.tensorrt_version() is None and gpus.driver_gpus() == 0
+
+
 def test_a_file_that_is_not_there_is_told(parameters_of) -> None:
     """Not a word about backends where the weights are missing."""
     parameters = parameters_of(PLAIN, "float32", "auto", "auto")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from dae_ros.errors import ConfigurationError
 from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.event_image import EventImage
+from dae_ros.runtime import exported_estimator
 from dae_ros.runtime.backend_choice import BackendChoice
-from dae_ros.runtime.benchmark import event_path, verdict
+from dae_ros.runtime.benchmark import event_path, network_steps, verdict
 from dae_ros.runtime.benchmark.event_path import (
     EventPathRow,
     count_of,
@@ -25,7 +30,11 @@ from dae_ros.runtime.benchmark.event_path import (
 from dae_ros.runtime.benchmark.network_steps import Contenders, StepRow, measure_steps
 from dae_ros.runtime.benchmark.verdict import contender_of, fastest, judge, launch_command
 from dae_ros.runtime.benchmark.whole_chain import ChainRow, measure_chain, medium_camera
-from dae_ros.runtime.estimator import FloatImage, OutputMeaning
+from dae_ros.runtime.estimator import DepthEstimator, FloatImage, OutputMeaning
+from dae_ros.runtime.exported_estimator import ExportedEstimator
+from dae_ros.runtime.graph_backends import GraphRuntime
+from dae_ros.runtime.graph_estimator import GraphEstimator
+from dae_ros.runtime.onnx_cache import cache_folder
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.simulation.moving_texture import moving_texture
 from test.reference.leaky_estimator import LeakyEstimator
@@ -171,6 +180,43 @@ def test_speed_that_costs_too_much_is_not_advised() -> None:
     steps = [step("torch", "float32", 40.0), step("openvino", "bfloat16", 1.0, 0.2)]
     assert fastest(steps) == ("torch", "float32")
     assert fastest([step("torch", "float32", 40.0, 0.0)]) == ("torch", "float32")
+
+
+def test_an_engine_is_built_where_there_is_time_for_it(
+    cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What would build past the deadline is not begun, and the command that builds is told."""
+
+    def opened(*_: object) -> GraphEstimator:
+        raise ConfigurationError("it was begun")
+
+    def made(parameters: DepthParameters) -> DepthEstimator:
+        if parameters.backend == "torch":
+            return TorchEstimator(untrained("tiny"))
+        return ExportedEstimator(
+            "tiny", untrained("tiny"), opened, precision="float16", folder=cache_folder("onnx")
+        )
+
+    monkeypatch.setattr(network_steps, "ON_A_CPU", (("torch", "float32"), ("tensorrt", "float16")))
+    monkeypatch.setattr(network_steps, "create_estimator", made)
+    monkeypatch.setattr(network_steps, "runtime_device", lambda *_: "cuda")
+    graph = cache_home / "opened by nobody.onnx", None
+    monkeypatch.setattr(exported_estimator, "exported_graph", lambda *_, **__: graph)
+    parameters = DepthParameters(weights="untrained:tiny", device="cpu")
+    now_s = time.monotonic()
+    for exports_s, said in (
+        (now_s + 60.0, "--weights untrained:tiny --size 80x60 --within 1800"),
+        (now_s + 1700.0, "it was begun"),
+        (math.inf, "it was begun"),
+    ):
+        deadlines = network_steps.Deadlines(exports_s=exports_s)
+        found = network_steps.find_contenders(parameters, 60, 80, silent, deadlines)
+        assert list(found.there) == [("torch", "float32")]
+        assert said in found.absent["tensorrt", "float16"]
+    monkeypatch.setattr(GraphRuntime, "has_opened", lambda *_: True)
+    deadlines = network_steps.Deadlines(exports_s=now_s + 60.0)
+    found = network_steps.find_contenders(parameters, 60, 80, silent, deadlines)
+    assert "it was begun" in found.absent["tensorrt", "float16"]
 
 
 def test_auto_on_a_gpu_is_what_the_gpu_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -271,6 +271,35 @@ def test_engines_of_a_snapshot_go_with_it(
     assert engines_of(cache_home) == [kept]
 
 
+def test_what_was_measured_or_built_is_of_one_gpu_and_tensorrt(
+    tiny_graph: Path, cache_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another version of TensorRT or another GPU measures and builds anew; the same does not."""
+    monkeypatch.setattr(graph_backends, "OnnxRuntimeGraph", Engines)
+    folder, description = cache_folder("onnx"), read_description(tiny_graph)
+    runtime = GraphRuntime("tensorrt", "cuda", "float32", 1)
+    seen = []
+    for trt, gpu in (("100300", "NVIDIA-H200"), ("100400", "NVIDIA-H200"), ("100400", "Orin")):
+        monkeypatch.setattr(graph_backends, "tensorrt_version", lambda trt=trt: trt)
+        monkeypatch.setattr(graph_backends, "gpu_name", lambda _, gpu=gpu: gpu)
+        assert not runtime.has_opened(tiny_graph, "float32", folder)
+        runtime.open(tiny_graph, description, folder)
+        assert runtime.has_opened(tiny_graph, "float32", folder)
+        assert not runtime.has_opened(tiny_graph, "float16", folder)
+        assert not runtime.has_opened(tiny_graph.with_name("absent.onnx"), "float32", folder)
+        seen.append(f"tensorrt-{trt}-{gpu}")
+        assert len(engines_of(cache_home)) == len(verdicts(cache_home)) == len(seen)
+    for name in seen:
+        assert any(name in path.name for path in verdicts(cache_home))
+        assert any(name in path.parent.name for path in engines_of(cache_home))
+    monkeypatch.setattr(graph_backends, "gpu_name", lambda index: f"GPU{index}")
+    assert GraphRuntime("onnxruntime", "cuda:1", "float32", 1).name.endswith("-cuda-GPU1")
+    engines_of(cache_home)[0].unlink()
+    monkeypatch.setattr(graph_backends, "gpu_name", lambda _: "NVIDIA-H200")
+    monkeypatch.setattr(graph_backends, "tensorrt_version", lambda: "100300")
+    assert not runtime.has_opened(tiny_graph, "float32", folder)
+
+
 def test_a_version_that_is_off_is_refused_before_it_is_tried(
     tiny_graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ from dae_ros.representation.tencode_code import pack_tencode
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.estimator import DepthEstimator, FloatImage
 from dae_ros.runtime.exported_estimator import ExportedEstimator
+from dae_ros.runtime.graph_backends import GraphRuntime, runtime_device
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 from dae_ros.runtime.processor import bfloat16_obstacle, processor_flags
 
@@ -47,6 +49,8 @@ INSTALL = {
 BLOCK = 4
 # Of each contender: the comparison with the first, two rounds, and windows of the whole chain.
 LEAST_STEPS = 4 * BLOCK
+# What TensorRT may take to build an engine, in s.
+ENGINE_S = 1200
 Contender: TypeAlias = "tuple[str, str]"
 Name = TypeVar("Name")
 
@@ -134,7 +138,10 @@ def find_contenders(
             absent[contender] = obstacle
             continue
         try:
-            estimator = create_estimator(parameters_of(parameters, contender))
+            wanted_parameters = parameters_of(parameters, contender)
+            estimator = create_estimator(wanted_parameters)
+            if deadlines.exports_s < time.monotonic() + ENGINE_S:
+                _refuse_engine_builds(wanted_parameters, estimator, height, width)
             step_s = _first_steps(estimator, height, width, deadlines.exports_s)
         except (ConfigurationError, WeightsError, InferenceError) as error:
             if number == 0:
@@ -149,6 +156,28 @@ def find_contenders(
         else:
             there[contender] = estimator
     return Contenders(there, absent)
+
+
+def _refuse_engine_builds(
+    parameters: DepthParameters, estimator: DepthEstimator, height: int, width: int
+) -> None:
+    """Leave TensorRT out where it would have to build an engine first, which nothing can end.
+
+    Raises:
+        InferenceError: it would.
+    """
+    if parameters.backend != "tensorrt" or not isinstance(estimator, ExportedEstimator):
+        return
+    device = runtime_device(parameters.device, parameters.backend)
+    runtime = GraphRuntime(parameters.backend, device, parameters.precision, parameters.threads)
+    path = estimator.graph_path(height, width)
+    if not runtime.has_opened(path, parameters.precision, path.parent):
+        weights = shlex.quote(parameters.weights)
+        raise InferenceError(
+            "its engine is not built yet, which takes minutes and cannot be ended; give it the "
+            f"time once, with: dae-ros bench --weights {weights} --size {width}x{height} "
+            f"--within {ENGINE_S * 3 // 2}"
+        )
 
 
 def _first_steps(estimator: DepthEstimator, height: int, width: int, exports_s: float) -> float:
