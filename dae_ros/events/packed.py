@@ -75,7 +75,7 @@ class PackedEvents(Events):
     def put_away(
         cls,
         count: int,
-        ends_us: tuple[int, int],
+        ends_ns: tuple[int, int],
         origin_us: int,
         again: Callable[[], Rows],
         packet_bytes: int,
@@ -84,12 +84,12 @@ class PackedEvents(Events):
 
         Args:
             count: how many, at least one.
-            ends_us: times of the first and the last one.
+            ends_ns: times of the first and the last one.
             origin_us, again, packet_bytes: as for the constructor.
         """
         events = cls(_NO_ROWS, origin_us, again, packet_bytes)
         events._rows, events._count = None, count
-        events._first, events._last = 1000 * ends_us[0], 1000 * ends_us[1]
+        events._first, events._last = ends_ns
         return events
 
     def __len__(self) -> int:

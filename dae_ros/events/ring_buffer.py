@@ -2,8 +2,8 @@
 
 Packets are kept as they were pushed, without a copy. A push is O(1), finding a window costs two
 bisections over the packets plus one inside each boundary packet, whatever the window's length.
-Where the events of a word format are on a surface already, `let_go` leaves only their packet, from
-which any past window is decoded again (`PackedEvents`).
+Where events are on a surface already, only their packet may be left, from which any past window is
+decoded again (`PackedEvents`, `PutAwayEvents`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from bisect import bisect_left, bisect_right
 from dae_ros.errors import ConfigurationError, DaeError, TimeDisorder
 from dae_ros.events.packet import BYTES_PER_EVENT, Events
 
-# What Python needs for a packet beside its events: array headers, list entries, and for word
-# formats the decoder's state; 0.8 to 1.1 kB (tracemalloc). A quiet camera sends many small packets.
+# What Python needs for a packet beside its events: array headers, list entries, and the decoder's
+# state where the packet is kept; 0.8 to 1.1 kB (tracemalloc). A quiet camera sends many small ones.
 PACKET_BYTES = 1000
 # Bounds of windows whose place is remembered, because the packet there may be let go: more than
 # windows that overlap fifty times have between them.

@@ -225,7 +225,8 @@ class TencodeSurface:
         self._generation = ring.generation
         self._base_us = start_us - 1
         self._complete_from_us = start_us
-        self._next = ring.oldest_index
+        # What is older has no time on the surface.
+        self._next = ring.index_of(1000 * start_us)
 
     def _advance(self, ring: EventRing, start: int, stop: int, start_us: int, last_us: int) -> None:
         """Bring the surface from event index `_next` up to `stop`."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dae_ros.errors import ConfigurationError
-from dae_ros.events.codecs import create_decoder
+from dae_ros.events.codecs import create_decoder, supported_encodings
 from dae_ros.events.packet import Events
 from dae_ros.events.ring_buffer import EventRing, WindowEvicted
 from dae_ros.representation.surface import Encoded, TencodeSurface
@@ -137,14 +137,15 @@ def test_packets_on_the_surface_can_be_asked_for_again(encoding: str, seed: int)
                 np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
 
 
+@pytest.mark.parametrize("encoding", supported_encodings())
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
-def test_packets_that_were_put_on_the_surface_are_on_it_once(seed: int) -> None:
+@settings(max_examples=25, deadline=None)
+def test_packets_that_were_put_on_the_surface_are_on_it_once(encoding: str, seed: int) -> None:
     """Put at once or not, in one piece or in several: any window equals filtering all history."""
     rng = np.random.default_rng(seed)
     ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
     encoder, decoder = (
-        create("evt3", WIDTH, HEIGHT) for create in (create_encoder, create_decoder)
+        create(encoding, WIDTH, HEIGHT) for create in (create_encoder, create_decoder)
     )
     history: list[Events] = []
     end_ns = 5 * S + 4 * MS
@@ -172,12 +173,15 @@ def test_packets_that_were_put_on_the_surface_are_on_it_once(seed: int) -> None:
             end_ns += int(rng.integers(1, 6)) * MS
 
 
-def test_healthy_packets_are_put_and_not_scattered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """But for the first one, before which the surface follows no ring, no rows are touched."""
+@pytest.mark.parametrize("encoding", supported_encodings())
+def test_healthy_packets_are_put_and_not_scattered(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the first one, before which the surface follows no ring, no event is touched."""
     rng = np.random.default_rng(0)
     ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
     encoder, decoder = (
-        create("evt3", WIDTH, HEIGHT) for create in (create_encoder, create_decoder)
+        create(encoding, WIDTH, HEIGHT) for create in (create_encoder, create_decoder)
     )
     scattered: list[tuple[int, int]] = []
     end_ns, scatter = 5 * S + 6 * MS, surface._scatter
@@ -235,6 +239,23 @@ def test_what_was_put_and_never_pushed_is_forgotten() -> None:
     assert onto is not None and not onto.spoiled
     onto.entries[:], onto.spoiled = 77, True
     assert surface.direct(ring, 7 * S) is None
+
+
+@pytest.mark.parametrize("ahead", ["direct", "follow"])
+def test_what_came_before_an_empty_window_is_left_out(
+    ahead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A surface that begins with an empty window takes no events from before it."""
+    monkeypatch.setattr("dae_ros.representation.surface._WORTHWHILE_EVENTS", 1)
+    rng = np.random.default_rng(5)
+    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    for begin_us in (5_000_000, 5_004_000):
+        made = _events(rng, begin_us, begin_us + 1000, 60)
+        ring.push(Events(made.t * US, made.x, made.y, made.p))
+    assert surface.encode(ring, 5_002_000 * US, 5_004_000 * US).event_count == 0
+    getattr(surface, ahead)(ring, 5_010_000 * US)
+    window = 5_003_000 * US, 5_006_000 * US
+    assert_code_of(surface.encode(ring, *window), ring.window(*window))
 
 
 def test_nothing_is_put_where_times_do_not_fit() -> None:

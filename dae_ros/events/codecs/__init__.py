@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from dae_ros.errors import UnsupportedEncoding
 from dae_ros.events import packed
-from dae_ros.events.codecs import absolute, evt2, evt3, evt3_put
+from dae_ros.events.codecs import absolute, absolute_put, evt2, evt2_put, evt3, evt3_put
 from dae_ros.events.codecs.decoder import Codec, Decoder
-from dae_ros.events.last_events import LastEvents
 
 __all__ = ["Decoder", "create_decoder", "supported_encodings", "trigger_encodings", "warm_up"]
 
@@ -31,27 +28,70 @@ _CODECS = {
             False,
             evt3.count,
             evt3.decode,
+            evt3_put.put,
             _whole(2),
             evt3.forget_position,
             has_triggers=True,
             packs=True,
-            put=evt3_put.put,
         ),
         Codec(
-            "libcaer_cmp", True, absolute.count_libcaer_cmp, absolute.decode_libcaer_cmp, _whole(2)
+            "libcaer_cmp",
+            True,
+            absolute.count_libcaer_cmp,
+            absolute.decode_libcaer_cmp,
+            absolute_put.put_libcaer_cmp,
+            _whole(2),
         ),
-        Codec("libcaer", True, absolute.count_mono, absolute.decode_libcaer, _whole(8)),
-        Codec("mono", True, absolute.count_mono, absolute.decode_mono, _whole(8)),
+        Codec(
+            "libcaer",
+            True,
+            absolute.count_mono,
+            absolute.decode_libcaer,
+            absolute_put.put_libcaer,
+            _whole(8),
+        ),
+        Codec(
+            "mono",
+            True,
+            absolute.count_mono,
+            absolute.decode_mono,
+            absolute_put.put_mono,
+            _whole(8),
+        ),
         Codec(
             "event_array_cdr",
             True,
             absolute.count_cdr,
             absolute.decode_cdr,
+            absolute_put.put_cdr,
             absolute.whole_array_octets,
         ),
-        Codec("event_array_ros1", True, absolute.count_ros1, absolute.decode_ros1, _whole(13)),
-        Codec("evt2", False, evt2.count_evt2, evt2.decode_evt2, _whole(4), has_triggers=True),
-        Codec("evt2.1", False, evt2.count_evt21, evt2.decode_evt21, _whole(8), has_triggers=True),
+        Codec(
+            "event_array_ros1",
+            True,
+            absolute.count_ros1,
+            absolute.decode_ros1,
+            absolute_put.put_ros1,
+            _whole(13),
+        ),
+        Codec(
+            "evt2",
+            False,
+            evt2.count_evt2,
+            evt2.decode_evt2,
+            evt2_put.put_evt2,
+            _whole(4),
+            has_triggers=True,
+        ),
+        Codec(
+            "evt2.1",
+            False,
+            evt2.count_evt21,
+            evt2.decode_evt21,
+            evt2_put.put_evt21,
+            _whole(8),
+            has_triggers=True,
+        ),
     )
 }
 
@@ -93,10 +133,5 @@ def warm_up(encoding: str) -> None:
     Raises:
         UnsupportedEncoding: no such encoding.
     """
-    # zeros are decodable words of every encoding; 16 octets hold at least one of each
-    create_decoder(encoding, 1, 1).decode_packet(bytes(16))
-    if _CODECS[encoding].put is not None:
-        # events before any time, which nothing is put of
-        onto = LastEvents(1, 1, np.zeros(1, np.uint32), 0, 1)
-        create_decoder(encoding, 1, 1).decode_packet(b"\x00\x20" * 8, 0, onto)
+    create_decoder(encoding, 1, 1).warm_up()
     packed.warm_up()

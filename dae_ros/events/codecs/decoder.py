@@ -25,10 +25,14 @@ from dae_ros.events.packet import (
     Triggers,
     columns_of,
 )
+from dae_ros.events.put_away import PutAwayEvents
 
 # What it takes to decode a packet again: codec, whole words, time base, width and height, memory.
 _Packet: TypeAlias = "tuple[Codec, Octets, int, tuple[int, int], bytes]"
 _NO_TRIGGERS = Triggers.empty()
+# A packet of fewer octets an event than this may be kept in place of columns, which are 13: what a
+# record of an event array is at most, so that all formats can be put on a surface.
+_RECORD_OCTETS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +44,23 @@ class Codec:
         has_absolute_time: True where times are those of a clock that others share.
         count: payload -> (events, triggers) that it holds, dropped ones included.
         decode: the decoder kernel.
+        put: kernel that puts the events of a healthy packet on `LastEvents`.
         whole_octets: how many octets of a payload of that length are whole words.
         forget_position: make the state wait for the next address words; None where every
             event carries its own.
         has_triggers: whether the words can hold external triggers.
         packs: whether the kernel writes packed rows; else columns.
-        put: kernel that puts the events of a healthy packet on `LastEvents`; None: there is none.
     """
 
     encoding: str
     has_absolute_time: bool
     count: Callable[[Octets], tuple[int, int]]
     decode: Callable[..., None]
+    put: Callable[..., bool]
     whole_octets: Callable[[int], int]
     forget_position: Callable[[Int64s], None] | None = None
     has_triggers: bool = False
     packs: bool = False
-    put: Callable[..., bool] | None = None
 
 
 class Decoder:
@@ -89,7 +93,7 @@ class Decoder:
         self._state = self._memory[: layout.STATE_SIZE]
         self._counts = self._memory[layout.STATE_SIZE :]
         self._breaks = _room_for_breaks()
-        self._ends_us = np.zeros(2, np.int64)
+        self._ends_ns = np.zeros(2, np.int64)
         self.reset()
 
     def reset(self) -> None:
@@ -105,6 +109,17 @@ class Decoder:
         """
         if self._codec.forget_position is not None:
             self._codec.forget_position(self._state)
+
+    def warm_up(self) -> None:
+        """Compile or load the kernels; for a decoder that has nothing else to do."""
+        # zeros are decodable words of every encoding; 16 octets hold at least one of each
+        octets = bytes(16)
+        size = self.width, self.height
+        entries = np.zeros(self.width * self.height, np.uint32)
+        # as long as no time is known nothing is put
+        nothing = LastEvents(self.height, self.width, entries, 0, 1)
+        self._put((self._codec, _octets_of(octets), 0, size, b""), 0, nothing)
+        self.decode_packet(octets)
 
     @property
     def latest_time_ns(self) -> int | None:
@@ -174,13 +189,13 @@ class Decoder:
         most, triggers = codec.count(octets)
         size = self.width, self.height
         packet = codec, octets, time_base_ns, size, before
-        lasting = octets.size < BYTES_PER_ROW * most and _is_lasting(payload)
+        limit = BYTES_PER_ROW if codec.packs else _RECORD_OCTETS
+        lasting = octets.size < limit * most and _is_lasting(payload)
         if onto is not None and lasting and not triggers:
             put = self._put(packet, most, onto)
             if put is not None:
                 return DecodedPacket((put,), _NO_TRIGGERS)
-        room: tuple[NDArray[Any], ...]
-        room = (np.empty(most + 1, np.int64),) if codec.packs else columns_of(most + 1)
+        room = _room_for(codec, most)
         edges = _edges_of(triggers) if triggers else _NO_EDGES
         memory = self._state, self._counts, self._breaks
         after, cuts, origins = _decode(codec, octets, time_base_ns, size, memory, room, edges)
@@ -219,21 +234,25 @@ class Decoder:
             segments.insert(0, everything.slice(0, first_events[0]))
         return DecodedPacket(tuple(segments), found, backs_ns, first_triggers)
 
-    def _put(self, packet: _Packet, count: int, onto: LastEvents) -> PackedEvents | None:
-        """Put a packet's events where they belong; None where it has to be decoded to rows."""
-        codec, octets, _, (width, height), _ = packet
-        if codec.put is None or (onto.width, onto.height) != (width, height):
+    def _put(self, packet: _Packet, count: int, onto: LastEvents) -> Events | None:
+        """Put a packet's events where they belong; None where it has to be decoded."""
+        codec, octets, time_base_ns, (width, height), _ = packet
+        if (onto.width, onto.height) != (width, height):
             return None
-        ends_us, before_us = self._ends_us, min(onto.before_us, TIME_LIMIT_NS // 1000)
+        ends, before_us = self._ends_ns, min(onto.before_us, TIME_LIMIT_NS // 1000)
         if not codec.put(
-            octets, width, height, self._state, self._counts, onto.entries, onto.base_us,
-            before_us, ends_us,
+            octets, time_base_ns, width, height, self._state, self._counts, onto.entries,
+            onto.base_us, before_us, ends,
         ):  # fmt: skip
             return None
         onto.put += count
-        origin_us, again = int(self._state[layout.ORIGIN]), partial(_decode_again, *packet)
-        first_us, last_us = ends_us.tolist()
-        return PackedEvents.put_away(count, (first_us, last_us), origin_us, again, octets.size)
+        ends_ns = ends.item(0), ends.item(1)
+        if not codec.packs:
+            again = partial(_columns_again, *packet)
+            return PutAwayEvents(count, ends_ns, again, octets.size)
+        origin_us = int(self._state[layout.ORIGIN])
+        rows_again = partial(_rows_again, *packet)
+        return PackedEvents.put_away(count, ends_ns, origin_us, rows_again, octets.size)
 
 
 def _decode(
@@ -293,20 +312,39 @@ def _packed(rows: Rows, origins: list[tuple[int, int]], packet: _Packet | None) 
     origin_us = origins[0][1]
     if packet is None:
         return PackedEvents(rows, origin_us, lambda: rows, 0)
-    return PackedEvents(rows, origin_us, partial(_decode_again, *packet), packet[1].size)
+    return PackedEvents(rows, origin_us, partial(_rows_again, *packet), packet[1].size)
+
+
+def _rows_again(
+    codec: Codec, octets: Octets, time_base_ns: int, size: tuple[int, int], before: bytes
+) -> Rows:
+    """Return the rows of a packet, from the memory that the decoder had before it."""
+    (rows,) = _decode_again(codec, octets, time_base_ns, size, before)
+    return rows
+
+
+def _columns_again(
+    codec: Codec, octets: Octets, time_base_ns: int, size: tuple[int, int], before: bytes
+) -> Events:
+    """Return the events of a packet, from the memory that the decoder had before it."""
+    return Events(*_decode_again(codec, octets, time_base_ns, size, before))
 
 
 def _decode_again(
     codec: Codec, octets: Octets, time_base_ns: int, size: tuple[int, int], before: bytes
-) -> Rows:
-    """Return the rows of a packet, from the memory that the decoder had before it."""
+) -> tuple[NDArray[Any], ...]:
     memory = np.frombuffer(before, np.int64).copy()
     state, counts = memory[: layout.STATE_SIZE], memory[layout.STATE_SIZE :]
     most, triggers = codec.count(octets)
-    rows = np.empty(most + 1, np.int64)
+    room = _room_for(codec, most)
     working = state, counts, _room_for_breaks()
-    after, _, _ = _decode(codec, octets, time_base_ns, size, working, (rows,), _edges_of(triggers))
-    return rows[: after[layout.EVENTS]]
+    after, _, _ = _decode(codec, octets, time_base_ns, size, working, room, _edges_of(triggers))
+    return tuple(column[: after[layout.EVENTS]] for column in room)
+
+
+def _room_for(codec: Codec, count: int) -> tuple[NDArray[Any], ...]:
+    """Return arrays for so many events and the one more that kernels may touch."""
+    return (np.empty(count + 1, np.int64),) if codec.packs else columns_of(count + 1)
 
 
 def _octets_of(payload: Payload) -> Octets:

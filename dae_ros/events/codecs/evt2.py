@@ -52,10 +52,10 @@ HALF_RANGE = 2**27
 SEAM = RANGE - 157  # a step forward by at least this is one back over the wrap, up to 10 ms
 
 # position of the only bit of a 32-bit word: a de Bruijn sequence as a perfect hash
-_DE_BRUIJN = 0x077CB531
-_BIT = np.zeros(32, np.int64)
+DE_BRUIJN = 0x077CB531
+BIT = np.zeros(32, np.int64)
 for _position in range(32):
-    _BIT[((_DE_BRUIJN << _position) & 0xFFFFFFFF) >> 27] = _position
+    BIT[((DE_BRUIJN << _position) & 0xFFFFFFFF) >> 27] = _position
 
 
 @kernel
@@ -234,7 +234,7 @@ def decode_evt21(
             while mask != 0:
                 lowest = mask & -mask
                 mask ^= lowest
-                column = first + _BIT[((lowest * _DE_BRUIJN) & 0xFFFFFFFF) >> 27]
+                column = first + BIT[((lowest * DE_BRUIJN) & 0xFFFFFFFF) >> 27]
                 t[n] = now
                 x[n] = column
                 y[n] = row

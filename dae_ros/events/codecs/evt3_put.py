@@ -10,6 +10,8 @@ changes: a chain of comparisons instead would become a jump by table, which proc
 worse.
 """
 
+# ruff: noqa: ARG001  (the kernels of all formats have the same arguments, needed or not)
+
 from __future__ import annotations
 
 import numpy as np
@@ -35,6 +37,7 @@ from dae_ros.events.packed import LONGEST_US
 @kernel
 def put(
     octets: Octets,
+    time_base_ns: int,
     width: int,
     height: int,
     state: Int64s,
@@ -42,16 +45,17 @@ def put(
     entries: NDArray[np.uint32],
     base_us: int,
     before_us: int,
-    ends_us: Int64s,
+    ends_ns: Int64s,
 ) -> bool:
     """Put the events of a packet on the sensor; return whether all of it was done.
 
     Args:
         octets: whole words with at least one event, and no trigger.
+        time_base_ns: for other formats.
         width, height: of the sensor in px.
         state, counts: of the decoder (`layout`); changed where all was done.
         entries, base_us, before_us: see `LastEvents`.
-        ends_us: int64[2], receives the times of the first and the last event.
+        ends_ns: int64[2], receives the times of the first and the last event.
     """
     words = octets[: octets.size // 2 * 2].view(np.uint16)
     now_us = state[NOW] // 1000
@@ -147,7 +151,7 @@ def put(
             else:
                 return False
         if part < 2:
-            ends_us[part] = now_us
+            ends_ns[part] = now_us * 1000
     state[ORIGIN] = origin_us
     state[NOW] = now_us * 1000
     state[HIGH] = epoch & 4095
