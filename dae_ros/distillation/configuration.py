@@ -80,7 +80,7 @@ class TrainingParameters(NodeParameters):
     reduction: str = declare(
         "image",
         "image: mean of per-image means; batch: one mean over all pixels, as published (per "
-        "process, where there are several).",
+        "process, where there are several). The root of silog always pools as batch does.",
         choices=("image", "batch"),
     )
     maximum_depth_m: float = declare(

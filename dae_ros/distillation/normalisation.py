@@ -53,9 +53,9 @@ def normalised_depth_loss(
     """Compare a prediction with a label that is right up to scale and shift.
 
     N_u(d) = (d - median_u) / MAD_u; the loss of a pixel is the mean of |N_u(p) - N_u(d)| over the
-    usable contexts u that hold it, of an image the mean over its pixels in any context, of a
-    batch the mean over images with one. Mode `none` is mean |p - d|: only for a label in the
-    student's own unit.
+    usable contexts u that hold it, of an image the mean over its pixels in any context, 0 where
+    it has none, of a batch the mean over images. Mode `none` is mean |p - d|: only for a label in
+    the student's own unit.
 
     Medians are lower medians and part of the graph.
 
@@ -92,11 +92,13 @@ def normalised_depth_loss(
             used += kept
             dropped += lost
         w = w * (counts > 0)
-        if w.any():
-            losses.append((w * errors / counts.clamp(min=1)).sum() / w.sum())
-    # 0 that keeps the graph where nothing was usable.
-    total = torch.stack(losses).mean() if losses else p_maps.sum() * 0.0
-    return NormalisedLoss(total, used, dropped)
+        # Where nothing is usable a 0 that keeps the graph, and counts as an image, so that the
+        # means of parts of a batch add up to its own.
+        usable = bool(w.any())
+        losses.append(
+            (w * errors / counts.clamp(min=1)).sum() / w.sum() if usable else p.sum() * 0.0
+        )
+    return NormalisedLoss(torch.stack(losses).mean(), used, dropped)
 
 
 def _context_errors(

@@ -63,6 +63,28 @@ def test_no_normalisation_is_the_mean_difference() -> None:
     assert loss.total.item() == pytest.approx(expected, rel=1e-9)
 
 
+@pytest.mark.parametrize("mode", SEGMENTS)
+def test_an_image_without_contexts_counts_as_0(mode: str) -> None:
+    """Two halves of a batch add up to the whole, one with an empty and a half-empty image too."""
+    maps = _random(9, (4, 12, 13))
+    maps[2][1] = False
+    maps[2][3, 1:] = False
+    maps[0].requires_grad_()
+    whole = normalised_depth_loss(*maps, mode, 30).total
+    halves = [
+        normalised_depth_loss(*(values[part] for values in maps), mode, 30).total
+        for part in (slice(2), slice(2, 4))
+    ]
+    assert torch.stack(halves).mean().item() == pytest.approx(whole.item(), rel=1e-12)
+    if mode != "none":
+        expected = oracle.normalised_difference(
+            *(values.detach().numpy() for values in maps), SEGMENTS[mode], 30
+        )
+        assert whole.item() == pytest.approx(expected, rel=1e-9)
+    whole.backward()
+    assert torch.isfinite(maps[0].grad).all() and not maps[0].grad[1].any()
+
+
 @given(
     scale=st.floats(0.01, 100), shift=st.floats(-20, 20), other=st.floats(0.01, 100),
     mode=st.sampled_from(AFFINE_MODES),

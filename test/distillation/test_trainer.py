@@ -210,18 +210,22 @@ def test_ctrl_c_leaves_a_whole_run(tmp_path: Path, settings: Settings) -> None:
 
 
 def test_two_processes_learn_as_one(tmp_path: Path, settings: Settings) -> None:
-    """torchrun with two processes gives the weights of one with the same global batch."""
-    config = write_settings(tmp_path, settings(steps=3, batch=4))
+    """torchrun with two processes gives the weights of one, where some clips have no label too."""
+    store = wedge_clips(
+        tmp_path / "clips", [WedgeSource(1), WedgeSource(2, depth=False), WedgeSource(3)], []
+    )
+    some = settings(clips=store, steps=3, batch=4, normalised_weight=0.25)
+    config = write_settings(tmp_path, some)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
     command += ["-m", "dae_ros.cli", "train", str(config), "--out", str(tmp_path / "two")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    train(settings(steps=3, batch=4), tmp_path / "one")
+    train(some, tmp_path / "one")
     one = load_checkpoint(tmp_path / "one" / "last.safetensors").network.state_dict()
     two = load_checkpoint(tmp_path / "two" / "last.safetensors").network.state_dict()
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=2e-5)
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4)
     losses = [
         [float(row["loss"]) for row in rows(tmp_path / name / "updates.csv")]
         for name in ("one", "two")

@@ -77,13 +77,16 @@ def normalised_difference(
     segment_counts: tuple[int, ...],
     minimum_pixels: int,
 ) -> float:
-    """The mean over images and pixels of |N(p) - N(d)|, averaged over the contexts of a pixel."""
+    """The mean over images and pixels of |N(p) - N(d)|, averaged over the contexts of a pixel.
+
+    An image without a context is 0.
+    """
     images = []
     for p, d, m in zip(prediction, target, mask, strict=True):
         ps = [float(v) for v, ok in zip(p.ravel(), m.ravel(), strict=True) if ok]
         ds = [float(v) for v, ok in zip(d.ravel(), m.ravel(), strict=True) if ok]
         errors: list[list[float]] = [[] for _ in ds]
-        low, high = min(ds), max(ds)
+        low, high = min(ds, default=0.0), max(ds, default=0.0)
         for segments in segment_counts:
             for index in range(segments):
                 start = low + (high - low) * index / segments
@@ -99,9 +102,8 @@ def normalised_difference(
                 for i, a, b in zip(inside, p_normal, d_normal, strict=True):
                     errors[i].append(abs(a - b))
         pixels = [sum(e) / len(e) for e in errors if e]
-        if pixels:
-            images.append(sum(pixels) / len(pixels))
-    return sum(images) / len(images) if images else 0.0
+        images.append(sum(pixels) / len(pixels) if pixels else 0.0)
+    return sum(images) / len(images)
 
 
 def normalise(values: list[float]) -> list[float]:
