@@ -8,7 +8,8 @@ shared context, is the crop of `batches.py`: student and teacher on the same par
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Sequence
+from typing import TypeAlias, cast
 
 import numpy as np
 import torch
@@ -19,27 +20,28 @@ from dae_ros.distillation.normalisation import Mode, normalised_depth_loss
 from dae_ros.distillation.preparation import at_size, cut_out
 from dae_ros.distillation.teacher import FrameTeacher
 
+Box: TypeAlias = tuple[int, int, int, int]
+
 # A stream of random numbers beside (seed, step).
 _BOXES = 4
 
 
 def local_boxes(
-    size: tuple[int, int], share: float, clips: int, crops: int, seed: int, step: int
-) -> list[list[tuple[int, int, int, int]]]:
-    """Draw boxes of the student's image.
+    size: tuple[int, int], settings: DistillationParameters, step: int
+) -> list[list[Box]]:
+    """Draw boxes of the student's image for the clips of all processes.
 
     Args:
         size: (height, width) of that image, px.
-        share: sides of a box relative to it.
-        clips: how many.
-        crops: per clip.
-        seed, step: what the draw depends on.
+        settings: local_global_crops, local_global_size, batch, seed.
+        step: of the update.
 
     Returns:
-        Per crop, per clip: (top, left, bottom, right) in px.
+        Per crop, per clip of the global batch: (top, left, bottom, right) in px.
     """
-    random = np.random.default_rng([seed, step, _BOXES])
-    rows, columns = round(size[0] * share), round(size[1] * share)
+    random = np.random.default_rng([settings.seed, step, _BOXES])
+    crops, clips = settings.local_global_crops, settings.batch
+    rows, columns = (round(side * settings.local_global_size) for side in size)
     tops = random.integers(size[0] - rows + 1, size=(crops, clips))
     lefts = random.integers(size[1] - columns + 1, size=(crops, clips))
     return [
@@ -57,8 +59,7 @@ def local_global_loss(
     has_frame: Tensor,
     teacher: FrameTeacher,
     settings: DistillationParameters,
-    shape: torch.Size,
-    step: int,
+    boxes: Sequence[Sequence[Box]],
 ) -> Tensor:
     """Return the mean, over crops, of the normalised loss inside of them.
 
@@ -67,23 +68,15 @@ def local_global_loss(
         frames: uint8 (N, H, W).
         has_frame: bool (N,).
         teacher: who labels.
-        settings: local_global_crops, local_global_size, normalisation, seed.
-        shape: (clips, windows of a clip).
-        step: of the update.
+        settings: normalisation, flip_consistency.
+        boxes: of these clips, see `local_boxes`.
     """
-    clips, windows = shape
     height, width = predictions.shape[1:]
     losses = []
     mode = cast("Mode", settings.normalisation)
-    for boxes in local_boxes(
-        (height, width),
-        settings.local_global_size,
-        clips,
-        settings.local_global_crops,
-        settings.seed,
-        step,
-    ):
-        every = [box for box in boxes for _ in range(windows)]
+    for of_clips in boxes:
+        windows = len(predictions) // len(of_clips)
+        every = [box for box in of_clips for _ in range(windows)]
         rows, columns = every[0][2] - every[0][0], every[0][3] - every[0][1]
         parts = torch.tensor(every, dtype=torch.float64, device=frames.device) / torch.tensor(
             [height, width, height, width], dtype=torch.float64, device=frames.device

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dae_ros.distillation.configuration import DistillationParameters, TrainingParameters
-from dae_ros.distillation.cross_context import local_global_loss
+from dae_ros.distillation.cross_context import local_boxes, local_global_loss
 from dae_ros.distillation.labels import agreement_mask, select_teacher
 from dae_ros.distillation.losses import (
     LOG_EPSILON,
@@ -92,13 +92,17 @@ class TeacherObjective:
     Args:
         settings: of the distillation.
         teachers: by the names of `settings.shares`.
+        part: (index, count) of this process.
 
     Raises:
         ConfigurationError: a loss in metres and a teacher without.
     """
 
     def __init__(
-        self, settings: DistillationParameters, teachers: Mapping[str, FrameTeacher]
+        self,
+        settings: DistillationParameters,
+        teachers: Mapping[str, FrameTeacher],
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         vague = [name for name, teacher in teachers.items() if not teacher.metric]
         if vague and (settings.metric or settings.normalisation == "none"):
@@ -109,6 +113,9 @@ class TeacherObjective:
             )
         self._settings = settings
         self._teachers = teachers
+        index, count = part
+        size = settings.batch // count
+        self._mine = slice(index * size, (index + 1) * size)
 
     def __call__(self, predictions: Tensor, batch: Prepared, step: int) -> Objective:
         """Return the loss of predictions (B, U, h, w)."""
@@ -124,9 +131,11 @@ class TeacherObjective:
         total, parts = objective.total, dict(objective.parts)
         # A number of the step alone, as everything that is drawn.
         if _share(settings.seed, step) < settings.local_global_share and batch.boxes is None:
+            boxes = local_boxes((p.shape[1], p.shape[2]), settings, step)
             local = local_global_loss(
-                p, frames, has_frame, self._teachers[name], settings, batch.has_frame.shape, step
-            )
+                p, frames, has_frame, self._teachers[name], settings,
+                [of_clips[self._mine] for of_clips in boxes],
+            )  # fmt: skip
             parts["local_global"] = local
             total = total + settings.local_global_weight * local
         return dataclasses.replace(objective, total=total, parts=parts)

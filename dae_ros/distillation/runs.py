@@ -107,7 +107,7 @@ def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Tr
     deciding = None
     if isinstance(settings, DistillationParameters):
         teachers = dict(load_teachers(settings, workers.device))
-        compare = TeacherObjective(settings, teachers)
+        compare = TeacherObjective(settings, teachers, (workers.index, workers.count))
         deciding = teachers[max(settings.shares, key=lambda name: settings.shares[name])]
     network = loaded.network.to(workers.device)
     fitting = Fitting(loaded.config, network.multiple, workers.device)

@@ -22,6 +22,7 @@ from dae_ros.model.untrained import untrained
 from dae_ros.model.weights import load_weights
 from dae_ros.runtime.torch_fitting import Fitting
 from test.reference.moving_wedge import WedgeSource, wedge_clips
+from test.reference.wedge_teacher import distillation
 
 Settings = Callable[..., TrainingParameters]
 CPU = torch.device("cpu")
@@ -195,11 +196,12 @@ def test_nan_does_not_spread_when_labels_shrink() -> None:
     assert set(small[torch.isfinite(small)].tolist()) <= set(range(64))
 
 
-def test_local_boxes_stay_inside_and_vary() -> None:
+def test_local_boxes_stay_inside_and_vary(settings: Settings) -> None:
     """Each clip has a box of half the sides inside of the image; the draw repeats itself."""
-    boxes = local_boxes((40, 60), 0.5, clips=3, crops=2, seed=1, step=5)
-    assert boxes == local_boxes((40, 60), 0.5, clips=3, crops=2, seed=1, step=5)
-    assert boxes != local_boxes((40, 60), 0.5, clips=3, crops=2, seed=1, step=6)
+    some = distillation(settings, batch=3, local_global_crops=2, local_global_size=0.5, seed=1)
+    boxes = local_boxes((40, 60), some, 5)
+    assert boxes == local_boxes((40, 60), some, 5)
+    assert boxes != local_boxes((40, 60), some, 6)
     assert (len(boxes), len(boxes[0])) == (2, 3)
     for top, left, bottom, right in (box for crop in boxes for box in crop):
         assert top >= 0 and bottom <= 40 and bottom - top == 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,31 @@ def test_local_global_sees_shape_inside_of_crops(batch: Prepared, settings: Sett
     right = objective(0.3 * batch.depth + 1.0, batch, 0).parts["local_global"]
     wrong = objective(batch.depth.flip(-1), batch, 0).parts["local_global"]
     assert right < 0.05 < 0.3 < wrong
+
+
+def test_parts_of_a_batch_add_up(batch: Prepared, settings: Settings) -> None:
+    """The mean of what two processes minimise is what one does, crops and missing frames too."""
+    has_frame = batch.has_frame.clone()
+    has_frame[0] = False
+    whole = dataclasses.replace(batch, has_frame=has_frame)
+    halves = [
+        dataclasses.replace(
+            whole, images=whole.images[clip], depth=whole.depth[clip], frames=whole.frames[clip],
+            has_frame=whole.has_frame[clip],
+        )
+        for clip in (slice(1), slice(1, 2))
+    ]  # fmt: skip
+    prediction = torch.rand(batch.depth.shape, generator=torch.Generator().manual_seed(4)) + 2
+    some = distillation(settings, local_global_share=1.0, normalised_weight=0.5)
+    teachers = {"wedge": teacher()}
+    expected = TeacherObjective(some, teachers)(prediction, whole, 0)
+    parts = [
+        TeacherObjective(some, teachers, (index, 2))(prediction[index : index + 1], half, 0)
+        for index, half in enumerate(halves)
+    ]
+    for name, value in expected.parts.items():
+        mean = sum(part.parts[name].item() for part in parts) / 2
+        assert mean == pytest.approx(value.item(), rel=1e-5), name
 
 
 def test_one_teacher_is_drawn_for_each_update(batch: Prepared, settings: Settings) -> None:
