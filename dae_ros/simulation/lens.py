@@ -28,6 +28,8 @@ class Lens:
     Attributes:
         pinhole: a camera of the same focal length that covers the whole field of view.
         column, row: float64[H, W], where in the picture of `pinhole` each pixel looks.
+        magnification: the most that it stretches, anywhere in the picture and in any direction,
+            what `pinhole` shows; at least 1, which it is at the principal point.
 
     Raises:
         ConfigurationError: the distortion folds the picture over itself.
@@ -47,6 +49,9 @@ class Lens:
             int(np.ceil(self.row.max())) + 2, int(np.ceil(self.column.max())) + 2,
             camera.fx, camera.fy, camera.cx - left, camera.cy - top,
         )  # fmt: skip
+        stretch = magnification(x, y, camera.distortion, camera.fx / camera.fy)
+        # The principal point may lie between pixels.
+        self.magnification = max(1.0, float(stretch.max()))
 
     def radiance(self, pinhole: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return float32[H, W]: the picture of `pinhole` resampled bilinearly."""
@@ -66,6 +71,29 @@ def distort(
         x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x),
         y * radial + 2.0 * p2 * x * y + p1 * (r2 + 2.0 * y * y),
     )
+
+
+def magnification(
+    x: FloatArray, y: FloatArray, distortion: tuple[float, ...], aspect: float = 1.0
+) -> FloatArray:
+    """Return by how much `distort` stretches the picture around (x, y), where it does most.
+
+    The largest singular value of the Jacobian in pixels.
+
+    Args:
+        x, y: normalised image coordinates without distortion.
+        distortion: see `Camera`.
+        aspect: fx / fy.
+    """
+    k1, k2, p1, p2, k3 = distortion
+    r2 = x * x + y * y
+    radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3))
+    slope = 2.0 * (k1 + r2 * (2.0 * k2 + r2 * 3.0 * k3))
+    xx = radial + x * x * slope + 2.0 * p1 * y + 6.0 * p2 * x
+    yy = radial + y * y * slope + 2.0 * p2 * x + 6.0 * p1 * y
+    cross = x * y * slope + 2.0 * p1 * x + 2.0 * p2 * y
+    xy, yx = cross * aspect, cross / aspect
+    return np.asarray(0.5 * (np.hypot(xx + yy, xy - yx) + np.hypot(xx - yy, xy + yx)))
 
 
 def undistort(

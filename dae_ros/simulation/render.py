@@ -137,7 +137,10 @@ class Renderer:
         return self._faces
 
     def greatest_flow(self) -> float:
-        """Return the fastest image motion of the last look in px/s, over every 4th pixel."""
+        """Return the fastest image motion of the last look in px/s, over every 4th pixel.
+
+        With a lens no less than that: the fastest of its pinhole camera where it stretches most.
+        """
         pose, camera = self.pose(), self._camera
         count = len(self._positions)
         linear, angular = np.tile(pose.linear, (count, 1)), np.tile(pose.angular, (count, 1))
@@ -149,10 +152,11 @@ class Renderer:
             optical_from_body = pose.rotation.T @ body.rotation
             linear[index] -= optical_from_body @ here
             angular[index] -= optical_from_body @ body.angular
-        return raster.greatest_flow(
+        flow = raster.greatest_flow(
             self._inverse_depth, self._faces, self._scene.body, camera.fx, camera.fy, camera.cx,
             camera.cy, linear, angular, _FLOW_STRIDE_PX,
         )  # fmt: skip
+        return flow if self._lens is None else flow * self._lens.magnification
 
     def pose(self) -> Pose:
         """Return where the last look was from."""

@@ -10,7 +10,7 @@ import pytest
 from dae_ros.errors import ConfigurationError
 from dae_ros.simulation import texture
 from dae_ros.simulation.camera import Camera
-from dae_ros.simulation.lens import Lens, distort, undistort
+from dae_ros.simulation.lens import Lens, distort, magnification, undistort
 from dae_ros.simulation.light import Lamp, Light
 from dae_ros.simulation.render import Renderer
 from dae_ros.simulation.scene import Scene, rectangle
@@ -250,6 +250,24 @@ def test_a_lens_shows_what_a_pinhole_sees_there() -> None:
     picture = (0.3 + 0.002 * x + 0.003 * y).astype(np.float32)
     expected = 0.3 + 0.002 * lens.column + 0.003 * lens.row
     np.testing.assert_allclose(lens.radiance(picture), expected, atol=1e-6)
+
+
+def test_magnification_is_the_largest_stretch() -> None:
+    """It is the largest singular value of a numeric Jacobian; a barrel lens stretches nowhere."""
+    random = np.random.default_rng(2)
+    distortion, aspect, step = (0.2, -0.03, 0.02, -0.01, 0.01), 1.3, 1e-6
+    x, y = random.uniform(-0.8, 0.8, (2, 50))
+    found = magnification(x, y, distortion, aspect)
+    for u, v, value in zip(x, y, found, strict=True):
+        ends = [
+            np.array(distort(np.array(u + du), np.array(v + dv), distortion))
+            for du, dv in ((step, 0), (-step, 0), (0, step), (0, -step))
+        ]
+        jacobian = np.stack([ends[0] - ends[1], ends[2] - ends[3]], axis=1) / (2 * step)
+        pixels = np.diag([aspect, 1.0]) @ jacobian @ np.diag([1.0 / aspect, 1.0])
+        assert value == pytest.approx(np.linalg.svd(pixels)[1][0], rel=1e-6)
+    barrel = Camera.from_field_of_view(40, 56, 60.0, (-0.25, 0.1, 0.0, 0.0, 0.0))
+    assert Lens(barrel).magnification == 1.0
 
 
 def test_a_lens_that_folds_the_picture_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import zlib
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.simulation.camera import Camera, Pose
 from dae_ros.simulation.indoors import corridor, room, warehouse
+from dae_ros.simulation.lens import distort, undistort
 from dae_ros.simulation.park import park
 from dae_ros.simulation.pattern import SIZE
 from dae_ros.simulation.render import Renderer
@@ -245,6 +247,38 @@ def test_between_two_renderings_nothing_moves_further_than_half_a_pixel() -> Non
     assert 0.4 < moved.max() <= 0.5 + 1e-6
     assert np.median(moved) > 0.3
     assert flows.max() * 0.005 > 0.6  # so that the longest step alone would not do
+
+
+def test_through_a_lens_nothing_moves_further_either() -> None:
+    """Points of the world, seen through a pincushion lens, move at most 0.5 px between pictures."""
+    lens = Camera.from_field_of_view(130, 173, 75.1, (0.3, 0.0, 0.0, 0.0, 0.0))
+    path = create_trajectory(SimulatorParameters(scene="room", motion="drone", speed=3.0, seed=3))
+    still = usual_world("room").scene
+    world = _Watched(SceneWorld(still, path, lens))
+    parameters = SimulatorParameters(height=130, width=173, duration_s=0.1)
+    for _ in Simulation(parameters, world).items():
+        pass
+    row, column = np.mgrid[0:130, 0:173].astype(float)
+    x, y = undistort(
+        (column - lens.cx) / lens.fx, (row - lens.cy) / lens.fy, lens.distortion
+    )  # fmt: skip
+    view = world.view()
+    times = [time_us for time_us, _ in world.looks]
+    greatest = []
+    for now_us, then_us in itertools.pairwise(times):
+        view.look(now_us)
+        depth, now = view.depth().ravel().astype(float), view.pose()
+        view.look(then_us)
+        then = view.pose()
+        points = now.rotation @ (np.stack([x.ravel(), y.ravel(), np.ones(x.size)]) * depth)
+        seen = then.rotation.T @ (points + (now.position - then.position)[:, None])
+        u, v = distort(seen[0] / seen[2], seen[1] / seen[2], lens.distortion)
+        moved = np.hypot(
+            u * lens.fx + lens.cx - column.ravel(), v * lens.fy + lens.cy - row.ravel()
+        )
+        greatest.append(np.nanmax(moved))
+    assert not still.bodies
+    assert 0.3 < max(greatest) <= 0.5 + 1e-3, max(greatest)
 
 
 class _Watched:
