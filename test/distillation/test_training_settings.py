@@ -98,6 +98,15 @@ def test_the_encoder_of_depth_anything_fits() -> None:
     assert torch.equal(taken["pretrained.pos_embed"], theirs["pretrained.pos_embed"])
 
 
+@pytest.mark.parametrize("name", presets())
+def test_students_that_know_depth_refuse_from_the_beginning(name: str) -> None:
+    """Labels upside down are never learned from by a preset that begins with trained weights."""
+    some = yaml.safe_load((share_folder() / "config" / "train" / f"{name}.yaml").read_text())
+    if "teachers" in some:
+        taught = load_settings(DistillationParameters, name)
+        assert (taught.refuse_after == 0) == (not taught.weights.startswith("untrained:"))
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
