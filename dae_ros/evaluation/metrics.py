@@ -57,19 +57,6 @@ def stretched_target(depth: DepthMap, clip_distance_m: float = 80.0) -> NDArray[
     return np.asarray(clipped / farthest * np.float32(clip_distance_m), np.float32)
 
 
-def published_prediction_of_log_depth(
-    prediction: DepthMap, clip_distance_m: float = 80.0, alpha: float = 3.70378
-) -> NDArray[np.float32]:
-    """Return metres of normalised log depth as published: the frame's farthest pixel is 80 m.
-
-    Args:
-        prediction: [H, W], normalised log depth; finite.
-        clip_distance_m, alpha: of the data set, see `distillation.labels.log_depth`.
-    """
-    depth = np.exp(np.float32(alpha) * (prediction.astype(np.float32) - 1))
-    return np.asarray(depth / depth.max() * np.float32(clip_distance_m), np.float32)
-
-
 def published_pixels(prediction: DepthMap, target: DepthMap) -> Mask:
     """Return the pixels that the published metrics count, bool[H, W].
 

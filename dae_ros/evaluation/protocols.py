@@ -29,7 +29,6 @@ class DatasetProtocol:
         step_ns: between frames. Where it is longer than the window, events in between are never
             seen, and one recurrent step is that long.
         event_encoder: what the network is fed, a name of `Meaning.event_encoder`.
-        log_depth_alpha: of normalised log depth with `scoring.clip_distance_m`.
         scoring: the published one. The recurrent state is carried through a sequence and reset
             between sequences only.
     """
@@ -43,7 +42,6 @@ class DatasetProtocol:
     window_ns: int
     step_ns: int
     event_encoder: str
-    log_depth_alpha: float
     scoring: Scoring
 
     def scored_frames(self, split: str) -> dict[str, int]:
@@ -75,7 +73,6 @@ MVSEC = DatasetProtocol(
     window_ns=50 * MS,
     step_ns=50 * MS,
     event_encoder="tencode_voxel",
-    log_depth_alpha=3.70378,
     scoring=PUBLISHED,
 )
 
@@ -138,7 +135,6 @@ DSEC = DatasetProtocol(
     window_ns=50 * MS,
     step_ns=100 * MS,
     event_encoder="tencode",
-    log_depth_alpha=3.70378,
     scoring=PUBLISHED,
 )
 

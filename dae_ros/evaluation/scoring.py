@@ -15,7 +15,6 @@ from dae_ros.evaluation.metrics import (
     RANGES_M,
     published_metrics,
     published_pixels,
-    published_prediction_of_log_depth,
     standard_metrics,
     stretched_target,
 )
@@ -33,8 +32,6 @@ class Scoring:
         clip_distance_m: ground truth at or beyond it is not scored; published: is clipped to it.
         minimum_depth_m: standard only: aligned predictions are cut to minimum .. clip distance,
             as scores on KITTI are; ground truth below it is not scored.
-        log_depth_alpha: published only: predictions are normalised log depth with this alpha.
-            None: linear depth.
         ranges_m: upper ends of the mean errors.
     """
 
@@ -42,7 +39,6 @@ class Scoring:
     alignment: Method = "lstsq"
     clip_distance_m: float = 80.0
     minimum_depth_m: float = 1e-3
-    log_depth_alpha: float | None = None
     ranges_m: tuple[float, ...] = RANGES_M
 
     def __post_init__(self) -> None:
@@ -58,15 +54,6 @@ class Scoring:
                 "Scores need 0 < minimum depth < clip distance.",
                 minimum_depth_m=self.minimum_depth_m,
                 clip_distance_m=self.clip_distance_m,
-            )
-        if self.log_depth_alpha is not None and (
-            self.variant != "published" or self.alignment != "none"
-        ):
-            raise ConfigurationError(
-                "Log depth is scored in the published variant without alignment; turn it into "
-                "metres first for every other scoring.",
-                variant=self.variant,
-                alignment=self.alignment,
             )
 
 
@@ -269,8 +256,4 @@ def _published_alignment(
     # the mask of the metrics.
     alignment = align(scoring.alignment, prediction, target, (target > 0) & answered)
     finite = np.where(answered, prediction, 0).astype(np.float32)
-    if scoring.log_depth_alpha is not None:
-        return alignment, published_prediction_of_log_depth(
-            finite, scoring.clip_distance_m, scoring.log_depth_alpha
-        )
     return alignment, np.clip(alignment.apply(finite), 0, np.float32(scoring.clip_distance_m))

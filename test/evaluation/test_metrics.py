@@ -12,7 +12,6 @@ import pytest
 from dae_ros.evaluation.alignment import align
 from dae_ros.evaluation.metrics import (
     published_metrics,
-    published_prediction_of_log_depth,
     standard_metrics,
     stretched_target,
 )
@@ -72,27 +71,27 @@ def test_every_golden_metric(
 
     prediction = golden["pred"][frame]
     if log_depth:
-        prediction = np.clip(prediction / prediction.max(), np.float32(0.05), 1)
-        scoring = Scoring("published", "none", log_depth_alpha=3.70378)
-    else:
-        scoring = Scoring("published", "lstsq_published" if aligned else "none")
+        prediction = _metres(np.clip(prediction / prediction.max(), np.float32(0.05), 1))
+    fitted = aligned and not log_depth
+    scoring = Scoring("published", "lstsq_published" if fitted else "none")
     metrics = score_frame(prediction, golden["target"][frame], scoring).metrics
     # Near depth 0 a logarithm multiplies the last digit of the float32 fit.
     for name, value in zip(names, expected.values(), strict=True):
-        near_zero = aligned and not log_depth and name.startswith(("si_log", "rmse_log"))
+        near_zero = fitted and name.startswith(("si_log", "rmse_log"))
         assert metrics[name] == pytest.approx(value, rel=1e-4 if near_zero else 1e-5), name
 
 
+def _metres(log_depth: np.ndarray) -> np.ndarray:
+    """Turn normalised log depth into metres as published: a frame's farthest pixel is at 80 m."""
+    depth = np.exp(np.float32(3.70378) * (log_depth - 1))
+    return depth / depth.max() * np.float32(80)
+
+
 def test_golden_preparation(golden: dict[str, np.ndarray]) -> None:
-    """Stretched ground truth equals the published arrays, and log depth turned to metres."""
+    """Stretched ground truth equals the published arrays."""
     for frame in range(2):
         stretched = stretched_target(golden["target"][frame])
         np.testing.assert_allclose(stretched, golden[f"eval_b{frame}_target"], rtol=1e-6)
-        prediction = golden["pred"][frame]
-        metres = published_prediction_of_log_depth(
-            np.clip(prediction / prediction.max(), np.float32(0.05), 1)
-        )
-        np.testing.assert_allclose(metres, golden[f"eval_ss0_log1_b{frame}_pred"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", ["metric", "median", "lstsq", "scale"])
@@ -203,13 +202,6 @@ def test_stretching_and_dropping_are_in_the_published_variant_only() -> None:
     standard = score_frame(saturated, depth, Scoring("standard", "none")).metrics
     assert (published["valid_pixels"], standard["valid_pixels"]) == (1, 3)
     assert standard["abs_rel"] == pytest.approx((80 - 30) / 30 / 3)
-
-
-def test_log_depth_is_stretched_too() -> None:
-    """Log depth whose farthest pixel means 20 m is published as if it were 80 m."""
-    prediction = 1 + np.log(np.array([[5.0, 10.0, 20.0]]) / 80) / 3.70378
-    metres = published_prediction_of_log_depth(prediction)
-    np.testing.assert_allclose(metres, [[20, 40, 80]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["published", "standard"])

@@ -104,13 +104,11 @@ def test_means() -> None:
 
 
 def test_wrong_scorings_are_refused() -> None:
-    """Unknown names, an empty range of depths, log depth outside of its protocol, other shapes."""
+    """Unknown names, an empty range of depths and other shapes."""
     with pytest.raises(ConfigurationError, match="published and standard"):
         Scoring("official")
     with pytest.raises(ConfigurationError, match="minimum depth"):
         Scoring(clip_distance_m=0)
-    with pytest.raises(ConfigurationError, match="metres first"):
-        Scoring(log_depth_alpha=3.7)
     prediction, depth = _frame(4)
     with pytest.raises(ConfigurationError, match="one shape"):
         score_frame(prediction[1:], depth, STANDARD)
