@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from rclpy.node import Node
+from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from dae_ros.errors import ConfigurationError
@@ -93,8 +93,14 @@ class Offer:
 
 
 def offer_of(node: Node, topic: str) -> Offer | None:
-    """Return what is offered on a topic (resolved with the node's remappings), None if nothing."""
-    found = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
+    """Return what is offered on a topic, None if nothing.
+
+    Args:
+        node: that looks at the graph.
+        topic: as a subscription of the node would be given it. The query remaps it itself; a
+            resolved name would be remapped a second time.
+    """
+    found = node.get_publishers_info_by_topic(topic)
     if not found:
         return None
     return Offer(
@@ -107,6 +113,25 @@ def offer_of(node: Node, topic: str) -> Offer | None:
             sorted(f"{info.node_namespace.rstrip('/')}/{info.node_name}" for info in found)
         ),
     )
+
+
+def published_by_others(node: Node) -> dict[str, set[str]]:
+    """Return the types of every topic that another node publishes, without `INFRASTRUCTURE`.
+
+    Asked node by node: a query for the publishers of a name would apply this node's remappings to
+    it, and find nobody on a topic that is called what the node calls its own.
+    """
+    own = (node.get_name(), node.get_namespace())
+    published: dict[str, set[str]] = {}
+    for other in set(node.get_node_names_and_namespaces()) - {own}:
+        try:
+            found = node.get_publisher_names_and_types_by_node(*other)
+        except NodeNameNonExistentError:  # it has gone since
+            continue
+        for name, types in found:
+            if name not in INFRASTRUCTURE:
+                published.setdefault(name, set()).update(types)
+    return published
 
 
 def matched_qos(
@@ -313,13 +338,6 @@ class MatchedSubscription:
         self._subscription = None
         self._made_for = None
 
-    def _published_by_others(self, name: str) -> bool:
-        own = (self._node.get_namespace(), self._node.get_name())
-        return any(
-            (info.node_namespace, info.node_name) != own
-            for info in self._node.get_publishers_info_by_topic(name)
-        )
-
     def _left(self) -> str:
         return (
             f"nobody publishes '{self.name}' any more: {', '.join(self.publishers)} is gone. "
@@ -328,18 +346,14 @@ class MatchedSubscription:
         )
 
     def _waiting(self) -> str:
-        published = {
-            name: found
-            for name, found in self._node.get_topic_names_and_types()
-            if name not in INFRASTRUCTURE and self._published_by_others(name)
-        }
+        published = published_by_others(self._node)
         fitting = {
             name: found
             for name, found in published.items()
-            if not self._types or set(found) & set(self._types)
+            if not self._types or found & set(self._types)
         }
         shown = sorted((fitting or published).items())
-        listed = ", ".join(f"{name} ({', '.join(found)})" for name, found in shown)
+        listed = ", ".join(f"{name} ({', '.join(sorted(found))})" for name, found in shown)
         if fitting:
             return f"nobody publishes '{self.name}' yet; topics of such a type: {listed}"
         if not published:

@@ -29,19 +29,26 @@ def offer(**changes):
     return Offer(**values)
 
 
-def subscribe(graph, **changes):
-    """Return a matched subscription of the peer, refreshed by a timer, and what it receives."""
+def subscribe(graph, node=None, **changes):
+    """Return a matched subscription of a node, refreshed by a timer, and what it receives."""
+    node = node or graph.peer
     received = []
     options = {"raw": False, "depth": 10, **changes}
     found = MatchedSubscription(
-        graph.peer,
+        node,
         "events",
         [PACKET],
         lambda message, kind: received.append((message, kind)),
         **options,
     )
-    graph.peer.create_timer(0.05, found.refresh)
+    node.create_timer(0.05, found.refresh)
     return found, received
+
+
+def remapped(graph, *rules):
+    """Return a node that was started with `-r RULE` for each rule."""
+    words = [word for rule in rules for word in ("-r", rule)]
+    return graph.add(Node("remapped", cli_args=["--ros-args", *words]))
 
 
 def test_the_profile_is_the_strongest_that_every_publisher_satisfies():
@@ -132,12 +139,31 @@ def test_an_absent_topic_lists_the_topics_that_would_fit(graph):
     assert "/chatter" not in found.problem
 
 
+def test_a_remapped_node_sees_a_topic_of_its_own_default_name(graph):
+    """Somebody publishes /events while the node waits for another name: /events is listed."""
+    graph.publisher(EventPacket, "/events")
+    found, _ = subscribe(graph, remapped(graph, "events:=/event_camera/events"))
+    graph.until(lambda: f"topics of such a type: /events ({PACKET})" in (found.problem or ""))
+    assert "nobody publishes '/event_camera/events' yet" in found.problem
+
+
+def test_a_topic_is_remapped_once(graph):
+    """A rule for the name that another rule leads to is not applied as well, as in rcl itself."""
+    graph.publisher(EventPacket, "/b", reliable=False)
+    publisher = graph.publisher(EventPacket, "/a")
+    found, received = subscribe(graph, remapped(graph, "events:=/a", "/a:=/b"))
+    graph.until(lambda: publisher.get_subscription_count() == 1)
+    assert found.name == "/a" and found.reliable
+    publisher.publish(EventPacket(seq=5))
+    graph.until(lambda: received)
+
+
 def test_all_topics_are_listed_once_a_second_at_most(graph):
     """Who waits looks at its own topic ten times as often, which costs a hundredth of that."""
     listings = []
     found = MatchedSubscription(graph.peer, "events", [PACKET], print, raw=False, depth=10)
-    topics_of = graph.peer.get_topic_names_and_types
-    graph.peer.get_topic_names_and_types = lambda: listings.append(1) or topics_of()
+    nodes_of = graph.peer.get_node_names_and_namespaces
+    graph.peer.get_node_names_and_namespaces = lambda: listings.append(1) or nodes_of()
     for _ in range(20):
         found.refresh()
     assert len(listings) == 1 and found.absent and "nobody publishes" in found.problem
