@@ -10,7 +10,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo as CameraInfoMessage
 
-from dae_ros.bags.calibration import read_kalibr
+from dae_ros.bags.calibration import read_calibration
 from dae_ros.bags.container import TopicInfo
 from dae_ros.bags.messages import read_header, write_camera_info
 from dae_ros.bags.topics import camera_info_beside, choose_image_topic
@@ -25,7 +25,7 @@ class CalibrationOutput:
 
     Args:
         node: that publishes.
-        path: a Kalibr camera chain, see `read_kalibr`.
+        path: of the file, see `read_calibration`.
         topics: of the recording.
         events: the topic whose camera is meant; `camera_info` goes into its namespace.
 
@@ -35,13 +35,13 @@ class CalibrationOutput:
         publisher: of the topic.
 
     Raises:
-        RecordingError: the file is no such chain.
+        RecordingError: the file is no calibration.
     """
 
     def __init__(
         self, node: Node, path: Path, topics: Mapping[str, TopicInfo], events: str
     ) -> None:
-        self._camera = read_kalibr(path, events)
+        self._camera = read_calibration(path, events)
         self.topic = camera_info_beside(events)
         self.image_topic = choose_image_topic(topics, events)
         self.publisher: Any = node.create_publisher(

@@ -33,8 +33,8 @@ class ReplayParameters(NodeParameters):
     )
     calibration: str = declare(
         "",
-        "Kalibr camera chain (YAML) to publish as camera_info beside the events, in place of a "
-        "recorded one.",
+        "Calibration file (YAML of Kalibr or camera_calibration) to publish as camera_info beside "
+        "the events, in place of a recorded one.",
     )
     clock_hz: float = declare(
         100.0,

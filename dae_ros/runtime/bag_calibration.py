@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from dae_ros.bags.calibration import read_kalibr, recorded_calibration
+from dae_ros.bags.calibration import read_calibration, recorded_calibration
 from dae_ros.bags.message_types import CAMERA_INFO
 from dae_ros.bags.messages import CameraInfo
 from dae_ros.bags.recording import Recording
@@ -20,12 +20,12 @@ class BagCalibration:
     Args:
         recording: opened.
         events: the topic whose camera is meant.
-        file: a Kalibr camera chain, None for what was recorded.
+        file: see `read_calibration`; None for what was recorded.
         topic: of the recorded camera_info, None for the one beside the events.
         note: called with sentences that the user should read.
 
     Raises:
-        RecordingError: a file that is no such chain, or a topic that is not there or is no
+        RecordingError: a file that is no calibration, or a topic that is not there or is no
             camera_info.
     """
 
@@ -45,7 +45,7 @@ class BagCalibration:
         self._has_fitted = False
         self._misfits: set[tuple[int, int]] = set()
         if file is not None:
-            self._camera = read_kalibr(file, events)
+            self._camera = read_calibration(file, events)
             return
         topics = recording.topics
         if topic is None:

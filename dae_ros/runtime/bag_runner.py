@@ -49,7 +49,7 @@ class BagSelection:
 
     Attributes:
         events, image, camera_info: topics; None chooses by name.
-        calibration: a Kalibr camera chain, where the recording has no camera_info.
+        calibration: a file (`read_calibration`), where the recording has no camera_info.
         start_s: record time to skip at the beginning.
         duration_s: record time to run, None to the end.
     """

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from dae_ros.bags.calibration import read_kalibr, recorded_calibration
+from dae_ros.bags.calibration import read_calibration, recorded_calibration
 from dae_ros.bags.images import depth_image, grey_image
 from dae_ros.bags.message_types import CAMERA_INFO
 from dae_ros.bags.messages import CameraInfo, read_camera_info, read_depth, write_camera_info
@@ -236,15 +236,39 @@ def test_a_kalibr_chain_gives_the_calibration_of_the_events_camera(tmp_path):
     path.write_text(
         camera.format(n=0, f=226.3, side="left") + camera.format(n=1, f=225.7, side="right")
     )
-    left = read_kalibr(path, "/davis/left/events")
+    left = read_calibration(path, "/davis/left/events")
     assert (left.height, left.width, left.distortion_model) == (260, 346, "equidistant")
     assert left.k == (226.3, 0, 170.7, 0, 226.3, 128.1, 0, 0, 1)
     assert left.d == (-0.03, 0.01, -0.02, 0.005)
-    assert read_kalibr(path, "/davis/right/events").k[0] == 225.7
-    assert read_kalibr(path, "/events").k[0] == 226.3
+    assert read_calibration(path, "/davis/right/events").k[0] == 225.7
+    assert read_calibration(path, "/events").k[0] == 226.3
     path.write_text("cam0: {intrinsics: [1, 2]}")
-    with pytest.raises(RecordingError, match="no readable Kalibr"):
-        read_kalibr(path, "/events")
+    with pytest.raises(RecordingError, match=r"no readable calibration .*: neither a Kalibr"):
+        read_calibration(path, "/events")
+
+
+def test_a_file_of_camera_calibration_is_the_message_that_drivers_make_of_it(tmp_path):
+    """camera_info as YAML, which camera drivers load: every number is taken as it stands."""
+    path = tmp_path / "event_camera.yaml"
+    text = """image_width: 640
+image_height: 480
+camera_name: event_camera
+camera_matrix: {rows: 3, cols: 3, data: [500.5, 0, 320, 0, 501.5, 240, 0, 0, 1]}
+distortion_model: plumb_bob
+distortion_coefficients: {rows: 1, cols: 5, data: [0.1, -0.2, 0.001, 0.002, 0]}
+rectification_matrix: {rows: 3, cols: 3, data: [1, 0, 0, 0, 1, 0, 0, 0, 1]}
+projection_matrix: {rows: 3, cols: 4, data: [490, 0, 321, 0, 0, 491, 241, 0, 0, 0, 1, 0]}
+"""
+    path.write_text(text)
+    camera = read_calibration(path, "/event_camera/events")
+    assert (camera.width, camera.height, camera.distortion_model) == (640, 480, "plumb_bob")
+    assert camera.d == (0.1, -0.2, 0.001, 0.002, 0)
+    assert camera.k == (500.5, 0, 320, 0, 501.5, 240, 0, 0, 1)
+    assert camera.r == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    assert camera.p == (490, 0, 321, 0, 0, 491, 241, 0, 0, 0, 1, 0)
+    path.write_text(text.replace("241, 0, 0, 0, 1, 0]", "241]"))
+    with pytest.raises(RecordingError, match="projection_matrix has 7 numbers, not 12"):
+        read_calibration(path, "/event_camera/events")
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["index", "unindexed"])
