@@ -113,8 +113,12 @@ def choose_camera_info_topic(topics: Mapping[str, TopicInfo], events: str) -> st
 
 
 def camera_info_beside(events: str) -> str:
-    """Return the name that the calibration of an events topic has: `<namespace>/camera_info`."""
-    return f"{_namespace(events)}/camera_info"
+    """Return the name that the calibration of an events topic has, `<namespace>/camera_info`.
+
+    Beside a name without a namespace it has none either.
+    """
+    namespace, slash, _ = events.rpartition("/")
+    return f"{namespace}{slash}camera_info"
 
 
 def _is_derived(topic: str) -> bool:

@@ -93,7 +93,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     source.add_argument("--camera-info", metavar="TOPIC", help="calibration")
     source.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="calibration as a Kalibr camera chain"
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="calibration: YAML of Kalibr or camera_calibration",
     )
     source.add_argument(
         "--size",
@@ -191,6 +194,14 @@ def parameters_of(args: argparse.Namespace) -> DepthParameters:
     return DepthParameters.from_mapping(values)
 
 
+def calibration_of(args: argparse.Namespace, parameters: DepthParameters) -> Path | None:
+    """Return the calibration file: that of the options, which win, or of the parameter file."""
+    given: Path | None = args.calibration
+    if given is not None or args.camera_info is not None or not parameters.calibration:
+        return given
+    return Path(parameters.calibration)
+
+
 def truth_topic(recording: Recording, events: str | None, truth: str | None) -> str | None:
     """Return the topic of the true depth: the wanted one or that beside the events, or None.
 
@@ -261,7 +272,7 @@ def run(args: argparse.Namespace) -> int:
         events=args.events,
         image=args.image,
         camera_info=args.camera_info,
-        calibration=args.calibration,
+        calibration=calibration_of(args, parameters),
         start_s=args.start,
         duration_s=args.duration,
     )

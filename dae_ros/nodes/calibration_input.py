@@ -15,9 +15,43 @@ from dae_ros.nodes.qos import MatchedSubscription
 from dae_ros.nodes.rate_report import Patience
 
 WITHOUT = (
-    "depth images need none, and depth/camera_info goes with them all zero (uncalibrated); for "
-    "more, remap 'camera_info' or give the camera driver its calibration"
+    "depth images need none, and depth/camera_info goes with them all zero (uncalibrated), of "
+    "which nobody can make a point cloud; for more, remap 'camera_info', or set 'calibration' to "
+    "the camera's file"
 )
+
+
+class CalibrationFile:
+    """A calibration that the user gave; takes the place of the subscription.
+
+    Args:
+        path: of the file, for the status.
+        camera: what it holds.
+    """
+
+    def __init__(self, path: str, camera: CameraInfo) -> None:
+        self._path = path
+        self._camera = camera
+
+    def look(self, _: float) -> None:
+        """Do nothing: it was read whole when the node was configured."""
+
+    def status(self, misfit: str | None) -> DiagnosticStatus:
+        """Return the status `calibration`.
+
+        Args:
+            misfit: why the calibration cannot be of the event camera, None where it can.
+        """
+        size = _size(self._camera)
+        return status(
+            "calibration",
+            OK if misfit is None else WARN,
+            misfit or size,
+            {"file": self._path, "size": size},
+        )
+
+    def destroy(self) -> None:
+        """Do nothing: there is no subscription."""
 
 
 class CalibrationInput:
@@ -71,7 +105,7 @@ class CalibrationInput:
         """
         camera = self._camera
         wrong = self._wrong_sentence() or misfit
-        size = "none" if camera is None else f"{camera.width}x{camera.height} px"
+        size = "none" if camera is None else _size(camera)
         return status(
             "calibration",
             OK if wrong is None else WARN,
@@ -112,3 +146,7 @@ class CalibrationInput:
             return
         self._unreadable = None
         self._hand_over(self._camera)
+
+
+def _size(camera: CameraInfo) -> str:
+    return f"{camera.width}x{camera.height} px"

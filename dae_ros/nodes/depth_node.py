@@ -9,16 +9,18 @@ from __future__ import annotations
 import sys
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from std_srvs.srv import Trigger
 
+from dae_ros.bags.calibration import read_calibration
 from dae_ros.bags.message_types import IMAGE
 from dae_ros.bags.messages import CameraInfo
-from dae_ros.errors import DaeError
+from dae_ros.errors import ConfigurationError, DaeError, RecordingError
 from dae_ros.events.cdr import event_types
-from dae_ros.nodes.calibration_input import CalibrationInput
+from dae_ros.nodes.calibration_input import CalibrationFile, CalibrationInput
 from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.depth_outputs import DepthOutputs
 from dae_ros.nodes.depth_trace import DepthTrace
@@ -73,7 +75,8 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
     def __init__(self, garbage: GarbageCollection | None = None, **arguments: Any) -> None:
         super().__init__("depth", DepthParameters, **arguments)
         self._garbage = garbage
-        self._calibration: CalibrationInput | None = None
+        self._calibration: CalibrationInput | CalibrationFile | None = None
+        self._given_camera: CameraInfo | None = None  # from a file
         self._backend: BackendChoice | None = None  # that was told last
         self._rate = RateReport()
         self._no_ends, self._no_messages = Patience(), Patience()
@@ -86,6 +89,7 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
             autostart(self)
 
     def _make_worker(self, parameters: DepthParameters) -> DepthWorker:
+        self._given_camera = self._read_calibration(parameters.calibration)
         if parameters.weights:
             self.get_logger().info(f"loading the network ({parameters.weights})")
         return DepthWorker(
@@ -96,6 +100,14 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
             judged=self._weights.judged,
             garbage=self._garbage,
         )
+
+    def _read_calibration(self, path: str) -> CameraInfo | None:
+        if not path:
+            return None
+        try:
+            return read_calibration(Path(path), self.resolve_topic_name("events"))
+        except RecordingError as error:
+            raise ConfigurationError(error.message, parameter="calibration", path=path) from error
 
     def _loaded(self, worker: DepthWorker, parameters: DepthParameters) -> None:
         self._outputs = DepthOutputs(self, parameters, worker.kind)
@@ -143,7 +155,11 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
                 depth=IMAGE_DEPTH,
                 keep_all=queue,
             )
-        self._calibration = CalibrationInput(self, self._calibrated, self._taking_failed)
+        if self._given_camera is None:
+            self._calibration = CalibrationInput(self, self._calibrated, self._taking_failed)
+        else:
+            self._calibration = CalibrationFile(parameters.calibration, self._given_camera)
+            self._calibrated(self._given_camera)
         self._rate = RateReport()
         self._no_ends, self._no_messages = Patience(), Patience()
         self._traffic.excuse(time.monotonic())

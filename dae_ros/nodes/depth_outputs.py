@@ -112,7 +112,7 @@ class DepthOutputs:
             self.misfit = (
                 f"the calibration is of a camera of {camera.width}x{camera.height} px and cannot "
                 f"be of the event camera of {width}x{height} px; depth/camera_info is all zero "
-                "(uncalibrated): remap 'camera_info'"
+                "(uncalibrated): remap 'camera_info', or give 'calibration' the camera's own file"
             )
             self._node.get_logger().warning(self.misfit, throttle_duration_sec=10.0)
         return output_camera(camera, height, width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -50,14 +50,15 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "camera_info",
         "",
-        "Topic of the camera's calibration; empty takes 'camera_info', and for a bag the topic "
-        "that the recording has.",
+        "Topic of the camera's calibration; empty takes 'camera_info' beside the event topic, and "
+        "for a bag the topic that the recording has.",
     ),
     Argument(
         "calibration",
         "",
-        "Kalibr camera chain (YAML) to publish as camera_info, with source:=bag.",
-        parameter=(("replay_node", "calibration"),),
+        "Calibration file (YAML of Kalibr or camera_calibration) in place of camera_info, for a "
+        "live camera or a bag.",
+        parameter=(("depth_node", "calibration"), ("replay_node", "calibration")),
     ),
     Argument(
         "weights",
@@ -209,6 +210,33 @@ DISTILLATION_ALONE = frozenset(
 runs already, here or on another machine."""
 
 _LAUNCH_FILES = frozenset({"depth.launch.py", "demo.launch.py", "distillation.launch.py"})
+
+
+def contradictions(values: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each pair of arguments that do not go together.
+
+    Args:
+        values: of every argument of the table, by name.
+    """
+    problems = []
+    source = values["source"]
+    if source == "bag" and not values["bag"]:
+        problems.append("source:=bag needs a recording: add bag:=PATH")
+    if source != "bag" and values["bag"]:
+        problems.append(f"bag is given, but source is '{source}': add source:=bag")
+    for name in ("loop", "start"):
+        if values[name] not in ("", "false") and source != "bag":
+            problems.append(f"'{name}' belongs to source:=bag, but source is '{source}'")
+    for name in ("teacher", "anchors", "distill_folder", "single_process"):
+        if values[name] not in ("", "false") and values["distill"] != "true":
+            problems.append(f"'{name}' belongs to distill:=true")
+    if values["rate"] and source == "topic":
+        problems.append("'rate' belongs to source:=bag or source:=simulator, not to a live topic")
+    if values["calibration"] and source == "simulator":
+        problems.append("'calibration' belongs to a live topic or a bag: the simulator has its own")
+    if values["calibration"] and values["camera_info"] and source == "topic":
+        problems.append("'calibration' takes the place of 'camera_info': give one of the two")
+    return problems
 
 
 def arguments_of_command(command_line: Sequence[str]) -> dict[str, str]:

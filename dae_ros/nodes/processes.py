@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.installation import share_folder
-from dae_ros.nodes.launch_arguments import ARGUMENTS, DISTILLATION_ALONE
+from dae_ros.nodes.launch_arguments import ARGUMENTS, DISTILLATION_ALONE, contradictions
 from dae_ros.parameters import NODES, NodeParameters, Value, declarations
 from dae_ros.runtime.parameter_file import read_parameters_of
 
@@ -127,7 +127,7 @@ def launch_plan(
         for name, argument in known.items()
         if argument.choices and values[name] not in argument.choices
     ]
-    problems += _contradictions(values)
+    problems += contradictions(values)
     typed = {node: _node_parameters(node, values, problems) for node in NODES}
     if problems:
         raise ConfigurationError("; ".join(problems), problems=problems)
@@ -136,6 +136,10 @@ def launch_plan(
     topics = {name: published.get(topic, topic) for name, topic in chosen.items()}
     environment = transport_environment()
     from_bag = values["source"] == "bag"
+    if from_bag:
+        # It comes as camera_info: the replay knows the recorded names, of which a chain of several
+        # cameras has one.
+        typed["depth_node"].pop("calibration", None)
     if values["use_sim_time"]:
         typed["depth_node"]["use_sim_time"] = values["use_sim_time"] == "true"
 
@@ -187,7 +191,8 @@ def launch_plan(
     if truth:
         processes.append(node("gt_node", {}, (("ground_truth", published.get(truth, truth)),)))
     # What the nodes subscribe, of what the source publishes, so that they lose nothing.
-    awaited = [chosen[name] for name in ("events", "camera_info") if chosen[name] in published]
+    taken = ["events"] if depth.parameters.get("calibration") else ["events", "camera_info"]
+    awaited = [chosen[name] for name in taken if chosen[name] in published]
     if chosen["image"] in published and (distill or depth.parameters.get("window") == "frame"):
         awaited.append(chosen["image"])
     if truth in published:
@@ -248,25 +253,6 @@ def recorder(
     )
 
 
-def _contradictions(values: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each pair of arguments that do not go together."""
-    problems = []
-    source = values["source"]
-    if source == "bag" and not values["bag"]:
-        problems.append("source:=bag needs a recording: add bag:=PATH")
-    if source != "bag" and values["bag"]:
-        problems.append(f"bag is given, but source is '{source}': add source:=bag")
-    for name in ("loop", "start", "calibration"):
-        if values[name] not in ("", "false") and source != "bag":
-            problems.append(f"'{name}' belongs to source:=bag, but source is '{source}'")
-    for name in ("teacher", "anchors", "distill_folder", "single_process"):
-        if values[name] not in ("", "false") and values["distill"] != "true":
-            problems.append(f"'{name}' belongs to distill:=true")
-    if values["rate"] and source == "topic":
-        problems.append("'rate' belongs to source:=bag or source:=simulator, not to a live topic")
-    return problems
-
-
 def _together(depth: Process, learner: Process) -> Process:
     """Return one process with both nodes; what they subscribe has the same names."""
     return replace(
@@ -319,6 +305,10 @@ def _topics(values: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
         published = {topic: _in_namespace(values, topic) for topic in recorded}
     elif values["source"] == "simulator":
         found, published = {"image": "image_raw"}, {topic: topic for topic in SIMULATED}
+    else:
+        from dae_ros.bags.topics import camera_info_beside
+
+        found = {"camera_info": camera_info_beside(values["events"])}
     return {name: values[name] or found.get(name, name) for name in names}, published
 
 

@@ -147,6 +147,11 @@ class DepthParameters(NodeParameters):
     frame_id: str = declare(
         "", "Overrides the frame_id of the published images; empty takes the event messages'."
     )
+    calibration: str = declare(
+        "",
+        "Calibration file of the event camera (YAML of Kalibr or camera_calibration), for drivers "
+        "that publish none; it stands in for camera_info, which is not subscribed then.",
+    )
     event_reliability: str = declare(
         "auto",
         "QoS of the event subscription: auto matches what the publishers offer.",

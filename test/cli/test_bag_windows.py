@@ -151,3 +151,20 @@ def test_a_calibration_that_was_given_fits_the_first_images(tmp_path, capsys):
     evt3_bag(tmp_path / "other", sizes=((26, 30), (26, 34)))
     assert run(tmp_path / "other", "--out", tmp_path / "b", *topic) == 1
     assert "is of a sensor of 34x26 px, but the events come from 30x26" in capsys.readouterr().err
+
+
+def test_a_parameter_file_may_name_the_calibration(tmp_path, capsys):
+    """It wins over a recorded camera_info, as in the node, and options win over it."""
+    evt3_bag(tmp_path / "bag", sizes=((26, 34),))
+    chain, parameters = tmp_path / "chain.yaml", tmp_path / "depth.yaml"
+    chain.write_text(
+        "cam0: {intrinsics: [9, 9, 20, 20], distortion_model: radtan, distortion_coeffs: [],"
+        " resolution: [40, 40]}"
+    )
+    parameters.write_text(f"/**/depth: {{ros__parameters: {{calibration: {chain}}}}}")
+    assert run(tmp_path / "bag", "--out", tmp_path / "out", "--params", parameters) == 1
+    assert "is of a sensor of 40x40 px, but the events come from 34x26" in capsys.readouterr().err
+    topic = ("--camera-info", "/camera/camera_info")
+    options = ("--params", parameters, "--window-s", "0.01", "--hop-s", "0.01", *topic)
+    assert run(tmp_path / "bag", "--out", tmp_path / "recorded", *options) == 0
+    assert summary_of(tmp_path / "recorded")["calibrated"] is True

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from event_camera_msgs.msg import EventPacket
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo
+from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from dae_ros.events.cdr import write_packet
@@ -83,7 +84,7 @@ def test_a_missing_calibration_is_no_error_and_its_consequence_is_told(graph, re
     """OK in diagnostics and one line in the log: what depth/camera_info is without it."""
     text = reports.wait("calibration", OK, "nobody publishes '/camera_info' yet")
     assert "depth images need none, and depth/camera_info goes with them all zero" in text
-    assert "remap 'camera_info'" in text
+    assert "remap 'camera_info', or set 'calibration' to the camera's file" in text
     graph.until(lambda: reports.wait("calibration", OK) and "no calibration; " in reports.log)
     publisher = graph.publisher(CameraInfo, "camera_info")
     graph.until(lambda: publisher.get_subscription_count() == 1)
@@ -115,4 +116,39 @@ def test_a_calibration_of_another_camera_is_a_warning(graph, camera, reports):
     for _ in range(30):
         publisher.publish(write_packet(camera.packet()))
     text = reports.wait("calibration", WARN, "cannot be of the event camera of 64x48 px")
-    assert text.endswith("remap 'camera_info'")
+    assert text.endswith("remap 'camera_info', or give 'calibration' the camera's own file")
+
+
+def test_a_calibration_file_stands_in_for_camera_info(graph, depth, camera, tmp_path):
+    """Of the cameras of the file the events' own is taken, scaled; the topic is left alone."""
+    chain = tmp_path / "camchain.yaml"
+    chain.write_text(
+        "".join(
+            f"cam{index}:\n  distortion_coeffs: [0.1, 0.2, 0.3, 0.4]\n  distortion_model: radtan\n"
+            f"  intrinsics: [{focal}, {focal}, 63.5, 47.5]\n  resolution: [128, 96]\n"
+            f"  rostopic: /{side}/image_raw\n"
+            for index, (side, focal) in enumerate([("left", 90.0), ("right", 100.0)])
+        ),
+        encoding="utf-8",
+    )
+    images = graph.listen(Image, "depth/relative")
+    infos = graph.listen(CameraInfo, "depth/camera_info")
+    reports = graph.listen(DiagnosticArray, "/diagnostics")
+    unheard = graph.publisher(CameraInfo, "camera_info")
+    node = depth(remap=("events:=/right/events",), calibration=str(chain))
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    publisher = graph.publisher(EventPacket, "/right/events")
+    graph.until(lambda: publisher.get_subscription_count() == 1)
+    for _ in range(30):
+        publisher.publish(write_packet(camera.packet()))
+    graph.until(lambda: images and infos)
+    assert infos[0].header == images[0].header
+    assert (infos[0].height, infos[0].width, infos[0].distortion_model) == (48, 64, "plumb_bob")
+    np.testing.assert_allclose(infos[0].k, [50.0, 0, 31.5, 0, 50.0, 23.5, 0, 0, 1])
+    assert unheard.get_subscription_count() == 0
+    reports.clear()
+    graph.until(lambda: reports)
+    (status,) = (item for item in reports[0].status if item.name == "/depth: calibration")
+    assert (status.level, status.message) == (b"\x00", "128x96 px")
+    assert {item.key: item.value for item in status.values}["file"] == str(chain)

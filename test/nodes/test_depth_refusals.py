@@ -35,6 +35,17 @@ def test_an_orientation_against_the_weights_is_refused(graph, refused, tmp_path)
     assert "start it again (Ctrl-C ends it) with `-p orientation:=VALUE`" in logged
 
 
+def test_a_calibration_file_that_cannot_be_read_is_refused(graph, refused, tmp_path):
+    """Neither form of a calibration: the parameter and both forms are named, nothing is loaded."""
+    path = tmp_path / "settings.yaml"
+    path.write_text("exposure: 5", encoding="utf-8")
+    logged = refused(calibration=str(path))
+    assert f"{path} is no readable calibration" in logged
+    assert "Kalibr camera chain" in logged and "camera_calibration" in logged
+    assert "with `-p calibration:=VALUE`" in logged
+    assert "loading the network" not in logged
+
+
 def test_without_pytorch_the_sentence_says_what_to_install(graph, refused, monkeypatch):
     """Where torch is not installed the node says so, and how to get it."""
     find_spec = importlib.util.find_spec

@@ -69,6 +69,40 @@ def test_arguments_become_typed_parameters_and_remappings() -> None:
     assert (depth.namespace, depth.log_level) == ("front", "debug")
 
 
+@pytest.mark.parametrize(
+    ("events", "camera_info"),
+    [
+        ("/event_camera/events", "/event_camera/camera_info"),
+        ("left/events", "left/camera_info"),
+        ("/spikes", "/camera_info"),
+        ("spikes", None),
+        ("", None),
+    ],
+)
+def test_the_calibration_of_a_live_camera_is_looked_for_beside_its_events(
+    events: str, camera_info: str | None
+) -> None:
+    """As in a recording: in the namespace of the events, relative where they are."""
+    (depth,) = launch_plan({"events": events})
+    assert dict(depth.remappings).get("camera_info") == camera_info
+
+
+def test_a_calibration_file_of_a_live_camera_goes_to_the_depth_node() -> None:
+    """Event camera drivers publish no camera_info: the node reads the file itself."""
+    (depth,) = launch_plan({"calibration": "chain.yaml", "events": "/event_camera/events"})
+    assert depth.parameters["calibration"] == "chain.yaml"
+
+
+def test_nobody_waits_for_a_camera_info_that_the_depth_node_does_not_subscribe(
+    tmp_path: Path,
+) -> None:
+    """A parameter file gives it a calibration: the source waits for its events alone."""
+    file = tmp_path / "depth.yaml"
+    file.write_text("/**/depth:\n  ros__parameters:\n    calibration: a.yaml\n", encoding="utf-8")
+    _, simulator = launch_plan({"source": "simulator", "params_file": str(file)})
+    assert simulator.parameters["wait_topics"] == "events"
+
+
 def test_the_simulator_feeds_the_depth_node() -> None:
     """The simulator is started after the node that listens, and frames come from its topic."""
     depth, simulator = launch_plan({"source": "simulator", "rate": "0.25"})
@@ -102,6 +136,7 @@ def test_a_replay_waits_for_all_that_the_depth_node_takes(
     assert replay.parameters["wait_topics"] == topics
     if "calibration" in arguments:
         assert replay.parameters["calibration"] == "chain.yaml"
+        assert "calibration" not in depth.parameters
         assert dict(depth.remappings)["camera_info"] == "/dvs/camera_info"
 
 
@@ -159,7 +194,14 @@ def test_rviz_follows_the_namespace() -> None:
         ({"source": "bag"}, "source:=bag needs a recording: add bag:=PATH"),
         ({"bag": "x.bag"}, "bag is given, but source is 'topic': add source:=bag"),
         ({"source": "simulator", "loop": "true"}, "'loop' belongs to source:=bag"),
-        ({"calibration": "chain.yaml"}, "'calibration' belongs to source:=bag"),
+        (
+            {"calibration": "chain.yaml", "source": "simulator"},
+            "'calibration' belongs to a live topic or a bag",
+        ),
+        (
+            {"calibration": "chain.yaml", "camera_info": "/left/camera_info"},
+            "'calibration' takes the place of 'camera_info'",
+        ),
         ({"rate": "2"}, "'rate' belongs to source:=bag or source:=simulator"),
         ({"scale": "two"}, "'scale' must be a number, not 'two'"),
         ({"rviz": "yes"}, "'rviz' must be one of true, false, not 'yes'"),
