@@ -10,6 +10,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from dvs_msgs.msg import EventArray
 from event_camera_msgs.msg import EventPacket
+from rcl_interfaces.srv import SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rosgraph_msgs.msg import Clock
@@ -20,7 +21,7 @@ from dae_ros.events.cdr import read_packet, write_event_array, write_packet
 from dae_ros.events.packet import EventPacket as Packet
 from dae_ros.events.packet import Events
 from dae_ros.parameters import DepthParameters
-from dae_ros.representation.render import events_image
+from dae_ros.representation.render import depth_color, events_image
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.stage_times import STAGES
@@ -199,6 +200,36 @@ def test_pictures_are_published_only_while_somebody_looks(graph, depth, camera):
     frame = next(item for item in offline(packets + more) if item.stamp_ns == _stamp_ns(events[0]))
     shown = np.frombuffer(events[0].data, np.uint8).reshape(48, 64, 3)
     np.testing.assert_array_equal(shown, events_image(frame.image))
+
+
+def test_the_colours_follow_their_range_at_run_time(graph, depth, camera):
+    """What `ros2 param set /depth color_far_m 2.0` calls: the next pictures have the new range."""
+    images, colors = graph.listen(Image, "depth/image"), graph.listen(Image, "depth/color")
+    node = start(graph, depth, orientation="depth", scale=1.0, shift=1.0)
+    publisher = connect(graph)
+    graph.until(lambda: node._outputs._color.get_subscription_count() == 1)
+
+    def picture():
+        images.clear()
+        colors.clear()
+        for _ in range(40):
+            publisher.publish(write_packet(camera.packet()))
+        graph.until(lambda: images and colors)
+        metres = np.frombuffer(images[0].data, np.float32).reshape(48, 64)
+        assert _stamp_ns(images[0]) == _stamp_ns(colors[0])
+        return metres, np.frombuffer(colors[0].data, np.uint8).reshape(48, 64, 3)
+
+    metres, before = picture()
+    np.testing.assert_array_equal(before, depth_color(metres, 0.5, 20.0))
+    request = SetParameters.Request(
+        parameters=[Parameter("color_far_m", value=2.0).to_parameter_msg()]
+    )
+    service = graph.peer.create_client(SetParameters, "/depth/set_parameters")
+    assert graph.call(service, request).results[0].successful
+    graph.spin(0.5)
+    metres, after = picture()
+    np.testing.assert_array_equal(after, depth_color(metres, 0.5, 2.0))
+    assert np.ptp(after.astype(int)) > 0
 
 
 def _stamp_ns(message):
