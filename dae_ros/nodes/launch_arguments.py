@@ -84,8 +84,8 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "precision",
         "",
-        "Arithmetic of the network.",
-        ("", "auto", "float32", "bfloat16", "float16"),
+        "Arithmetic of the network; int8 is for files of `dae-ros export --precision int8`.",
+        ("", "auto", "float32", "bfloat16", "float16", "int8"),
         parameter=(("depth_node", "precision"),),
     ),
     Argument(
