@@ -15,6 +15,7 @@ which DSEC calls `ev_inf`; there is no colour camera and no right camera.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import yaml
 from numpy.typing import NDArray
 
 from dae_ros.bags.hdf5_output import Hdf5Output
+from dae_ros.bags.replacing import give_name, require_free
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import Events
@@ -44,13 +46,14 @@ class DsecWriter:
         path: the folder.
         simulation: whose items will be written; its events must have absolute times
             (`encoding: dvs_msgs`), its lens no distortion.
+        replace: whether a folder of that name may exist.
 
     Raises:
         ConfigurationError: h5py or hdf5plugin is missing, or the lens distorts.
         RecordingError: the folder exists, or cannot be written.
     """
 
-    def __init__(self, path: Path, simulation: Simulation) -> None:
+    def __init__(self, path: Path, simulation: Simulation, *, replace: bool = False) -> None:
         try:
             import h5py  # noqa: F401  (asked for before anything is made)
             import hdf5plugin
@@ -66,12 +69,7 @@ class DsecWriter:
                 "distortion, or write another format."
             )
         self.path = path
-        self._partial = path.with_name(f"{path.name}.partial")
-        for taken in (path, self._partial):
-            if taken.exists():
-                raise RecordingError(
-                    f"{taken} exists already; remove it or write somewhere else", path=str(taken)
-                )
+        (self._partial,) = require_free((path,), replace)
         try:
             for folder in ("events/left", "calibration", "disparity/event", "images/left/ev_inf"):
                 (self._partial / folder).mkdir(parents=True)
@@ -135,7 +133,13 @@ class DsecWriter:
         )
         if not self._frames:
             shutil.rmtree(self._partial / "images")
-        self._partial.rename(self.path)
+        give_name(self._partial, self.path)
+
+    def abandon(self) -> None:
+        """See `SimulationWriter`."""
+        # What is told is the error that came first.
+        with contextlib.suppress(OSError):
+            self._output.close()
 
     def _write_events(self, events: Events) -> None:
         t_us = events.t // 1000 - _START_US

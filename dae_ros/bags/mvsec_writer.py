@@ -25,6 +25,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag1 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from dae_ros.bags.replacing import give_name, require_free
 from dae_ros.bags.simulated import calibration
 from dae_ros.errors import RecordingError
 from dae_ros.events.frame import Frame
@@ -47,19 +48,15 @@ class MvsecWriter:
         path: `<name>` of the bags, with its folder.
         simulation: whose items will be written; its events must have absolute times
             (`encoding: dvs_msgs`).
+        replace: whether bags of that name may exist.
 
     Raises:
         RecordingError: a bag of that name exists, or cannot be written.
     """
 
-    def __init__(self, path: Path, simulation: Simulation) -> None:
+    def __init__(self, path: Path, simulation: Simulation, *, replace: bool = False) -> None:
         self.paths = tuple(path.with_name(f"{path.name}_{part}.bag") for part in ("data", "gt"))
-        self._partial = tuple(target.with_name(f"{target.name}.partial") for target in self.paths)
-        for taken in (*self.paths, *self._partial):
-            if taken.exists():
-                raise RecordingError(
-                    f"{taken} exists already; remove it or write somewhere else", path=str(taken)
-                )
+        self._partial = require_free(self.paths, replace)
         self._camera = calibration(simulation.camera)
         self._types: Any = get_typestore(Stores.ROS1_NOETIC)
         self._types.register(get_types_from_msg(_EVENT, "dvs_msgs/msg/Event"))
@@ -108,6 +105,17 @@ class MvsecWriter:
 
     def close(self) -> None:
         """See `SimulationWriter`."""
+        self._finish()
+        for partial, target in zip(self._partial, self.paths, strict=True):
+            give_name(partial, target)
+
+    def abandon(self) -> None:
+        """See `SimulationWriter`."""
+        # What is told is the error that came first.
+        with contextlib.suppress(OSError):
+            self._finish()
+
+    def _finish(self) -> None:
         try:
             for bag in self._bags:
                 bag.close()
@@ -118,8 +126,6 @@ class MvsecWriter:
                     if bag.bio is not None:
                         bag.bio.close()
             raise
-        for partial, target in zip(self._partial, self.paths, strict=True):
-            partial.rename(target)
 
     def _put(self, index: int, topic: str, time_ns: int, data: bytes | memoryview) -> None:
         self._bags[index].write(self._connections[index, topic], time_ns, bytes(data))

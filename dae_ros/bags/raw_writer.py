@@ -6,8 +6,10 @@ in such a file. Times are those of the camera, which shows 1 s at the beginning.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+from dae_ros.bags.replacing import give_name, require_free
 from dae_ros.errors import RecordingError
 from dae_ros.events.packet import Events
 from dae_ros.simulation.encoders import create_encoder
@@ -20,20 +22,16 @@ class RawWriter:
     Args:
         path: the file.
         simulation: whose events will be written; with the camera's own times (`encoding: evt3`).
+        replace: whether a file of that name may exist.
 
     Raises:
         RecordingError: the file exists, or cannot be written.
     """
 
-    def __init__(self, path: Path, simulation: Simulation) -> None:
+    def __init__(self, path: Path, simulation: Simulation, *, replace: bool = False) -> None:
         self.path = path
-        self._partial = path.with_name(f"{path.name}.partial")
+        (self._partial,) = require_free((path,), replace)
         height, width = simulation.camera.height, simulation.camera.width
-        for taken in (path, self._partial):
-            if taken.exists():
-                raise RecordingError(
-                    f"{taken} exists already; remove it or write somewhere else", path=str(taken)
-                )
         try:
             self._file = self._partial.open("xb")
         except OSError as error:
@@ -62,4 +60,10 @@ class RawWriter:
         self._file.close()
         # Where the disk was full, the last packet is cut.
         if self._whole:
-            self._partial.rename(self.path)
+            give_name(self._partial, self.path)
+
+    def abandon(self) -> None:
+        """See `SimulationWriter`."""
+        # What is told is the error that came first.
+        with contextlib.suppress(OSError):
+            self._file.close()

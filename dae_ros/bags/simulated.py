@@ -21,13 +21,20 @@ EVENTS_TOPIC = "events"
 
 
 class SimulationWriter(Protocol):
-    """Writes one run of a simulation; nothing has the final name before `close`."""
+    """Writes one run of a simulation; nothing has the final name before `close`.
+
+    A recording that has the name already is refused, or kept until `close` where `replace` was
+    given.
+    """
 
     def write(self, item: Item) -> None:
         """Append what `Simulation.items` yields, in its order."""
 
     def close(self) -> None:
         """Finish, and give everything its final name."""
+
+    def abandon(self) -> None:
+        """Stop after an error: what was written keeps its `.partial`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,16 +91,19 @@ class SimulatedBag:
     """A rosbag2 (mcap) of one run; see `SimulationWriter`.
 
     Args:
-        path: the folder; it must not exist.
+        path: the folder.
         simulation: whose items will be written.
         encoding: its parameter of that name.
+        replace: whether a folder of that name may exist.
 
     Raises:
         RecordingError: the folder exists, or cannot be written.
     """
 
-    def __init__(self, path: Path, simulation: Simulation, encoding: str) -> None:
-        self._bag = BagWriter(path)
+    def __init__(
+        self, path: Path, simulation: Simulation, encoding: str, *, replace: bool = False
+    ) -> None:
+        self._bag = BagWriter(path, replace=replace)
         self._encoder = simulation.encoder()
         self._camera = calibration(simulation.camera)
         self._topics = simulated_topics(encoding)
@@ -109,6 +119,10 @@ class SimulatedBag:
     def close(self) -> None:
         """See `SimulationWriter`."""
         self._bag.close()
+
+    def abandon(self) -> None:
+        """See `SimulationWriter`."""
+        self._bag.abandon()
 
 
 def serialize_packet(packet: EventPacket) -> bytes:

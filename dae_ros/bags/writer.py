@@ -14,6 +14,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import get_types_from_idl, get_types_from_msg
 
 from dae_ros.bags.message_types import create_typestore
+from dae_ros.bags.replacing import give_name, require_free
 from dae_ros.errors import RecordingError, reason_of
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
@@ -28,14 +29,15 @@ class BagWriter:
     that a folder of that name is always whole. The content depends on nothing but the messages.
 
     Args:
-        path: the folder; it must not exist.
+        path: the folder.
         storage: `mcap` or `sqlite3`.
+        replace: whether a folder of that name may exist; it is removed by `close`.
 
     Raises:
         RecordingError: the folder exists, or cannot be created, or cannot hold a database.
     """
 
-    def __init__(self, path: Path | str, storage: str = "mcap") -> None:
+    def __init__(self, path: Path | str, storage: str = "mcap", *, replace: bool = False) -> None:
         self.path = Path(path)
         if storage not in STORAGES:
             raise RecordingError(
@@ -50,12 +52,7 @@ class BagWriter:
                 path=str(path),
             )
         # The storage file takes the name of its folder, which must therefore be the final one.
-        self._partial = self.path.with_name(f"{self.path.name}.partial")
-        for taken in (self.path, self._partial):
-            if taken.exists():
-                raise RecordingError(
-                    f"{taken} exists already; remove it or write somewhere else", path=str(taken)
-                )
+        (self._partial,) = require_free((self.path,), replace)
         self._types = create_typestore()
         self._connections: dict[str, tuple[str, Connection]] = {}
         self._writer: Writer | None = Writer(
@@ -135,15 +132,17 @@ class BagWriter:
         if writer is None:
             return
         with self._on_disk():
-            try:
-                writer.close()
-            except OSError:
-                # What is left in its buffer does not fit either; SQLite has none.
-                with contextlib.suppress(OSError, AttributeError):
-                    writer.storage.bio.close()  # type: ignore[union-attr]  # of MCAP
-                raise
-            (self._partial / self.path.name).rename(self.path)
+            _finish(writer)
+            give_name(self._partial / self.path.name, self.path)
             self._partial.rmdir()
+
+    def abandon(self) -> None:
+        """Stop after an error: what was written keeps its `.partial`."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            # What is told is the error that came first.
+            with contextlib.suppress(OSError):
+                _finish(writer)
 
     @contextlib.contextmanager
     def _on_disk(self) -> Iterator[None]:
@@ -185,3 +184,14 @@ class BagWriter:
                 f"it; leave its topic out",
                 type=type_name,
             )
+
+
+def _finish(writer: Writer) -> None:
+    """Write the end of a storage file, and close it also where that fails."""
+    try:
+        writer.close()
+    except OSError:
+        # What is left in its buffer does not fit either; SQLite has none.
+        with contextlib.suppress(OSError, AttributeError):
+            writer.storage.bio.close()  # type: ignore[union-attr]  # of MCAP
+        raise

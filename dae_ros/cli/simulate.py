@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import shutil
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -111,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         ConfigurationError: an option out of range, or options that exclude each other.
         RecordingError: the recording exists, or cannot be written; or a filmed sequence is damaged,
-            and what was simulated until there is whole.
+            and what was simulated until there is whole. A recording to be replaced is there until
+            the new one is whole.
     """
     # numba takes seconds to import, which --help does not need.
     from dae_ros.simulation.simulation import START_NS, Simulation
@@ -120,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         parameters, sequence = _parameters(args)
         if parameters.duration_s <= 0.0:
             raise ConfigurationError("a recording needs an end; give --duration more than 0 s")
-    _make_room(args)
+    _require_room(args)
     simulation = Simulation(parameters, sequence)
     duration_s = parameters.duration_s
     if sequence is not None:
@@ -132,11 +133,15 @@ def run(args: argparse.Namespace) -> int:
     try:
         with (
             InterruptFlag() as stopped,
-            contextlib.closing(_writer(args.out, args.format, simulation, parameters)) as writer,
-            _preview(args.preview, parameters, simulation) as show,
+            contextlib.ExitStack() as stack,
         ):
             items = simulation.items()
-            while not stopped():
+            # The first one shows that world, lens and film can be seen at all, before anything is
+            # written, and no recording is empty.
+            items = itertools.chain([next(items)], items)
+            writer = stack.enter_context(_recorded(_writer(args, simulation, parameters)))
+            show = stack.enter_context(_preview(args.preview, parameters, simulation))
+            while count == 0 or not stopped():
                 try:
                     item = next(items, None)
                 except RecordingError as error:
@@ -203,25 +208,37 @@ def _parameters(args: argparse.Namespace) -> tuple[SimulatorParameters, RgbdSequ
     return dataclasses.replace(parameters, height=camera.height, width=camera.width), sequence
 
 
+@contextlib.contextmanager
+def _recorded(writer: SimulationWriter) -> Iterator[SimulationWriter]:
+    """Give a recording its name at the end, and not where an error comes before."""
+    try:
+        yield writer
+    except BaseException:
+        writer.abandon()
+        raise
+    writer.close()
+
+
 def _writer(
-    path: Path, name: str, simulation: Simulation, parameters: SimulatorParameters
+    args: argparse.Namespace, simulation: Simulation, parameters: SimulatorParameters
 ) -> SimulationWriter:
     """Return the writer of a format."""
+    path, name, replace = args.out, args.format, args.overwrite
     if name == "mvsec":
         from dae_ros.bags.mvsec_writer import MvsecWriter
 
-        return MvsecWriter(path, simulation)
+        return MvsecWriter(path, simulation, replace=replace)
     if name == "dsec":
         from dae_ros.bags.dsec_writer import DsecWriter
 
-        return DsecWriter(path, simulation)
+        return DsecWriter(path, simulation, replace=replace)
     if name == "raw":
         from dae_ros.bags.raw_writer import RawWriter
 
-        return RawWriter(path, simulation)
+        return RawWriter(path, simulation, replace=replace)
     from dae_ros.bags.simulated import SimulatedBag
 
-    return SimulatedBag(path, simulation, parameters.encoding)
+    return SimulatedBag(path, simulation, parameters.encoding, replace=replace)
 
 
 @contextlib.contextmanager
@@ -299,8 +316,8 @@ def _targets(args: argparse.Namespace) -> tuple[Path, ...]:
     return (path,)
 
 
-def _make_room(args: argparse.Namespace) -> None:
-    """Remove an old recording of the format, and nothing that is not one."""
+def _require_room(args: argparse.Namespace) -> None:
+    """Refuse what must not be replaced: anything at all, or what is no recording of the format."""
     name: str = args.format
     for target in _targets(args):
         if not target.exists():
@@ -316,7 +333,6 @@ def _make_room(args: argparse.Namespace) -> None:
                 "another --out",
                 path=str(target),
             )
-        shutil.rmtree(target) if target.is_dir() else target.unlink()
 
 
 def _is_recording(path: Path, name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from dae_ros.bags.recording import open_recording
 from dae_ros.cli.main import main
 from dae_ros.cli.progress import ProgressBar
 from test.reference import rgbd_folder
+from test.reference.full_disk import no_room_beyond
 
 SMALL = ["--height", "48", "--width", "64", "--duration", "0.2"]
 
@@ -82,6 +84,79 @@ def test_bad_options_are_refused_before_anything_is_written(
     assert simulate(tmp_path / "walk", *option) == 2
     assert sentence in capsys.readouterr().err
     assert not (tmp_path / "walk").exists()
+
+
+# Barrel distortion so strong that the lens cannot be built.
+FOLDED = ("--distortion-k1", "-0.5", "--distortion-k2", "-0.5", "--field-of-view-deg", "120")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "options", "sentence"),
+    [
+        ("rosbag2", FOLDED, "folds the picture"),
+        ("mvsec", FOLDED, "folds the picture"),
+        ("raw", FOLDED, "folds the picture"),
+        ("dsec", ("--distortion-k1", "-0.1"), "without distortion"),
+    ],
+)
+def test_a_refused_run_leaves_everything_as_it_was(
+    tmp_path: Path,
+    form: str,
+    options: tuple[str, ...],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A lens that cannot be built gives no empty recording, and costs no earlier one."""
+    command = ("--format", form, *options)
+    assert simulate(tmp_path / "drive", *command) == 1
+    assert sentence in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+    assert simulate(tmp_path / "drive", "--format", form) == 0
+    before = contents(tmp_path)
+    assert simulate(tmp_path / "drive", *command, "--overwrite") == 1
+    assert sentence in capsys.readouterr().err
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("form", ["rosbag2", "mvsec", "dsec", "raw"])
+def test_an_earlier_recording_outlives_a_full_disk(
+    tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What did not fit keeps its .partial, and what was to be replaced is as it was."""
+    assert simulate(tmp_path / "drive", "--format", form) == 0
+    before = contents(tmp_path)
+    with no_room_beyond(4_000):
+        assert simulate(tmp_path / "drive", "--format", form, "--overwrite") == 1
+    assert "File too large" in capsys.readouterr().err
+    left = contents(tmp_path)
+    assert {name: left.pop(name) for name in before} == before
+    assert all(".partial" in name for name in left)
+
+
+@pytest.mark.parametrize("form", ["rosbag2", "mvsec", "dsec", "raw"])
+def test_an_error_on_the_way_gives_no_final_name(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second Ctrl-C in the middle leaves .partial files only."""
+
+    def interrupt(_: ProgressBar, fraction: float, __: str) -> None:
+        if fraction > 0.0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProgressBar, "update", interrupt)
+    with contextlib.suppress(KeyboardInterrupt):
+        simulate(tmp_path / "drive", "--format", form)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left
+    assert all(name.endswith(".partial") for name in left)
 
 
 def test_options_change_a_preset(tmp_path: Path) -> None:
@@ -169,6 +244,22 @@ def test_a_film_that_is_damaged_gives_what_was_before(
     with open_recording(tmp_path / "walk") as recording:
         # From 0.1 s on frame 3 would have been needed.
         assert recording.topics["/depth_truth"].count == 2
+
+
+def test_a_film_that_is_damaged_from_the_start_costs_no_recording(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where not even the first instant can be simulated, the earlier recording stays."""
+    assert simulate(tmp_path / "walk") == 0
+    before = contents(tmp_path / "walk")
+    film = tmp_path / "film"
+    frames = [(np.full((36, 40), 0.5), np.full((36, 40), 2.0), np.eye(3), np.zeros(3))] * 3
+    rgbd_folder.write(film, frames, [[30.0, 0.0, 19.5], [0.0, 30.0, 17.5], [0.0, 0.0, 1.0]])
+    (film / "frame-000001.depth.png").write_bytes(b"")
+    command = ["simulate", "--out", str(tmp_path / "walk"), "--rgbd", str(film), "--overwrite"]
+    assert main([*command, "--rgbd-hz", "20"]) == 1
+    assert "missing or unreadable" in capsys.readouterr().err
+    assert contents(tmp_path / "walk") == before
 
 
 def test_ctrl_c_says_how_far_it_came(

@@ -1,0 +1,52 @@
+"""A recording grows as `.partial`; an earlier one of its name stays until the new one is whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from dae_ros.errors import RecordingError
+
+
+def require_free(paths: Sequence[Path], replace: bool) -> tuple[Path, ...]:
+    """Return the `.partial` paths of what will be written, of which nothing is there yet.
+
+    Args:
+        paths: final names.
+        replace: whether something may have a final name already.
+
+    Raises:
+        RecordingError: something is in the way.
+    """
+    partial = tuple(path.with_name(f"{path.name}.partial") for path in paths)
+    for taken in (*(() if replace else paths), *partial, *(_aside(path) for path in paths)):
+        if taken.exists():
+            raise RecordingError(
+                f"{taken} exists already; remove it or write somewhere else", path=str(taken)
+            )
+    return partial
+
+
+def give_name(partial: Path, path: Path) -> None:
+    """Give what is whole its final name, and then remove what had that name before.
+
+    Raises:
+        OSError: the system refuses; what had the name before has it still.
+    """
+    if not path.is_dir():
+        partial.replace(path)
+        return
+    # No folder can be renamed over another one that holds something.
+    aside = _aside(path)
+    path.rename(aside)
+    try:
+        partial.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
+    shutil.rmtree(aside)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.replaced")
