@@ -69,8 +69,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("recordings", nargs="+", type=Path, metavar="BAG", help="recording")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace what an earlier run left in DIR"
-    )
+        "--overwrite", action="store_true",
+        help="replace what an earlier run left in DIR when this one has ended; what a failed one "
+        "wrote is in DIR/unfinished",
+    )  # fmt: skip
     parser.add_argument(
         "--weights",
         default=DepthParameters().weights,
@@ -155,10 +157,10 @@ def run(args: argparse.Namespace) -> int:
         recordings = [stack.enter_context(open_recording(path)) for path in args.recordings]
         elsewhere = [stack.enter_context(open_recording(path)) for path in args.elsewhere]
         length_s = _length_s(recordings)
-        stack.enter_context(output_folder(args.out, args.overwrite, OUTPUTS))
+        folder = stack.enter_context(output_folder(args.out, args.overwrite, OUTPUTS))
         stopped = stack.enter_context(InterruptFlag())
         student = open_student(args.weights, args.anchors, parameters, args.device)
-        distiller = student.learn(student.teacher(args.teacher), args.out)
+        distiller = student.learn(student.teacher(args.teacher), folder)
         stack.callback(distiller.close)
         adaptation = Adaptation(distiller, depth, args.steps_per_s)
         result = adaptation.run(
@@ -177,10 +179,10 @@ def run(args: argparse.Namespace) -> int:
                 scored.append({"version": version, "recordings": scores})
         facts = _facts(args, parameters, result, distiller.status().to_dict(), scored)
         latest = distiller.announcement
-        (args.out / "adapted.safetensors").write_bytes(latest.path.read_bytes())
-    text = json.dumps(facts, indent=1) + "\n"
-    (args.out / "adapt.json").write_text(text, encoding="utf-8")
-    _plot(result, args.out / "adapt.png")
+        (folder / "adapted.safetensors").write_bytes(latest.path.read_bytes())
+        text = json.dumps(facts, indent=1) + "\n"
+        (folder / "adapt.json").write_text(text, encoding="utf-8")
+        _plot(result, folder / "adapt.png")
     _tell(result, facts, args.out)
     return EXIT_INTERRUPTED if result.interrupted else 0
 

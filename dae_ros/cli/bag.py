@@ -83,8 +83,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace what an earlier run left in DIR"
-    )
+        "--overwrite", action="store_true",
+        help="replace what an earlier run left in DIR when this one has ended; what a failed one "
+        "wrote is in DIR/unfinished",
+    )  # fmt: skip
     source = parser.add_argument_group("what is read")
     source.add_argument("--events", metavar="TOPIC", help="events topic (chosen by name if absent)")
     source.add_argument("--image", metavar="TOPIC", help="camera frames, for windows and preview")
@@ -285,20 +287,23 @@ def run(args: argparse.Namespace) -> int:
 
     with (
         open_sized(args.recording, args.size) as recording,
-        output_folder(args.out, args.overwrite, OUTPUTS),
+        output_folder(args.out, args.overwrite, OUTPUTS) as folder,
         InterruptFlag() as stopped,
     ):
         truth = truth_topic(recording, args.events, args.truth)
         result = run_bag(
             recording,
             parameters,
-            args.out,
+            folder,
             selection,
             report=report,
             note=bar.note,
             stopped=stopped,
             observer=None if truth is None else RecordedTruth(truth),
         )
+        if result.damage is not None and not result.summary["windows"]["stepped"]:
+            # Nothing that an earlier run should be replaced by.
+            raise result.damage
     bar.close()
     if result.interrupted:
         of = "" if result.length_s is None else f" of {result.length_s:.2f} s"

@@ -85,8 +85,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace what an earlier run left in DIR"
-    )
+        "--overwrite", action="store_true",
+        help="replace what an earlier run left in DIR when this one has ended; what a failed one "
+        "wrote is in DIR/unfinished",
+    )  # fmt: skip
     source = parser.add_argument_group("what is run")
     source.add_argument(
         "--dataset",
@@ -283,9 +285,12 @@ def run(args: argparse.Namespace) -> int:
     def report(progress: EvaluationProgress) -> None:
         bar.update(progress.fraction, _line(progress))
 
-    with output_folder(args.out, args.overwrite, OUTPUTS), InterruptFlag() as stopped:
+    with (
+        output_folder(args.out, args.overwrite, OUTPUTS) as folder,
+        InterruptFlag() as stopped,
+    ):
         result = run_evaluation(
-            sources, plan, estimator, args.out, report=report, note=bar.note, stopped=stopped
+            sources, plan, estimator, folder, report=report, note=bar.note, stopped=stopped
         )
     bar.close()
     print(_summary(result.report))

@@ -1,4 +1,4 @@
-"""The folder that a run writes into: made, or emptied of an earlier run, and of nothing else."""
+"""The folder that a run writes into; an earlier run goes when this one has ended."""
 
 from __future__ import annotations
 
@@ -9,40 +9,59 @@ from pathlib import Path
 
 from dae_ros.errors import ConfigurationError
 
+# Where a run writes that is to replace an earlier one, inside of the folder: beside it there may be
+# another disk.
+UNFINISHED = "unfinished"
+
 
 @contextlib.contextmanager
-def output_folder(out: Path, overwrite: bool, outputs: Collection[str]) -> Iterator[None]:
-    """Make room for the outputs of a run; where the run fails, leave no empty folder behind.
+def output_folder(out: Path, overwrite: bool, outputs: Collection[str]) -> Iterator[Path]:
+    """Yield where a run writes; its outputs are in `out` when it has ended.
+
+    Outputs of an earlier run stay until this one has ended without an error. Where it fails, what
+    it wrote stays in `out/unfinished`, or in `out` where nothing was to be replaced; no empty
+    folder is left behind.
 
     Args:
         out: made if it is not there, with the folders above it.
-        overwrite: whether outputs of an earlier run may be removed; nothing else ever is.
+        overwrite: whether outputs of an earlier run may be replaced; nothing else ever is.
         outputs: names of what such a run leaves.
 
     Raises:
-        ConfigurationError: something is there that may not be removed, or nothing can be written
+        ConfigurationError: something is there that may not be replaced, or nothing can be written
             there.
     """
     made: list[Path] = []
+    with _writable(out, made):
+        earlier = _earlier(out, overwrite, outputs)
+        folder = out / UNFINISHED if earlier else out
+        _make(folder, made)
     try:
-        _make_room(out, overwrite, outputs)
-        _make(out, made)
+        yield folder
+    except BaseException:
+        _remove_empty(made)
+        raise
+    if earlier:
+        with _writable(out, made):
+            _take_over(folder, out, earlier)
+
+
+@contextlib.contextmanager
+def _writable(out: Path, made: list[Path]) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         _remove_empty(made)
         raise ConfigurationError(
             f"{out} cannot be written: {error.strerror or error}; give another --out",
             path=str(out),
         ) from error
-    try:
-        yield
-    except BaseException:
-        _remove_empty(made)
-        raise
 
 
-def _make_room(out: Path, overwrite: bool, outputs: Collection[str]) -> None:
+def _earlier(out: Path, overwrite: bool, outputs: Collection[str]) -> list[str]:
+    """Return the names of an earlier run's outputs; what a failed run left is removed."""
     present = sorted(item.name for item in out.iterdir()) if out.is_dir() else []
-    leftovers = {f"{name}.partial" for name in outputs}
+    leftovers = {UNFINISHED, *(f"{name}.partial" for name in outputs)}
     foreign = [name for name in present if name not in outputs and name not in leftovers]
     if out.exists() and (not out.is_dir() or foreign or (present and not overwrite)):
         what = f"holds {', '.join(foreign)}" if overwrite and foreign else "is there already"
@@ -51,8 +70,22 @@ def _make_room(out: Path, overwrite: bool, outputs: Collection[str]) -> None:
             + ("" if foreign or overwrite else ", or --overwrite to replace an earlier run"),
             path=str(out),
         )
-    for name in present:
+    for name in leftovers.intersection(present):
         _remove(out / name)
+    return [name for name in present if name in outputs]
+
+
+def _take_over(folder: Path, out: Path, earlier: Collection[str]) -> None:
+    """Put everything in a folder into `out`, in place of what an earlier run left there."""
+    new = {item.name for item in folder.iterdir()}
+    for name in new:
+        if name in earlier:
+            _remove(out / name)
+        (folder / name).rename(out / name)
+    for name in earlier:
+        if name not in new:
+            _remove(out / name)
+    folder.rmdir()
 
 
 def _make(folder: Path, made: list[Path]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dae_ros.bags.recording import open_recording
+from dae_ros.cli.adapt import OUTPUTS
 from dae_ros.cli.main import main
 from dae_ros.distillation.online.adaptation import Adaptation
 from dae_ros.distillation.online.opening import open_student
@@ -100,3 +101,21 @@ def test_a_slow_teacher_gives_fewer_labels(place: Path, tmp_path: Path) -> None:
         labels[label_s] = sum(n for name, n in counts.items() if name.startswith("label."))
         distiller.close()
     assert labels[0.0] > labels[0.3] > labels[9.0] == 1
+
+
+def test_an_earlier_adaptation_outlives_a_refused_one(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A teacher that is not there costs no result; a run that ends replaces it whole."""
+    (tmp_path / "out" / "snapshots").mkdir(parents=True)
+    for name in FILES:
+        (tmp_path / "out" / name).write_text("earlier")
+    (tmp_path / "out" / "snapshots" / "older").write_text("earlier")
+    assert adapt(place, tmp_path / "out", "--overwrite", "--teacher", "missing.safetensors") == 1
+    assert "missing.safetensors" in capsys.readouterr().err
+    assert all((tmp_path / "out" / name).read_text() == "earlier" for name in FILES)
+    assert adapt(place, tmp_path / "out", "--overwrite") == 0
+    assert all((tmp_path / "out" / name).read_bytes() != b"earlier" for name in FILES)
+    left = {item.name for item in (tmp_path / "out").iterdir()}
+    assert left == {*OUTPUTS}
+    assert not (tmp_path / "out" / "snapshots" / "older").exists()

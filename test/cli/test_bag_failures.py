@@ -14,7 +14,7 @@ from dae_ros.cli import main as command_line
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.events.cdr import write_packet
 from dae_ros.events.packet import EventPacket
-from test.reference.bag_runs import run, summary_of
+from test.reference.bag_runs import files_of, run, summary_of
 from test.reference.mvsec_bag import HEIGHT, PACKET_NS, ROS1, START_NS, WIDTH, event_array_bytes
 
 pytestmark = pytest.mark.usefixtures("only_bag_and_convert")
@@ -66,6 +66,24 @@ def test_a_failed_run_removes_only_folders_that_it_made(tmp_path, recording):
     out.mkdir(parents=True)
     assert run(recording, "--out", out, "--events", "/nope") == 1
     assert out.is_dir()
+
+
+def test_an_earlier_run_outlives_a_refused_one(tmp_path, recording, capsys):
+    """A wrong topic and a recording of which nothing can be read cost no result."""
+    out = tmp_path / "out"
+    assert run(recording, "--out", out) == 0
+    before = files_of(out)
+    assert run(recording, "--out", out, "--overwrite", "--events", "/nope") == 1
+    assert "there is no topic /nope" in capsys.readouterr().err
+    assert files_of(out) == before
+    # Cut before a window ends.
+    data = recording.read_bytes()
+    (tmp_path / "cut.bag").write_bytes(data[: int(len(data) * 0.1)])
+    assert run(tmp_path / "cut.bag", "--out", out, "--overwrite") == 1
+    assert "was cut" in capsys.readouterr().err
+    left = files_of(out)
+    assert {name: left[name] for name in before} == before
+    assert all(name.startswith("unfinished") for name in left.keys() - before.keys())
 
 
 @pytest.mark.parametrize("place", ["file/out", "file/deep/out", "/proc/out"])

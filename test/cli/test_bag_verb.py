@@ -11,20 +11,11 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 from dae_ros.cli import main as command_line
-from test.reference.bag_runs import run, summary_of
+from test.reference.bag_runs import files_of, run, summary_of
 from test.reference.mvsec_bag import HEIGHT, PACKET_NS, START_NS, WIDTH
 
 pytestmark = pytest.mark.usefixtures("only_bag_and_convert")
 OUTPUTS = {"depth", "preview.mp4", "contact_sheet.png", "summary.json", "timing.json"}
-
-
-def files_of(folder):
-    """Relative path -> content of every file."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def test_a_run_leaves_depth_calibration_and_previews(tmp_path, recording, capsys):

@@ -15,6 +15,7 @@ from dae_ros.cli.progress import ProgressBar
 from dae_ros.evaluation import protocols
 from dae_ros.evaluation.evaluation_run import OUTPUTS
 from dae_ros.evaluation.published_results import PUBLISHED_ROWS
+from test.reference.bag_runs import files_of
 from test.reference.dataset_layouts import (
     write_dsec,
     write_eventscape,
@@ -228,6 +229,18 @@ def test_an_earlier_evaluation_is_replaced_only_on_request(tmp_path, walk, capsy
     (out / "thesis.tex").touch()
     assert run(walk, "--out", out, "--overwrite") == 1
     assert "holds thesis.tex" in capsys.readouterr().err
+
+
+def test_an_earlier_evaluation_outlives_a_refused_one(tmp_path, walk, capsys):
+    """What cannot be opened, or has no truth, costs no table."""
+    out = tmp_path / "out"
+    assert run(walk, "--out", out) == 0
+    before = files_of(out)
+    assert run(tmp_path / "missing", "--out", out, "--overwrite") == 1
+    assert "missing" in capsys.readouterr().err
+    assert run(walk, "--out", out, "--overwrite", "--truth", "/nope") == 1
+    assert "/nope" in capsys.readouterr().err
+    assert files_of(out) == before
 
 
 def test_ctrl_c_leaves_a_whole_report(tmp_path, walk, monkeypatch):

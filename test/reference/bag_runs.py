@@ -25,3 +25,12 @@ def run(*arguments):
 
 def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
+
+
+def files_of(folder):
+    """Relative path -> content of every file."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
