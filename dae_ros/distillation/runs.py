@@ -61,6 +61,13 @@ def train(
     """
     with join_workers(settings.device) as workers, _deterministic(settings, workers.device):
         trainer = _trainer(settings, folder, workers)
+        # Now that the folder is known to hold this run and no other.
+        if workers.first:
+            with on_disk(folder / SETTINGS_FILE):
+                folder.mkdir(parents=True, exist_ok=True)
+                write_durably(folder / SETTINGS_FILE, to_yaml(settings).rstrip())
+        workers.wait()
+        begin_step = trainer.step
         if note and workers.first and (settings.precision, workers.device.type) == _SLOW:
             note(
                 "'precision' float16 is some thirty times slower than float32 on a CPU; take "
@@ -71,7 +78,8 @@ def train(
             report if report and workers.first else _ignore,
             note if note and workers.first else _ignore,
         )
-        if workers.first:
+        if workers.first and (result.step > begin_step or not _reported(folder, result.step)):
+            rate = result.updates_per_s
             facts = {
                 "updates": result.step,
                 "interrupted": result.interrupted,
@@ -79,12 +87,21 @@ def train(
                 "best_step": result.best_step,
                 "orientation": result.orientation,
                 "warning": result.warning,
-                "updates_per_s": round(result.updates_per_s, 3),
+                "updates_per_s": None if rate is None else round(rate, 3),
                 **result.counters,
             }
             with on_disk(folder / REPORT_FILE):
                 write_durably(folder / REPORT_FILE, json.dumps(facts, indent=1))
         return result
+
+
+def _reported(folder: Path, step: int) -> bool:
+    """Whether there is a report of the run as far as this; a kill may have come before it."""
+    try:
+        facts = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(facts, dict) and facts.get("updates") == step
 
 
 def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Trainer:
@@ -113,11 +130,6 @@ def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Tr
     fitting = Fitting(loaded.config, network.multiple, workers.device)
     crop = (settings.crop_height, settings.crop_width) if settings.crop_height else None
     data = [store.digest for store in stores]
-    if workers.first:
-        with on_disk(folder / SETTINGS_FILE):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_durably(folder / SETTINGS_FILE, to_yaml(settings).rstrip())
-    workers.wait()
     return Trainer(
         settings,
         folder,

@@ -65,7 +65,7 @@ class TrainingResult:
         orientation: what the checkpoint says, and on what that rests.
         warning: what the user must know, a sentence; empty where all is well.
         counters: since the start of the run.
-        updates_per_s: of this process' part of the run.
+        updates_per_s: of this process' part of the run; None where nothing was left to do.
     """
 
     step: int
@@ -75,7 +75,7 @@ class TrainingResult:
     orientation: str
     warning: str
     counters: dict[str, int]
-    updates_per_s: float
+    updates_per_s: float | None
 
 
 class Trainer:
@@ -83,13 +83,17 @@ class Trainer:
 
     Args:
         settings: all of them.
-        folder: of the run; exists. Shared by all processes.
+        folder: of the run, which must exist when `run` is called. Shared by all processes.
         network: on the device of `workers`, with the weights that the run begins with.
         meaning: what its number will mean, but for the orientation, which is measured.
         sampler, preparation, compare, validation: the parts.
         workers: the processes.
         provenance: text -> text, written into every checkpoint.
         data: digests of the clips and teachers, which a continuation must share.
+
+    Raises:
+        ConfigurationError: the folder holds another run; nothing of it is touched.
+        DistillationError: the saved state is damaged.
     """
 
     def __init__(
@@ -124,6 +128,14 @@ class Trainer:
         self._step = 0
         self._best: float | None = None
         self._best_step: int | None = None
+        state = load_state(folder, self._identity)
+        if state is not None:
+            self._take_up(state)
+
+    @property
+    def step(self) -> int:
+        """Updates done, those before a stop included."""
+        return self._step
 
     def run(self, stopped: Callable[[], bool], report: Report, note: Note) -> TrainingResult:
         """Train up to the last update, or until stopped; the state is saved either way.
@@ -134,13 +146,11 @@ class Trainer:
             note: told once, as soon as it shows, what the user must know.
 
         Raises:
-            ConfigurationError: the folder holds another run.
             DistillationError: gradients stay infinite, labels are upside down, or the disk is
                 full; the saved state is whole.
         """
-        state = load_state(self._folder, self._identity)
-        if state is not None:
-            self._take_up(state)
+        if self._workers.first and self._step > 0 and self._step_of_last() != str(self._step):
+            self._write(LAST_FILE, {})
         warned = False
         begin_s, begin_step = time.perf_counter(), self._step
         interrupted = False
@@ -161,6 +171,7 @@ class Trainer:
                     warned = True
         if interrupted or self._step > begin_step:
             self._save()
+        done = self._step - begin_step
         return TrainingResult(
             step=self._step,
             interrupted=interrupted and self._step < self._settings.steps,
@@ -169,7 +180,7 @@ class Trainer:
             orientation=self._upright.measured,
             warning=self._upright.warning,
             counters={"updates_refused": self._updates.refused, **self._counters},
-            updates_per_s=(self._step - begin_step) / (time.perf_counter() - begin_s),
+            updates_per_s=done / (time.perf_counter() - begin_s) if done else None,
         )
 
     def _advance(
@@ -318,8 +329,6 @@ class Trainer:
         self._counters = dict(state.counters)
         self._best, self._best_step = state.best, state.best_step
         self._upright.load(state.upright)
-        if self._workers.first and self._step_of_last() != str(self._step):
-            self._write(LAST_FILE, {})
 
     def _step_of_last(self) -> str | None:
         """Return the update of last.safetensors; a kill may have come before it was written."""

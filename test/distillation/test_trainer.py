@@ -290,11 +290,27 @@ def test_rows_that_come_again_are_cut_off(tmp_path: Path) -> None:
 
 
 def test_a_run_does_not_go_on_as_another(tmp_path: Path, settings: Settings) -> None:
-    """Other settings in the same folder are refused by name; free ones are not."""
+    """Other settings in the same folder are refused by name and change nothing; free ones pass."""
     train(settings(steps=3), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ConfigurationError, match=r"learning_rate \(0.003, now 0.1\)"):
         train(settings(steps=3, learning_rate=0.1), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert train(settings(steps=3, save_every=1), tmp_path).step == 3
+
+
+def test_a_run_that_has_ended_keeps_its_report(tmp_path: Path, settings: Settings) -> None:
+    """The same command again changes no number; a report that a kill kept from the disk comes."""
+    path = tmp_path / "report.json"
+    train(settings(steps=3), tmp_path)
+    before = path.read_bytes()
+    assert train(settings(steps=3), tmp_path).updates_per_s is None
+    assert path.read_bytes() == before
+    facts = json.loads(before)
+    for left in (None, "{", json.dumps({**facts, "updates": 2, "interrupted": True})):
+        path.unlink() if left is None else path.write_text(left)
+        train(settings(steps=3), tmp_path)
+        assert json.loads(path.read_text()) == {**facts, "updates_per_s": None}
 
 
 def test_damage_and_a_full_disk_lose_nothing(tmp_path: Path, settings: Settings) -> None:
