@@ -23,7 +23,14 @@ from numpy.typing import NDArray
 
 from dae_ros.bags.container import RecordedMessage, TopicInfo
 from dae_ros.bags.datasets.dsec_calibration import DsecCalibration, read_calibration
-from dae_ros.bags.datasets.hdf5 import first_row_at, open_hdf5, read_rows, require_array
+from dae_ros.bags.datasets.hdf5 import (
+    first_row_at,
+    has_array,
+    open_hdf5,
+    read_number,
+    read_rows,
+    require_array,
+)
 from dae_ros.bags.datasets.images import from_stamp, numbered_files, read_grey
 from dae_ros.bags.datasets.messages import (
     CHUNK,
@@ -33,7 +40,12 @@ from dae_ros.bags.datasets.messages import (
     image_message,
     in_time_order,
 )
-from dae_ros.bags.datasets.stamps import Stamps, read_exposures, read_microseconds
+from dae_ros.bags.datasets.stamps import (
+    Stamps,
+    microseconds_to_ns,
+    read_exposures,
+    read_microseconds,
+)
 from dae_ros.bags.message_types import CAMERA_INFO, EVENT_PACKET, IMAGE
 from dae_ros.errors import RecordingError
 from dae_ros.events.packet import Events
@@ -65,7 +77,7 @@ class DsecSequence:
             name: require_array(self._file, f"events/{name}", (None,)) for name in _COLUMNS
         }
         self._count = len(self._columns["t"])
-        self._offset_ns = self._read_offset() * 1000
+        self._offset_us = self._read_offset()
         self._map = self._read_map()
         self._calibration = self._read_calibration()
         self._frames = self._find_frames()
@@ -120,9 +132,9 @@ class DsecSequence:
 
         As in the official slicer, files without an offset have none to add.
         """
-        if "t_offset" not in self._file:
+        if not has_array(self._file, "t_offset"):
             return 0
-        return int(require_array(self._file, "t_offset", ())[()])
+        return read_number(require_array(self._file, "t_offset", ()))
 
     def _size_of_map(self) -> tuple[int, int] | None:
         path = self._map_file
@@ -196,20 +208,24 @@ class DsecSequence:
         return files, stamps
 
     def _time_of(self, row: int) -> int:
-        return int(read_rows(self._columns["t"], row, row + 1)[0]) * 1000 + self._offset_ns
+        times = read_rows(self._columns["t"], row, row + 1)
+        return int(microseconds_to_ns(times, self._source(row), self._offset_us)[0])
+
+    def _source(self, row: int) -> str:
+        return f"{self.path / EVENTS_FILE} from row {row}"
 
     def _chunks(self, start_ns: int | None) -> Iterator[Events]:
         """Yield the events as recorded, from the chunk with the first one wanted."""
         first = 0
         if start_ns is not None:
-            start_us = (start_ns - self._offset_ns) / 1000
+            start_us = (start_ns - 1000 * self._offset_us) / 1000
             first = first_row_at(self._columns["t"], None, start_us, self._count)
         newest_ns = -1
         for row in range(first // CHUNK * CHUNK, self._count, CHUNK):
             stop = min(row + CHUNK, self._count)
-            source = f"{self.path / EVENTS_FILE} from row {row}"
+            source = self._source(row)
             x, y, p, t = (read_rows(self._columns[name], row, stop) for name in _COLUMNS)
-            t_ns = t.astype(np.int64) * 1000 + self._offset_ns
+            t_ns = microseconds_to_ns(t, source, self._offset_us)
             events = events_of(t_ns, x, y, p, self._height, self._width, source)
             if int(t_ns[0]) < newest_ns:
                 raise RecordingError(

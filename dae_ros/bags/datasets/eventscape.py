@@ -9,22 +9,16 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator, Set
 from pathlib import Path
 
 import numpy as np
 
 from dae_ros.bags.container import RecordedMessage, TopicInfo
-from dae_ros.bags.datasets.images import (
-    DAMAGE,
-    from_stamp,
-    numbered_files,
-    read_depth_npy,
-    read_grey,
-)
+from dae_ros.bags.damage import DAMAGE
+from dae_ros.bags.datasets.images import from_stamp, numbered_files, read_depth_npy, read_grey
 from dae_ros.bags.datasets.messages import event_messages, events_of, image_message, in_time_order
-from dae_ros.bags.datasets.stamps import Stamps, read_indexed_seconds
+from dae_ros.bags.datasets.stamps import Stamps, microseconds_to_ns, read_indexed_seconds
 from dae_ros.bags.message_types import EVENT_PACKET, IMAGE
 from dae_ros.errors import RecordingError
 from dae_ros.events.packet import Events
@@ -123,19 +117,15 @@ def read_events(path: Path, height: int, width: int) -> Events:
         # numpy leaves a file open that it has opened itself and finds damaged.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             x, y, t, p = (arrays[name] for name in ("x", "y", "t", "p"))
-    except (*DAMAGE, AttributeError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise RecordingError(
             f"{path} holds no readable arrays x, y, t and p ({error}); download it again",
             path=str(path),
         ) from error
-    if t.ndim != 1 or not len(t) == len(x) == len(y) == len(p):
+    if t.ndim != 1 or any(array.shape != t.shape for array in (x, y, p)):
         raise RecordingError(
             f"the arrays x, y, t and p of {path} are not of one length", path=str(path)
         )
-    if t.dtype.kind not in "iu":
-        raise RecordingError(
-            f"the times of {path} are {t.dtype}, not whole microseconds", path=str(path)
-        )
     order = np.argsort(t, kind="stable")
-    t_ns = t[order].astype(np.int64) * 1000
+    t_ns = microseconds_to_ns(t[order], str(path))
     return events_of(t_ns, x[order], y[order], p[order], height, width, str(path))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dae_ros.bags.damage import DAMAGE
 from dae_ros.errors import ConfigurationError, RecordingError
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -31,10 +34,20 @@ def open_hdf5(path: Path) -> Any:
         ) from error
     try:
         return h5py.File(path, "r")
-    except OSError as error:
+    except DAMAGE as error:
         raise RecordingError(
             f"{path} is no readable HDF5 file ({error}); download it again", path=str(path)
         ) from error
+
+
+def has_array(file: Any, name: str) -> bool:
+    """Return whether the file has something of that name.
+
+    Raises:
+        RecordingError: the file is damaged there.
+    """
+    with _readable(file, name):
+        return name in file
 
 
 def require_array(file: Any, name: str, shape: tuple[int | None, ...]) -> Any:
@@ -46,8 +59,27 @@ def require_array(file: Any, name: str, shape: tuple[int | None, ...]) -> Any:
         shape: expected, None where any length will do.
 
     Raises:
-        RecordingError: it is not there, or of another shape.
+        RecordingError: it is not there, of another shape, or no numbers; or the file is damaged
+            there.
     """
+    with _readable(file, name):
+        return _require_array(file, name, shape)
+
+
+@contextlib.contextmanager
+def _readable(file: Any, name: str) -> Iterator[None]:
+    """Say of a file where it is damaged."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise RecordingError(
+            f"{file.filename} is damaged in {name} ({error}); download it again",
+            path=file.filename,
+            dataset=name,
+        ) from error
+
+
+def _require_array(file: Any, name: str, shape: tuple[int | None, ...]) -> Any:
     found = file.get(name)
     if found is None or not hasattr(found, "shape"):
         names: list[str] = []
@@ -68,7 +100,26 @@ def require_array(file: Any, name: str, shape: tuple[int | None, ...]) -> Any:
             dataset=name,
             shape=found.shape,
         )
+    if found.dtype.kind not in "biuf":
+        raise RecordingError(
+            f"{name} in {file.filename} holds {found.dtype}, expected numbers; the file is damaged "
+            "or of another layout",
+            path=file.filename,
+            dataset=name,
+        )
     return found
+
+
+def read_number(dataset: Any) -> int:
+    """Read a dataset of a single whole number.
+
+    Raises:
+        RecordingError: it is none, or the file is damaged there.
+    """
+    with _readable(dataset.file, dataset.name):
+        if dataset.dtype.kind not in "iu":
+            raise TypeError(f"it holds {dataset.dtype}, expected a whole number")
+        return int(dataset[()])
 
 
 def read_rows(dataset: Any, start: int, stop: int) -> NDArray[Any]:
@@ -79,7 +130,7 @@ def read_rows(dataset: Any, start: int, stop: int) -> NDArray[Any]:
     """
     try:
         return np.asarray(dataset[start:stop])
-    except (OSError, RuntimeError) as error:  # what h5py raises for damaged chunks
+    except DAMAGE as error:
         raise RecordingError(
             f"{dataset.file.filename} is damaged in {dataset.name}, between rows {start} and "
             f"{stop} ({error}); download it again",

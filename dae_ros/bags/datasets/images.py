@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dae_ros.bags.damage import DAMAGE
 from dae_ros.errors import RecordingError
-
-DAMAGE = (OSError, ValueError, EOFError)  # what numpy raises for damaged .npy files
 
 
 def numbered_files(folder: Path, suffix: str, stamps: int) -> list[Path]:

@@ -44,22 +44,30 @@ def events_of(
         source: file and rows, for the errors.
 
     Raises:
-        RecordingError: columns of different lengths, time that runs back, pixels outside the
-            sensor or between two, a polarity that is none.
+        RecordingError: columns of different lengths or without numbers, time that runs back, pixels
+            outside the sensor or between two, a polarity that is none.
     """
-    if not len(t_ns) == len(x) == len(y) == len(polarity):
+    columns = (t_ns, x, y, polarity)
+    if t_ns.ndim != 1 or any(column.shape != t_ns.shape for column in columns):
+        shapes = ", ".join(str(list(column.shape)) for column in columns)
         raise RecordingError(
-            f"the columns of {source} have {len(t_ns)}, {len(x)}, {len(y)} and {len(polarity)} "
-            f"values; the file is damaged",
+            f"the columns of {source} are of the shapes {shapes}, not of one length; the file is "
+            "damaged",
+            source=source,
+        )
+    kinds = [column.dtype for column in columns if column.dtype.kind not in "biuf"]
+    if kinds:
+        raise RecordingError(
+            f"a column of {source} holds {kinds[0]}, not numbers; the file is damaged",
             source=source,
         )
     _require(np.isin(polarity, (-1, 0, 1)), "a polarity of neither -1, 0 nor 1", source)
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     _require(inside, f"a pixel outside the sensor of {width}x{height} px", source)
-    columns, rows = x.astype(np.uint16), y.astype(np.uint16)
-    _require((columns == x) & (rows == y), "a pixel that is no whole number", source)
+    whole_x, whole_y = x.astype(np.uint16), y.astype(np.uint16)
+    _require((whole_x == x) & (whole_y == y), "a pixel that is no whole number", source)
     _require(np.diff(t_ns, prepend=t_ns[:1]) >= 0, "a time before that of the event ahead", source)
-    return Events(t_ns, columns, rows, (polarity > 0).astype(np.uint8))
+    return Events(t_ns, whole_x, whole_y, (polarity > 0).astype(np.uint8))
 
 
 def _require(good: NDArray[np.bool_], problem: str, source: str) -> None:

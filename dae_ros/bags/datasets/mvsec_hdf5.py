@@ -14,7 +14,13 @@ from typing import Any
 import numpy as np
 
 from dae_ros.bags.container import RecordedMessage, TopicInfo
-from dae_ros.bags.datasets.hdf5 import first_row_at, open_hdf5, read_rows, require_array
+from dae_ros.bags.datasets.hdf5 import (
+    first_row_at,
+    has_array,
+    open_hdf5,
+    read_rows,
+    require_array,
+)
 from dae_ros.bags.datasets.images import from_stamp, valid_depth
 from dae_ros.bags.datasets.messages import (
     CHUNK,
@@ -92,12 +98,12 @@ class MvsecHdf5File:
     def _find(self, side: str) -> None:
         """Take in what the file has of one camera."""
         group = f"davis/{side}"
-        if f"{group}/events" in self._file:
+        if has_array(self._file, f"{group}/events"):
             events = require_array(self._file, f"{group}/events", (None, 4))
             self._events[f"/{group}/events"] = events
             self.topics[f"/{group}/events"] = TopicInfo(EVENT_PACKET, None)
         for name in (*_GREY, *_DEPTH):
-            if f"{group}/{name}" not in self._file:
+            if not has_array(self._file, f"{group}/{name}"):
                 continue
             images = require_array(self._file, f"{group}/{name}", (None, None, None))
             times = require_array(self._file, f"{group}/{name}_ts", (len(images),))

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from dae_ros.errors import RecordingError
 
 Stamps = NDArray[np.int64]
+# In nanoseconds int64 ends shortly after it, in the year 2261.
+_END_S = 9_200_000_000
 
 
 def seconds_to_ns(seconds: NDArray[Any], source: str) -> Stamps:
@@ -30,7 +32,7 @@ def seconds_to_ns(seconds: NDArray[Any], source: str) -> Stamps:
         RecordingError: NaN, infinite, negative or beyond the range of int64 ns.
     """
     values = np.asarray(seconds, np.float64)
-    usable = np.isfinite(values) & (values >= 0) & (values < 9.2e9)
+    usable = np.isfinite(values) & (values >= 0) & (values < _END_S)
     if not usable.all():
         row = int(np.argmin(usable))
         raise RecordingError(
@@ -41,6 +43,40 @@ def seconds_to_ns(seconds: NDArray[Any], source: str) -> Stamps:
         )
     rounded: Stamps = np.rint(values * 1e6).astype(np.int64) * 1000
     return rounded
+
+
+def microseconds_to_ns(times: NDArray[Any], source: str, offset_us: int = 0) -> Stamps:
+    """Convert whole microseconds to ns.
+
+    Args:
+        times: [N], of any type.
+        source: file and dataset, for the error.
+        offset_us: added to each.
+
+    Raises:
+        RecordingError: no whole numbers, negative or beyond the range of int64 ns.
+    """
+    if times.dtype.kind not in "iu":
+        raise RecordingError(
+            f"the times of {source} are {times.dtype}, not whole microseconds", source=source
+        )
+    if not 0 <= offset_us < _END_S * 1_000_000:
+        raise RecordingError(
+            f"the times of {source} count from {offset_us} us, which is no time since the epoch or "
+            "the start; the file is damaged",
+            source=source,
+            offset_us=offset_us,
+        )
+    usable = (times >= 0) & (times < _END_S * 1_000_000 - offset_us)
+    if not usable.all():
+        row = int(np.argmin(usable))
+        raise RecordingError(
+            f"time {row} of {source} is {times[row]} us, which is no time since the epoch or the "
+            "start; the file is damaged",
+            source=source,
+            row=row,
+        )
+    return (times.astype(np.int64) + offset_us) * 1000
 
 
 def read_indexed_seconds(path: Path) -> Stamps:
