@@ -22,6 +22,7 @@ from dae_ros.distillation.clip_store import (
     STORE_FILE,
     ClipStore,
     digest_of_facts,
+    map_array,
     open_clip_store,
     read_facts,
 )
@@ -187,9 +188,7 @@ def _finish(recipe: Recipe, folder: Path) -> BuildResult:
 
 
 def _shape(folder: Path) -> tuple[int, int]:
-    import numpy as np
-
-    shape = np.load(folder / "windows.npy", mmap_mode="r").shape
+    shape = map_array(folder / "windows.npy").shape
     return (int(shape[-2]), int(shape[-1]))
 
 

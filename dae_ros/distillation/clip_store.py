@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dae_ros.bags.damage import DAMAGE
 from dae_ros.errors import RecordingError
 
 FORMAT = 1
@@ -36,7 +37,20 @@ END_NS, FRAME_OFFSET_US, RESTARTS = range(3)
 NO_FRAME_US = 2**31 - 1  # in place of a frame's offset
 # Beyond this a frame's pixels have moved away from the window's events (issue of label pairing).
 FRAME_TOLERANCE_US = 5000
-_ARRAYS = ("windows", "depth", "frames", "times")
+# Array -> the types and numbers of dimensions that it may have.
+_ARRAYS = {
+    "windows": (("uint8", 3), ("float16", 4)),
+    "depth": (("float16", 3),),
+    "frames": (("uint8", 3),),
+    "times": (("int64", 2),),
+}
+# File -> what it must say.
+_FACTS: dict[str, dict[str, type]] = {
+    STORE_FILE: {
+        "event_encoder": str, "height": int, "width": int, "sequences": list, "digest": str,
+    },
+    SEQUENCE_FILE: {"source": dict, "windows": int, "sha256": dict},
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,14 +166,31 @@ def read_facts(path: Path) -> dict[str, Any] | None:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise RecordingError(f"{path} cannot be read: {error}", path=str(path)) from error
+    except DAMAGE as error:
+        raise RecordingError(
+            f"{path} cannot be read: {error}. {_remedy(path)}", path=str(path)
+        ) from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise RecordingError(
-            f"{path} was not written by this version (format {FORMAT}); make the clips again",
+            f"{path} was not written by this version (format {FORMAT}). {_remedy(path)}",
             path=str(path),
         )
+    wrong = [
+        name for name, kind in _FACTS[path.name].items() if not isinstance(facts.get(name), kind)
+    ]
+    if wrong:
+        raise RecordingError(
+            f"{path} is damaged: it lacks {', '.join(wrong)}. {_remedy(path)}",
+            path=str(path),
+            lacks=wrong,
+        )
     return facts
+
+
+def _remedy(path: Path) -> str:
+    """Say how to get a file of facts anew, without what is whole beside it."""
+    remains = path if path.name == STORE_FILE else path.parent
+    return f"Remove {remains} and make the clips again; what is whole is kept"
 
 
 def digest_of_facts(facts: list[dict[str, Any]]) -> str:
@@ -176,12 +207,25 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _open_sequence(folder: Path, name: str, store: dict[str, Any]) -> ClipSequence:
+def _open_sequence(folder: Path, name: object, store: dict[str, Any]) -> ClipSequence:
+    facts = read_facts(folder / name / SEQUENCE_FILE) if isinstance(name, str) else None
+    if facts is None or not isinstance(name, str):
+        raise RecordingError(
+            f"{folder} lacks the {SEQUENCE_FILE} of {name}. {_remedy(folder / STORE_FILE)}",
+            path=str(folder),
+            sequence=name,
+        )
     path = folder / name
-    facts = read_facts(path / SEQUENCE_FILE)
-    if facts is None:
-        raise RecordingError(f"{path} lacks its {SEQUENCE_FILE}; make the clips again", path=name)
-    arrays = {array: _map(path / f"{array}.npy") for array in facts["sha256"] if array in _ARRAYS}
+    present = [array for array in _ARRAYS if array in facts["sha256"]]
+    lacking = [array for array in ("windows", "times") if array not in present]
+    if lacking:
+        raise RecordingError(
+            f"{path / SEQUENCE_FILE} is damaged: it lacks the sha256 of {', '.join(lacking)}. "
+            f"{_remedy(path / SEQUENCE_FILE)}",
+            path=str(path),
+            lacks=lacking,
+        )
+    arrays = {array: map_array(path / f"{array}.npy") for array in present}
     sizes = {array: len(values) for array, values in arrays.items()}
     size = (store["height"], store["width"])
     wrong = [a for a, values in arrays.items() if a != "times" and values.shape[-2:] != size]
@@ -203,13 +247,27 @@ def _open_sequence(folder: Path, name: str, store: dict[str, Any]) -> ClipSequen
     )
 
 
-def _map(path: Path) -> NDArray[Any]:
+def map_array(path: Path) -> NDArray[Any]:
+    """Map an array of a sequence.
+
+    Raises:
+        RecordingError: missing, damaged, or no such array.
+    """
+    array: Any
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = (array.dtype.name, array.ndim)
+    except DAMAGE as error:
         raise RecordingError(
             f"{path} is missing or damaged ({error}). Remove the folder {path.parent} and make "
             "the clips again",
             path=str(path),
         ) from error
-    return array
+    if found not in _ARRAYS[path.stem]:
+        raise RecordingError(
+            f"{path} is damaged: it holds {found[0]} of {found[1]} dimensions. Remove the folder "
+            f"{path.parent} and make the clips again",
+            path=str(path),
+        )
+    mapped: NDArray[Any] = array
+    return mapped
