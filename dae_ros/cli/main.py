@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dae_ros.cli.usage import WrongUsage
+from dae_ros.cli.usage import VerbParser, WrongUsage
 from dae_ros.errors import DaeError
 from dae_ros.installation import version
 
@@ -56,7 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
     )
     parser.add_argument("--version", action=_ShowVersion, help="show the version and exit")
-    subparsers = parser.add_subparsers(dest="verb", metavar="<verb>", required=True)
+    subparsers = parser.add_subparsers(
+        dest="verb", metavar="<verb>", required=True, parser_class=VerbParser
+    )
     for verb in VERBS:
         importlib.import_module(f"dae_ros.cli.{verb}").add_parser(subparsers)
     return parser

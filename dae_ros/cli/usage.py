@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import difflib
 from collections.abc import Iterator
+from typing import Any
 
 from dae_ros.errors import ConfigurationError
 
@@ -27,3 +30,25 @@ def usage() -> Iterator[None]:
         yield
     except ConfigurationError as error:
         raise WrongUsage(error.message, **error.data) from error
+
+
+class VerbParser(argparse.ArgumentParser):
+    """The parser of one verb, which says itself what it does not know.
+
+    Left to argparse, the parser of all verbs would say it, under a usage without options.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """See `argparse.ArgumentParser`; what is not known ends with a sentence and exit code 2."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [name for name in self._option_string_actions if name.startswith("--")]
+            near = {
+                match: None
+                for item in unknown
+                if item.startswith("--")
+                for match in difflib.get_close_matches(item.partition("=")[0], options, n=1)
+            }
+            meant = f"; did you mean {', '.join(near)}?" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return parsed, unknown

@@ -58,6 +58,26 @@ def test_the_commands_of_the_readme_run_as_they_stand() -> None:
     assert {*named, DepthParameters().weights} <= shipped
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (("bag", "in.bag", "--out", "out", "--hop_s", "0.1"), "did you mean --hop-s?"),
+        (("models", "fetch", "micro", "--into", "x"), "did you mean --to?"),
+        (("clips", "recipe", "--zzzzzz"), "unrecognized arguments: --zzzzzz"),
+    ],
+)
+def test_an_option_that_a_verb_lacks_names_the_nearest(
+    words: tuple[str, ...], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The verb's own usage is shown, with the option that was meant where one is near."""
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"usage: dae-ros {words[0]} ")
+    assert meant in error and ("did you mean" in error) == meant.startswith("did")
+
+
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     """--version needs no verb and shows the version of package.xml."""
     with pytest.raises(SystemExit) as ended:
