@@ -28,8 +28,8 @@ def open_hdf5(path: Path) -> Any:
         import hdf5plugin  # noqa: F401  (its import registers Blosc with the HDF5 library)
     except ImportError as error:
         raise ConfigurationError(
-            "reading HDF5 data sets needs the packages h5py and hdf5plugin: "
-            "pip install 'dae_ros[datasets]'",
+            "reading HDF5 data sets needs the packages h5py and hdf5plugin: install the extra "
+            "`datasets` (pip install '.[datasets]' in this package's folder)",
             package=error.name,
         ) from error
     try:
