@@ -15,14 +15,15 @@ EXIT_INTERRUPTED = 130
 
 DESCRIPTION = """\
 Make clips: encoded event windows with true depth and camera frames, ready for training. A recipe
-(YAML) names simulated worlds with their seeds, recordings and data sets, and puts each whole into
-`train` or `heldout`, of which one may be absent. Equal recipes give equal bytes. A build that was
-stopped or killed goes on when the same command is run again."""
+(a YAML file, or the name of one in config/train) names simulated worlds with their seeds,
+recordings and data sets, and puts each whole into `train` or `heldout`, of which one may be absent.
+Equal recipes give equal bytes. A build that was stopped or killed goes on when the same command is
+run again."""
 
 EPILOG = """\
 examples:
-  dae-ros clips config/train/clips_first_weights.yaml --out output/clips --processes 2
-  dae-ros clips config/train/clips_mvsec.yaml --root /data/mvsec --out output/clips_mvsec
+  dae-ros clips clips_first_weights --out output/clips --processes 2
+  dae-ros clips clips_mvsec --root /data/mvsec --out output/clips_mvsec
   dae-ros clips --verify output/clips        compare every array with its digest
   dae-ros clips --show output/clips          what is in it
 
@@ -38,7 +39,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", nargs="?", type=Path, help="YAML file: what to make")
+    parser.add_argument("recipe", nargs="?", help="YAML file, or a name: what to make")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the clips")
     parser.add_argument(
         "--root",

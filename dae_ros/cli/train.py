@@ -38,7 +38,7 @@ what is written below --out:
   report.json        how it ended
 
 examples:
-  dae-ros clips config/train/clips_first_weights.yaml --out output/clips --processes 2
+  dae-ros clips clips_first_weights --out output/clips --processes 2
   dae-ros train first_weights_micro --out output/micro --set clips=output/clips \\
       --set encoder_weights=micro_frames
   torchrun --nproc-per-node 4 -m dae_ros.cli train mvsec_supervised --out output/mvsec

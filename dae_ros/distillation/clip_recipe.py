@@ -13,6 +13,7 @@ import yaml
 
 from dae_ros.distillation.clip_sources import RecordingSource, Source, WorldSource
 from dae_ros.distillation.clip_store import SPLITS
+from dae_ros.distillation.configuration import find_yaml, recipes
 from dae_ros.errors import ConfigurationError
 from dae_ros.evaluation.protocols import PROTOCOLS
 from dae_ros.evaluation.splits import eventscape_sequences, mvsec_recordings, published_sequences
@@ -47,7 +48,7 @@ def read_recipe(path: Path | str, root: Path | str = ".") -> Recipe:
     """Read a recipe; docs/training.md describes the format.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, or the name of a recipe in `config/train`.
         root: the folder that paths of recordings and data sets are below.
 
     Raises:
@@ -55,7 +56,7 @@ def read_recipe(path: Path | str, root: Path | str = ".") -> Recipe:
             both splits, patterns that match nothing.
         RecordingError: a data set that is not whole.
     """
-    path = Path(path)
+    path = find_yaml(path, "recipe", recipes())
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:

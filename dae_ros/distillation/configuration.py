@@ -264,7 +264,7 @@ def load_settings(
     Raises:
         ConfigurationError: one sentence per problem, all of them at once.
     """
-    path = _find(source)
+    path = find_yaml(source, "configuration", presets())
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
@@ -290,8 +290,12 @@ def load_settings(
 
 def presets() -> list[str]:
     """Return the names in `config/train` that are configurations, not recipes of clips."""
-    folder = share_folder() / "config" / "train"
-    return sorted(p.stem for p in folder.glob("*.yaml") if not p.stem.startswith("clips_"))
+    return [name for name in _shipped() if not name.startswith("clips_")]
+
+
+def recipes() -> list[str]:
+    """Return the names in `config/train` that are recipes of clips."""
+    return [name for name in _shipped() if name.startswith("clips_")]
 
 
 def to_yaml(settings: TrainingParameters) -> str:
@@ -324,17 +328,34 @@ def changed(settings: Settings, **values: Value) -> Settings:
     return type(settings).from_mapping({**known, **values})
 
 
-def _find(source: str | Path) -> Path:
+def find_yaml(source: str | Path, what: str, known: Sequence[str]) -> Path:
+    """Return a file that a user names by its path, or by its name in `config/train`.
+
+    Args:
+        source: path or name.
+        what: it is, in one word, for the error.
+        known: names that may be meant, of `presets` or `recipes`.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
     path = Path(source)
     if path.is_file():
         return path
-    preset = share_folder() / "config" / "train" / f"{source}.yaml"
-    if preset.is_file():
-        return preset
+    if str(source) in known:
+        return _folder() / f"{source}.yaml"
     raise ConfigurationError(
-        f"there is no configuration {source}; give a YAML file or one of {', '.join(presets())}",
+        f"there is no {what} {source}; give a YAML file or one of {', '.join(known)}",
         source=str(source),
     )
+
+
+def _folder() -> Path:
+    return share_folder() / "config" / "train"
+
+
+def _shipped() -> list[str]:
+    return sorted(path.stem for path in _folder().glob("*.yaml"))
 
 
 def _number(value: object) -> object:

@@ -30,6 +30,7 @@ from dae_ros.distillation.clip_writer import SequenceWriter
 from dae_ros.distillation.configuration import TrainingParameters
 from dae_ros.distillation.runs import train
 from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.installation import share_folder
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.simulation.clips import clip_windows
 from test.reference.full_disk import no_room_beyond
@@ -218,6 +219,19 @@ def test_bad_recipes_are_refused(tmp_path: Path, change: tuple[str, str], senten
     assert text != RECIPE
     with pytest.raises(ConfigurationError, match=sentence):
         read_recipe(write_recipe(tmp_path, text), tmp_path)
+
+
+def test_a_recipe_may_be_named_as_a_preset_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names in config/train are found from anywhere; others are answered with all there are."""
+    shipped = share_folder() / "config" / "train" / "clips_anchors.yaml"
+    assert read_recipe("clips_anchors") == read_recipe(shipped)
+    assert main(["clips", "clips_mvsec", "--root", str(tmp_path), "--out", "x"]) == 1
+    assert "lacks 2 of the 2 sequences" in capsys.readouterr().err
+    for stranger in ("clips_nothing", "mvsec_supervised"):
+        with pytest.raises(ConfigurationError, match=f"no recipe {stranger}; .*clips_anchors"):
+            read_recipe(stranger)
 
 
 def test_held_out_worlds_alone_make_a_store(
