@@ -9,11 +9,11 @@ closed by an event or packet time, never by another topic.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Literal
 
-from dae_ros.bags.container import RecordedMessage, TopicInfo
+from dae_ros.bags.container import RecordedMessage
 from dae_ros.bags.datasets.images import valid_depth
 from dae_ros.bags.labelled_window import LabelledWindow
 from dae_ros.bags.messages import read_depth, stamp_of
@@ -25,6 +25,7 @@ from dae_ros.bags.topics import (
     describe,
     require_topic,
 )
+from dae_ros.bags.truth_beside import truth_beside
 from dae_ros.errors import PacketError, RecordingError
 from dae_ros.events.cdr import event_types
 from dae_ros.events.frame import Frame
@@ -72,7 +73,7 @@ class LabelledRecording:
         self._recording = recording
         self._window_ns = window_ns
         self._ends = ends
-        self.events, self.label = _choose(recording.topics, ends, events, label)
+        self.events, self.label = _choose(recording, ends, events, label)
         image = choose_image_topic(recording.topics, self.events)
         # Frames of another camera show other pixels, and decoding them costs more than the rest.
         beside = image is not None and image.rpartition("/")[0] == self.events.rpartition("/")[0]
@@ -294,9 +295,10 @@ class _Pass:
 
 
 def _choose(
-    topics: Mapping[str, TopicInfo], ends: Ends, events: str | None, label: str | None
+    recording: Recording, ends: Ends, events: str | None, label: str | None
 ) -> tuple[str, str]:
     """Return the topics of the events and of the labels."""
+    topics = recording.topics
     beside = choose_depth_topic if ends == "depth" else choose_image_topic
     if events is None:
         first = choose_events_topic(topics, None)
@@ -309,6 +311,14 @@ def _choose(
         return events, label
     found = beside(topics, events)
     if found is None:
+        absent = truth_beside(recording.paths[0]) if ends == "depth" else None
+        if absent is not None and not absent.exists():
+            raise RecordingError(
+                f"there are no depth images beside {events}, since {absent.name} is not beside "
+                f"{recording.paths[0]}; put it there, or give the topic that has depth",
+                topic=events,
+                path=str(absent),
+            )
         what = "depth images" if ends == "depth" else "camera frames"
         raise RecordingError(
             f"there are no {what} beside {events}; give their topic, or open the recording that "

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
+from dae_ros.bags.truth_beside import pairs_of
 from dae_ros.distillation.clip_sources import RecordingSource, Source, WorldSource
 from dae_ros.distillation.clip_store import SPLITS
 from dae_ros.distillation.configuration import find_yaml, recipes
@@ -170,7 +171,10 @@ def _drawable(kind: object, values: object) -> bool:
 
 
 def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
-    """Yield a source per match; a list inside of the list is read as one recording."""
+    """Yield a source per match; a list inside of the list is read as one recording.
+
+    As everywhere `NAME_gt` beside `NAME_data` is read with it.
+    """
     ends = entry.get("ends", "depth")
     if ends not in ("depth", "frame"):
         raise ConfigurationError(f"'ends' must be depth or frame, not {ends!r}")
@@ -194,12 +198,15 @@ def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
             pattern = Path(item)
             top = Path(pattern.anchor) if pattern.is_absolute() else root
             matches = top.glob(str(pattern.relative_to(pattern.anchor)))
-            groups = [(path,) for path in sorted(map(str, matches))]
+            paths = sorted(matches, key=str)
+            # Windows that end at frames need no depth.
+            found = pairs_of(paths) if ends == "depth" else [(path,) for path in paths]
+            groups = [tuple(map(str, group)) for group in found]
         if not groups:
             raise ConfigurationError(f"nothing matches {root / item}; is --root right?")
-        for paths in groups:
+        for group in groups:
             yield RecordingSource(
-                paths, ends, entry.get("events"), entry.get("label"), _rows(entry)
+                group, ends, entry.get("events"), entry.get("label"), _rows(entry)
             )
 
 

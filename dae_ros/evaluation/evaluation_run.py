@@ -251,7 +251,9 @@ class _Run:
                     break
         damage = damage or source.damage
         if damage is not None:
-            self._note(f"{source.name}: {damage}")
+            # Of a single sequence it is the error with which the command ends.
+            if len(self._sources) > 1:
+                self._note(f"{source.name}: {damage}")
             self._damage = self._damage or damage
         if scorer.records and not _has_pixels(scorer):
             self._note(f"{source.name}: not one pixel of {len(scorer.records)} windows counts")

@@ -14,6 +14,7 @@ from dae_ros.bags.labelled import LabelledSequence, LabelledVoxels
 from dae_ros.bags.labelled_recording import LabelledRecording
 from dae_ros.bags.messages import DepthTruthImage, read_depth
 from dae_ros.bags.recording import Recording, open_recording
+from dae_ros.bags.truth_beside import name_of, with_truth
 from dae_ros.errors import ConfigurationError, PacketError, RecordingError
 from dae_ros.evaluation.observation import (
     Input,
@@ -206,10 +207,9 @@ def recorded_source(
     """
     paths = [Path(text)] if Path(text).exists() else [Path(part) for part in text.split("+")]
     first = paths[0]
-    if len(paths) == 1 and first.stem.endswith("_data"):
-        beside = first.with_name(f"{first.stem.removesuffix('_data')}_gt{first.suffix}")
-        paths += [beside] if beside.exists() else []
-    name = name or (first.name if first.is_dir() else first.stem.removesuffix("_data"))
+    if len(paths) == 1:
+        paths = list(with_truth(first))
+    name = name or (first.name if first.is_dir() else name_of(first))
     if len(paths) == 1 and is_voxel_folder(first):
         if events or truth:
             raise ConfigurationError(

@@ -213,6 +213,15 @@ def test_what_cannot_be_evaluated_is_explained(tmp_path, walk, capsys, arguments
     assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
+def test_missing_truth_is_named_once(tmp_path, walk, capsys):
+    """Without its _gt a _data file is answered with the name of what is missing, in one line."""
+    (tmp_path / "walk_gt.bag").unlink()
+    assert run(walk, "--out", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert error.count("walk_gt.bag is not beside") == error.count("no depth images") == 1
+    assert "right/events" not in error
+
+
 def test_numbers_of_unknown_direction_are_not_scored(tmp_path, walk, capsys):
     """Whether an untrained network's number grows with depth is not guessed."""
     assert run(walk, "--out", tmp_path / "out", direction=()) == 1

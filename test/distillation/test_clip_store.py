@@ -221,6 +221,20 @@ def test_bad_recipes_are_refused(tmp_path: Path, change: tuple[str, str], senten
         read_recipe(write_recipe(tmp_path, text), tmp_path)
 
 
+def test_true_depth_is_read_with_the_events_that_it_lies_beside(tmp_path: Path) -> None:
+    """A pattern pairs NAME_data with NAME_gt as evaluation does; ends of frames need no depth."""
+    for name in ("x_data.bag", "x_gt.bag", "y_data.bag", "z_gt.bag"):
+        (tmp_path / name).touch()
+
+    def groups(ends: str) -> list[list[str]]:
+        text = f"train: [{{recordings: ['*.bag'], ends: {ends}}}]"
+        sources = read_recipe(write_recipe(tmp_path, text), tmp_path).sources.values()
+        return [source.facts()["recording"] for source in sources]
+
+    assert groups("depth") == [["x_data.bag", "x_gt.bag"], ["y_data.bag"], ["z_gt.bag"]]
+    assert groups("frame") == [["x_data.bag"], ["x_gt.bag"], ["y_data.bag"], ["z_gt.bag"]]
+
+
 def test_a_recipe_may_be_named_as_a_preset_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
