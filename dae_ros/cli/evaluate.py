@@ -62,6 +62,7 @@ examples:
   dae-ros evaluate --simulator street_night --simulator room:seed=1001,duration_s=20 \\
       --out result --weights FILE
   dae-ros evaluate DSEC --dataset dsec --out result --weights FILE --orientation depth    published
+  dae-ros evaluate DSEC --dataset dsec --sequences thun_00_a --out result --weights FILE    in part
   dae-ros evaluate walk.mcap --out result --weights FILE --reset every_window    without memory
 
 --orientation depth is for checkpoints that do not say what their number grows with, such as those
@@ -100,6 +101,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--split",
         metavar="NAME",
         help="of --dataset (default: that of published tests: validation for dsec, else test)",
+    )
+    source.add_argument(
+        "--sequences",
+        type=_names,
+        default=(),
+        metavar="NAME,...",
+        dest="only",
+        help="of --dataset: these of the split alone; the paper's numbers, which are of all, do "
+        "not stand beside",
     )
     source.add_argument(
         "--simulator",
@@ -151,6 +161,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=run)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of names, separated by commas")
+    return names
+
+
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no number of frames")
@@ -197,8 +214,9 @@ def sources_of(args: argparse.Namespace) -> list[EvaluationSource]:
     from dae_ros.evaluation.sources import recorded_source, simulated_source
 
     if args.dataset is None:
-        if args.split is not None:
-            raise ConfigurationError("--split belongs to --dataset; name the data set too")
+        if args.split is not None or args.only:
+            option = "--sequences" if args.split is None else "--split"
+            raise ConfigurationError(f"{option} belongs to --dataset; name the data set too")
         if not args.sequences and not args.simulator:
             raise ConfigurationError(
                 "there is nothing to evaluate; name a recording, a data set or a simulation"
@@ -213,10 +231,12 @@ def sources_of(args: argparse.Namespace) -> list[EvaluationSource]:
             "--dataset takes one SEQUENCE, the folder that holds the data set, and neither "
             "--simulator nor topics"
         )
-    return _dataset_sources(args.dataset, Path(args.sequences[0]), args.split)
+    return _dataset_sources(args.dataset, Path(args.sequences[0]), args.split, args.only)
 
 
-def _dataset_sources(dataset: str, root: Path, split: str | None) -> list[EvaluationSource]:
+def _dataset_sources(
+    dataset: str, root: Path, split: str | None, only: tuple[str, ...]
+) -> list[EvaluationSource]:
     from dae_ros.evaluation.protocols import PROTOCOLS, TEST_SPLIT
     from dae_ros.evaluation.sources import RecordedSource, VoxelSource
     from dae_ros.evaluation.splits import (
@@ -227,12 +247,16 @@ def _dataset_sources(dataset: str, root: Path, split: str | None) -> list[Evalua
 
     split = split or TEST_SPLIT.get(dataset, "test")
     if dataset == "mvsec_recordings":
-        pairs = mvsec_recordings(split, root)
+        pairs = mvsec_recordings(split, root, only)
         return [RecordedSource(name, paths) for name, paths in pairs.items()]
     if dataset == "eventscape":
+        if only:
+            raise ConfigurationError(
+                "--sequences is not for eventscape, of which all sequences that are there are run"
+            )
         paths = eventscape_sequences(split, root)
         return [RecordedSource(f"{path.parent.name}/{path.name}", (path,)) for path in paths]
-    found = published_sequences(PROTOCOLS[dataset], split, root)
+    found = published_sequences(PROTOCOLS[dataset], split, root, only)
     if dataset == "mvsec":
         return [VoxelSource(name, path) for name, path in found.items()]
     return [RecordedSource(name, (path,)) for name, path in found.items()]
@@ -294,6 +318,8 @@ def run(args: argparse.Namespace) -> int:
         )
     bar.close()
     print(_summary(result.report))
+    if "sequences" in result.report.facts:
+        print(f"sequences: {result.report.facts['sequences']}")
     print(f"-> {args.out / 'evaluation.md'}")
     for note in estimator.notes:
         print(f"note: {note}")

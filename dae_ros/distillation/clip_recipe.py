@@ -26,7 +26,7 @@ _TOP = {"event_encoder", "window_s", "every_world", *SPLITS}
 _ENTRY = {
     "world": {"world", "seeds"},
     "recordings": {"recordings", "ends", "events", "label", "rows"},
-    "dataset": {"dataset", "split", "rows"},
+    "dataset": {"dataset", "split", "sequences", "rows"},
 }
 
 
@@ -212,16 +212,22 @@ def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
 
 def _dataset(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
     name, split = str(entry["dataset"]), str(entry.get("split", "train"))
-    rows = _rows(entry)
+    rows, only = _rows(entry), entry.get("sequences", [])
+    if not isinstance(only, list) or not all(isinstance(item, str) for item in only):
+        raise ConfigurationError(f"'sequences' must be a list of names, not {only!r}")
     if name in PROTOCOLS:
         protocol = PROTOCOLS[name]
         rows = protocol.rows if rows is None else rows
-        for path in published_sequences(protocol, split, root).values():
+        for path in published_sequences(protocol, split, root, only).values():
             yield RecordingSource((str(path),), rows=rows)
     elif name == "mvsec_recordings":
-        for paths in mvsec_recordings(split, root).values():
+        for paths in mvsec_recordings(split, root, only).values():
             yield RecordingSource(tuple(map(str, paths)), rows=rows)
     elif name == "eventscape":
+        if only:
+            raise ConfigurationError(
+                "'sequences' is not for eventscape, of which all that are there are taken"
+            )
         for path in eventscape_sequences(split, root):
             yield RecordingSource((str(path),), rows=rows)
     else:

@@ -292,6 +292,10 @@ class _Run:
             if protocol is None
             else f"{protocol.name}, rows {protocol.rows[0]} to {protocol.rows[1] - 1}",
         }
+        names = [source.name for source in self._sources]
+        part = "" if protocol is None else protocol.part_in_words(names)
+        if part:
+            facts["sequences"] = part
         if rules.most is not None:
             facts["only"] = f"the first {rules.most} depth images of each sequence"
         for source in self._sources:

@@ -6,7 +6,7 @@ Facts read from the authors' code (github.com/bartn8/depthanyevent, commit 7dfcc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -47,6 +47,17 @@ class DatasetProtocol:
     def scored_frames(self, split: str) -> dict[str, int]:
         """Return sequence -> number of frames that the published code scores."""
         return {name: frames - self.skipped_frames for name, frames in self.splits[split].items()}
+
+    def part_in_words(self, names: Iterable[str]) -> str:
+        """Say which part of a split some sequences are; nothing where they are a whole one."""
+        wanted = set(names)
+        for split, sequences in self.splits.items():
+            if wanted < set(sequences):
+                return (
+                    f"{len(wanted)} of the {len(sequences)} of the split '{split}', so that the "
+                    "paper's numbers do not stand beside"
+                )
+        return ""
 
 
 MVSEC = DatasetProtocol(

@@ -8,7 +8,7 @@ commit 5a80afb, `experiments/depth/data/eventscape/scripts/merge_event_data.py`)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -43,27 +43,32 @@ EVENTSCAPE_VALIDATION = frozenset(
 _PLACES = {"mvsec": ("", "depth/data", "*.npy"), "dsec": ("train", "disparity/event", "*.png")}
 
 
-def published_sequences(protocol: DatasetProtocol, split: str, root: Path) -> dict[str, Path]:
+def published_sequences(
+    protocol: DatasetProtocol, split: str, root: Path, only: Sequence[str] = ()
+) -> dict[str, Path]:
     """Return sequence -> folder of a split of `protocols.py`, each checked to be whole.
 
     Args:
         protocol: `MVSEC` (as E2Depth prepared it) or `DSEC`.
         split: one of `protocol.splits`.
         root: the folder that holds `train` (and MVSEC's `test`).
+        only: names of the split's sequences that are wanted; without any all are.
 
     Raises:
-        ConfigurationError: no such split.
+        ConfigurationError: no such split, or no such sequence in it.
         RecordingError: sequences are missing, or have another number of frames than published.
     """
     sequences = _of_split(protocol.splits, split, protocol.name)
     prefix, folder, pattern = _PLACES[protocol.name]
-    paths = {name: root / prefix / name for name in sequences}
+    chosen = _only(only, tuple(sequences), split, protocol.name)
+    paths = {name: root / prefix / name for name in chosen}
     missing = [name for name, path in paths.items() if not path.is_dir()]
     if missing:
         raise RecordingError(
-            f"{root} lacks {len(missing)} of the {len(paths)} sequences of the split '{split}' of "
-            f"{protocol.name}: {', '.join(missing)}. Unpack them there",
-            path=str(root),
+            f"{root / prefix} lacks {len(missing)} of the {len(paths)} sequences of the split "
+            f"'{split}' of {protocol.name}: {', '.join(missing)}. Unpack them there"
+            f"{_way_in_part(protocol, split, root / prefix)}",
+            path=str(root / prefix),
             missing=missing,
         )
     for name, path in paths.items():
@@ -79,19 +84,34 @@ def published_sequences(protocol: DatasetProtocol, split: str, root: Path) -> di
     return paths
 
 
-def mvsec_recordings(split: str, root: Path) -> dict[str, tuple[Path, Path]]:
+def _way_in_part(protocol: DatasetProtocol, split: str, folder: Path) -> str:
+    """Return how to do with the sequences that are there, of another split if need be."""
+    for candidate in (split, *protocol.splits):
+        there = [name for name in protocol.splits[candidate] if (folder / name).is_dir()]
+        if there:
+            return (
+                f", or take those that are there alone: --split {candidate} --sequences "
+                f"{','.join(there)} (in a recipe 'split' and 'sequences')"
+            )
+    return "; a part is enough with --sequences NAME,... (in a recipe 'sequences')"
+
+
+def mvsec_recordings(
+    split: str, root: Path, only: Sequence[str] = ()
+) -> dict[str, tuple[Path, Path]]:
     """Return sequence -> (data, gt) of MVSEC's own files, `.hdf5` before `.bag`.
 
     Args:
         split: `train` or `test`.
         root: anywhere above the files.
+        only: names of the split's sequences that are wanted; without any all are.
 
     Raises:
-        ConfigurationError: no such split.
+        ConfigurationError: no such split, or no such sequence in it.
         RecordingError: a file is missing.
     """
     found: dict[str, tuple[Path, Path]] = {}
-    for name in _of_split(MVSEC_RECORDINGS, split, "mvsec"):
+    for name in _only(only, _of_split(MVSEC_RECORDINGS, split, "mvsec"), split, "mvsec"):
         data = next(
             (path for suffix in ("hdf5", "bag") for path in root.rglob(f"{name}_data.{suffix}")),
             None,
@@ -100,7 +120,8 @@ def mvsec_recordings(split: str, root: Path) -> dict[str, tuple[Path, Path]]:
         if data is None or truth is None or not truth.is_file():
             raise RecordingError(
                 f"below {root} there is no {name}_data.hdf5 or .bag with its {name}_gt beside it; "
-                f"the split '{split}' needs both",
+                f"the split '{split}' needs both. Others alone are taken with --sequences (in a "
+                f"recipe 'sequences')",
                 path=str(root),
                 sequence=name,
             )
@@ -139,6 +160,21 @@ def eventscape_sequences(split: str, root: Path) -> list[Path]:
             )
         found += chosen
     return found
+
+
+def _only(
+    wanted: Sequence[str], sequences: tuple[str, ...], split: str, name: str
+) -> tuple[str, ...]:
+    """Return the wanted sequences in the order of the split, all where none is named."""
+    strangers = [item for item in wanted if item not in sequences]
+    if strangers:
+        raise ConfigurationError(
+            f"{', '.join(strangers)} is not in the split '{split}' of {name}, which has "
+            f"{', '.join(sequences)}",
+            split=split,
+            sequences=strangers,
+        )
+    return tuple(item for item in sequences if item in wanted) if wanted else sequences
 
 
 def _of_split(splits: Mapping[str, _Part], split: str, name: str) -> _Part:

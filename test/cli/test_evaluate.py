@@ -139,6 +139,29 @@ def test_the_published_protocol_of_dsec(tmp_path, monkeypatch):
     assert "cleared" in document_of(cleared)["tables"][0]["not_comparable_because"]
 
 
+def test_a_part_of_dsec_follows_the_protocol_too(tmp_path, monkeypatch, capsys):
+    """The refusal names the option that takes what is there, and the paper is not beside it."""
+    root = tmp_path / "DSEC"
+    write_dsec(root / "train" / "zurich_city_04_a")
+    monkeypatch.setattr("dae_ros.bags.datasets.dsec.SIZE", (48, 64))
+    splits = {
+        "train": {"zurich_city_04_a": 6, "zurich_city_04_b": 6},
+        "validation": {"thun_00_a": 6},
+    }
+    small(monkeypatch, "dsec", height=48, width=64, rows=(8, 40), splits=splits)
+    out = tmp_path / "out"
+    assert run(root, "--dataset", "dsec", "--out", out) == 1
+    way = "--split train --sequences zurich_city_04_a"
+    assert way in capsys.readouterr().err
+    assert run(root, "--dataset", "dsec", "--out", out, *way.split()) == 0
+    document = document_of(out)
+    assert document["facts"]["protocol"] == "dsec, rows 8 to 39"
+    assert document["facts"]["sequences"].startswith("1 of the 2 of the split 'train'")
+    assert "not all frames" in document["tables"][0]["not_comparable_because"]
+    assert "| DepthAnyEvent-R |" not in (out / "evaluation.md").read_text()
+    assert "sequences: 1 of the 2" in capsys.readouterr().out
+
+
 def test_the_published_protocol_of_mvsec(tmp_path, monkeypatch):
     """E2Depth's folders are fed as voxel grids, with the names of the protocol."""
     write_voxel_folder(tmp_path / "root" / "test" / "mvsec_outdoor_day1")
@@ -197,6 +220,10 @@ def test_other_data_sets_by_split(tmp_path, monkeypatch):
         ),
         (("--dataset", "dsec"), "--dataset takes one SEQUENCE", 2),
         (("{walk}", "--dataset", "dsec"), "lacks 10 of the 10 sequences", 1),
+        (("{walk}", "--dataset", "dsec"), "a part is enough with --sequences", 1),
+        (("{walk}", "--dataset", "dsec", "--sequences", "x"), "x is not in the split", 2),
+        (("{walk}", "--dataset", "eventscape", "--sequences", "x"), "not for eventscape", 2),
+        (("{walk}", "--sequences", "thun_00_a"), "--sequences belongs to --dataset", 2),
         (("{walk}", "--truth", "/nope"), "there is no topic /nope", 1),
         (("{walk}", "{walk}"), "Two sequences are named walk", 1),
         (("--simulator", "moon"), "no simulator preset 'moon'", 2),

@@ -235,6 +235,18 @@ def test_true_depth_is_read_with_the_events_that_it_lies_beside(tmp_path: Path) 
     assert groups("frame") == [["x_data.bag"], ["x_gt.bag"], ["y_data.bag"], ["z_gt.bag"]]
 
 
+def test_a_recipe_takes_single_sequences_of_a_data_set(tmp_path: Path) -> None:
+    """`sequences` names those of the split that are wanted; a text is no list."""
+    for kind in ("data", "gt"):
+        (tmp_path / f"outdoor_night1_{kind}.bag").touch()
+    entry = "{dataset: mvsec_recordings, split: test, sequences: [outdoor_night1]}"
+    found = read_recipe(write_recipe(tmp_path, f"heldout: [{entry}]"), tmp_path).sources
+    assert list(found) == ["heldout/0000_outdoor_night1_data"]
+    text = f"heldout: [{entry.replace('[', '').replace(']', '')}]"
+    with pytest.raises(ConfigurationError, match="'sequences' must be a list"):
+        read_recipe(write_recipe(tmp_path, text), tmp_path)
+
+
 def test_a_recipe_may_be_named_as_a_preset_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,24 @@ def test_mvsec_recordings_come_in_pairs(tmp_path):
         mvsec_recordings("test", tmp_path)
 
 
+def test_single_sequences_of_a_split_can_be_wanted(tmp_path):
+    """In the order of the split, whatever else is missing; what is in no split is refused."""
+    splits = {"train": {"a": 1}, "test": {"b": 1, "c": 1, "d": 1}}
+    small = dataclasses.replace(DSEC, splits=splits)
+    for name in "dca":
+        touch(tmp_path / "train" / name / "disparity" / "event", ["000000.png"])
+    assert list(published_sequences(small, "test", tmp_path, ["d", "c"])) == ["c", "d"]
+    with pytest.raises(RecordingError, match="--split test --sequences c,d "):
+        published_sequences(small, "test", tmp_path)
+    with pytest.raises(ConfigurationError, match=r"a is not in the split 'test' of dsec, .* b, c"):
+        published_sequences(small, "test", tmp_path, ["a"])
+    for kind in ("data", "gt"):
+        (tmp_path / f"outdoor_night2_{kind}.bag").touch()
+    with pytest.raises(RecordingError, match="taken with --sequences"):
+        mvsec_recordings("test", tmp_path)
+    assert list(mvsec_recordings("test", tmp_path, ["outdoor_night2"])) == ["outdoor_night2"]
+
+
 def test_eventscape_is_split_by_town_and_number(tmp_path):
     """Town05 falls into two parts without a sequence in both; order is that of the numbers."""
     for town, numbers in {
