@@ -259,7 +259,7 @@ def load_settings(
     Args:
         kind: `TrainingParameters` or `DistillationParameters`.
         source: a YAML file, or the name of a preset in `config/train`.
-        overrides: `name=value`, which go before the file.
+        overrides: `name=value`, which go before the file; `name=` sets an empty text.
 
     Raises:
         ConfigurationError: one sentence per problem, all of them at once.
@@ -273,7 +273,8 @@ def load_settings(
             name, equals, value = override.partition("=")
             if not equals:
                 raise ConfigurationError(f"'{override}' is not name=value")
-            values[name.strip()] = yaml.safe_load(value)
+            # YAML has nothing for an empty text, which switches some settings off.
+            values[name.strip()] = yaml.safe_load(value) if value.strip() else ""
     except (OSError, yaml.YAMLError, TypeError) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}", path=str(path)) from error
     # YAML reads 1e-4, without a point, as a text.

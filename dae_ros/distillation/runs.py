@@ -25,7 +25,7 @@ from dae_ros.distillation.preparation import FRAME_ENCODERS, Preparation
 from dae_ros.distillation.teacher import FrameTeacher, load_teachers
 from dae_ros.distillation.trainer import Compare, Note, Report, Trainer, TrainingResult
 from dae_ros.distillation.validation import Validation
-from dae_ros.errors import ConfigurationError
+from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.configuration import EventEncoder, Meaning, same_input
 from dae_ros.model.durable_files import write_durably
@@ -105,10 +105,12 @@ def _reported(folder: Path, step: int) -> bool:
 
 
 def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Trainer:
-    loaded = load_weights(settings.weights)
+    with _named("weights"):
+        loaded = load_weights(settings.weights)
     origins = {"started_from": loaded.digest}
     if settings.encoder_weights:
-        source = load_weights(settings.encoder_weights)
+        with _named("encoder_weights", "; --set encoder_weights= begins without them"):
+            source = load_weights(settings.encoder_weights)
         take_encoder(loaded, source)
         origins["encoder_from"] = source.digest
     stores = tuple(open_clip_store(path) for path in settings.folders)
@@ -123,7 +125,8 @@ def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Tr
     compare: Compare = TrueDepthObjective(settings)
     deciding = None
     if isinstance(settings, DistillationParameters):
-        teachers = dict(load_teachers(settings, workers.device))
+        with _named("teachers"):
+            teachers = dict(load_teachers(settings, workers.device))
         compare = TeacherObjective(settings, teachers, (workers.index, workers.count))
         deciding = teachers[max(settings.shares, key=lambda name: settings.shares[name])]
     network = loaded.network.to(workers.device)
@@ -162,6 +165,15 @@ def _trainer(settings: TrainingParameters, folder: Path, workers: Workers) -> Tr
         },
         data=[*data, *origins.values(), *(item.digest for item in teachers.values())],
     )
+
+
+@contextlib.contextmanager
+def _named(setting: str, way: str = "") -> Iterator[None]:
+    """Name the setting whose weights cannot be loaded, which may come from a preset."""
+    try:
+        yield
+    except WeightsError as error:
+        raise WeightsError(f"'{setting}': {error.message}{way}", **error.data) from error
 
 
 def _check(

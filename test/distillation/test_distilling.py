@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,16 @@ import pytest
 from dae_ros.cli.main import main
 from dae_ros.distillation.configuration import to_yaml
 from dae_ros.distillation.runs import train
-from dae_ros.errors import ConfigurationError
-from dae_ros.model.checkpoint import save_checkpoint
+from dae_ros.errors import ConfigurationError, WeightsError
+from dae_ros.model.checkpoint import read_provenance, save_checkpoint
 from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
 from dae_ros.model.weights import load_weights
 from test.reference.moving_wedge import WedgeSource, wedge_clips
 from test.reference.wedge_teacher import METRIC_GREY, Settings, distillation
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_distilling_from_a_file(
@@ -64,6 +67,39 @@ def test_tencode_weights_learn_from_voxel_folders(
     train(again, tmp_path / "second")
     second = load_weights(str(tmp_path / "second" / "last.safetensors"))
     assert second.meaning.event_encoder == "tencode"
+
+
+def test_weights_that_are_not_there_are_said_with_their_setting(
+    tmp_path: Path, settings: Settings
+) -> None:
+    """Whoever named them, a preset or the user, the setting is in the sentence."""
+    for changes in ({"weights": "gone.pt"}, {"encoder_weights": "gone.pt"}):
+        with pytest.raises(WeightsError, match=rf"^'{next(iter(changes))}': .* gone.pt"):
+            train(settings(**changes), tmp_path / "run")
+    with pytest.raises(WeightsError, match="--set encoder_weights= begins without"):
+        train(settings(encoder_weights="gone.pt"), tmp_path / "run")
+    with pytest.raises(WeightsError, match=r"'teachers': .* gone.pt"):
+        train(distillation(settings, teachers="gone.pt"), tmp_path / "run")
+
+
+def test_the_recipe_for_a_recording_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The two commands of docs/training.md train the shipped micro on pairs of bags."""
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    section = text.partition("## A recording of your own")[2].partition("\n## ")[0]
+    clips_of, train_on = re.findall(r"^dae-ros ((?:clips|train) .*)$", section, re.MULTILINE)
+    small = "--height 40 --width 56 --duration 0.5 --format mvsec"
+    for name, seed in (("x", 1), ("y", 2)):
+        assert main(f"simulate --out {name} --seed {seed} {small}".split()) == 0
+    assert main(clips_of.replace("DIR", str(tmp_path)).split()) == 0
+    few = ("steps=2", "batch=1", "unroll=2", "burn_in=1", "warm_up=1", "evaluate_every=2",
+           "heldout_windows=2", "threads=1", "device=cpu")  # fmt: skip
+    assert main([*train_on.split(), *(word for item in few for word in ("--set", item))]) == 0
+    assert "2 updates" in capsys.readouterr().out
+    begun = read_provenance(tmp_path / "output/my_recording/last.safetensors")["started_from"]
+    assert begun == load_weights("micro").digest
 
 
 def test_what_does_not_fit_is_said_before_the_first_update(

@@ -134,6 +134,15 @@ def test_bad_settings_are_refused(tmp_path: Path, override: str, sentence: str) 
         load_settings(DistillationParameters, path, [override])
 
 
+def test_an_empty_text_can_be_set(tmp_path: Path) -> None:
+    """What a preset begins with is switched off by `name=`; a number is not."""
+    assert load_settings(TrainingParameters, "first_weights_micro").encoder_weights
+    some = load_settings(TrainingParameters, "first_weights_micro", ["encoder_weights="])
+    assert some.encoder_weights == ""
+    with pytest.raises(ConfigurationError, match="'steps' must be a int, not ''"):
+        load_settings(TrainingParameters, "first_weights_micro", ["steps= "])
+
+
 @pytest.mark.parametrize("text", ["", "- clips", "clips"])
 @pytest.mark.parametrize("overrides", [[], ["steps=5"]])
 def test_a_file_without_names_is_refused(tmp_path: Path, text: str, overrides: list[str]) -> None:
