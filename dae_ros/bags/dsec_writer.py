@@ -59,7 +59,7 @@ class DsecWriter:
             import hdf5plugin
         except ImportError as error:
             raise ConfigurationError(
-                f"The DSEC layout needs {error.name}; install dae-ros[datasets].",
+                f"The DSEC layout needs {error.name}; install the extra `datasets`.",
                 package=error.name,
             ) from error
         self._camera = simulation.camera

@@ -47,7 +47,7 @@ what is recorded (--format):
            /depth_truth, /depth_truth/camera_info  32FC1, metres along the optical axis
   mvsec    OUT_data.bag and OUT_gt.bag (ROS 1): /davis/left/events, image_raw, camera_info;
            depth_image_raw, pose
-  dsec     a sequence folder: events.h5, disparity, images, calibration (dae-ros[datasets])
+  dsec     a sequence folder: events.h5, disparity, images, calibration (extra `datasets`)
   raw      a Prophesee EVT 3.0 file: events only
 
 --rgbd DIR makes events from frames of colour and depth with poses, in the layout of 7-Scenes
