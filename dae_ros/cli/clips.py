@@ -24,6 +24,8 @@ EPILOG = """\
 examples:
   dae-ros clips clips_first_weights --out output/clips --processes 2
   dae-ros clips clips_mvsec --root /data/mvsec --out output/clips_mvsec
+  dae-ros clips --warp-dsec /data/DSEC       write images/left/ev_inf of each sequence
+  dae-ros clips clips_dsec_frames --root /data/DSEC --out output/clips_dsec_frames
   dae-ros clips --verify output/clips        compare every array with its digest
   dae-ros clips --show output/clips          what is in it
 
@@ -52,6 +54,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--processes", type=int, default=1, metavar="N", help="at a time (default: %(default)s)"
     )
     parser.add_argument("--verify", type=Path, metavar="DIR", help="check finished clips")
+    parser.add_argument(
+        "--warp-dsec",
+        type=Path,
+        metavar="DIR",
+        help="put the frames of DSEC's sequences in DIR on the pixels of their events",
+    )
     parser.add_argument("--show", type=Path, metavar="DIR", help="describe finished clips")
     parser.set_defaults(run=run)
 
@@ -71,12 +79,17 @@ def run(args: argparse.Namespace) -> int:
 
     looked_at = args.verify or args.show
     with usage():
-        if (looked_at is None) == (args.recipe is None) or (args.recipe and args.out is None):
+        others = (args.verify, args.show, args.warp_dsec)
+        if sum(item is not None for item in (args.recipe, *others)) != 1 or (
+            args.recipe and args.out is None
+        ):
             raise ConfigurationError(
-                "give a recipe with --out, or --verify or --show with a folder"
+                "give a recipe with --out, or one of --verify, --show and --warp-dsec with a folder"
             )
         if args.processes < 1:
             raise ConfigurationError(f"{args.processes} processes make nothing; give 1 or more")
+    if args.warp_dsec:
+        return _warp(args.warp_dsec)
     if looked_at is not None:
         store = open_clip_store(looked_at)
         if args.verify:
@@ -95,6 +108,31 @@ def run(args: argparse.Namespace) -> int:
         print(f"stopped; {result.windows} windows are finished. Run it again to go on")
         return EXIT_INTERRUPTED
     _describe(args.out)
+    return 0
+
+
+def _warp(folder: Path) -> int:
+    from dae_ros.bags.datasets.dsec_frames import (
+        CALIBRATION,
+        WARPED,
+        read_frames_to_events,
+        sequences_with_frames,
+        warp_frames,
+    )
+
+    bar = ProgressBar()
+    sequences = sequences_with_frames(folder)
+    with InterruptFlag() as stopped:
+        for index, sequence in enumerate(sequences):
+            for part in warp_frames(sequence):
+                bar.update((index + part) / len(sequences), sequence.name)
+                if stopped():
+                    bar.close()
+                    print("stopped; run it again to go on")
+                    return EXIT_INTERRUPTED
+            parallax = read_frames_to_events(sequence / CALIBRATION).parallax_px_m
+            bar.note(f"{sequence / WARPED}: off by at most {parallax:.1f} / Z px at Z metres")
+    bar.close()
     return 0
 
 

@@ -23,7 +23,7 @@ with the teacher on held-out clips, by which best.safetensors is chosen.
 examples:
   dae-ros distill first_weights_distilled --out output/distilled --set clips=output/clips \\
       --set encoder_weights=micro_frames --set teachers=micro_frames
-  dae-ros distill dsec_distilled --out output/dsec --set clips=output/clips_dsec
+  dae-ros distill dsec_distilled --out output/dsec --set clips=output/clips_dsec_frames
   dae-ros distill --settings            every setting with its meaning
 
 Exit codes: 0 finished, 1 failed, 2 wrong usage, 130 stopped and ready to go on."""

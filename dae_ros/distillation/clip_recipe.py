@@ -6,16 +6,19 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 import yaml
 
+from dae_ros.bags.datasets.dsec import RECTIFIED
+from dae_ros.bags.datasets.dsec_frames import WARPED
+from dae_ros.bags.labelled_recording import Ends
 from dae_ros.bags.truth_beside import pairs_of
 from dae_ros.distillation.clip_sources import RecordingSource, Source, WorldSource
 from dae_ros.distillation.clip_store import SPLITS
 from dae_ros.distillation.configuration import find_yaml, recipes
-from dae_ros.errors import ConfigurationError
+from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.evaluation.protocols import PROTOCOLS
 from dae_ros.evaluation.splits import eventscape_sequences, mvsec_recordings, published_sequences
 from dae_ros.parameters import SimulatorParameters, Value
@@ -26,7 +29,7 @@ _TOP = {"event_encoder", "window_s", "every_world", *SPLITS}
 _ENTRY = {
     "world": {"world", "seeds"},
     "recordings": {"recordings", "ends", "events", "label", "rows"},
-    "dataset": {"dataset", "split", "sequences", "rows"},
+    "dataset": {"dataset", "split", "sequences", "ends", "rows"},
 }
 
 
@@ -175,9 +178,7 @@ def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
 
     As everywhere `NAME_gt` beside `NAME_data` is read with it.
     """
-    ends = entry.get("ends", "depth")
-    if ends not in ("depth", "frame"):
-        raise ConfigurationError(f"'ends' must be depth or frame, not {ends!r}")
+    ends = _ends(entry)
     wanted = entry["recordings"]
     items = wanted if isinstance(wanted, list) else []
     lists = [item if isinstance(item, list) else [item] for item in items]
@@ -212,29 +213,51 @@ def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
 
 def _dataset(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
     name, split = str(entry["dataset"]), str(entry.get("split", "train"))
-    rows, only = _rows(entry), entry.get("sequences", [])
+    rows, ends, only = _rows(entry), _ends(entry), entry.get("sequences", [])
     if not isinstance(only, list) or not all(isinstance(item, str) for item in only):
         raise ConfigurationError(f"'sequences' must be a list of names, not {only!r}")
     if name in PROTOCOLS:
         protocol = PROTOCOLS[name]
         rows = protocol.rows if rows is None else rows
         for path in published_sequences(protocol, split, root, only).values():
-            yield RecordingSource((str(path),), rows=rows)
+            if name == "dsec" and ends == "frame":
+                yield _dsec_frames(path, rows)
+            else:
+                yield RecordingSource((str(path),), ends, rows=rows)
     elif name == "mvsec_recordings":
         for paths in mvsec_recordings(split, root, only).values():
-            yield RecordingSource(tuple(map(str, paths)), rows=rows)
+            yield RecordingSource(tuple(map(str, paths)), ends, rows=rows)
     elif name == "eventscape":
         if only:
             raise ConfigurationError(
                 "'sequences' is not for eventscape, of which all that are there are taken"
             )
         for path in eventscape_sequences(split, root):
-            yield RecordingSource((str(path),), rows=rows)
+            yield RecordingSource((str(path),), ends, rows=rows)
     else:
         raise ConfigurationError(
             f"there is no data set '{name}'; known are {', '.join(PROTOCOLS)}, mvsec_recordings "
             "and eventscape"
         )
+
+
+def _dsec_frames(path: Path, rows: tuple[int, int] | None) -> RecordingSource:
+    """Return a sequence whose windows end at its frames, which must be of the events' pixels."""
+    if not (path / WARPED).is_dir():
+        raise RecordingError(
+            f"{path} has no frames of the events' pixels; make them from those of its other "
+            f"camera: dae-ros clips --warp-dsec {path}",
+            path=str(path),
+        )
+    events, frames = f"{RECTIFIED}/events", f"{RECTIFIED}/image_raw"
+    return RecordingSource((str(path),), "frame", events, frames, rows)
+
+
+def _ends(entry: Mapping[str, Any]) -> Ends:
+    ends = entry.get("ends", "depth")
+    if ends not in get_args(Ends):
+        raise ConfigurationError(f"'ends' must be depth or frame, not {ends!r}")
+    return cast("Ends", ends)
 
 
 def _rows(entry: Mapping[str, Any]) -> tuple[int, int] | None:
