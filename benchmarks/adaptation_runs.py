@@ -54,6 +54,11 @@ RANGE = DepthRange(0.3, 80.0)
 _SAMPLE_S = 1.0
 
 
+# Parameters of depth that no run here depends on, nor its folder's name: runs that were recorded
+# before there was such a parameter are found again.
+IRRELEVANT = frozenset({"calibration"})
+
+
 @dataclass(frozen=True)
 class Setting:
     """What all runs share.
@@ -98,7 +103,11 @@ class Setting:
             "anchors": open_clip_store(self.anchors).digest,
             "steps_per_s": self.steps_per_s,
             "parameters": parameter_values(self.parameters(seed)),
-            "depth": parameter_values(depth_parameters("student")),
+            "depth": {
+                name: value
+                for name, value in parameter_values(depth_parameters("student")).items()
+                if name not in IRRELEVANT
+            },
         }
         return keyed(work, f"seed_{seed}", facts)
 
