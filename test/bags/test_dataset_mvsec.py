@@ -141,7 +141,7 @@ def test_a_missing_package_is_named(files, monkeypatch):
     """Without hdf5plugin the error is a ConfigurationError with the command to run."""
     (data, _), _ = files
     monkeypatch.setitem(sys.modules, "hdf5plugin", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'dae_ros\[datasets\]'"):
+    with pytest.raises(ConfigurationError, match=r"pip install '\.\[datasets\]'"):
         MvsecHdf5File(data)
 
 
