@@ -56,7 +56,7 @@ _SAMPLE_S = 1.0
 
 # Parameters of depth that no run here depends on, nor its folder's name: runs that were recorded
 # before there was such a parameter are found again.
-IRRELEVANT = frozenset({"calibration"})
+IRRELEVANT = frozenset({"calibration", "largest_lag_s"})
 
 
 @dataclass(frozen=True)

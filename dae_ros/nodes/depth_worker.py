@@ -61,6 +61,7 @@ Command: TypeAlias = "ResetState | DepthParameters | Announcement | RollBack"
 Item: TypeAlias = "SerializedEvents | SerializedImage | Command"
 # What was accepted holds, also where everything that was received is forgotten.
 LASTING = (DepthParameters, Announcement, RollBack)
+MESSAGES = (SerializedEvents, SerializedImage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class WorkerSnapshot:
         pipeline: counters of the pipeline.
         errors: messages that could not be read, by code, and `image` for camera frames.
         inbox_dropped: messages dropped because the inbox was full.
+        inbox_late: messages dropped because decoding fell behind by `largest_lag_s`.
         verdicts: on versions of the weights, `outcome.code` -> count.
         last_verdict: None before the first.
         stages: how long each stage of the latest published windows took, and all of them.
@@ -80,6 +82,7 @@ class WorkerSnapshot:
     pipeline: PipelineStatistics
     errors: Mapping[str, int]
     inbox_dropped: int
+    inbox_late: int = 0
     verdicts: Mapping[str, int] = field(default_factory=dict)
     last_verdict: Verdict | None = None
     stages: Mapping[str, Quantiles] = field(default_factory=dict)
@@ -138,6 +141,7 @@ class DepthWorker(SensorWorker[Command]):
         self._last_verdict: Verdict | None = None
         self._rhythm = Rhythm()
         self._latencies = StageLatencies()
+        self._late = 0
         self._failures = 0
         self._seen_windows = 0
         self._seen_non_finite = 0
@@ -226,9 +230,11 @@ class DepthWorker(SensorWorker[Command]):
             self._forgotten = None
         # One at a time where none is skipped, so that a stop is noticed between messages and
         # whoever waits for room gets it soon.
-        most = 1 if self._parameters.overload == "queue" else None
-        for item in self.inbox.take(TURN_S, most):
-            self._handle(pipeline, item)
+        if self._parameters.overload == "queue":
+            for item in self.inbox.take(TURN_S, 1):
+                self._handle(pipeline, item)
+        else:
+            self._catch_up(pipeline)
         stepped = self._step_all(pipeline)
         # The next window is a hop away, or nothing waits at all.
         if self._garbage is not None and (stepped or not len(self.inbox)):
@@ -236,6 +242,32 @@ class DepthWorker(SensorWorker[Command]):
         self._use_idle_time()
         if time.monotonic() >= self._next_snapshot_s:
             self._take_snapshot(pipeline)
+
+    def _catch_up(self, pipeline: DepthPipeline) -> None:
+        """Decode all that waits, or as much as there is time for; what waits behind that is old.
+
+        A network that is slow makes messages wait as well, but those are decoded soon: only where
+        more comes than can be decoded would each turn take longer than the one before.
+        """
+        items = self.inbox.take(TURN_S)
+        deadline_s = time.monotonic() + self._parameters.largest_lag_s
+        late = 0
+        for item in items:
+            if isinstance(item, MESSAGES) and (late or time.monotonic() > deadline_s):
+                late += 1
+            else:
+                self._handle(pipeline, item)
+                pipeline.absorb()
+        if late or time.monotonic() > deadline_s:
+            late += self.inbox.forget()
+        if late:
+            self._late += late
+            self._warn(
+                f"{late} messages were dropped, because decoding what waited took longer than "
+                f"largest_lag_s ({self._parameters.largest_lag_s:g} s): more events come than this "
+                "machine decodes. Let the camera send fewer (a region of interest, its event rate "
+                "controller) or give the node a core of its own"
+            )
 
     def _handle(self, pipeline: DepthPipeline, item: Item) -> None:
         if self._faulty:
@@ -308,6 +340,7 @@ class DepthWorker(SensorWorker[Command]):
             statistics,
             dict(self._errors),
             self.inbox.dropped,
+            self._late,
             dict(self._verdicts),
             self._last_verdict,
             self._latencies.quantiles(),

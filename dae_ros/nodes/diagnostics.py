@@ -282,6 +282,8 @@ class DepthDiagnostics:
             level, text = WARN, pipeline.no_stamps
         elif worker.inbox_dropped:
             level, text = WARN, "messages were dropped because the inbox was full"
+        elif worker.inbox_late:
+            level, text = WARN, "messages were dropped because more come than can be decoded"
         values: dict[str, object] = {
             "topic": reception.topic,
             "type": reception.type_name,
@@ -295,6 +297,7 @@ class DepthDiagnostics:
             "inbox_messages": reception.inbox_items,
             "inbox_bytes": reception.inbox_bytes,
             "inbox_dropped": worker.inbox_dropped,
+            "inbox_late": worker.inbox_late,
             "clock_offset_ms": _ms(pipeline.clock_offset_ns),
             "clock_jitter_ms": _ms(pipeline.clock_jitter_ns),
         }

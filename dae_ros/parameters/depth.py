@@ -108,6 +108,14 @@ class DepthParameters(NodeParameters):
         minimum=1,
         maximum=16_384,
     )
+    largest_lag_s: float = declare(
+        2.0,
+        "Where decoding what waits takes longer than this many seconds, because more comes than "
+        "can be decoded, the rest of it is dropped and counted, so that depth goes on with what is "
+        "new (not with overload queue).",
+        minimum=0.05,
+        maximum=3600.0,
+    )
     max_silence_s: float = declare(
         1.0,
         "After this many seconds of empty windows stepping stops, and the next event resets "

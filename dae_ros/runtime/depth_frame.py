@@ -124,10 +124,11 @@ class DepthScale:
         if not self.metric:
             return prediction
         metres = prediction
-        if self.scale != 1.0 or self.shift != 0.0:
-            metres = prediction * np.float32(self.scale) + np.float32(self.shift)
-        if self.orientation == "inverse_depth":
-            with np.errstate(divide="ignore"):
+        # What no float32 holds is no depth either.
+        with np.errstate(divide="ignore", over="ignore"):
+            if self.scale != 1.0 or self.shift != 0.0:
+                metres = prediction * np.float32(self.scale) + np.float32(self.shift)
+            if self.orientation == "inverse_depth":
                 metres = np.float32(1.0) / metres
         # NaN compares false. Two passes for every window, and the others for those that need them.
         if metres.min() > 0.0 and metres.max() < np.inf:

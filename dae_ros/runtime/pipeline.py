@@ -87,11 +87,8 @@ class DepthPipeline:
         self._frames_ns: list[int] = []
         self._silent = False
         self._frame_id = parameters.frame_id
-        self._encoder_name = (
-            estimator.meaning.event_encoder
-            if parameters.event_encoder == "checkpoint"
-            else parameters.event_encoder
-        )
+        chosen = parameters.event_encoder
+        self._encoder_name = estimator.meaning.event_encoder if chosen == "checkpoint" else chosen
         self._scale = scale_of(
             estimator, parameters.orientation, parameters.scale, parameters.shift
         )
@@ -154,6 +151,11 @@ class DepthPipeline:
         self._stream.reset()
         self._begin_again(cause)
 
+    def absorb(self) -> None:
+        """Decode what was fed, as `step` does first where windows may be skipped."""
+        while self._absorb_next():
+            pass
+
     def step(self) -> DepthFrame | None:
         """Work until one window has been stepped.
 
@@ -164,8 +166,7 @@ class DepthPipeline:
             InferenceError: the backend failed on this window; the next call goes on after it.
         """
         if self._parameters.overload != "queue":
-            while self._absorb_next():
-                pass
+            self.absorb()
         while True:
             window = self._take_window()
             if window is None:
@@ -380,12 +381,11 @@ class DepthPipeline:
         self._tally.windows += 1
         self._tally.windows_empty += encoded.event_count == 0
         in_ros_time = self._parameters.stamp_clock == "ros"
-        stamp_ns = self._clock.to_ros(window.end_ns) if in_ros_time else window.end_ns
         return DepthFrame(
             index=window.index,
             start_ns=window.start_ns,
             end_ns=window.end_ns,
-            stamp_ns=stamp_ns,
+            stamp_ns=self._clock.to_ros(window.end_ns) if in_ros_time else window.end_ns,
             depth=self._scale.apply(prediction),
             kind=self._scale.kind,
             orientation=self._scale.orientation,

@@ -71,6 +71,14 @@ class Inbox(Generic[Item]):
             self._bytes -= sum(size_bytes for _, size_bytes in taken)
             return [item for item, _ in taken]
 
+    def forget(self) -> int:
+        """Drop every item that takes room, without counting them; return how many they were."""
+        with self._changed:
+            before = len(self._items)
+            self._items = deque(entry for entry in self._items if not entry[1])
+            self._bytes = 0
+            return before - len(self._items)
+
     def _drop_oldest(self) -> None:
         """Drop the oldest item that takes room."""
         place = next(place for place, (_, size_bytes) in enumerate(self._items) if size_bytes)

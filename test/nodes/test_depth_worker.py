@@ -230,6 +230,33 @@ def test_accepted_parameters_are_never_pushed_out(busy, overload):
 
 
 @pytest.mark.parametrize("overload", ["latest", "queue"])
+def test_more_than_can_be_decoded_is_left_out_and_counted(busy, overload):
+    """After `largest_lag_s` of decoding what waits is dropped, but for what is no message."""
+    held = busy(overload=overload, inbox_mb=1024, largest_lag_s=0.05)
+    before = held._seq
+    waiting = len(held.worker.inbox)
+    # No processor decodes these in a twentieth of a second.
+    feeder = held.feed([held.message(500_000) for _ in range(60)], [])
+    feeder.join(120.0)
+    held.worker.put_command(dataclasses.replace(held.parameters, scale=2.0))
+    held.release()
+    held.finish()
+    snapshot = held.worker.snapshot
+    assert held.worker.kind == "metric"
+    assert snapshot.inbox_dropped == 0
+    decoded = snapshot.pipeline.events - 50 * before
+    assert decoded == 500_000 * (60 - snapshot.inbox_late)
+    if overload == "latest":
+        assert 0 < snapshot.inbox_late <= 60 + waiting
+        # What comes then is taken as ever.
+        held.worker.put_events(held.message(70), TYPE)
+        held.finish()
+        assert held.worker.snapshot.pipeline.events - 50 * before == decoded + 70
+    else:
+        assert snapshot.inbox_late == 0
+
+
+@pytest.mark.parametrize("overload", ["latest", "queue"])
 def test_a_pause_keeps_accepted_parameters(busy, overload):
     """What was received is forgotten by a pause; a scale that was set meanwhile holds after it."""
     held = busy(overload=overload)

@@ -49,13 +49,16 @@ def test_inverse_depth_becomes_metres_and_invalid_becomes_nan() -> None:
     np.testing.assert_array_equal(metres, np.array([[2.0, 0.5], [np.nan, np.nan]], np.float32))
 
 
-NUMBERS = st.floats(-8.0, 8.0, width=32) | st.sampled_from([np.nan, np.inf, -np.inf, 0.0, -0.0])
+NUMBERS = st.floats(-8.0, 8.0, width=32) | st.sampled_from(
+    # The last of these have a reciprocal or a multiple that no float32 holds.
+    [np.nan, np.inf, -np.inf, 0.0, -0.0, np.float32(1e-40), np.float32(3e38)]
+)
 
 
 @given(
     npst.arrays(np.float32, (2, 3), elements=NUMBERS),
     st.sampled_from(["depth", "inverse_depth"]),
-    st.sampled_from([1.0, 0.5]),
+    st.sampled_from([1.0, 0.5, 2.0]),
     st.sampled_from([0.0, -0.25]),
 )
 def test_metres_pixel_by_pixel(
@@ -70,7 +73,8 @@ def test_metres_pixel_by_pixel(
         with np.errstate(over="ignore"):
             metres = float(np.float32(number * scale + shift))
         if orientation == "inverse_depth":
-            metres = np.inf if metres == 0.0 else float(np.float32(1.0 / metres))
+            with np.errstate(over="ignore"):
+                metres = np.inf if metres == 0.0 else float(np.float32(1.0 / metres))
         valid = 0.0 < metres < np.inf
         assert found[index] == pytest.approx(metres, rel=1e-6) if valid else np.isnan(found[index])
 

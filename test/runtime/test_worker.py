@@ -47,6 +47,17 @@ def test_items_that_find_room_push_nothing_out(sizes: list[int], capacity: int, 
     assert (inbox.dropped, inbox.byte_count) == (0, 0)
 
 
+def test_what_is_forgotten_leaves_what_takes_no_room() -> None:
+    """Messages go and are told, commands stay in order, and there is room again."""
+    inbox: Inbox[str] = Inbox(10)
+    for item, size in (("a", 4), ("x", 0), ("b", 5), ("y", 0)):
+        inbox.put(item, size)
+    assert inbox.forget() == 2
+    assert (inbox.byte_count, inbox.dropped) == (0, 0)
+    inbox.put("c", 10)
+    assert inbox.take(0.0) == ["x", "y", "c"]
+
+
 def test_closing_wakes_the_taker() -> None:
     """A worker that waits for items ends at once when the inbox closes."""
     inbox: Inbox[int] = Inbox(10)
