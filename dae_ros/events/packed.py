@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dae_ros.events.compilation import kernel
+from dae_ros.events.lazy_events import LazyEvents
 from dae_ros.events.packet import Columns, Events, columns_of
 
 Rows: TypeAlias = NDArray[np.int64]
@@ -32,10 +33,8 @@ BYTES_PER_ROW: Final = 8
 _NO_ROWS: Rows = np.empty(0, np.int64)
 
 
-class PackedEvents(Events):
+class PackedEvents(LazyEvents):
     """A run of events of one packet; the columns are made when they are asked for.
-
-    Not thread-safe while `let_go` may be called: one owner.
 
     Args:
         rows: int64[N], the layout above.
@@ -46,11 +45,7 @@ class PackedEvents(Events):
         start: index of the first event in what `again` returns.
     """
 
-    __slots__ = ("_again", "_columns", "_count", "_first", "_last", "_origin", "_packet", "_rows",
-                 "_start")  # fmt: skip
-    # Those of a frozen dataclass with slots are not for subclasses with fields of their own.
-    __setattr__ = object.__setattr__
-    __delattr__ = object.__delattr__
+    __slots__ = ("_again", "_origin", "_packet", "_rows", "_start")
 
     def __init__(
         self,
@@ -60,16 +55,16 @@ class PackedEvents(Events):
         packet_bytes: int,
         start: int = 0,
     ) -> None:
+        first_ns = last_ns = 0
+        if len(rows):
+            first_ns = (origin_us + (rows.item(0) >> TIME_SHIFT)) * 1000
+            last_ns = (origin_us + (rows.item(-1) >> TIME_SHIFT)) * 1000
+        super().__init__(len(rows), (first_ns, last_ns))
         self._rows: Rows | None = rows
         self._origin = origin_us
         self._again = again
         self._packet = packet_bytes
         self._start = start
-        self._count = len(rows)
-        self._columns: Events | None = None
-        if self._count:
-            self._first = (origin_us + (rows.item(0) >> TIME_SHIFT)) * 1000
-            self._last = (origin_us + (rows.item(-1) >> TIME_SHIFT)) * 1000
 
     @classmethod
     def put_away(
@@ -91,43 +86,6 @@ class PackedEvents(Events):
         events._rows, events._count = None, count
         events._first, events._last = ends_ns
         return events
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __reduce__(self) -> tuple[type[Events], tuple[object, ...]]:
-        """Copies, also in other processes, are columns."""
-        return Events, (self.t, self.x, self.y, self.p)
-
-    @property
-    def t(self) -> NDArray[np.int64]:  # type: ignore[override]  # made when asked for
-        """int64[N], as in `Events`."""
-        return self._unpacked().t
-
-    @property
-    def x(self) -> NDArray[np.uint16]:  # type: ignore[override]  # made when asked for
-        """uint16[N], as in `Events`."""
-        return self._unpacked().x
-
-    @property
-    def y(self) -> NDArray[np.uint16]:  # type: ignore[override]  # made when asked for
-        """uint16[N], as in `Events`."""
-        return self._unpacked().y
-
-    @property
-    def p(self) -> NDArray[np.uint8]:  # type: ignore[override]  # made when asked for
-        """uint8[N], as in `Events`."""
-        return self._unpacked().p
-
-    @property
-    def first_ns(self) -> int:
-        """Time of the first event; there has to be one."""
-        return self._first
-
-    @property
-    def last_ns(self) -> int:
-        """Time of the last event; there has to be one."""
-        return self._last
 
     @property
     def byte_count(self) -> int:
@@ -178,12 +136,10 @@ class PackedEvents(Events):
     def _time(self, row: int) -> int:
         return (self._origin + (row >> TIME_SHIFT)) * 1000
 
-    def _unpacked(self) -> Events:
-        if self._columns is None:
-            columns = columns_of(self._count)
-            self.write_to(columns)
-            self._columns = Events(*columns)
-        return self._columns
+    def _make(self) -> Events:
+        columns = columns_of(self._count)
+        self.write_to(columns)
+        return Events(*columns)
 
 
 def warm_up() -> None:

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
-
+from dae_ros.events.lazy_events import LazyEvents
 from dae_ros.events.packet import Columns, Events
 
 
-class PutAwayEvents(Events):
-    """The events of one packet, which are decoded when they are asked for.
-
-    Not thread-safe while `let_go` may be called: one owner.
+class PutAwayEvents(LazyEvents):
+    """The events of one packet, which is decoded when they are asked for.
 
     Args:
         count: how many, at least one.
@@ -27,10 +23,7 @@ class PutAwayEvents(Events):
         packet_bytes: memory of the packet.
     """
 
-    __slots__ = ("_again", "_columns", "_count", "_first", "_last", "_packet")
-    # Those of a frozen dataclass with slots are not for subclasses with fields of their own.
-    __setattr__ = object.__setattr__
-    __delattr__ = object.__delattr__
+    __slots__ = ("_again", "_packet")
 
     def __init__(
         self,
@@ -39,48 +32,9 @@ class PutAwayEvents(Events):
         again: Callable[[], Events],
         packet_bytes: int,
     ) -> None:
-        self._count = count
-        self._first, self._last = ends_ns
+        super().__init__(count, ends_ns)
         self._again = again
         self._packet = packet_bytes
-        self._columns: Events | None = None
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __reduce__(self) -> tuple[type[Events], tuple[object, ...]]:
-        """Copies, also in other processes, are columns."""
-        return Events, (self.t, self.x, self.y, self.p)
-
-    @property
-    def t(self) -> NDArray[np.int64]:  # type: ignore[override]  # made when asked for
-        """int64[N], as in `Events`."""
-        return self._kept().t
-
-    @property
-    def x(self) -> NDArray[np.uint16]:  # type: ignore[override]  # made when asked for
-        """uint16[N], as in `Events`."""
-        return self._kept().x
-
-    @property
-    def y(self) -> NDArray[np.uint16]:  # type: ignore[override]  # made when asked for
-        """uint16[N], as in `Events`."""
-        return self._kept().y
-
-    @property
-    def p(self) -> NDArray[np.uint8]:  # type: ignore[override]  # made when asked for
-        """uint8[N], as in `Events`."""
-        return self._kept().p
-
-    @property
-    def first_ns(self) -> int:
-        """Time of the first event."""
-        return self._first
-
-    @property
-    def last_ns(self) -> int:
-        """Time of the last event."""
-        return self._last
 
     @property
     def byte_count(self) -> int:
@@ -110,12 +64,9 @@ class PutAwayEvents(Events):
         self._columns = None
         return 0
 
+    def _make(self) -> Events:
+        return self._again()
+
     def _made(self) -> Events:
         """Return the columns for one question, without keeping them."""
         return self._again() if self._columns is None else self._columns
-
-    def _kept(self) -> Events:
-        # Each column is asked for by itself.
-        if self._columns is None:
-            self._columns = self._again()
-        return self._columns

@@ -236,15 +236,15 @@ def decode_libcaer(
 # While `libcaer_cmp` is being decoded an event is one int64: polarity and row as in ADDR_Y (bits
 # 11..0), column (22..12), time in us after the base (46..23). Each word of the first four types
 # replaces one field, by tables over the type: no branch that the processor cannot predict.
-_KEEP = np.full(16, -1, np.int64)
-_TAKE = np.zeros(16, np.int64)
-_SHIFT = np.zeros(16, np.int64)
+KEEP = np.full(16, -1, np.int64)
+TAKE = np.zeros(16, np.int64)
+SHIFT = np.zeros(16, np.int64)
 for _code, _take, _shift in ((0, 0xFFF, 35), (1, 0xFFF, 23), (2, 0x7FF, 12), (3, 0xFFF, 0)):
-    _KEEP[_code] = ~(_take << _shift)
-    _TAKE[_code] = _take
-    _SHIFT[_code] = _shift
-_IS_EVENT = np.zeros(16, np.uint64)
-_IS_EVENT[3] = 1
+    KEEP[_code] = ~(_take << _shift)
+    TAKE[_code] = _take
+    SHIFT[_code] = _shift
+IS_EVENT = np.zeros(16, np.uint64)
+IS_EVENT[3] = 1
 
 
 @kernel
@@ -278,9 +278,9 @@ def decode_libcaer_cmp(
         for i in range(words.size):
             code = np.uint64(words[i]) >> np.uint64(12)
             value = np.int64(words[i]) & 4095
-            packed = (packed & _KEEP[code]) | (value & _TAKE[code]) << _SHIFT[code]
+            packed = (packed & KEEP[code]) | (value & TAKE[code]) << SHIFT[code]
             t[n] = packed
-            n += _IS_EVENT[code] & column_known
+            n += IS_EVENT[code] & column_known
             if code >= np.uint64(4) or column_known == np.uint64(0):
                 if code == np.uint64(2):
                     column_known = np.uint64(1)

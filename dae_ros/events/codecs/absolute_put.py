@@ -15,11 +15,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dae_ros.events.codecs.absolute import IS_EVENT, KEEP, SECOND_NS, SHIFT, TAKE
 from dae_ros.events.codecs.layout import NOW, NOW_KNOWN
 from dae_ros.events.codecs.types import Int64s, Octets
 from dae_ros.events.compilation import kernel
 
-SECOND_NS = 1_000_000_000
 # Events of `libcaer_cmp` that are unfolded at a time, so that they stay in the nearest cache; and
 # what one word of it unfolds to at most.
 _BLOCK = 2048
@@ -106,19 +106,6 @@ def put_libcaer(
     return True
 
 
-# As in `absolute`: one event is one int64, polarity and row (bits 11..0), column (22..12), time in
-# us after the base (46..23), and each word of the first four types replaces one field.
-_KEEP = np.full(16, -1, np.int64)
-_TAKE = np.zeros(16, np.int64)
-_SHIFT = np.zeros(16, np.int64)
-for _code, _take, _shift in ((0, 0xFFF, 35), (1, 0xFFF, 23), (2, 0x7FF, 12), (3, 0xFFF, 0)):
-    _KEEP[_code] = ~(_take << _shift)
-    _TAKE[_code] = _take
-    _SHIFT[_code] = _shift
-_IS_EVENT = np.zeros(16, np.uint64)
-_IS_EVENT[3] = 1
-
-
 @kernel
 def put_libcaer_cmp(
     octets: Octets,
@@ -153,9 +140,9 @@ def put_libcaer_cmp(
             i += np.uint64(1)
             code = np.uint64(word) >> np.uint64(12)
             value = np.int64(word) & 4095
-            packed = (packed & _KEEP[code]) | (value & _TAKE[code]) << _SHIFT[code]
+            packed = (packed & KEEP[code]) | (value & TAKE[code]) << SHIFT[code]
             unfolded[n] = packed
-            n += _IS_EVENT[code] & column_known
+            n += IS_EVENT[code] & column_known
             if code >= np.uint64(4) or column_known == np.uint64(0):
                 if code == np.uint64(2):
                     column_known = np.uint64(1)
