@@ -1,8 +1,8 @@
-"""What the event path has to reach: part of bench_decode and bench_tencode."""
+"""What the event path has to reach, part of bench_decode and bench_tencode; how goals are told."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 # Mev/s decoded beside each peer, as a ratio.
@@ -39,10 +39,10 @@ def decode_goals(results: Mapping[str, Any]) -> list[Goal]:
                 ("packets", result["ratio_ours_to"]["ours_packets"]),
             ):
                 value = result["ratio_ours_to"][peer] / ours if measured else None
-                found.append(_at_least(f"EVT3 in {way}, {stream}: times {peer}", value, bound))
+                found.append(at_least(f"EVT3 in {way}, {stream}: times {peer}", value, bound))
     for encoding in DECODED_ALONE:
         value = results["encodings"][encoding]["mev_per_s"]["ours"]
-        found.append(_at_least(f"{encoding}: Mev/s on one core", value, DECODE_MEVS))
+        found.append(at_least(f"{encoding}: Mev/s on one core", value, DECODE_MEVS))
     return found
 
 
@@ -55,12 +55,12 @@ def tencode_goals(results: Mapping[str, Any]) -> list[Goal]:
         if rate_mevs in TENCODE_PEERS:
             best = min(peers.values(), default=None)
             goal = f"packets to Tencode, {stream}: times the best peer"
-            found.append(_at_least(goal, best, TENCODE_PEERS[rate_mevs]))
+            found.append(at_least(goal, best, TENCODE_PEERS[rate_mevs]))
         if rate_mevs == 100:
             share = result["ms_per_window"]["ours"] / WINDOW_MS
-            found.append(_at_most(f"packets to Tencode, {stream}: of a core", share, CORE_SHARE))
+            found.append(at_most(f"packets to Tencode, {stream}: of a core", share, CORE_SHARE))
         window = result["in_stream"]["p50_ms"]
-        found.append(_at_most(f"one window, {stream}: ms", window, WINDOW_COST_MS[size]))
+        found.append(at_most(f"one window, {stream}: ms", window, WINDOW_COST_MS[size]))
     return found
 
 
@@ -73,11 +73,7 @@ def conclude(results: dict[str, Any], goals: list[Goal], load_at_start: float) -
         load_at_start: of the machine, before the benchmark's own.
     """
     results["goals"], results["load_1_minute_at_start"] = goals, round(load_at_start, 2)
-    print("\n| goal | value | bound | |\n|---|---|---|---|")
-    for goal in goals:
-        value = "-" if goal["value"] is None else f"{goal['value']:.3g}"
-        verdict = {True: "met", False: "**missed**", None: "not measured"}[goal["met"]]
-        print(f"| {goal['goal']} | {value} | {goal['bound']} | {verdict} |")
+    print("\n" + "\n".join(goal_lines(goals)))
     if load_at_start > 1.0:
         print(
             f"\n**The load was {load_at_start:.1f} at the start: something else ran, and times are "
@@ -85,13 +81,26 @@ def conclude(results: dict[str, Any], goals: list[Goal], load_at_start: float) -
         )
 
 
-def _at_least(goal: str, value: float | None, bound: float) -> Goal:
+def goal_lines(goals: Iterable[Goal]) -> list[str]:
+    """Return goals as a table in Markdown."""
+    lines = ["| goal | value | bound | |", "|---|---|---|---|"]
+    for goal in goals:
+        value = "-" if goal["value"] is None else f"{goal['value']:.3g}"
+        verdict = {True: "met", False: "**missed**", None: "not measured"}[goal["met"]]
+        lines.append(f"| {goal['goal']} | {value} | {goal['bound']} | {verdict} |")
+    return lines
+
+
+def at_least(goal: str, value: float | None, bound: float) -> Goal:
+    """Return a goal that is met from a bound on; None: not measured."""
     met = None if value is None else value >= bound
     return {"goal": goal, "value": _rounded(value), "bound": f">= {bound:g}", "met": met}
 
 
-def _at_most(goal: str, value: float, bound: float) -> Goal:
-    return {"goal": goal, "value": _rounded(value), "bound": f"<= {bound:g}", "met": value <= bound}
+def at_most(goal: str, value: float | None, bound: float) -> Goal:
+    """Return a goal that is met up to a bound; None: not measured."""
+    met = None if value is None else value <= bound
+    return {"goal": goal, "value": _rounded(value), "bound": f"<= {bound:g}", "met": met}
 
 
 def _rounded(value: float | None) -> float | None:
