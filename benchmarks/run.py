@@ -16,6 +16,7 @@ BENCHMARKS = {
     "tencode": "packets to Tencode against decoders with numpy, tonic, evlib and faery",
     "reception": "dvs_msgs at 2 Mev/s over DDS: messages received, CPU",
     "networks": "one step of every network on the CPU",
+    "gpu": "steps, cameras and training on a GPU, beside the floors of its measured peaks",
     "backends": "one step on PyTorch, onnxruntime and OpenVINO, and how far they are apart",
     "export_sizes": "how far exported graphs are from PyTorch at six sizes of the sensor",
     "skipping": "what skipped windows do to the recurrent state",
@@ -27,16 +28,19 @@ BENCHMARKS = {
     "soak": "ten minutes of the running node at 10 Mev/s: memory, losses, latency",
     "overload": "floods of 1 to 100 Mev/s under every overload policy, and the recovery",
 }
+# What a benchmark exits with that the machine has nothing for; it says so in a sentence.
+LEFT_OUT = 2
 
 
 def main() -> int:
-    """Run the chosen benchmarks; return 1 if one of them failed."""
+    """Run the chosen benchmarks; return 1 if one of them failed, one that was left out aside."""
     parser = argparse.ArgumentParser(
         description=__doc__.splitlines()[0],
         epilog="; ".join(f"{name}: {text}" for name, text in BENCHMARKS.items()),
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    names = parser.parse_args().names or list(BENCHMARKS)
+    given = parser.parse_args()
+    names = given.names or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no benchmark {', '.join(unknown)}; known: {', '.join(BENCHMARKS)}")
@@ -44,9 +48,10 @@ def main() -> int:
     for name in names:
         print(f"\n## {name}: {BENCHMARKS[name]}\n", flush=True)
         begin_s = time.monotonic()
-        if subprocess.run(
-            [sys.executable, "-m", f"benchmarks.bench_{name}"], check=False
-        ).returncode:
+        command = [sys.executable, "-m", f"benchmarks.bench_{name}"]
+        code = subprocess.run(command, check=False).returncode
+        # Who asks for it by name is to know that it was not measured.
+        if code and (code != LEFT_OUT or given.names):
             failed.append(name)
         print(f"\n{name}: {time.monotonic() - begin_s:.0f} s", flush=True)
     if failed:

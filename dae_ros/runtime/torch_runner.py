@@ -92,6 +92,8 @@ class GraphRunner:
 
     Attributes:
         fallback: see `Runner`.
+        runs: per parity what queues one step of the images that lie on the device, and returns what
+            goes back; for whoever measures the device alone.
     """
 
     def __init__(self, step: StaticStep, capture: Capture | None) -> None:
@@ -106,7 +108,7 @@ class GraphRunner:
             self._images = torch.zeros(step.shape, device=device)
             self._code = torch.zeros((cameras, height, width), dtype=torch.int16, device=device)
         # No methods: graphs are to go as soon as the runner does.
-        self._runs: list[Callable[[], Tensor]] = [
+        self.runs: list[Callable[[], Tensor]] = [
             functools.partial(_packed, step, self._images, parity) for parity in (0, 1)
         ]
         # What makes the image of its code; None where the network takes no Tencode.
@@ -138,7 +140,7 @@ class GraphRunner:
                 self._images.copy_(self._going, non_blocking=True)
             if len(images) > 1:
                 step.present.copy_(self._present, non_blocking=True)
-            packed = self._runs[step.parity]()
+            packed = self.runs[step.parity]()
             self._coming.copy_(packed, non_blocking=True)
             if self._done is not None:
                 self._done.record()
@@ -165,7 +167,7 @@ class GraphRunner:
 
     def _record(self, capture: Capture) -> None:
         """Replace the functions by what replays them, if that gives what they give."""
-        runs, unpack = self._runs, self._unpack
+        runs, unpack = self.runs, self._unpack
         # This is the warm-up too, which recording needs.
         expected = self._results(runs, unpack)
         # Recorded on another image than it is replayed on: values must not be part of a graph.
@@ -180,7 +182,7 @@ class GraphRunner:
         else:
             self.fallback = self._difference(actual, expected)
         if self.fallback is None:
-            self._runs, self._unpack = replays, replay_unpack
+            self.runs, self._unpack = replays, replay_unpack
         else:
             _log.warning("the network is run without CUDA graphs: %s", self.fallback)
 
