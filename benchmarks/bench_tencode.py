@@ -11,6 +11,7 @@
    faery. They make other images (counts, voxels, decaying surfaces); none makes a Tencode. `read`
    is the code, `read + planes` the float planes of it. Contenders take turns, so that each call
    finds the caches full of something else, and the interpreter's code as well.
+3. The whole path for every encoding, to the codes of windows: the same events in packets of 1 ms.
 
 All under the allocator settings of the launch files, so that nobody pays for returning and
 fetching the same pages. One thread each; CPU time of the process, contenders interleaved, medians
@@ -37,7 +38,7 @@ from benchmarks.as_launched import start_as_launched
 from benchmarks.bench_decode import raw_file
 from benchmarks.event_goals import conclude, tencode_goals
 from benchmarks.record import record
-from dae_ros.events.codecs import warm_up
+from dae_ros.events.codecs import supported_encodings, warm_up
 from dae_ros.events.packet import Events
 from dae_ros.events.ring_buffer import EventRing
 from dae_ros.representation.surface import Encoded, TencodeSurface
@@ -227,6 +228,27 @@ def windows_in_stream(
     }
 
 
+def every_encoding(height: int, width: int, rate: int, rounds: int) -> Result:
+    """Return encoding -> octets an event, and Mev/s from packets to codes on one core."""
+    events = moving_texture(height, width, rate, int(rate * 1e6 * 0.405))
+    streams = {name: in_packets(name, events, width, height, 1.0) for name in supported_encodings()}
+    for encoding in streams:
+        warm_up(encoding)
+    contenders: dict[str, Contender] = {
+        name: lambda name=name, q=packets: count_of(encode_windows(name, q, width, height))
+        for name, packets in streams.items()
+    }
+    windows = count_of(encode_windows("evt3", streams["evt3"], width, height))
+    taken = compare(contenders, windows, rounds)["ms_per_window"]
+    return {
+        name: {
+            "octets_per_event": round(sum(len(octets) for octets, _ in q) / len(events), 2),
+            "mev_per_s": round(len(events) / windows / taken[name] / 1e3, 1),
+        }
+        for name, q in streams.items()
+    }
+
+
 def check(packets: list[tuple[bytes, int]], events: Events, width: int, height: int) -> int:
     """Compare ours with `tencode` of the filtered events; return how many windows there are."""
     made, packed = 0, np.empty((height, width), np.uint16)
@@ -306,6 +328,9 @@ def main() -> None:
                     **compare(one_window(events.slice(0, stop), height, width), 1, rounds),
                 }
 
+    height, width, rate = (260, 346, 1) if quick else (480, 640, 10)
+    encodings = every_encoding(height, width, rate, rounds)
+
     print("Packets (EVT 3.0, 1 ms) to Tencode, CPU ms per 50 ms window (ratio to ours)\n")
     columns = ["ours", "faery + numpy", "expelliarmus + numpy"]
     print("| stream | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
@@ -324,7 +349,14 @@ def main() -> None:
     print("| stream | " + " | ".join(columns) + " |\n|---" + "|---" * len(columns) + "|")
     for name, result in window_rows.items():
         print(row(name, result, columns))
-    results = {"rounds": rounds, "packets_to_tencode": path_rows, "one_window": window_rows}
+    print(f"\nPackets (1 ms) to Tencode, {width}x{height} px, {rate} Mev/s: Mev/s on one core\n")
+    print("| encoding | octets an event | Mev/s |\n|---|---|---|")
+    for name, result in encodings.items():
+        print("| {} | {octets_per_event} | {mev_per_s} |".format(name, **result))
+    results = {
+        "rounds": rounds, "packets_to_tencode": path_rows, "one_window": window_rows,
+        "encodings": encodings,
+    }  # fmt: skip
     conclude(results, tencode_goals(results), load)
     print(f"\nwritten to {record('tencode', results)}")
 
