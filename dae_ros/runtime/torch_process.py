@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -65,3 +67,12 @@ def release_unused(device: torch.device) -> None:
     if device.type == "cuda":
         with RECORDING:
             torch.cuda.empty_cache()
+
+
+def used_bytes(device: torch.device) -> int:
+    """Return how much memory the process has, of the machine or of the GPU, whichever is more."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    resident = pages * os.sysconf("SC_PAGE_SIZE")
+    if device.type != "cuda":
+        return resident
+    return max(resident, torch.cuda.memory_reserved(device))

@@ -12,23 +12,23 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 
-from dae_ros.distillation.journal import open_tensorboard
+from dae_ros.distillation.online.board import Board
 from dae_ros.distillation.online.budget import DutyCycle
 from dae_ros.distillation.online.health import Health
 from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.observation import Refusal
 from dae_ros.distillation.online.opening import open_student
-from dae_ros.distillation.online.reports import LiveStatus, LoopReport
+from dae_ros.distillation.online.reports import LiveStatus, LoopReport, LoopStatus
 from dae_ros.errors import ConfigurationError, DistillationError, InferenceError, WeightsError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
 from dae_ros.parameters import DistillationNodeParameters
 from dae_ros.runtime.announcement import Announcement
-from dae_ros.runtime.torch_process import release_unused
+from dae_ros.runtime.torch_process import release_unused, used_bytes
 from dae_ros.runtime.weight_stages import Verdict
 
 SECOND = 1_000_000_000
@@ -85,7 +85,7 @@ class LiveDistillation:
             stream = torch.cuda.Stream(self._student.device)  # type: ignore[no-untyped-call]
             torch.cuda.set_stream(stream)
         self._distiller: OnlineDistiller | None = None
-        self._board: Any = None
+        self._board: Board | None = None
         self._active = False
         self._answer: Verdict | None = None
         self._counts: Counter[str] = Counter()
@@ -276,7 +276,7 @@ class LiveDistillation:
         answer = self._answer
         return LiveStatus(
             health=self.health,
-            loop=None if self._distiller is None else self._distiller.status(),
+            loop=self._loop_status(),
             duty=self._budget.duty,
             rest_ns=self.rest_ns(),
             depth_version=None if answer is None else answer.live_version,
@@ -285,6 +285,13 @@ class LiveDistillation:
             else f"version {answer.version} {answer.outcome} [{answer.code}]: {answer.reason}",
             counts=dict(sorted(self._counts.items())),
         )
+
+    def _loop_status(self) -> LoopStatus | None:
+        if self._distiller is None:
+            return None
+        loop = self._distiller.status()
+        problems = [loop.problem, "" if self._board is None else self._board.problem]
+        return dataclasses.replace(loop, problem="; ".join(filter(None, problems)))
 
     def _open(self, now_ns: int) -> None:
         """Open teacher and folder; where one is missing, note why, to try again later."""
@@ -302,7 +309,7 @@ class LiveDistillation:
             return
         if self._parameters.tensorboard:
             try:
-                self._board = open_tensorboard(self._folder, distiller.status().steps)
+                self._board = Board(self._folder, distiller.status().steps, now_ns)
             except ConfigurationError:
                 distiller.close()
                 raise
@@ -359,11 +366,10 @@ class LiveDistillation:
             return None
         if report.action != "labelled":
             distiller.worked(end_ns - now_ns)
-        if self._board is not None:
-            for name, value in report.numbers().items():
-                self._board.add_scalar(f"{report.action}/{name}", value, distiller.status().steps)
         if report.announcement is not None:
             self._announce(report.announcement)
+        if self._board is not None:
+            self._board.write(report, distiller.status().steps, end_ns)
         return report
 
     def _fail(self, reason: str, detail: str) -> None:
@@ -383,12 +389,3 @@ class LiveDistillation:
         if self._stamp_ns is None:
             return None
         return self._stamp_ns + max(now_ns - self._stamped_at_ns, 0)
-
-
-def used_bytes(device: torch.device) -> int:
-    """Return how much memory the process has, of the machine or of the GPU, whichever is more."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    resident = pages * os.sysconf("SC_PAGE_SIZE")
-    if device.type != "cuda":
-        return resident
-    return max(resident, torch.cuda.memory_reserved(device))

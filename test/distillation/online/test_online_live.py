@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from dae_ros.distillation.online.board import OPEN_AGAIN_NS, Board
 from dae_ros.distillation.online.live import (
     RETRY_NS,
     release_unused,
 )
+from dae_ros.distillation.online.reports import LoopReport, StepReport
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
 from dae_ros.parameters.distillation import OnlineParameters
+from test.reference.full_disk import no_room_beyond
 from test.reference.running_learner import SECOND, SEEN, Make
 
 
@@ -197,6 +200,47 @@ def test_memory_of_work_that_failed_for_want_of_it_is_given_back(
     running.now_ns += SECOND
     assert running.turns(1) == [] and running.live.health.text == "holding:memory"
     assert held == [False]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_full_disk_costs_points_of_curves_and_no_learning(make: Make, tmp_path: Path) -> None:
+    """The writer that failed is let go of; with new room another one begins."""
+    pytest.importorskip("tensorboard")
+    running = make(tensorboard=True, save_every_steps=1000)
+    with no_room_beyond(100):
+        running.see()
+        running.now_ns += OPEN_AGAIN_NS  # and fails again
+        running.see(2 * SECOND)
+        loop = running.live.status().loop
+        assert loop is not None and loop.accepted_steps > 3
+        assert "curves for TensorBoard" in loop.problem
+    running.now_ns += OPEN_AGAIN_NS
+    assert running.see(4 * SECOND)
+    loop = running.live.status().loop
+    assert loop is not None and "TensorBoard" not in loop.problem
+    running.live.close()
+    sizes = [path.stat().st_size for path in (tmp_path / "folder" / "tensorboard").iterdir()]
+    assert max(sizes) > 100
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_curves_that_cannot_be_begun_are_begun_later(tmp_path: Path) -> None:
+    """A disk that is full from the beginning is a problem in words, and so is one at the end."""
+    pytest.importorskip("tensorboard")
+    report = LoopReport(
+        "learned", step=StepReport(1, True, "accepted", "", 0.5, {}, 0.1, 1e-3, 2, {})
+    )
+    with no_room_beyond(0):
+        board = Board(tmp_path, 0, 0)
+        board.write(report, 1, OPEN_AGAIN_NS - 1)
+        assert "make room there" in board.problem
+    board.write(report, 2, OPEN_AGAIN_NS - 1)
+    assert board.problem, "not before its time"
+    board.write(report, 3, OPEN_AGAIN_NS)
+    assert board.problem == ""
+    with no_room_beyond(0):
+        board.write(report, 4, OPEN_AGAIN_NS)
+        board.close()
 
 
 def test_latencies_do_not_pile_up_while_nothing_can_be_learned(make: Make) -> None:
