@@ -59,7 +59,9 @@ class SnapshotReceiver:
     """Brings announcements together with their files, whichever comes first.
 
     A file that is at the announced path, with the announced size, is used there; otherwise its
-    pieces are awaited. They are written to disk as they come: memory holds one byte per piece.
+    pieces are awaited. So they are where a version is announced again although its pieces came:
+    then what lies at that path is another trainer's, on this machine's own disk. Pieces are
+    written to disk as they come: memory holds one byte per piece.
     Nothing is verified here but sizes: `WeightSwap` checks the digest of whatever it loads.
 
     Args:
@@ -78,6 +80,8 @@ class SnapshotReceiver:
         self._whole: tuple[int, Path] | None = None
         self._waiting: tuple[Announcement, float] | None = None
         self._announced: Announcement | None = None
+        # The announced file is not the one at its path.
+        self._elsewhere = False
 
     @property
     def missing(self) -> int | None:
@@ -95,6 +99,14 @@ class SnapshotReceiver:
         self._waiting = (announcement, now_s)
         version, whole = announcement.version, self._whole
         known = before is not None and before.version == version
+        came = self._part is not None and self._part.version == version
+        came = came or (whole is not None and whole[0] == version)
+        self._elsewhere = (
+            (self._elsewhere or came)
+            and before is not None
+            and (before.version, before.sha256) == (version, announcement.sha256)
+            and comes_again(announcement, before)
+        )
         if known and before is not None and before.sha256 != announcement.sha256:
             self._give_up()  # of another trainer
         if whole is None or whole[0] != version:
@@ -163,7 +175,7 @@ class SnapshotReceiver:
         found: Announcement | None = None
         if self._whole is not None and self._whole[0] == announcement.version:
             found = replace(announcement, path=self._whole[1])
-        elif _has_size(announcement.path, announcement.size) or (
+        elif (not self._elsewhere and _has_size(announcement.path, announcement.size)) or (
             self._part is None and now_s - since_s > self._timeout_s
         ):
             found = announcement

@@ -78,6 +78,51 @@ def test_a_shared_disk_needs_no_pieces(tmp_path: Path) -> None:
     assert receiver.ready(0.0) is None, "another size is another file"
 
 
+@pytest.mark.parametrize("came", [1, 2])
+def test_pieces_are_used_where_another_file_lies_at_the_announced_path(
+    tmp_path: Path, came: int
+) -> None:
+    """Of the same size, as all versions are: it was refused, so the version is announced again."""
+    data, pieces = file_of(tmp_path, CHUNK_BYTES + 5)
+    own = tmp_path / "w_000001.safetensors"
+    own.write_bytes(data[::-1])
+    announced = Announcement(1, own, hashlib.sha256(data).hexdigest(), len(data))
+    receiver = SnapshotReceiver(tmp_path / "received", timeout_s=5.0)
+    receiver.announced(announced, 0.0)
+    assert receiver.ready(0.0) == announced, "sizes tell nothing"
+    for piece in pieces[:came]:
+        receiver.received(*piece, 1.0)
+    receiver.announced(announced, 4.0)
+    assert receiver.ready(4.0) is None
+    for piece in pieces:
+        receiver.received(*piece, 4.0)
+    ready = receiver.ready(4.0)
+    assert ready is not None and ready.path.read_bytes() == data
+    receiver.announced(announced, 8.0)
+    assert receiver.ready(8.0) is None, "it stays elsewhere"
+    assert receiver.ready(14.0) == announced, "and is refused in the end"
+    receiver.announced(dataclasses.replace(announced, version=2), 20.0)
+    assert receiver.ready(20.0) is not None, "another version may be here"
+
+
+@pytest.mark.parametrize("confirmed", [False, True])
+def test_a_shared_disk_needs_no_pieces_when_it_is_announced_again(
+    tmp_path: Path, confirmed: bool
+) -> None:
+    """Where none came, or what is in use is only confirmed, nothing is waited for."""
+    data, pieces = file_of(tmp_path, CHUNK_BYTES)
+    shared = dataclasses.replace(announcement(data), path=tmp_path / "sent")
+    receiver = SnapshotReceiver(tmp_path / "received")
+    receiver.announced(shared, 0.0)
+    assert receiver.ready(0.0) == shared
+    if confirmed:
+        receiver.received(*pieces[0], 0.0)
+    again = dataclasses.replace(shared, rollback=not confirmed, confirmed=confirmed)
+    receiver.announced(again, 1.0)
+    ready = receiver.ready(1.0)
+    assert ready is not None and ready.path.read_bytes() == data
+
+
 def test_lost_pieces_end_in_time(tmp_path: Path) -> None:
     """Without its last piece a file is given up, and the announcement goes on to be refused."""
     data, pieces = file_of(tmp_path, 2 * CHUNK_BYTES)
