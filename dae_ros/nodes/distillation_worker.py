@@ -1,6 +1,7 @@
 """The thread that learns: it owns student, teacher, clips and folder.
 
-What is more urgent than the piece of work in hand makes that give way.
+What is more urgent than the piece of work in hand makes that give way; what depth says is heard
+meanwhile, and the status goes on.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -70,7 +71,7 @@ class DroppedWindows:
 # These make the piece of work in hand give way.
 Command: TypeAlias = "Activate | Ask | BeginInput | Verdict | DistillationNodeParameters"
 Feedback: TypeAlias = "DepthImage | DroppedWindows"
-Item: TypeAlias = "SerializedEvents | SerializedImage | Command | Feedback"
+Item: TypeAlias = "SerializedEvents | SerializedImage | Command"
 FEEDBACK = (DepthImage, DroppedWindows)
 
 
@@ -91,7 +92,7 @@ class DistillationSnapshot:
     inbox_dropped: int
 
 
-class DistillationWorker(SensorWorker["Command | Feedback"]):
+class DistillationWorker(SensorWorker["Command"]):
     """One camera's learner on its own thread.
 
     Args:
@@ -128,6 +129,8 @@ class DistillationWorker(SensorWorker["Command | Feedback"]):
         self._live: LiveDistillation | None = None
         self._active = False
         self._worked = False
+        # Not in the inbox: events that wait there, and the work in hand, must not delay it.
+        self._said: deque[Feedback] = deque()
         self._urgent = 0  # commands that wait; written under the lock
         self._lock = threading.Lock()
         self._received: Counter[str] = Counter()
@@ -136,9 +139,11 @@ class DistillationWorker(SensorWorker["Command | Feedback"]):
 
     def put_command(self, command: Command | Feedback) -> None:
         """Hand over what depth says, or what cannot wait for the end of a judgement."""
-        if not isinstance(command, FEEDBACK):
-            with self._lock:
-                self._urgent += 1
+        if isinstance(command, FEEDBACK):
+            self._said.append(command)
+            return
+        with self._lock:
+            self._urgent += 1
         super().put_command(command)
 
     def _open(self) -> None:
@@ -147,7 +152,7 @@ class DistillationWorker(SensorWorker["Command | Feedback"]):
         self._live = LiveDistillation(
             self._parameters,
             announce=self._announce,
-            interrupted=lambda: self._urgent > 0 or self._leaving.is_set(),
+            interrupted=self._interrupted,
         )
         self._give_way()
         self._tell(self._live)
@@ -166,6 +171,7 @@ class DistillationWorker(SensorWorker["Command | Feedback"]):
         wait_s = TURN_S if rest_ns is None else min(rest_ns / 1e9, TURN_S)
         for item in self.inbox.take(0.0 if self._worked else max(wait_s, 0.001)):
             self._handle(live, item)
+        self._hear(live)
         self._worked = False
         if self._active and not self._leaving.is_set():
             report = live.turn()
@@ -173,6 +179,24 @@ class DistillationWorker(SensorWorker["Command | Feedback"]):
                 self._worked = True
                 loop = live.status().loop
                 self._reported(report, 0 if loop is None else loop.steps)
+        self._tell_in_time(live)
+
+    def _interrupted(self) -> bool:
+        """Do what a piece of work must not hold up; return whether it should give way."""
+        if self._live is not None:  # it is opened already
+            self._hear(self._live)
+            self._tell_in_time(self._live)
+        return self._urgent > 0 or self._leaving.is_set()
+
+    def _hear(self, live: LiveDistillation) -> None:
+        while self._said:
+            said = self._said.popleft()
+            if isinstance(said, DepthImage):
+                live.depth(said.latency_ms)
+            else:
+                live.dropped(said.count)
+
+    def _tell_in_time(self, live: LiveDistillation) -> None:
         if time.monotonic() >= self._next_status_s or live.health.text != self._health:
             self._tell(live)
 
@@ -185,10 +209,6 @@ class DistillationWorker(SensorWorker["Command | Feedback"]):
             with self._dropping():
                 live.add_frame(read_frame(item.data))
                 self._received["frames"] += 1
-        elif isinstance(item, DepthImage):
-            live.depth(item.latency_ms)
-        elif isinstance(item, DroppedWindows):
-            live.dropped(item.count)
         else:
             with self._lock:
                 self._urgent -= 1

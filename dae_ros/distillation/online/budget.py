@@ -61,6 +61,11 @@ class DutyCycle:
         """Why learning may not work at all."""
         return self._stopped or self._full
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether depth lost windows of which `update` has not heard yet."""
+        return self._dropped > 0
+
     def depth(self, latency_ms: float) -> None:
         """Take the latency of one depth image."""
         self._latencies_ms.append(latency_ms)

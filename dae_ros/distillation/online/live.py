@@ -23,6 +23,7 @@ from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.observation import Refusal
 from dae_ros.distillation.online.opening import open_student
 from dae_ros.distillation.online.reports import LiveStatus, LoopReport, LoopStatus
+from dae_ros.distillation.online.stamps import Stamps
 from dae_ros.errors import ConfigurationError, DistillationError, InferenceError, WeightsError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
@@ -37,8 +38,8 @@ RETRY_NS = 10 * SECOND
 # How often a version is announced again that depth could not read, and what could not be written
 # of depth's last answer is tried again.
 ANNOUNCE_AGAIN_NS = 30 * SECOND
-# Stamps of events that go back or ahead by more belong to another time.
-LARGEST_BACKWARD_NS, LARGEST_FORWARD_NS = SECOND, 10 * SECOND
+# How often depth is looked after in the middle of a piece of work that waits for it.
+LOOK_S = 0.02
 Action: TypeAlias = Literal["start", "stop", "save", "rollback", "reset_to_anchor"]
 ACTIONS: tuple[Action, ...] = get_args(Action)
 
@@ -54,7 +55,7 @@ class LiveDistillation:
         parameters: validated.
         announce: called with every version that depth should have.
         interrupted: asked during work; where it says True, the piece in hand is given up and done
-            again later.
+            again later. It may call `depth`, `dropped` and `status`.
         clock_ns: monotonic time.
 
     Raises:
@@ -95,11 +96,9 @@ class LiveDistillation:
         self._not_taken: tuple[Announcement, Refusal] | None = None
         now_ns = clock_ns()
         self._retry_ns = self._again_ns = self._memory_ns = now_ns
+        self._waited_ns = 0  # within the piece of work in hand
         self._budget = DutyCycle(parameters, now_ns)
-        # The newest stamp of events or frames, and when it came.
-        self._stamp_ns: int | None = None
-        self._event_stamp_ns: int | None = None
-        self._stamped_at_ns = now_ns
+        self._stamps = Stamps()
         self._open(now_ns)
 
     @property
@@ -142,33 +141,29 @@ class LiveDistillation:
         """Forget events and frames: time has jumped, or another camera begins."""
         if cause:
             self._counts[cause] += 1
-        self._stamp_ns = self._event_stamp_ns = None
+        self._stamps.clear()
         if self._distiller is not None:
             self._distiller.begin_input()
 
     def feed(self, packet: EventPacket) -> None:
         """Queue an event packet."""
-        distiller, last_ns = self._distiller, self._event_stamp_ns
+        distiller = self._distiller
         if distiller is None or not distiller.running:
             return
-        if last_ns is not None and not (
-            -LARGEST_BACKWARD_NS <= packet.stamp_ns - last_ns <= LARGEST_FORWARD_NS
-        ):
+        if self._stamps.jumped(packet.stamp_ns):
             self.begin_input("clock_jump")
-        self._event_stamp_ns = packet.stamp_ns
-        self._stamped(packet.stamp_ns)
+        self._stamps.take(packet.stamp_ns, self._clock_ns(), events=True)
         distiller.feed(packet)
 
     def add_frame(self, frame: Frame) -> None:
         """Queue a camera frame."""
-        distiller, events_ns = self._distiller, self._event_stamp_ns
+        distiller = self._distiller
         if distiller is None or not distiller.running:
             return
-        if events_ns is not None and abs(frame.stamp_ns - events_ns) > LARGEST_FORWARD_NS:
-            # Of before a jump, of a clock that is another one, or events have stopped.
+        if self._stamps.foreign(frame.stamp_ns):
             self._counts["other_clock"] += 1
             return
-        self._stamped(frame.stamp_ns)
+        self._stamps.take(frame.stamp_ns, self._clock_ns(), events=False)
         distiller.add_frame(frame)
 
     def depth(self, latency_ms: float) -> None:
@@ -231,7 +226,7 @@ class LiveDistillation:
             pass
         self._look_around(distiller, now_ns)
         if self._hold(distiller) is not None or self._budget.rest_ns(now_ns) != 0:
-            distiller.look(now_ns, self._ros_ns(now_ns))
+            distiller.look(now_ns, self._stamps.time_ns(now_ns))
             return None
         return self._work(distiller, now_ns)
 
@@ -347,8 +342,9 @@ class LiveDistillation:
     def _work(self, distiller: OnlineDistiller, now_ns: int) -> LoopReport | None:
         report: LoopReport | None = None
         out_of_memory = False
+        self._waited_ns = 0
         try:
-            report = distiller.work(now_ns, ros_ns=self._ros_ns(now_ns))
+            report = distiller.work(now_ns, ros_ns=self._stamps.time_ns(now_ns))
         except _Abandoned:
             self._counts["abandoned"] += 1
         except InferenceError as error:
@@ -361,11 +357,12 @@ class LiveDistillation:
             distiller.release_memory()
             release_unused(self._student.device)
         end_ns = self._clock_ns()
-        self._budget.worked(end_ns - now_ns, end_ns)
+        duration_ns = end_ns - now_ns - self._waited_ns
+        self._budget.worked(duration_ns, end_ns)
         if report is None:
             return None
         if report.action != "labelled":
-            distiller.worked(end_ns - now_ns)
+            distiller.worked(duration_ns)
         if report.announcement is not None:
             self._announce(report.announcement)
         if self._board is not None:
@@ -377,15 +374,18 @@ class LiveDistillation:
         self._retry_ns = self._clock_ns() + RETRY_NS
 
     def _give_way(self) -> None:
+        """Give up the piece of work in hand for what is urgent; wait while depth loses windows."""
         if self._interrupted():
             raise _Abandoned
-
-    def _stamped(self, stamp_ns: int) -> None:
-        if self._stamp_ns is None or stamp_ns > self._stamp_ns:
-            self._stamp_ns, self._stamped_at_ns = stamp_ns, self._clock_ns()
-
-    def _ros_ns(self, now_ns: int) -> int | None:
-        """Return the time on the clock of the stamps, whichever that is."""
-        if self._stamp_ns is None:
-            return None
-        return self._stamp_ns + max(now_ns - self._stamped_at_ns, 0)
+        if not self._budget.disturbed:
+            return
+        begun_ns = self._clock_ns()
+        try:
+            self._budget.update(begun_ns)
+            while self._budget.hold is not None:
+                time.sleep(LOOK_S)
+                if self._interrupted():
+                    raise _Abandoned
+                self._budget.update(self._clock_ns())
+        finally:
+            self._waited_ns += self._clock_ns() - begun_ns

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -147,6 +148,41 @@ def test_depth_that_is_late_or_loses_windows_stops_learning(make: Make) -> None:
     running.now_ns += 6 * SECOND
     assert running.see(8 * SECOND)
     assert running.live.health.state == "active"
+
+
+@pytest.mark.parametrize("urgent", [False, True])
+def test_a_piece_of_work_stands_still_while_depth_loses_windows(
+    make: Make, monkeypatch: pytest.MonkeyPatch, urgent: bool
+) -> None:
+    """It goes on when depth has recovered, unless something urgent came; waiting is no work."""
+    running = make()
+    running.see()
+    running.now_ns += SECOND
+    live, looks = running.live, list[tuple[str, float]]()
+    assert live._distiller is not None
+    learner = live._distiller._learner
+    undisturbed = learner.step
+
+    def disturbed(*arguments: Any) -> StepReport:
+        live.dropped(3)
+        return undisturbed(*arguments)
+
+    def heard() -> bool:
+        status = live.status()
+        looks.append((status.health.text, status.duty))
+        waits = looks[-1] == ("holding:windows_dropped", 0.0)
+        running.now_ns += SECOND if waits else 0
+        return waits and urgent
+
+    monkeypatch.setattr(learner, "step", disturbed)
+    live._interrupted = heard
+    done = running.turns(1)
+    assert ("holding:windows_dropped", 0.0) in looks
+    assert [report.action for report in done] == ([] if urgent else ["learned"])
+    assert live.status().counts.get("abandoned", 0) == urgent
+    if not urgent:
+        rest_ns = live.rest_ns()
+        assert rest_ns is not None and rest_ns < 20 * SECOND
 
 
 def test_memory_that_is_held_for_later_is_given_back(
