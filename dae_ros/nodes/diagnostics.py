@@ -315,6 +315,7 @@ class DepthDiagnostics:
             "windows_per_s": f"{rate:.1f}",
             "empty": pipeline.windows_empty,
             "skipped": pipeline.windows_skipped,
+            "failed": pipeline.windows_failed,
             "silent": pipeline.windows_silent,
             "unreached": pipeline.unreached,
         }

@@ -39,7 +39,7 @@ class DepthFeedback:
         self._node = node
         self._feedback = feedback
         self._judged = judged
-        self._skipped: int | None = None
+        self._lost: int | None = None
         # All nodes of a machine share `/diagnostics`; the graph says which of them is depth.
         self._windows = ""
         self._subscriptions = [
@@ -77,13 +77,15 @@ class DepthFeedback:
         for status in message.status:
             if not self._windows or status.name != self._windows:
                 continue
-            skipped = _number({item.key: item.value for item in status.values}.get("skipped"))
-            if skipped is None:
+            values = {item.key: _number(item.value) for item in status.values}
+            skipped, failed = values.get("skipped"), values.get("failed")
+            if skipped is None or failed is None:
                 continue
-            before, self._skipped = self._skipped, int(skipped)
+            # A window fails where learning has taken the GPU's memory.
+            before, self._lost = self._lost, int(skipped + failed)
             # Fewer than before: depth was started again.
-            if before is not None and self._skipped > before:
-                self._feedback(DroppedWindows(self._skipped - before))
+            if before is not None and self._lost > before:
+                self._feedback(DroppedWindows(self._lost - before))
 
     def _verdict(self, message: String, _: str) -> None:
         try:

@@ -371,11 +371,11 @@ class DepthPipeline:
         try:
             prediction = self.estimator.estimate(encoded.network_input)
         except NonFiniteState as error:
-            self._tally.errors[error.code] += 1
+            self._tally.failed(error.code)
             self.reset_state("non_finite")
             return None
         except InferenceError as error:
-            self._tally.errors[error.code] += 1
+            self._tally.failed(error.code)
             raise
         done_ns = self._clock_ns()
         self._tally.windows += 1

@@ -18,6 +18,7 @@ class PipelineStatistics:
         windows: stepped, `windows_empty` of them without events.
         windows_skipped: closed but not stepped, by the overload policy or because the ring no
             longer held them.
+        windows_failed: of which the network made nothing; `errors` says why.
         windows_silent: not stepped because nothing had moved for `max_silence_s`.
         unreached: frames and trigger edges that would end a window and that no event has passed.
         resets, gaps, drops, errors: counts by cause, reason or error code.
@@ -33,6 +34,7 @@ class PipelineStatistics:
     windows: int
     windows_empty: int
     windows_skipped: int
+    windows_failed: int
     windows_silent: int
     unreached: int
     resets: Mapping[str, int]
@@ -55,11 +57,17 @@ class Tally:
         self.windows = 0
         self.windows_empty = 0
         self.windows_skipped = 0
+        self.windows_failed = 0
         self.windows_silent = 0
         self.unreached = 0
         self.resets: Counter[str] = Counter()
         self.gaps: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+
+    def failed(self, code: str) -> None:
+        """Count a window of which the network made nothing, and why."""
+        self.windows_failed += 1
+        self.errors[code] += 1
 
     def snapshot(
         self,
@@ -76,6 +84,7 @@ class Tally:
             windows=self.windows,
             windows_empty=self.windows_empty,
             windows_skipped=self.windows_skipped,
+            windows_failed=self.windows_failed,
             windows_silent=self.windows_silent,
             unreached=self.unreached,
             resets=dict(self.resets),

@@ -129,8 +129,9 @@ def test_ten_failures_in_a_row_end_in_inactive_with_an_error(graph, camera, runn
 
 
 def test_single_failures_cost_one_window(graph, camera, running):
-    """Fewer failures than the limit drop their windows only."""
+    """Fewer failures than the limit drop their windows only; diagnostics say how many."""
     node, publisher = running
+    reports = graph.listen(DiagnosticArray, "/diagnostics")
     images = graph.listen(Image, "depth/relative")
     estimate, calls = node._worker.estimator.estimate, []
 
@@ -145,6 +146,15 @@ def test_single_failures_cost_one_window(graph, camera, running):
     graph.until(lambda: len(images) >= 2)
     graph.until(lambda: pipeline_of(node).errors.get("inference", 0) >= 3)
     assert publisher.get_subscription_count() == 1
+    graph.until(
+        lambda: any(
+            item.key == "failed" and int(item.value) >= 3
+            for report in reports
+            for status in report.status
+            if status.name.endswith(": windows")
+            for item in status.values
+        )
+    )
 
 
 def test_a_network_that_only_gives_nan_is_stopped(graph, camera, running):

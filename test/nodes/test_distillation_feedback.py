@@ -36,7 +36,7 @@ def test_a_verdict_is_read_as_it_was_written() -> None:
 
 
 def test_latencies_losses_and_verdicts_reach_the_learner(graph) -> None:
-    """Windows that depth skipped are counted from the first report on, over a restart of depth."""
+    """Windows that were skipped or failed count from the first report on, also over restarts."""
     heard, verdicts = [], []
     feedback = DepthFeedback(graph.peer, heard.append, verdicts.append)
     images = graph.publisher(DiagnosticArray, "depth/status")
@@ -51,11 +51,11 @@ def test_latencies_losses_and_verdicts_reach_the_learner(graph) -> None:
     for latency in ("12.5", "nan", "late"):
         values = {"latency_ms": latency}
         images.publish(DiagnosticArray(status=[status("depth", OK, "metric", values)]))
-    for name, skipped in (
-        ("/peer: windows", 4), ("/other: windows", 90), ("/peer: windows", 7),
-        ("/peer: windows", 0), ("/peer: windows", 2),
+    for name, skipped, failed in (
+        ("/peer: windows", 4, 2), ("/other: windows", 90, 0), ("/peer: windows", 5, 4),
+        ("/peer: windows", 0, 0), ("/peer: windows", 0, 2),
     ):  # fmt: skip
-        values = {"skipped": skipped}
+        values = {"skipped": skipped, "failed": failed}
         reports.publish(DiagnosticArray(status=[status(name, OK, "", values)]))
         graph.spin(0.02)
     answers.publish(String(data="no json"))

@@ -79,7 +79,7 @@ def test_non_finite_state_drops_the_frame_and_resets() -> None:
     frames = run(pipeline, stream(dense(400), 50))
     assert [f.state_age for f in frames][:4] == [1, 2, 1, 2]
     statistics = pipeline.statistics()
-    assert statistics.errors == {"non_finite_state": 1}
+    assert (statistics.errors, statistics.windows_failed) == ({"non_finite_state": 1}, 1)
     assert statistics.resets == {"non_finite": 1}
 
 
