@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from dae_ros.distillation.online.live import (
 from dae_ros.distillation.online.reports import LoopReport, StepReport
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
+from dae_ros.nodes.processes import transport_environment
 from dae_ros.parameters.distillation import OnlineParameters
 from test.reference.full_disk import no_room_beyond
 from test.reference.running_learner import SECOND, SEEN, Make
@@ -290,8 +294,31 @@ def test_latencies_do_not_pile_up_while_nothing_can_be_learned(make: Make) -> No
     assert running.live.health.reason == "no_teacher" and running.live.status().duty < 0.25 / 16
 
 
+def test_unused_memory_of_the_machine_is_given_back() -> None:
+    """Also where the launch files make glibc keep it, in a process of its own."""
+    program = """
+import torch
+from dae_ros.runtime.torch_process import release_unused, used_bytes
+cpu = torch.device("cpu")
+taken = [torch.ones(250_000) for _ in range(300)]
+print(used_bytes(cpu))
+del taken
+release_unused(cpu)
+print(used_bytes(cpu))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **transport_environment()},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, after = map(int, done.stdout.split())
+    assert before - after > 250e6
+
+
 def test_unused_memory_of_a_gpu_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch's own cache is emptied; the machine's memory needs nothing."""
+    """PyTorch's own cache is emptied, where the device is one."""
     emptied: list[None] = []
     monkeypatch.setattr("torch.cuda.empty_cache", lambda: emptied.append(None))
     release_unused(torch.device("cpu"))
