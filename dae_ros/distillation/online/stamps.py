@@ -20,11 +20,12 @@ class Stamps:
         self._newest_ns = self._events_ns = None
 
     def jumped(self, events_ns: int) -> bool:
-        """Return whether events of this stamp belong to another time than those before them."""
-        last_ns = self._events_ns
-        return last_ns is not None and not (
-            -LARGEST_BACKWARD_NS <= events_ns - last_ns <= LARGEST_FORWARD_NS
-        )
+        """Return whether events of this stamp belong to another time than what came before them."""
+        last_ns, newest_ns = self._events_ns, self._newest_ns
+        if last_ns is None:
+            # Frames alone came; they would be what time is told by until events reach them.
+            return newest_ns is not None and abs(events_ns - newest_ns) > LARGEST_FORWARD_NS
+        return not -LARGEST_BACKWARD_NS <= events_ns - last_ns <= LARGEST_FORWARD_NS
 
     def foreign(self, frame_ns: int) -> bool:
         """Return whether a frame is of before a jump, of another clock, or events have stopped."""

@@ -126,6 +126,20 @@ def test_a_clock_that_jumps_begins_the_input_anew(make: Make, jump_s: int) -> No
     assert status.health.state == "active"
 
 
+@pytest.mark.parametrize("ahead_s", [-3600, 3600])
+def test_a_frame_of_another_time_before_the_first_events_is_forgotten(
+    make: Make, ahead_s: int
+) -> None:
+    """As from a camera whose clock is set only later: learning does not wait for that time."""
+    running = make()
+    first = next(item for item in SEEN if isinstance(item, Frame))
+    moved_ns = first.stamp_ns + ahead_s * SECOND
+    running.live.add_frame(dataclasses.replace(first, stamp_ns=moved_ns))
+    assert "learned" in {report.action for report in running.see()}
+    status = running.live.status()
+    assert status.counts == {"clock_jump": 1} and status.health.state == "active"
+
+
 def test_work_gives_way_to_what_is_urgent(make: Make) -> None:
     """A step that is interrupted moves nothing, and is done when there is time again."""
     running = make()
