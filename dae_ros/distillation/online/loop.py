@@ -380,6 +380,8 @@ class OnlineDistiller:
         """Go on from the disk."""
         state = self._store.load()
         if state is None:
+            if self._publisher.live.version != self._publisher.first.version:
+                self._begin_at_published()  # what was learned since is lost
             self.save()
             return
         self._learner.restore(state["learner"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 import weakref
@@ -21,6 +22,7 @@ from dae_ros.distillation.online.live import (
 from dae_ros.distillation.online.reports import LoopReport, StepReport
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
+from dae_ros.model.checkpoint import load_checkpoint
 from dae_ros.nodes.processes import transport_environment
 from dae_ros.parameters.distillation import OnlineParameters
 from test.reference.full_disk import no_room_beyond
@@ -353,6 +355,26 @@ def test_learning_goes_on_from_the_disk_after_a_kill(make: Make) -> None:
     assert before is not None and after is not None
     assert after.accepted_steps == before.accepted_steps > 0
     assert after.clips == before.clips and after.counts["resumed"] == 1
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_a_learner_whose_state_is_lost_begins_at_what_is_published(
+    make: Make, tmp_path: Path, published: bool
+) -> None:
+    """Not at the original, from which the next version would lose what this one had gained."""
+    running = make()
+    running.see()
+    if published:
+        running.publish()
+    running.live.close()
+    shutil.rmtree(tmp_path / "folder" / "learner")
+    again = make().live._distiller
+    assert again is not None
+    announced = load_checkpoint(again.announcement.path).network.state_dict()
+    begun = again._learner.candidate().network.state_dict()
+    assert {name for name in announced if not torch.equal(announced[name], begun[name])} == set()
+    assert again._learner.lineage == ((2, 1) if published else (1,))
+    assert again.status().resets == published, "a new folder begins as it is"
 
 
 def test_stopping_saves_and_costs_nothing_until_it_starts_again(make: Make) -> None:
