@@ -41,6 +41,8 @@ def node(process: Process) -> Node:
         ros_arguments=["--log-level", process.log_level],
         additional_env=dict(process.environment),
         on_exit=Shutdown() if process.required else None,
+        respawn=process.respawn_s is not None,
+        respawn_delay=process.respawn_s,
         output="screen",
     )
 

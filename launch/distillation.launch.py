@@ -7,7 +7,7 @@
 import sys
 
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, Shutdown
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
@@ -43,7 +43,8 @@ def start(context: LaunchContext) -> list[Node]:
             remappings=list(process.remappings),
             ros_arguments=["--log-level", process.log_level],
             additional_env=dict(process.environment),
-            on_exit=Shutdown(),
+            respawn=process.respawn_s is not None,
+            respawn_delay=process.respawn_s,
             output="screen",
         )
     ]

@@ -12,7 +12,7 @@ from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.parameter_options import parser_of
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.cli.usage import usage
-from dae_ros.errors import ConfigurationError
+from dae_ros.errors import ConfigurationError, InferenceError
 from dae_ros.parameters import DepthParameters, DistillationNodeParameters, declarations
 from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.parameter_file import read_node_parameters
@@ -163,13 +163,21 @@ def run(args: argparse.Namespace) -> int:
         distiller = student.learn(student.teacher(args.teacher), folder)
         stack.callback(distiller.close)
         adaptation = Adaptation(distiller, depth, args.steps_per_s)
-        result = adaptation.run(
-            recordings,
-            report=lambda done_s, words: bar.update(
-                None if length_s is None else min(done_s / length_s, 1.0), words
-            ),
-            stopped=stopped,
-        )
+        try:
+            result = adaptation.run(
+                recordings,
+                report=lambda done_s, words: bar.update(
+                    None if length_s is None else min(done_s / length_s, 1.0), words
+                ),
+                stopped=stopped,
+            )
+        except InferenceError as error:
+            # Live learning tries again; here that would give other weights than the next run.
+            raise InferenceError(
+                f"{error.message}. The run ends here, so that every run is equal: free memory or "
+                "give another --teacher or --device, and run it again",
+                **error.data,
+            ) from error
         bar.close()
         scored = []
         for version, path in distiller.kept_versions().items():

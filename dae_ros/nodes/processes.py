@@ -40,6 +40,9 @@ starts the processes, finds it so."""
 SIMULATED = frozenset({"events", "image_raw", "camera_info", "depth_truth"})
 """What the simulator publishes that the nodes here can take."""
 
+RESPAWN_S = 10.0
+"""After which a learner that ended is started again; loading it costs depth little, so seldom."""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -56,6 +59,8 @@ class Process:
         log_level: severity from which the node prints.
         environment: variables to set in addition.
         required: whether the launch ends with this process.
+        respawn_s: after how many seconds a launch file starts it again where it ended; None for
+            never.
         nodes: parameters by node name, of a process that holds several nodes; `name` is then that
             of none, and `parameters` are empty.
     """
@@ -70,6 +75,7 @@ class Process:
     log_level: str = "info"
     environment: Mapping[str, str] = field(default_factory=dict)
     required: bool = False
+    respawn_s: float | None = None
     nodes: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
 
     @property
@@ -184,6 +190,7 @@ def launch_plan(
             },
             _renamed({name: topics[name] for name in ("events", "image")}),
         )
+        learner = replace(learner, respawn_s=RESPAWN_S)
         processes = (
             [_together(depth, learner)] if values["single_process"] == "true" else [depth, learner]
         )
@@ -228,7 +235,7 @@ def distillation_plan(arguments: Mapping[str, str]) -> list[Process]:
         )
     plan = launch_plan({**arguments, "distill": "true"})
     (learner,) = (process for process in plan if process.executable == "distillation_node")
-    return [replace(learner, required=True)]
+    return [learner]
 
 
 def recorder(

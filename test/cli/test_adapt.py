@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dae_ros.bags.recording import open_recording
@@ -17,6 +18,7 @@ from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.networks import build_network
 from dae_ros.parameters import DepthParameters
 from dae_ros.parameters.distillation import OnlineParameters
+from test.reference.echo_onnx import write_echo
 
 FILES = ("adapt.json", "adapted.safetensors", "adapt.png", "snapshots/LATEST.json")
 
@@ -101,6 +103,21 @@ def test_a_slow_teacher_gives_fewer_labels(place: Path, tmp_path: Path) -> None:
         labels[label_s] = sum(n for name, n in counts.items() if name.startswith("label."))
         distiller.close()
     assert labels[0.0] > labels[0.3] > labels[9.0] == 1
+
+
+def test_a_teacher_that_fails_ends_the_run_with_what_to_do(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Live learning tries again; a run on a recording would no longer be what the next one is."""
+    zeros = np.zeros((36, 48))
+    manifest = write_echo(tmp_path, {zeros.astype(np.uint8).tobytes(): zeros.astype("f4")}, 1.0)
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace("width: 48", "width: 46"), encoding="utf-8")
+    options = ["--set", "lead=1", "--set", "burn_in=1", "--set", "unroll=4"]
+    assert adapt(place, tmp_path / "out", *options, "--teacher", str(manifest)) == 1
+    said = capsys.readouterr().err
+    assert "the teacher echo" in said and "give another --teacher or --device" in said
+    assert not (tmp_path / "out" / "adapt.json").exists()
 
 
 def test_an_earlier_adaptation_outlives_a_refused_one(

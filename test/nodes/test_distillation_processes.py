@@ -16,7 +16,7 @@ from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
 from dae_ros.nodes.launch_arguments import DISTILLATION_ALONE
 from dae_ros.nodes.process_harness import ProcessHarness, ros_arguments
-from dae_ros.nodes.processes import distillation_plan, launch_plan
+from dae_ros.nodes.processes import RESPAWN_S, distillation_plan, launch_plan
 from dae_ros.nodes.qos import latched_qos
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.simulation.simulation import Simulation
@@ -44,6 +44,8 @@ def test_distill_starts_a_learner_whose_versions_depth_follows() -> None:
     assert dict(learner.remappings) == {"events": "/dvs", "image": "image_raw"}
     assert simulator.parameters["wait_topics"] == "camera_info,image_raw"
     assert depth.required and not learner.required
+    assert learner.respawn_s == RESPAWN_S
+    assert all(one.respawn_s is None for one in (depth, simulator))
     named = launch_plan({**GIVEN, "distill_folder": "here", "anchors": "clips"})[1]
     assert (named.parameters["folder"], named.parameters["anchors"]) == ("here", "clips")
 
@@ -52,6 +54,7 @@ def test_one_process_holds_both_nodes_with_their_own_parameters(tmp_path: Path) 
     """No node is renamed; a section of the file for each."""
     (both,) = launch_plan({**GIVEN, "single_process": "true", "autostart": "false"})
     assert (both.executable, both.name) == ("depth_distillation_node", "depth_distillation")
+    assert both.required and both.respawn_s is None
     arguments = ros_arguments(both, tmp_path)
     assert not any(word.startswith("__node") for word in arguments)
     sections = json.loads(Path(arguments[arguments.index("--params-file") + 1]).read_text("utf-8"))
@@ -65,7 +68,8 @@ def test_one_process_holds_both_nodes_with_their_own_parameters(tmp_path: Path) 
 def test_the_learner_alone_has_its_own_launch_file() -> None:
     """Beside a depth node elsewhere; arguments of depth are refused, without distill too."""
     (learner,) = distillation_plan({"weights": "a", "teacher": "b", "image": "/grey"})
-    assert (learner.executable, learner.required) == ("distillation_node", True)
+    assert (learner.executable, learner.respawn_s) == ("distillation_node", RESPAWN_S)
+    assert not learner.required, "what comes again ends no launch"
     assert learner.remappings == (("image", "/grey"),)
     with pytest.raises(ConfigurationError, match=r"precision, rviz belong to depth.launch.py"):
         distillation_plan({"rviz": "true", "precision": "float32"})
