@@ -8,10 +8,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from dae_ros.distillation.checkpointing import on_disk
-from dae_ros.errors import ConfigurationError
+from dae_ros.distillation.curves import FOLDER, Curves
 
 UPDATE_COLUMNS = (
     "step", "learning_rate", "loss", "data", "gradient", "normalised", "local_global",
@@ -37,9 +36,18 @@ class Journal:
     """
 
     def __init__(self, folder: Path, first_step: int, tensorboard: bool) -> None:
-        self._updates = _Table(folder / "updates.csv", first_step)
-        self._heldout = _Table(folder / "heldout.csv", first_step + 1)
-        self._board: Any = open_tensorboard(folder, first_step) if tensorboard else None
+        self._curves_folder = folder / FOLDER
+        self._curves: Curves | None = None
+        with contextlib.ExitStack() as opened:
+            self._updates = _Table(folder / "updates.csv", first_step)
+            opened.callback(self._updates.close)
+            self._heldout = _Table(folder / "heldout.csv", first_step + 1)
+            opened.callback(self._heldout.close)
+            if tensorboard:
+                with on_disk(self._curves_folder):
+                    self._curves = Curves(folder, first_step)
+                opened.callback(self._curves.close)
+            self._opened = opened.pop_all()
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Write one update down; what it does not have stays empty."""
@@ -52,9 +60,9 @@ class Journal:
         self._show("heldout", step, values)
 
     def _show(self, group: str, step: int, values: Mapping[str, float]) -> None:
-        if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(f"{group}/{name}", value, step)
+        if self._curves is not None:
+            with on_disk(self._curves_folder):
+                self._curves.write(group, step, values)
 
     def __enter__(self) -> Journal:
         """Return the journal."""
@@ -67,33 +75,7 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         """Close the files."""
-        self._updates.close()
-        self._heldout.close()
-        if self._board is not None:
-            self._board.close()
-
-
-def open_tensorboard(folder: Path, first_step: int) -> Any:
-    """Return a `SummaryWriter` into `tensorboard/` below a folder.
-
-    Args:
-        folder: of the run.
-        first_step: what an earlier process wrote from here on is not shown.
-
-    Raises:
-        ConfigurationError: TensorBoard is not installed.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ConfigurationError(
-            "'tensorboard' is on and TensorBoard is not installed; install the extra "
-            "`tensorboard`, or turn it off"
-        ) from error
-    # Untyped in PyTorch.
-    return SummaryWriter(  # type: ignore[no-untyped-call]
-        str(folder / "tensorboard"), purge_step=first_step
-    )
+        self._opened.close()
 
 
 class _Table:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
-from typing import Any
 
-from dae_ros.distillation.journal import open_tensorboard
+from dae_ros.distillation.curves import Curves
 from dae_ros.distillation.online.reports import LoopReport
 
-# A writer that failed once fails for ever, also when there is room again: so often a new one is
-# tried.
+# A file that a disk had no room for ends there; so often another one is begun.
 OPEN_AGAIN_NS = 30_000_000_000
 
 
@@ -31,32 +28,30 @@ class Board:
 
     def __init__(self, folder: Path, first_step: int, now_ns: int) -> None:
         self._folder = folder
-        self._writer: Any = None
+        self._curves: Curves | None = None
         self.problem = ""
         self._open(first_step, now_ns)
 
     def write(self, report: LoopReport, steps: int, now_ns: int) -> None:
         """Write what a piece of work gave, after `steps` steps."""
-        if self._writer is None and now_ns >= self._again_ns:
+        if self._curves is None and now_ns >= self._again_ns:
             self._open(steps, now_ns)
-        if self._writer is None:
+        if self._curves is None:
             return
         try:
-            for name, value in report.numbers().items():
-                self._writer.add_scalar(f"{report.action}/{name}", value, steps)
+            self._curves.write(report.action, steps, report.numbers())
         except OSError as error:
             self._lost(error, now_ns)
 
     def close(self) -> None:
-        """Write what waits, as far as there is room for it."""
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            with contextlib.suppress(OSError):
-                writer.close()
+        """Close the file."""
+        curves, self._curves = self._curves, None
+        if curves is not None:
+            curves.close()
 
     def _open(self, first_step: int, now_ns: int) -> None:
         try:
-            self._writer = open_tensorboard(self._folder, first_step)
+            self._curves = Curves(self._folder, first_step)
             self.problem = ""
         except OSError as error:
             self._lost(error, now_ns)

@@ -258,7 +258,6 @@ def test_memory_of_work_that_failed_for_want_of_it_is_given_back(
     assert held == [False]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_costs_points_of_curves_and_no_learning(make: Make, tmp_path: Path) -> None:
     """The writer that failed is let go of; with new room another one begins."""
     pytest.importorskip("tensorboard")
@@ -279,7 +278,6 @@ def test_a_full_disk_costs_points_of_curves_and_no_learning(make: Make, tmp_path
     assert max(sizes) > 100
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_curves_that_cannot_be_begun_are_begun_later(tmp_path: Path) -> None:
     """A disk that is full from the beginning is a problem in words, and so is one at the end."""
     pytest.importorskip("tensorboard")
