@@ -33,8 +33,11 @@ class CalibrationFile:
         self._path = path
         self._camera = camera
 
-    def look(self, _: float) -> None:
+    def take(self) -> None:
         """Do nothing: it was read whole when the node was configured."""
+
+    def look(self, _: float) -> None:
+        """Do nothing, for the same reason."""
 
     def status(self, misfit: str | None) -> DiagnosticStatus:
         """Return the status `calibration`.
@@ -62,8 +65,7 @@ class CalibrationInput:
 
     Args:
         node: that subscribes.
-        received: called with each calibration, on a thread of its own: what comes before the first
-            events is known before the first depth.
+        received: called with each calibration, on a thread of its own, or by `take`.
         failed: see `MatchedSubscription`.
     """
 
@@ -81,6 +83,15 @@ class CalibrationInput:
         self._subscription = MatchedSubscription(
             node, "camera_info", [CAMERA_INFO], self._received, raw=True, failed=failed, depth=1
         )
+
+    def take(self) -> None:
+        """Receive a calibration that has come and that nobody has looked at yet.
+
+        Events may be faster to the first depth than a calibration, which came before them, to the
+        thread that takes it.
+        """
+        if self._camera is None:
+            self._subscription.take()
 
     def look(self, now_s: float) -> None:
         """Look at the graph, and log once what stands in the way.

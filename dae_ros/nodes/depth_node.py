@@ -201,8 +201,10 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
             self._traffic.excuse(now_s)
 
     def _publish(self, frame: DepthFrame) -> None:
-        outputs = self._outputs
+        outputs, calibration = self._outputs, self._calibration
         if outputs is not None and outputs.active:
+            if calibration is not None:
+                calibration.take()
             outputs.publish(frame, self._weights.last)
             self._trace.published(frame)
             sentence = self._rate.add(frame, time.monotonic())

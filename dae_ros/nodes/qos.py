@@ -325,6 +325,12 @@ class MatchedSubscription:
             f"{'reliable' if self.reliable else 'best effort'})"
         )
 
+    def take(self) -> None:
+        """Receive what has come, on the caller's thread; with `failed` alone."""
+        taker = self._taker
+        if taker is not None:
+            taker.take()
+
     def destroy(self) -> None:
         """Unsubscribe."""
         if self._taker is not None and not self._taker.stop():

@@ -7,6 +7,7 @@ for it. Here a wait set has the one subscription and stays; whatever has come is
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -43,7 +44,8 @@ class Taker:
     Args:
         node: that has the subscription.
         subscription: of rclpy, made with `raw` and in a `NotByExecutor`.
-        received: called on the thread; it may wait, which holds back this topic alone.
+        received: called on the thread, or in `take`; it may wait, which holds back this topic
+            alone.
         failed: called on the thread with a traceback where `received` raised; nothing is taken
             any more.
     """
@@ -58,6 +60,7 @@ class Taker:
         self._subscription = subscription
         self._received = received
         self._leaving = False
+        self._taking = threading.Lock()
         # Ends the wait; the executor, which does not know of it, has nothing to do with it.
         self._wake = GuardCondition(None, None, context=node.context)
         self._wait_set: Any = _rclpy.WaitSet(1, 1, 0, 0, 0, 0, node.context.handle)
@@ -71,17 +74,27 @@ class Taker:
         """
         self._leaving = True
         self._wake.trigger()
-        return self._worker.stop(STOP_TIMEOUT_S)
+        ended = self._worker.stop(STOP_TIMEOUT_S)
+        if ended:
+            # Whoever takes on another thread is done soon, too, and nobody begins.
+            with self._taking:
+                pass
+        return ended
 
-    def _turn(self) -> None:
+    def take(self) -> None:
+        """Take what has come, on the caller's thread: afterwards all of it has been received."""
         subscription = self._subscription
-        with subscription.handle, self._wake.handle:
-            self._wait_set.clear_entities()
-            self._wait_set.add_subscription(subscription.handle)
-            self._wait_set.add_guard_condition(self._wake.handle)
-            self._wait_set.wait(-1)
+        with self._taking:
             while not self._leaving:
                 taken = subscription.handle.take_message(subscription.msg_type, True)
                 if taken is None:
                     break
                 self._received(taken[0])
+
+    def _turn(self) -> None:
+        with self._subscription.handle, self._wake.handle:
+            self._wait_set.clear_entities()
+            self._wait_set.add_subscription(self._subscription.handle)
+            self._wait_set.add_guard_condition(self._wake.handle)
+            self._wait_set.wait(-1)
+            self.take()

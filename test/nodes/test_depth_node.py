@@ -20,12 +20,14 @@ from std_srvs.srv import Trigger
 from dae_ros.events.cdr import read_packet, write_event_array, write_packet
 from dae_ros.events.packet import EventPacket as Packet
 from dae_ros.events.packet import Events
+from dae_ros.nodes.taker import Taker
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.render import depth_color, events_image
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.stage_times import STAGES
 from dae_ros.simulation.encoders import create_encoder
+from test.nodes.conftest import TIMEOUT_S
 from test.reference.packed_tencode import packed_tencode
 
 
@@ -152,6 +154,32 @@ def test_camera_info_accompanies_depth_scaled_and_with_its_stamp(graph, depth, c
     assert (infos[0].height, infos[0].width) == (48, 64)
     assert infos[0].distortion_model == "equidistant"
     np.testing.assert_allclose(infos[0].k, [50.0, 0, 31.5, 0, 50.0, 23.5, 0, 0, 1])
+
+
+def test_a_calibration_that_came_before_events_goes_with_the_first_depth(
+    graph, depth, camera, monkeypatch
+):
+    """However late its thread gets a turn: here it has none before depth is out."""
+    out = threading.Event()
+    turn = Taker._turn
+
+    def late(taker):
+        if taker._subscription.topic_name == "/camera_info":
+            out.wait(TIMEOUT_S)
+        turn(taker)
+
+    monkeypatch.setattr(Taker, "_turn", late)
+    infos = graph.listen(CameraInfo, "depth/camera_info")
+    calibration = graph.publisher(CameraInfo, "camera_info")
+    start(graph, depth)
+    publisher = connect(graph)
+    graph.until(lambda: calibration.get_subscription_count() == 1)
+    calibration.publish(CameraInfo(height=48, width=64, k=[45.0, *[0.0] * 7, 1.0]))
+    for _ in range(30):
+        publisher.publish(write_packet(camera.packet()))
+    graph.until(lambda: infos)
+    out.set()
+    assert infos[0].k[0] == 45.0
 
 
 def test_a_calibration_of_another_shape_is_refused(graph, depth, camera, capfd):

@@ -158,3 +158,25 @@ def test_a_depth_node_stops_where_messages_cannot_be_taken(graph, depth, camera,
     publisher.publish(write_packet(camera.packet()))
     graph.until(lambda: node._worker is None)
     assert "ValueError" in node._fault.message and node._fault.internal
+
+
+def test_taking_by_hand_waits_for_the_message_in_hand(subscribe):
+    """Whoever takes has everything that had come, in order, whoever received it."""
+    entered, leave, received = threading.Event(), threading.Event(), []
+
+    def slow(data, _kind):
+        entered.set()
+        leave.wait(PATIENCE_S)
+        received.append(deserialize_message(data, EventPacket).seq)
+
+    found, publisher = subscribe(slow, pytest.fail)
+    publisher.publish(EventPacket(seq=1))
+    assert entered.wait(PATIENCE_S)
+    publisher.publish(EventPacket(seq=2))
+    assert publisher.wait_for_all_acked()
+    threading.Timer(0.3, leave.set).start()
+    found.take()
+    assert received == [1, 2]
+    found.destroy()
+    found.take()
+    assert received == [1, 2]
