@@ -27,8 +27,9 @@ without a fault.
 All is kept in `--work`, in folders named after everything but the code that runs depend on
 (`adaptation_cache.py`); what is finished is taken over, from there or from results/adaptation.json,
 a run that was cut begins anew. `--seeds`, `--parts` and `--faults` say what to do now. Written are
-results/adaptation.json, .md, adaptation_shift.png, adaptation_wall.png and, once there are faults,
-adaptation_safety.png, from all that is finished. One thread per process.
+results/adaptation.json, .md, adaptation_shift.png, adaptation_wall.png, adaptation_safety.png once
+there are faults, and adaptation_places.png if the weights of all finished seeds are in `--work`.
+One thread per process.
 
     python -m benchmarks.bench_adaptation --smoke
 
@@ -63,6 +64,7 @@ from benchmarks.adaptation_jobs import (
     run_seed,
     run_worse,
 )
+from benchmarks.adaptation_pictures import places_picture
 from benchmarks.adaptation_report import markdown, safety_plot, shift_plot
 from benchmarks.adaptation_runs import (
     LAST,
@@ -228,6 +230,10 @@ def main(arguments: list[str] | None = None) -> int:
     if results["safety"]:
         write_png(out / "adaptation_safety.png", safety_plot(results))
     write_png(out / "adaptation_wall.png", wall_plot(results))
+    quiet_threads()
+    places = places_picture(job, results["seeds"])
+    if places is not None:
+        write_png(out / "adaptation_places.png", places)
     print(f"{text}\n-> {path}")
     return 0
 

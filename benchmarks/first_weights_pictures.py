@@ -10,24 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from benchmarks.depth_rows import depth_row
 from benchmarks.first_weights_report import MEAN_MAP, RUNS
-from benchmarks.heldout import MAXIMUM_DEPTH_M, FloatImage
+from benchmarks.heldout import FloatImage
 from dae_ros.bags.video import ContactSheet
-from dae_ros.distillation.clip_codes import tencode_of_code
-from dae_ros.distillation.clip_store import ClipSequence, ClipStore
+from dae_ros.distillation.clip_store import ClipStore
 from dae_ros.evaluation.plots import Axes, line_plot
-from dae_ros.representation.render import (
-    Picture,
-    color_range,
-    depth_color,
-    events_image,
-    legend,
-    side_by_side,
-    titled,
-)
-from dae_ros.runtime.preview import fit, panel_rows
+from dae_ros.representation.render import Picture
 
 SHOWN = ("micro", "micro_memoryless", "micro_distilled", MEAN_MAP)
 DRAWN = ("micro", "micro_memoryless", "micro_distilled", "micro_frames")
@@ -60,29 +50,8 @@ def save_worlds(
     for sequence in store.split("heldout"):
         if sequence.name in chosen:
             found = {name: maps[name][sequence.name] for name in SHOWN}
-            sheet.add(_row(sequence, chosen[sequence.name], found))
+            sheet.add(depth_row(sequence, chosen[sequence.name], found))
     sheet.save(path)
-
-
-def _row(sequence: ClipSequence, index: int, found: Mapping[str, FloatImage]) -> Picture:
-    rows = panel_rows(sequence.windows.shape[-2])
-    code = torch.from_numpy(np.array(sequence.windows[index]))
-    truth = sequence.depth[index].astype(np.float32)
-    near, far = color_range(truth)
-    world = sequence.facts["source"].get("world", {})
-    words = [sequence.name.partition("_")[2], str(world.get("light", ""))]
-    panels = [
-        titled(fit(events_image(tencode_of_code(code).numpy()), rows), " ".join(words).strip()),
-        titled(fit(depth_color(truth, near, far), rows), "ground truth"),
-        titled(legend(rows, near, far, "m"), ""),
-    ]
-    valid = (truth > 0) & (truth < MAXIMUM_DEPTH_M)
-    for name, depth in found.items():
-        counted = valid & np.isfinite(depth)
-        error = np.abs(depth - truth)[counted] / truth[counted]
-        title = f"{name}: Abs Rel {error.mean():.2f}" if counted.any() else name
-        panels.append(titled(fit(depth_color(depth, near, far), rows), title))
-    return side_by_side(panels)
 
 
 def shown_windows(store: ClipStore, windows: int) -> dict[str, int]:

@@ -142,6 +142,19 @@ def score_networks(
     return [Scores(mean_of_scores(list(scores.values())), scores, {}) for scores in found]
 
 
+def depth_at(
+    loaded: LoadedModel, store: ClipStore, sequence: ClipSequence, index: int
+) -> FloatImage:
+    """Return what weights say of one window, float32[H, W], with the state of all before it."""
+    network = loaded.network
+    network.to(memory_format=torch.channels_last)
+    kept: dict[str, FloatImage] = {}
+    predictions = _validation(loaded, store, index + 1).predictions(network, sequence)
+    for _ in _keeping(predictions, sequence.name, index, kept):
+        pass
+    return kept[sequence.name]
+
+
 def score_map(depth_m: FloatImage, loaded: LoadedModel, store: ClipStore, windows: int) -> Scores:
     """Score one map as the answer to every window.
 
