@@ -22,7 +22,7 @@ class GuardParameters(NodeParameters):
         30.0, "Seconds after which a candidate is judged that has fewer steps.", minimum=0.1
     )
     judged_blocks: int = declare(
-        6, "Held-out blocks that a judgement needs.", minimum=2, maximum=1000
+        12, "Held-out blocks that a judgement needs.", minimum=2, maximum=1000
     )
     judged_strata: int = declare(
         2,

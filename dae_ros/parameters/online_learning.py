@@ -111,6 +111,13 @@ class LearningParameters(NodeParameters):
         minimum=0.0,
         maximum=0.99999,
     )
+    candidate_part: float = declare(
+        0.9,
+        "Part of the way from the original weights to that average which a candidate goes: places "
+        "known before are lost on the last of it.",
+        minimum=0.1,
+        maximum=1.0,
+    )
     soft_reset_steps: int = declare(
         1000, "Accepted steps between two returns half way to the original.", minimum=1
     )

@@ -32,6 +32,8 @@ from dae_ros.parameters.distillation import OnlineParameters
 # metres: what knows rooms alone sees streets at a quarter of their distances. A scale that is wrong
 # shows as an error there; this is against what no place explains.
 LARGEST_METRIC_DRIFT = math.log(6.0)
+# Whether the published weights are still worth it is judged by so many blocks at most, the newest.
+NEWEST_BLOCKS = 6
 # A label that grows with the published depth and falls with the candidate's.
 _INVERTED_SHARE = 0.05
 
@@ -268,7 +270,7 @@ class Guard:
         may have changed.
         """
         limits = self._parameters
-        held = held[-limits.judged_blocks :]
+        held = held[-min(limits.judged_blocks, NEWEST_BLOCKS) :]
         kind = "metric" if "heldout_metric_abs_rel_original" in numbers else "aligned"
         back = self._paired(held, "published", kind, who="original")
         shape = self._paired(held, "published", "aligned", who="original")

@@ -103,8 +103,14 @@ class Learner:
         return self._parameters.learning_rate or own * (PROTECTED_RATE if self._protection else 1.0)
 
     def candidate(self) -> ClipNetwork:
-        """Return a copy with the averaged weights, plain: what a guard judges and a file holds."""
-        return self._original.with_weights({**self._weights.merged(), **self._average})
+        """Return plain weights, what a guard judges and a file holds.
+
+        They lie `candidate_part` of the way from the original to the averaged weights (WiSE-FT,
+        Wortsman et al. 2022, arXiv:2109.01903): most that was learned is there by then, and what
+        the last of the way breaks is not broken.
+        """
+        whole = self._original.with_weights({**self._weights.merged(), **self._average})
+        return whole.between(self._original, self._parameters.candidate_part)
 
     def remember(self, clip: LabelledClip, prediction: ClipPrediction) -> LabelledClip:
         """Return the clip with the state that the published weights had before its burn-in.
