@@ -27,7 +27,7 @@ Weights = Mapping[str, Tensor]
 
 CONFIG = variant("micro", input_height=28, input_width=42, activation="exp", output_scale=4.0)
 MEANING = Meaning(event_encoder="tencode", orientation="depth", scale="metric")
-PARAMETERS = OnlineParameters(lead=0, burn_in=1, unroll=3)
+PARAMETERS = OnlineParameters(lead=0, burn_in=1, unroll=3, judged_blocks=6)
 # The last layer: logarithmic depth.
 LAST = "depth_head.scratch.output_conv2.2."
 TRUTH: Weights = untrained("micro").network.state_dict()

@@ -171,14 +171,20 @@ class Learner:
         )
 
     def reset(self, weights: Mapping[str, Tensor] | None = None) -> None:
-        """Go on from other weights at once: raw copy and average alike, moments forgotten.
+        """Go on at other weights at once: raw copy and average alike, moments forgotten.
 
         Args:
-            weights: a network's state under plain names, a published version's for instance;
-                None for the original's.
+            weights: what the candidate is then, a network's state under plain names, a published
+                version's for instance; None for the original's.
         """
         self.interventions["hard_reset"] += 1
-        self._begin(self.tier, self._original.network.state_dict() if weights is None else weights)
+        original, part = self._original, self._parameters.candidate_part
+        if weights is None:
+            weights = original.network.state_dict()
+        else:
+            behind = original.with_weights(weights).between(original, 1.0 / part)
+            weights = behind.network.state_dict()
+        self._begin(self.tier, weights)
 
     def release_memory(self) -> None:
         """Give up what can be computed again, and the gradients of the last step."""
