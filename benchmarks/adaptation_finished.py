@@ -19,7 +19,7 @@ from dae_ros.model.durable_files import write_durably
 
 # Beside what a file says: its place, and on which machine, when and by which commit it was made.
 PLACE, MADE = "place", "made"
-_PARTS = ("seeds", "safety", "healthy", "controls")
+_PARTS = ("seeds", "safety", "healthy", "controls", "way")
 
 
 def write_finished(path: Path, facts: Mapping[str, Any]) -> None:
@@ -47,7 +47,7 @@ def take_over(results: Mapping[str, Any], work: Path) -> int:
     Returns:
         How many files were written.
     """
-    found = [facts for part in _PARTS for facts in results[part]]
+    found = [facts for part in _PARTS for facts in results.get(part, ())]
     missing = {facts[PLACE]: facts for facts in found if not (work / facts[PLACE]).exists()}
     for place, facts in missing.items():
         path = work / place

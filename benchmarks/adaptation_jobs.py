@@ -76,6 +76,11 @@ class Job:
         known = digest_of({"known": known_recipe(self.setting.lengths)})
         return self.folder(seed) / f"seed_{known}.json"
 
+    def way(self, seed: int) -> Path:
+        """Return the file with scores along the way to what a seed was taught."""
+        summary = self.summary(seed)
+        return summary.with_name(f"way_{summary.name}")
+
     def safety(self, seed: int) -> Path:
         """Return where the runs with faults are."""
         return safety_folder(self.work, self.setting, seed, self.course)

@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.adaptation_verdicts import live_at
 from benchmarks.adaptation_wall import wall_table
+from benchmarks.adaptation_way import way_table
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.representation.render import Picture
 
@@ -33,6 +34,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         *_claims(results),
         *_seeds(results),
         *wall_table(results),
+        *way_table(results),
         *_safety(results),
         *_controls(results),
         *_made(results),
@@ -233,6 +235,7 @@ def _made(results: Mapping[str, Any]) -> list[str]:
     ]
     named = [
         *((f"seed {facts['seed']}", facts) for facts in results["seeds"]),
+        *((f"way of seed {facts['seed']}", facts) for facts in results["way"]),
         *((f"{facts['kind']}: {facts['fault']}", facts) for facts in results["safety"]),
         *(("weights that are worse on purpose", facts) for facts in results["controls"]),
     ]

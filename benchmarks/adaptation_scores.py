@@ -63,18 +63,24 @@ def score_file(
 def score_files(
     paths: Sequence[Path], worlds: Path, parts: Sequence[str] = PARTS, windows: int = 0
 ) -> list[dict[str, Scores]]:
-    """Return part -> scores of each checkpoint; what was scored before is looked up.
+    """Return part -> scores of each checkpoint; see `score_weights`."""
+    return score_weights([load_checkpoint(path) for path in paths], worlds, parts, windows)
+
+
+def score_weights(
+    loaded: Sequence[LoadedModel], worlds: Path, parts: Sequence[str] = PARTS, windows: int = 0
+) -> list[dict[str, Scores]]:
+    """Return part -> scores of each of some weights; what was scored before is looked up.
 
     Args:
-        paths: checkpoints of one configuration.
+        loaded: weights of one configuration.
         worlds: of a seed. Scores are kept where the clips are, by the weights' own digest, whoever
             published them.
         parts: which of `PARTS`.
         windows: of each place at most; 0 for all.
     """
-    loaded = [load_checkpoint(path) for path in paths]
     digests = [weights_digest(one) for one in loaded]
-    scores: list[dict[str, Scores]] = [{} for _ in paths]
+    scores: list[dict[str, Scores]] = [{} for _ in loaded]
     for part in parts:
         folder = worlds if part == ELSEWHERE else worlds / KNOWN
         store = open_clip_store(folder / CLIPS)

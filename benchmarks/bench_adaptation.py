@@ -1,7 +1,7 @@
 """What online adaptation gains under a shift of domain, and that it does no harm.
 
     python -m benchmarks.bench_adaptation [--processes 2] [--seeds 0,1,2,3,4]
-        [--parts shift,safety] [--drive-s 300] [--work output/adaptation]
+        [--parts shift,safety,way] [--drive-s 300] [--work output/adaptation]
 
 The student was taught with true depth on rooms and corridors alone (A), and is deployed in streets
 and warehouses (B, `adaptation_worlds.py`). It lies beside this file; adaptation_student.yaml says
@@ -24,12 +24,14 @@ learned; from its state on, one run for each fault of teacher, calibration or ca
 (`adaptation_safety.py`). And weights that are worse on purpose, submitted to the guard of the run
 without a fault.
 
+**way**: the weights between the original and what each seed was taught, scored in the same places.
+
 All is kept in `--work`, in folders named after everything but the code that runs depend on
 (`adaptation_cache.py`); what is finished is taken over, from there or from results/adaptation.json,
 a run that was cut begins anew. `--seeds`, `--parts` and `--faults` say what to do now. Written are
 results/adaptation.json, .md, adaptation_shift.png, adaptation_wall.png, adaptation_safety.png once
-there are faults, and adaptation_places.png if the weights of all finished seeds are in `--work`.
-One thread per process.
+there are faults, adaptation_way.png once there are ways, and adaptation_places.png if the weights
+of all finished seeds are in `--work`. One thread per process.
 
     python -m benchmarks.bench_adaptation --smoke
 
@@ -86,6 +88,7 @@ from benchmarks.adaptation_safety import (
 from benchmarks.adaptation_scores import ERRORS
 from benchmarks.adaptation_verdicts import FEWEST_SEEDS, shift_claims
 from benchmarks.adaptation_wall import wall_plot
+from benchmarks.adaptation_way import run_way, way_plot
 from benchmarks.adaptation_worlds import (
     KNOWN_KINDS,
     Lengths,
@@ -103,7 +106,7 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.evaluation.strips import write_png
 from dae_ros.model.checkpoint import load_checkpoint
 
-PARTS = ("shift", "safety")
+PARTS = ("shift", "safety", "way")
 # Long enough for a first judgement.
 SMOKE_S = 90.0
 RESULT = "adaptation.json"
@@ -230,6 +233,8 @@ def main(arguments: list[str] | None = None) -> int:
     if results["safety"]:
         write_png(out / "adaptation_safety.png", safety_plot(results))
     write_png(out / "adaptation_wall.png", wall_plot(results))
+    if results["way"]:
+        write_png(out / "adaptation_way.png", way_plot(results))
     quiet_threads()
     places = places_picture(job, results["seeds"])
     if places is not None:
@@ -259,6 +264,9 @@ def _do(
         waited += [*others, pool.submit(run_worse, job, SAFETY_SEED)]
     for future in waited:
         future.result()
+    if "way" in parts:
+        for future in [pool.submit(run_way, job, seed) for seed in seeds]:
+            future.result()
 
 
 def collect(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
@@ -266,6 +274,7 @@ def collect(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
     setting = job.setting
     work = job.work
     done = read_finished(work, (job.summary(seed) for seed in seeds))
+    way = read_finished(work, (job.way(seed) for seed in seeds))
     safety = read_finished(work, (_case_of(job, SAFETY_SEED, case) for case in all_cases(FAULTS)))
     measured = [facts for facts in done if "numbers" in facts]
     return {
@@ -287,6 +296,7 @@ def collect(job: Job, seeds: Sequence[int]) -> dict[str, Any]:
             ]
             for error in ERRORS
         },
+        "way": way,
         "safety": safety,
         "safety_verdict": verdict_on(safety) if safety else None,
         "healthy": read_finished(work, [job.safety(SAFETY_SEED) / HEALTHY_FILE]),
@@ -302,7 +312,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--teacher", type=_path, default=TEACHER, help="a frame network, micro_frames by default"
     )
-    parser.add_argument("--parts", default=",".join(PARTS), help="of shift, safety")
+    parser.add_argument("--parts", default=",".join(PARTS), help="of shift, safety, way")
     parser.add_argument(
         "--seeds", default=",".join(map(str, SEEDS)), help="to do now, separated by commas"
     )

@@ -22,6 +22,7 @@ from benchmarks.adaptation_verdicts import (
     worst_excess,
 )
 from benchmarks.adaptation_wall import wall_plot
+from benchmarks.adaptation_way import WAY_PARTS, way_plot
 from benchmarks.bench_adaptation import _plain
 
 # Depth had 1, then 2, took 2 back, and later had 3.
@@ -195,12 +196,20 @@ def test_results_become_a_table_and_pictures() -> None:
     assert fault["verdicts"] == {"no_gain": 1}
     claims = {e: [c.to_json() for c in shift_claims([found["numbers"][e]], 2)]
               for e in ("aligned_abs_rel", "metric_abs_rel")}  # fmt: skip
+    at = {"aligned_abs_rel": -0.25, "metric_abs_rel": 0.5}
+    worst = {"worst_place": {"place": "0001_room_2301", "excess": 0.75}}
+    way = {
+        "seed": 0,
+        "candidate_part": 0.9,
+        "made": made,
+        "rows": [{"part": part, "elsewhere": at, "known": {**at, **worst}} for part in WAY_PARTS],
+    }
     results = _plain(
         {
             "student": {"kinds": ["room"]}, "steps_per_s": 2.5, "refused_seeds": [1],
             "declared_seeds": [0, 1, 2], "claims": claims,
             "lengths": {"drive_s": 85.0, "return_s": 15.0}, "seeds": seeds,
-            "safety": [fault], "safety_verdict": verdict_on([fault]),
+            "safety": [fault], "safety_verdict": verdict_on([fault]), "way": [way],
             "healthy": [{"published_s": 70.0, "seconds": 75.0}],
             "controls": [{"submitted": 1, "accepted": 0, "unjudged": 0, "heldout_blocks": 6,
                           "anchors": 2, "made": made, "rows": [
@@ -219,10 +228,13 @@ def test_results_become_a_table_and_pictures() -> None:
     assert "| seed 1 | 2026-11-23T00:00:00+00:00 | 0123456 with changes |" in text
     assert "| late: noisy | 2026" in text and "| weights that are worse on purpose | 2026" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("| 0 |")}
-    assert widths == {15, 8}
+    assert widths == {15, 8}  # as many as their headings
     assert "| 0 | 20.0 | 30, 20, 0, 0 | never | never | never | 2.2 min |" in text
+    assert "| 0 | **0.9** | -25.0% | +50.0% | -25.0% | +50.0% | +75.0% (0001_room_2301) |" in text
+    assert "| way of seed 0 | 2026" in text
     silent = {
         **results,
+        "way": [],
         "safety": [],
         "controls": [],
         "healthy": [{"published_s": None, "seconds": 225.0}],
@@ -231,4 +243,6 @@ def test_results_become_a_table_and_pictures() -> None:
     assert "## Faults" not in markdown({**silent, "healthy": []})
     assert wall_plot(results).shape == (440, 800, 3)
     assert shift_plot(results).shape == (5 * 440, 800, 3)
+    assert way_plot(results).shape == (2 * 440, 800, 3)
+    assert "The way" not in markdown(silent)
     assert safety_plot(results).shape == (2 * 440, 800, 3)
