@@ -35,8 +35,10 @@ robot that leaves a place and comes back (a b a)."""
 EPILOG = """\
 what is needed: weights of the DepthAnyEvent family (micro, vits, ...), a network of frames (a
 checkpoint, a name of `dae-ros models list`, or the manifest of an ONNX file), and recordings with
-events and frames of the same pixels. Nothing is published before a minute has passed: the guard
-wants six held-out blocks of two seconds, and holds every fifth one out.
+events and frames of the same pixels. Nothing is published before two minutes have passed: the guard
+wants twelve held-out blocks of two seconds, and holds every fifth one out. For a recording that is
+shorter say --set judged_blocks=6, which judges after one: the first versions may be a little worse
+in other places (docs/online.md, 'Guard').
 
 what is written below --out:
   adapted.safetensors  the weights that were published last; the original ones where none were
@@ -47,7 +49,7 @@ what is written below --out:
   adapt.png            these errors over time, a line where depth took a version over
 
 examples:
-  dae-ros simulate --preset domain_b --seed 1001 --duration 120 --out b
+  dae-ros simulate --preset domain_b --seed 1001 --duration 180 --out b
   dae-ros adapt b --out adapted --teacher depth_anything_v2_vits
   dae-ros adapt a b a --out there_and_back --weights micro.safetensors \\
       --teacher depth_anything_v2_vits --anchors output/clips --elsewhere b_other_place
@@ -283,5 +285,11 @@ def _tell(result: AdaptationResult, facts: dict[str, Any], out: Path) -> None:
     if not published:
         last = facts["status"]["last_verdict"] or facts["status"]["health"]
         print(f"nothing was published, because of: {last}")
+        blocks, wanted = facts["status"]["heldout_blocks"], facts["parameters"]["judged_blocks"]
+        if blocks < wanted:
+            print(
+                f"the guard has {blocks} of the {wanted} held-out blocks that it wants; record "
+                f"longer, or let it judge by fewer: --set judged_blocks=N"
+            )
     if result.interrupted:
         print("interrupted; what is written is whole")
