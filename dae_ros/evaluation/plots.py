@@ -40,10 +40,10 @@ class Axes:
 
 
 def line_plot(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], axes: Axes) -> Picture:
-    """Draw lines over common axes; the vertical one begins at 0.
+    """Draw lines over common axes; the vertical one has 0 in it.
 
     Args:
-        series: name -> (x, y), y >= 0; points that are not finite interrupt the line.
+        series: name -> (x, y); points that are not finite interrupt the line.
         axes: texts and scale.
 
     Returns:
@@ -63,10 +63,12 @@ def line_plot(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], axe
     x_range = _range([x for x, _ in known])
     if axes.logarithmic_x and not known:
         x_range = (1.0, 10.0)
-    y_top = max((y for _, y in known), default=0.0) * 1.05 or 1.0
+    heights = [0.0, *(y for _, y in known)]
+    y_low, y_high = min(heights) * 1.05, max(heights) * 1.05
+    y_range = (y_low, y_high if y_high > y_low else 1.0)
     picture = np.full((_HEIGHT, _WIDTH, 3), _GROUND, np.uint8)
     right = _WIDTH - (_LEGEND_RIGHT if len(series) > 1 else _PLAIN_RIGHT)
-    frame = _Frame(x_range, y_top, right, axes.logarithmic_x)
+    frame = _Frame(x_range, y_range, right, axes.logarithmic_x)
     _draw_axes(picture, frame, axes)
     for index, (name, line) in enumerate(points.items()):
         colour = _COLOURS[index % len(_COLOURS)]
@@ -83,7 +85,7 @@ class _Frame:
     """Where values lie in the picture."""
 
     x_range: tuple[float, float]
-    y_top: float
+    y_range: tuple[float, float]
     right: int
     logarithmic: bool
 
@@ -93,7 +95,8 @@ class _Frame:
         if self.logarithmic:
             share = math.log(x / low) / math.log(high / low)
         column = _LEFT + share * (self.right - _LEFT)
-        row = _HEIGHT - _BOTTOM - y / self.y_top * (_HEIGHT - _BOTTOM - _TOP)
+        y_low, y_high = self.y_range
+        row = _HEIGHT - _BOTTOM - (y - y_low) / (y_high - y_low) * (_HEIGHT - _BOTTOM - _TOP)
         return round(column), round(row)
 
 
@@ -112,9 +115,10 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 def _draw_axes(picture: Picture, frame: _Frame, axes: Axes) -> None:
     bottom = _HEIGHT - _BOTTOM
-    for value in _ticks(0.0, frame.y_top):
+    for value in _ticks(*frame.y_range):
         row = frame.place(frame.x_range[0], value)[1]
-        cv2.line(picture, (_LEFT, row), (frame.right, row), _GRID, 1)
+        # Where there is something below 0, that is no edge: it has to be seen.
+        cv2.line(picture, (_LEFT, row), (frame.right, row), _GRID if value else _INK, 1)
         text = f"{value:.3g}"
         _write(picture, text, _LEFT - 8 - 8 * len(text), row + 4)
     low, high = frame.x_range

@@ -220,6 +220,7 @@ def test_results_become_a_table_and_pictures() -> None:
     json.dumps(results, allow_nan=False)
     text = markdown(results)
     assert "| 1 | warehouse | aligned | 0.400 | 0.400 | refused" in text
+    assert "| 0.5 | not yet: 1 of 5 seeds |" in text
     assert "Seed 1 was refused" in text and "Seed 2 is not done" in text
     assert "| late: noisy | 2, 4 | 2, 1 | no_gain 1 | 0, 1, 0 | 2 |" in text and "never" in text
     assert "Harmful: late_noisy." in text and "early_doubled" in text

@@ -93,6 +93,23 @@ def test_lines_go_through_their_points_and_stop_at_gaps() -> None:
     assert tuple(picture[round(384 - 2.0 / 2.1 * 344), column(5) - 1]) == BLUE
 
 
+def test_a_plot_has_0_in_it_and_what_is_below() -> None:
+    """All points lie in the frame, equal steps as far apart below 0 as above, and 0 is marked."""
+    picture = line_plot({"a": ([0, 1, 2], [-2, 0, 1])}, Axes("t", "x", "y"))
+    rows = sorted({int(r) for r, _ in np.argwhere((picture == BLUE).all(-1))})
+    assert 40 <= rows[0] and rows[-1] <= 384
+    centres = [column_rows(picture, column) for column in (72, 424, 776)]
+    assert centres[0] - centres[1] == pytest.approx(2 * (centres[1] - centres[2]), abs=2)
+    ink = (picture[:, 200] == (40, 40, 44)).all(-1)
+    assert ink[round(centres[1])]
+
+
+def column_rows(picture, column):
+    """The middle of what is blue around a column."""
+    near = picture[:, max(column - 2, 0) : column + 3]
+    return float(np.argwhere((near == BLUE).all(-1))[:, 0].mean())
+
+
 def test_equal_factors_are_equally_wide_on_a_logarithmic_axis() -> None:
     """10 lies in the middle between 1 and 100; a second series has its own colour and name."""
     one = ([1, 10, 100], [0.0, 1.0, 0.0])
