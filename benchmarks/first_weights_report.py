@@ -49,7 +49,7 @@ def goals(scores: Mapping[str, Mapping[str, float]]) -> list[dict[str, Any]]:
         goal: str, pixels: str, value: float, bound: float, wanted: float | None, met: bool
     ) -> None:
         rows.append(
-            {"goal": goal, "pixels": pixels, "value": round(value, 4), "bound": round(bound, 4),
+            {"goal": goal, "pixels": pixels, "value": round(value, 6), "bound": round(bound, 6),
              "wanted": wanted, "met": met}
         )  # fmt: skip
 

@@ -56,10 +56,10 @@ Written by `python -m scripts.ship_weights`; the scores are those of
 ## On held-out worlds
 
 Whole worlds that no training saw: other seeds of the same kinds of scene, and besides another lens
-and drones in a warehouse. They helped to choose settings and recipe
-([first_weights.md](../docs/first_weights.md#held-out-worlds)). Every window of each, the state
-carried through, then the mean over worlds. The first four columns after least squares on each frame
-(scale ≥ 0), the others in metres as they are.
+and drones in a warehouse, of which second runs saw others. They helped to choose settings and
+recipe ([first_weights.md](../docs/first_weights.md#held-out-worlds)). Every window of each, the
+state carried through, then the mean over worlds. The first four columns after least squares on
+each frame (scale ≥ 0), the others in metres as they are.
 
 {scores}
 {verdict}{pictures}
@@ -104,10 +104,16 @@ TEACHER = """\
 
 WORLDS = """
 ![held-out worlds](../benchmarks/results/first_weights_worlds.png)
+
+One window of each world, the middle one, whatever is seen there; Abs Rel is that of this window, in
+metres, not the mean of the world. Grey is where there is no depth.
 """
 
 UNSEEN_WORLDS = """
 ![worlds that decided nothing](../benchmarks/results/first_weights_unseen.png)
+
+One window of each world, the middle one, whatever is seen there; Abs Rel is that of this window, in
+metres, not the mean of the world. Grey is where there is no depth.
 """
 
 LIMITS_OF_EVENTS = """\

@@ -57,7 +57,8 @@ DIFFERENCES = (
         "returns or raises ExternalShutdownException",
         "raises ExternalShutdownException",
         "raises ExternalShutdownException",
-        "never met: own signal handlers leave the context valid while a node closes (entry.py)",
+        "never met: the nodes have signal handlers of their own, which leave the context valid "
+        "while they close (entry.py)",
     ),
 )
 

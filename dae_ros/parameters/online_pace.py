@@ -70,11 +70,17 @@ class PaceParameters(NodeParameters):
         30.0, "Time in seconds over which that share is taken.", minimum=1.0, maximum=3600.0
     )
 
-    # Of teachers that know disparity only: the place's nearest and farthest depth.
-    near_m: float = declare(0.3, "Nearest depth of the place, of relative teachers.", minimum=0.01)
+    # The place's nearest and farthest depth: over them a teacher of relative disparity is
+    # stretched, and what a metric one sees beyond the farthest is no label.
+    near_m: float = declare(
+        0.3,
+        "Nearest depth of the place, where a relative disparity teacher's nearest is put.",
+        minimum=0.01,
+    )
     far_m: float = declare(
         15.0,
-        "Farthest depth of the place, of relative teachers; labels beyond it are invalid.",
+        "Farthest depth of the place: a metric teacher's labels beyond it are invalid, a relative "
+        "disparity teacher's farthest is put there. 15 is for rooms; outdoors 80.",
         minimum=0.02,
     )
 
