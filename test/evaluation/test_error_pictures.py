@@ -97,7 +97,7 @@ def test_a_plot_has_0_in_it_and_what_is_below() -> None:
     """All points lie in the frame, equal steps as far apart below 0 as above, and 0 is marked."""
     picture = line_plot({"a": ([0, 1, 2], [-2, 0, 1])}, Axes("t", "x", "y"))
     rows = sorted({int(r) for r, _ in np.argwhere((picture == BLUE).all(-1))})
-    assert 40 <= rows[0] and rows[-1] <= 384
+    assert rows[0] >= 40 and rows[-1] <= 384
     centres = [column_rows(picture, column) for column in (72, 424, 776)]
     assert centres[0] - centres[1] == pytest.approx(2 * (centres[1] - centres[2]), abs=2)
     ink = (picture[:, 200] == (40, 40, 44)).all(-1)

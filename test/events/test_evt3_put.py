@@ -174,6 +174,48 @@ def test_anything_odd_is_left_to_the_decoder(name: str, seed: int, place: int) -
     assert_same(decoder.decode_packet(healthy, 0, onto_of()), oracle.decode(healthy))
 
 
+def test_a_row_outside_is_not_carried_into_the_next_packet() -> None:
+    """Rows of the packet before count as well: nothing is written past the entries."""
+    behind = np.zeros(2048 * WIDTH, np.uint32)
+    onto = LastEvents(HEIGHT, WIDTH, behind[: HEIGHT * WIDTH], BEGIN_US - 9, 2**30)
+    decoder, oracle = create_decoder("evt3", WIDTH, HEIGHT), ORACLES["evt3"](WIDTH, HEIGHT)
+    last_row_outside = payload([(COLUMN, 1), (COLUMN, 2), (ROW, HEIGHT)])
+    columns = payload([*[(COLUMN, 5)] * 9, (ROW, HEIGHT - 1), (COLUMN, 6)])
+    for octets in (beginning(), last_row_outside, columns, columns):
+        assert_same(decoder.decode_packet(octets, 0, onto), oracle.decode(octets))
+    assert decoder.counts["out_of_bounds"] == 9
+    assert onto.put == 10 and not behind[HEIGHT * WIDTH :].any()
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=200, deadline=None)
+def test_bits_that_flip_do_no_harm_in_later_packets(seed: int) -> None:
+    """What is put is what the oracle decodes, whatever the packets before have left behind."""
+    rng = np.random.default_rng(seed)
+    decoder, oracle = create_decoder("evt3", WIDTH, HEIGHT), ORACLES["evt3"](WIDTH, HEIGHT)
+    for one in (decoder, oracle):
+        one.decode(beginning())
+    now_us = BEGIN_US
+    for _ in range(8):
+        words, now_us = packet_of(rng, now_us)
+        words = words[: int(rng.integers(1, len(words) + 1))]
+        octets = bytearray(payload([*words, (COLUMN, 3), (ROW, int(rng.integers(0, HEIGHT)))]))
+        if rng.integers(0, 2):
+            near_the_end = rng.integers(0, 2)
+            at = len(octets) - 2 if near_the_end else int(rng.integers(0, len(octets)))
+            octets[at + int(rng.integers(0, 2)) * near_the_end] ^= 1 << int(rng.integers(0, 8))
+        behind = np.zeros(2048 * WIDTH, np.uint32)
+        onto = LastEvents(HEIGHT, WIDTH, behind[: HEIGHT * WIDTH], 0, 2**30)
+        packet = decoder.decode_packet(bytes(octets), 0, onto)
+        assert_same(packet, oracle.decode(bytes(octets)))
+        assert not behind[HEIGHT * WIDTH :].any()
+        if onto.put:
+            assert onto.put == len(events_of(packet))
+            expected = np.zeros_like(onto.entries)
+            written(expected, events_of(packet), 0)
+            assert np.array_equal(onto.entries, expected)
+
+
 def test_nothing_is_put_before_the_stream_is_known() -> None:
     """Without time, row or a lasting payload, or for another sensor, rows are made."""
     words = payload([(COLUMN, 5)] * 9)

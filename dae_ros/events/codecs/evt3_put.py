@@ -65,6 +65,8 @@ def put(
         state[SYNC] != SYNCED
         or state[NOW_KNOWN] != 1
         or state[ROW] < 0
+        # The decoder keeps a row outside: that packet was its, what follows in the row is as well.
+        or state[ROW] >= height
         or state[RAISED] != 0
         or now_us // 4096 != epoch
         or now_us >= before_us
