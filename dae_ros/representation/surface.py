@@ -17,7 +17,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from dae_ros.errors import ConfigurationError
 from dae_ros.events.compilation import kernel
 from dae_ros.events.last_events import LastEvents
 from dae_ros.events.packed import (
@@ -167,7 +166,7 @@ class TencodeSurface:
 
         Args:
             ring: holds the window.
-            start_ns, end_ns: whole microseconds, less than 35 minutes apart.
+            start_ns, end_ns: whole microseconds.
 
         Raises:
             WindowEvicted: the window begins before what the ring still holds.
@@ -175,10 +174,6 @@ class TencodeSurface:
                 sensor.
         """
         require_whole_microseconds(start_ns, end_ns)
-        if end_ns - start_ns > 1000 * (_LARGEST_TIME_US - 1):
-            raise ConfigurationError(
-                "A window must be shorter than 35 minutes.", start_ns=start_ns, end_ns=end_ns
-            )
         ring.require(start_ns, end_ns)
         self._count_direct(ring)
         if not self._follows(ring):
@@ -188,7 +183,9 @@ class TencodeSurface:
             return Encoded(np.zeros((self.height, self.width), np.uint16), 0, None, None)
         last_ns = ring.time_of(stop - 1)
         code = np.empty((self.height, self.width), np.uint16)
-        if stop < self._next or start_ns // 1000 < self._complete_from_us:
+        # A window of 35 minutes and more has times that the surface cannot hold.
+        too_long = last_ns // 1000 - start_ns // 1000 >= _LARGEST_TIME_US
+        if too_long or stop < self._next or start_ns // 1000 < self._complete_from_us:
             image = tencode(ring.window(start_ns, end_ns), self.height, self.width)
             pack_tencode(image, code)
         else:

@@ -7,12 +7,9 @@ the calls were grouped (with the overload policy `queue`).
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-
-import numpy as np
+from collections.abc import Callable
 
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, PacketError
 from dae_ros.events.frame import Frame
@@ -21,6 +18,7 @@ from dae_ros.events.stream import EventStream, StreamPart
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import DepthFrame, scale_of
 from dae_ros.runtime.estimator import DepthEstimator
+from dae_ros.runtime.parts import cut
 from dae_ros.runtime.stage_times import Arrivals, StageTimes
 from dae_ros.runtime.statistics import PipelineStatistics, Tally
 from dae_ros.runtime.window_encoder import WindowEncoder
@@ -85,6 +83,12 @@ class DepthPipeline:
         self._clock_ns_final: int | None = None
         # Middles of exposure in ROS time that no event has passed yet.
         self._frames_ns: list[int] = []
+        self._silence_ns = round(parameters.max_silence_s * 1e9)
+        # Of a part: what is longer would push its own beginning out of the ring before it is used.
+        self._longest = (
+            min(round(parameters.ring_s * 1e9) // 4, self._silence_ns),
+            parameters.ring_mb * 1_000_000 // BYTES_PER_EVENT // 4,
+        )
         self._silent = False
         self._frame_id = parameters.frame_id
         chosen = parameters.event_encoder
@@ -193,7 +197,8 @@ class DepthPipeline:
     def _absorb_next(self) -> bool:
         """Take in one part, decoding the next packet if none is left; False if nothing waits."""
         if self._parts:
-            self._absorb(self._parts.popleft())
+            if not self._rest_before(self._parts[0]):
+                self._absorb(self._parts.popleft())
             return True
         if not self._inbox:
             return False
@@ -213,33 +218,8 @@ class DepthPipeline:
             self._on_packet_error(error)
             return True
         self._decoded_ns = self._clock_ns()
-        self._parts.extend(piece for part in parts for piece in self._split(part))
+        self._parts.extend(piece for part in parts for piece in cut(part, *self._longest))
         return True
-
-    def _split(self, part: StreamPart) -> Iterator[StreamPart]:
-        """Cut a part that would push its own beginning out of the ring before it is used."""
-        events, start, size = part.events, 0, len(part.events)
-        limit_ns = round(self._parameters.ring_s * 1e9) // 4
-        limit_events = self._parameters.ring_mb * 1_000_000 // BYTES_PER_EVENT // 4
-        while size - start > limit_events or (
-            start < size and events.last_ns - events.time_of(start) > limit_ns
-        ):
-            stop = min(
-                int(np.searchsorted(events.t, events.t[start] + limit_ns, side="right")),
-                start + limit_events,
-            )
-            newest_ns = int(events.t[stop - 1])
-            triggers = part.triggers
-            past = int(np.searchsorted(triggers.t, newest_ns, side="right"))
-            yield dataclasses.replace(
-                part,
-                events=events.slice(start, stop),
-                triggers=triggers.slice(0, past),
-                newest_time_ns=newest_ns,
-            )
-            part = dataclasses.replace(part, gap=None, triggers=triggers.slice(past, len(triggers)))
-            start = stop
-        yield part if start == 0 else dataclasses.replace(part, events=events.slice(start, size))
 
     def _absorb_frame(self, frame: Frame) -> None:
         if self._parameters.window != "frame" or not isinstance(self._windows, StampWindows):
@@ -288,9 +268,11 @@ class DepthPipeline:
         if len(events):
             self._tally.events += len(events)
             first_ns = events.first_ns
-            if self._silent:
-                self._silent = False
+            if self._ends_silence(part):
+                self._skip_closed()
+                self._tally.windows_silent += self._windows.skip_to(first_ns)
                 self.reset_state("silence")
+            self._silent = False
             if isinstance(self._windows, CountWindows):
                 self._windows.begin_at(self._stream.ring.total_pushed)
             else:
@@ -302,9 +284,15 @@ class DepthPipeline:
             for stamp_ns in part.triggers.t[part.triggers.edge == 1].tolist():
                 self._end_window(self._windows, stamp_ns, "trigger_not_newer")
         if part.newest_time_ns is not None:
-            self._newest_ns = part.newest_time_ns
-            if not isinstance(self._windows, StampWindows):
-                self._arrivals.add(self._newest_ns, self._fed_ns, self._decoded_ns)
+            self._reach(part.newest_time_ns)
+        else:
+            self._release_frames()
+
+    def _reach(self, newest_ns: int) -> None:
+        """Let windows close that end up to this time."""
+        self._newest_ns = newest_ns
+        if not isinstance(self._windows, StampWindows):
+            self._arrivals.add(newest_ns, self._fed_ns, self._decoded_ns)
         self._release_frames()
 
     def _skip_closed(self) -> None:
@@ -333,23 +321,35 @@ class DepthPipeline:
 
     def _is_silent(self, window: Window) -> bool:
         """Whether nothing has happened for so long that this window is not worth a step."""
-        if not isinstance(self._windows, TimeWindows):
+        newest_ns = self._stream.ring.newest_ns
+        if not isinstance(self._windows, TimeWindows) or newest_ns is None:
             return False
-        ring = self._stream.ring
-        index = ring.index_of(window.end_ns)
-        before = ring.time_of(index - 1) if index > ring.oldest_index else None
-        limit_ns = round(self._parameters.max_silence_s * 1e9)
-        if before is not None and (before >= window.start_ns or window.end_ns - before <= limit_ns):
+        if newest_ns >= window.start_ns or window.end_ns - newest_ns <= self._silence_ns:
             return False
-        after = ring.time_of(index) if index < ring.total_pushed else None
-        resume_ns = self._newest_ns if after is None else after
+        self._silent = True
         self._tally.windows_silent += 1
-        if resume_ns is not None:
-            self._tally.windows_silent += self._windows.skip_to(resume_ns)
-        if after is None:
-            self._silent = True
-        else:
-            self.reset_state("silence")
+        if self._newest_ns is not None:
+            self._tally.windows_silent += self._windows.skip_to(self._newest_ns)
+        return True
+
+    def _ends_silence(self, part: StreamPart) -> bool:
+        """Whether this part's first event comes after a silence."""
+        before_ns = self._stream.ring.newest_ns
+        if before_ns is None or not len(part.events):
+            return False
+        return part.events.first_ns - before_ns > self._silence_ns
+
+    def _rest_before(self, part: StreamPart) -> bool:
+        """Close the windows of a silence that are worth a step, before what ends it is taken in.
+
+        Returns:
+            Whether there may be some now; only where all windows are stepped.
+        """
+        if self._parameters.overload != "queue" or part.gap or not self._ends_silence(part):
+            return False
+        if self._newest_ns is None or self._newest_ns >= part.events.first_ns:
+            return False
+        self._reach(part.events.first_ns)
         return True
 
     def _run(self, window: Window) -> DepthFrame | None:

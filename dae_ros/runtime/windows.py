@@ -96,6 +96,11 @@ class CountWindows:
         """Begin to count again at the next event."""
         self._next = None
 
+    def skip_to(self, time_ns: int) -> int:  # noqa: ARG002  (as of the other kinds of windows)
+        """Begin to count again at the next event: no window reaches over a silence."""
+        self._next = None
+        return 0
+
     def begin_at(self, event_index: int) -> None:
         """Choose the first window: `length_events` from this absolute event index on."""
         if self._next is None:
@@ -158,7 +163,7 @@ class StampWindows:
         self.skipped = 0
         self.added = 0
         self._ends_ns: deque[int] = deque()
-        self._first_event_ns: int | None = None
+        self._first_end_ns: int | None = None  # windows that end before it are skipped
         self._last_ns: int | None = None
         self._index = 0
 
@@ -171,13 +176,18 @@ class StampWindows:
         """Forget stamps that were not reached."""
         self.skipped += len(self._ends_ns)
         self._ends_ns.clear()
-        self._first_event_ns = None
+        self._first_end_ns = None
         self._last_ns = None
 
     def begin(self, first_event_ns: int) -> None:
         """Skip windows whose start lies before the first event."""
-        if self._first_event_ns is None:
-            self._first_event_ns = first_event_ns
+        if self._first_end_ns is None:
+            self._first_end_ns = first_event_ns + self.length_ns
+
+    def skip_to(self, time_ns: int) -> int:
+        """Skip windows that end up to this time, those that are added later as well."""
+        self._first_end_ns = max(self._first_end_ns or 0, time_ns + 1)
+        return 0  # `take` counts them
 
     def add(self, stamp_ns: int) -> bool:
         """Add the end of a window, floored to whole microseconds; False if it is not newer."""
@@ -196,7 +206,7 @@ class StampWindows:
             end_ns = self._ends_ns.popleft()
             index, self._index = self._index, self._index + 1
             start_ns = end_ns - self.length_ns
-            before = self._first_event_ns is None or start_ns < self._first_event_ns
+            before = self._first_end_ns is None or end_ns < self._first_end_ns
             if before or not ring.covers(start_ns):
                 self.skipped += 1
                 continue

@@ -5,6 +5,8 @@ Straight-line Python over lists: no ring, no schedule, no packets.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 
 def time_windows(
     times_ns: list[int], newest_ns: int, length_ns: int, hop_ns: int, max_silence_ns: int
@@ -21,15 +23,14 @@ def time_windows(
     while end - length_ns < times_ns[0]:
         end += hop_ns
     stepped = []
-    after_silence = False
+    resumed = [after for t, after in pairwise(times_ns) if after - t > max_silence_ns]
     while end <= newest_ns:
         inside = [t for t in times_ns if end - length_ns <= t < end]
         before = [t for t in times_ns if t < end - length_ns]
-        silent = not inside and (not before or end - max(before) > max_silence_ns)
-        if silent:
-            after_silence = True
-        else:
-            stepped.append((end - length_ns, end, len(inside), after_silence))
-            after_silence = False
+        if inside or (before and end - max(before) <= max_silence_ns):
+            # The first window that ends after an event that came late.
+            reset = any(t < end for t in resumed)
+            resumed = [t for t in resumed if t >= end]
+            stepped.append((end - length_ns, end, len(inside), reset))
         end += hop_ns
     return stepped

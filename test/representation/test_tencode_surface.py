@@ -378,6 +378,19 @@ def test_skipped_and_evicted_events_do_not_matter() -> None:
         surface.encode(ring, 0, 150 * MS)
 
 
+def test_windows_too_long_for_the_surface_are_encoded_from_the_ring() -> None:
+    """An hour in one window, with events all over it; the windows after it are right as well."""
+    rng = np.random.default_rng(6)
+    ring, surface = EventRing(10**15, 10**8), TencodeSurface(HEIGHT, WIDTH)
+    history = [_events(rng, k * 60 * S, (k + 1) * 60 * S, 20) for k in range(60)]
+    for events in history:
+        ring.push(events)
+        surface.follow(ring, 3_600 * S)
+    for start_s, end_s in ((0, 3_600), (3_500, 3_600), (1, 3_600), (1_453, 3_600), (3_000, 3_599)):
+        encoded = surface.encode(ring, start_s * S, end_s * S)
+        assert_code_of(encoded, _filtered(history, start_s * S, end_s * S))
+
+
 def test_bounds_and_places_are_checked() -> None:
     """Bounds that are no whole microseconds, windows without length and foreign pixels raise."""
     rng = np.random.default_rng(5)
@@ -389,8 +402,6 @@ def test_bounds_and_places_are_checked() -> None:
             surface.encode(ring, start_ns, end_ns)
         with pytest.raises(ConfigurationError, match="whole microseconds"):
             tencode(Events.empty(), HEIGHT, WIDTH, window=(start_ns, end_ns))
-    with pytest.raises(ConfigurationError, match="35 minutes"):
-        surface.encode(ring, 0, 2_148 * S)
     with pytest.raises(ConfigurationError, match="outside the window"):
         tencode(events, HEIGHT, WIDTH, window=(0, 500_000))
     for height, width in ((HEIGHT - 1, WIDTH), (HEIGHT, WIDTH - 1)):
