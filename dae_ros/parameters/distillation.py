@@ -72,6 +72,11 @@ class OnlineParameters(
                 f"'labels_per_clip' ({self.labels_per_clip}) must not exceed 'unroll' "
                 f"({self.unroll})"
             )
+        if self.heldout_every and self.replay_clips < 2 * self.judged_blocks:
+            problems.append(
+                f"'replay_clips' ({self.replay_clips}) must be twice 'judged_blocks' "
+                f"({self.judged_blocks}) or more: half of them are enough to judge by"
+            )
         if self.heldout_every == 1:
             problems.append("'heldout_every' 1 leaves nothing to learn from; use 0 or 2 and more")
         elif self.heldout_every:

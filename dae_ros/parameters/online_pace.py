@@ -56,7 +56,10 @@ class PaceParameters(NodeParameters):
         minimum=1.0,
     )
     memory_mb: int = declare(
-        4096, "Learning holds where the process takes more memory than this, in MB.", minimum=1
+        4096,
+        "Learning holds where the process takes more memory than this, in MB; mapped files (anchors) "
+        "do not count.",
+        minimum=1,
     )
 
     # Health: when nothing that comes in can be trusted.

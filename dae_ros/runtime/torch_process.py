@@ -78,9 +78,11 @@ def release_unused(device: torch.device) -> None:
 
 
 def used_bytes(device: torch.device) -> int:
-    """Return how much memory the process has, of the machine or of the GPU, whichever is more."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    resident = pages * os.sysconf("SC_PAGE_SIZE")
-    if device.type != "cuda":
-        return resident
-    return max(resident, torch.cuda.memory_reserved(device))
+    """Return how much memory the process has, of the machine or of the GPU, whichever is more.
+
+    Pages of files that are mapped (clips, libraries) do not count: the kernel keeps them as long as
+    nobody needs the memory, and takes them back at once.
+    """
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    own = (int(pages[1]) - int(pages[2])) * os.sysconf("SC_PAGE_SIZE")
+    return own if device.type != "cuda" else max(own, torch.cuda.memory_reserved(device))

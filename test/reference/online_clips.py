@@ -10,7 +10,7 @@ import numpy as np
 
 from dae_ros.distillation.clip_codes import code_of_tencode
 from dae_ros.distillation.online.measured_places import MeasuredPlaces, Stretch
-from dae_ros.distillation.online.observation import LabelledClip, Observation
+from dae_ros.distillation.online.observation import EventClip, LabelledClip
 from test.reference.moving_wedge import WedgeSource, depth_of_grey
 
 WINDOW_NS = 50_000_000
@@ -30,6 +30,7 @@ def wedge_clip(
     end_ns = (seed + 1) * 10**9
     return LabelledClip(
         observation=observation(codes, grey.astype(np.uint8), end_ns),
+        labelled=np.arange(length),
         depth=(depth_of_grey(grey) * scale).astype(np.float16),
         weight=np.full(codes.shape, 255, np.uint8),
         label_metric=True,
@@ -38,16 +39,12 @@ def wedge_clip(
     )
 
 
-def observation(codes: Any, frames: Any, end_ns: int, rate_hz: float = 1e5) -> Observation:
+def observation(codes: Any, frames: Any, end_ns: int, rate_hz: float = 1e5) -> EventClip:
     length = len(codes)
-    return Observation(
+    return EventClip(
         end_ns=end_ns,
         window_ns=WINDOW_NS,
         windows=codes,
-        frames=frames,
-        has_frame=np.ones(length, np.bool_),
-        frame_ns=end_ns - WINDOW_NS * np.arange(length - 1, -1, -1, dtype=np.int64),
-        masks=np.ones(codes.shape, np.bool_),
         sharp=np.ones(length, np.bool_),
         supported=np.ones(length, np.bool_),
         event_counts=(codes != 0).sum(axis=(1, 2), dtype=np.int64),
@@ -66,8 +63,9 @@ def small_clip(
     frames = np.full(codes.shape, grey, np.uint8)
     return LabelledClip(
         observation=observation(codes, frames, end_ns, rate_hz),
-        depth=np.full(codes.shape, np.nan, np.float16),
-        weight=np.zeros(codes.shape, np.uint8),
+        labelled=np.empty(0, np.int64),
+        depth=np.empty((0, 12, 16), np.float16),
+        weight=np.empty((0, 12, 16), np.uint8),
         label_metric=False,
         teacher="",
         teacher_digest="",

@@ -114,9 +114,10 @@ def anchors(settings: OnlineParameters) -> AnchorSet:
     """Return an anchor on another wall, without a label."""
     clip = observations(items(8, 300))[-1]
     unlabelled = LabelledClip(
-        observation=clip,
-        depth=np.full(clip.windows.shape, np.nan, np.float16),
-        weight=np.zeros(clip.windows.shape, np.uint8),
+        observation=clip.without_frames(),
+        labelled=np.empty(0, np.int64),
+        depth=np.empty((0, *clip.windows.shape[1:]), np.float16),
+        weight=np.empty((0, *clip.windows.shape[1:]), np.uint8),
         label_metric=False,
         teacher="",
         teacher_digest="",

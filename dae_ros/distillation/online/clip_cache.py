@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from dae_ros.distillation.online.observation import Observation
+from dae_ros.distillation.online.observation import EventClip
 
 
 class ClipCache:
@@ -27,13 +27,13 @@ class ClipCache:
     def __init__(self, byte_limit: int) -> None:
         self._limit = byte_limit
         # The observation is kept with its tensors, so that its id stays its own.
-        self._entries: OrderedDict[int, tuple[Observation, list[Tensor], int]] = OrderedDict()
+        self._entries: OrderedDict[int, tuple[EventClip, list[Tensor], int]] = OrderedDict()
         self.byte_count = 0
         self.hits = 0
         self.misses = 0
 
     def get(
-        self, observation: Observation, compute: Callable[[Observation], list[Tensor]]
+        self, observation: EventClip, compute: Callable[[EventClip], list[Tensor]]
     ) -> list[Tensor]:
         """Return the tensors of an observation, computed now if they are not kept."""
         entry = self._entries.get(id(observation))

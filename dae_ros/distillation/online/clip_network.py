@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dae_ros.distillation.clip_codes import tencode_of_code
-from dae_ros.distillation.online.observation import Observation
+from dae_ros.distillation.online.observation import EventClip
 from dae_ros.distillation.online.tiers import check_adaptable
 from dae_ros.distillation.rollout import encode, roll_features, same_encoder
 from dae_ros.errors import ConfigurationError, DistillationError
@@ -101,7 +101,7 @@ class ClipNetwork:
         """Return whether both encoders have equal weights, and so say the same of every window."""
         return same_encoder(self.network, other.network)
 
-    def at_sensor_size(self, maps: Tensor, observation: Observation) -> NDArray[np.float32]:
+    def at_sensor_size(self, maps: Tensor, observation: EventClip) -> NDArray[np.float32]:
         """Return maps (T, h, w) of the network's size as float32[T, H, W] of a clip's pixels."""
         height, width = observation.windows.shape[1:]
         restored: NDArray[np.float32] = (
@@ -109,12 +109,12 @@ class ClipNetwork:
         )
         return restored
 
-    def size(self, observation: Observation) -> tuple[int, int]:
+    def size(self, observation: EventClip) -> tuple[int, int]:
         """Return height and width of the network's input for a clip, px."""
         height, width = observation.windows.shape[1:]
         return self._fitting.network_size(height, width)
 
-    def features(self, observation: Observation, first: int, last: int) -> list[Tensor]:
+    def features(self, observation: EventClip, first: int, last: int) -> list[Tensor]:
         """Return the encoder's maps of the windows [first, last), (1, T, c, rows, columns) each."""
         return self.features_of(observation.windows[None, first:last])
 
@@ -145,13 +145,11 @@ class ClipNetwork:
             predictions, state = roll_features(self.network, features, size, state, wanted)
         return predictions.float(), state
 
-    def zero_state(self, observation: Observation) -> State:
+    def zero_state(self, observation: EventClip) -> State:
         """Return the state of a clip before its first window."""
         return self.network.initial_state(1, *self.size(observation))
 
-    def stored_state(
-        self, observation: Observation, state: tuple[NDArray[np.float16], ...]
-    ) -> State:
+    def stored_state(self, observation: EventClip, state: tuple[NDArray[np.float16], ...]) -> State:
         """Return a state that was stored with a clip.
 
         Raises:
@@ -171,7 +169,7 @@ class ClipNetwork:
 
     @torch.no_grad()
     def predict(
-        self, observation: Observation, lead: int, wanted: int | None = None
+        self, observation: EventClip, lead: int, wanted: int | None = None
     ) -> ClipPrediction:
         """Run over a whole clip from a zero state, without gradient.
 

@@ -331,17 +331,15 @@ class LabelGate:
         state: tuple[NDArray[np.float16], ...],
         state_version: int,
     ) -> LabelledClip | Refusal:
-        depth = np.full(observation.windows.shape, np.nan, np.float16)
-        weight = np.zeros(observation.windows.shape, np.uint8)
-        depth[chosen] = torch.where(mask, label.depth, torch.nan).cpu().numpy()
+        depth = torch.where(mask, label.depth, torch.nan).cpu().numpy().astype(np.float16)
         density = _local_density(observation.windows[chosen]) / self._parameters.full_density
         support = 0.3 + 0.7 * np.minimum(density, 1.0)
         values = np.rint(255 * confidence.cpu().numpy() * support).astype(np.uint8)
-        weight[chosen] = np.where(np.isfinite(depth[chosen]), values, 0)
         return LabelledClip(
-            observation=observation,
+            observation=observation.without_frames(),
+            labelled=chosen.astype(np.int64),
             depth=depth,
-            weight=weight,
+            weight=np.where(np.isfinite(depth), values, 0).astype(np.uint8),
             label_metric=label.metric,
             teacher=self._teacher.name,
             teacher_digest=self._teacher.digest,

@@ -11,9 +11,9 @@ from torch import Tensor
 from dae_ros.distillation.online.anchor_streams import Excerpt, States
 from dae_ros.distillation.online.clip_cache import ClipCache
 from dae_ros.distillation.online.clip_network import ClipNetwork, State
+from dae_ros.distillation.online.label_maps import label_maps
 from dae_ros.distillation.online.objective import ClipLoss, Targets, clip_loss
-from dae_ros.distillation.online.observation import GROUND_TRUTH, LabelledClip, Observation
-from dae_ros.distillation.preparation import at_size
+from dae_ros.distillation.online.observation import GROUND_TRUTH, EventClip, LabelledClip
 from dae_ros.parameters.distillation import OnlineParameters
 
 
@@ -108,7 +108,7 @@ class Lessons:
         self._cache.clear()
 
     @torch.no_grad()
-    def _computed(self, observation: Observation) -> list[Tensor]:
+    def _computed(self, observation: EventClip) -> list[Tensor]:
         """Return the features that both networks share, if they do, and the original's maps."""
         network = self._original
         features = network.features(observation, 0, len(observation))
@@ -117,7 +117,7 @@ class Lessons:
         return [*features, kept] if self._shared_encoder else [kept]
 
     def _features(
-        self, observation: Observation, shared: list[Tensor], first: int, last: int
+        self, observation: EventClip, shared: list[Tensor], first: int, last: int
     ) -> list[Tensor]:
         if shared:
             return [level[:, first:last] for level in shared]
@@ -141,9 +141,8 @@ class Lessons:
         observation = clip.observation
         size = self._raw.size(observation)
         device = self._raw.device
-        depth = at_size(torch.from_numpy(clip.depth[first:].astype(np.float32)), size).to(device)
-        weight = at_size(torch.from_numpy(clip.weight[first:].astype(np.float32)), size).to(device)
-        weight = torch.where(torch.isfinite(depth), weight / 255.0, 0.0)
+        depth, weight = (maps.to(device) for maps in label_maps(clip, first, size))
+        weight = torch.where(torch.isfinite(depth), weight, 0.0)
         metric = clip.label_metric and self._metric
         # A pinned clip is of the deployment: what the original says there is to become better.
         held = anchored and clip.teacher == GROUND_TRUTH

@@ -257,8 +257,8 @@ class OnlineDistiller:
         holds = [] if self.running else [Refusal("stopped", "learning was stopped; start it")]
         missing = self._intake.pairing.holding(ros_ns)
         small = self._gain.update(now_ns, surprised=self._intake.stride.surprised)
-        damage = self._publisher.damage()
-        holds += [hold for hold in (damage, missing, small) if hold is not None]
+        damage, full = self._publisher.damage(), self._intake.replay.no_room
+        holds += [hold for hold in (damage, missing, full, small) if hold is not None]
         clips, wanted = len(self._intake.replay), self._parameters.batch_clips
         if not holds and clips < wanted:
             holds.append(Refusal("few_clips", f"{clips} of {wanted} clips to learn from are there"))

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dae_ros.distillation.online.label_maps import label_maps
 from dae_ros.distillation.online.observation import LabelledClip
-from dae_ros.distillation.preparation import at_size
 from dae_ros.distillation.scale_and_shift import solve_trimmed
 
 # With fewer labelled pixels of a window a fit of two numbers says little.
@@ -78,8 +78,7 @@ def label_of(
         device: where to put it.
         metric: whether the network gives metres.
     """
-    depth = at_size(torch.from_numpy(clip.depth[-unroll:].astype(np.float32)), size)
-    weight = at_size(torch.from_numpy(clip.weight[-unroll:].astype(np.float32)), size) / 255.0
+    depth, weight = label_maps(clip, len(clip.observation) - unroll, size)
     usable = torch.isfinite(depth) & (depth > 0)
     if not bool(((usable & (weight > 0)).sum(dim=(1, 2)) >= FEWEST_PIXELS).any()):
         return None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,22 +27,15 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Observation:
-    """T windows without a gap between them, of which some end at a camera frame; read-only.
+class EventClip:
+    """T windows of events without a gap between them: what is learned from; read-only.
 
     Attributes:
-        end_ns: end of the last window and middle of the last frame's exposure, event time, whole
-            microseconds.
+        end_ns: end of the last window, event time, whole microseconds.
         window_ns: length of each window.
         windows: uint8[T, H, W], Tencode of each window as `clip_codes` codes it.
-        frames: uint8[T, H, W], grey; zeros where `has_frame` is False.
-        has_frame: bool[T]: a frame's middle of exposure is at the window's end, within the
-            tolerance. The last is True.
-        frame_ns: int64[T], these middles of exposure, event time; the window's end where there is
-            no frame.
-        masks: bool[T, H, W]: pixels of the frame that may be used; False where there is none.
-        sharp: bool[T]: the frame is sharp enough for terms that compare edges; False where there
-            is no frame.
+        sharp: bool[T]: the frame at the window's end is sharp enough for terms that compare edges;
+            False where there is no frame.
         supported: bool[T]: the window holds enough events to learn from; otherwise it only
             advances the recurrent state.
         event_counts: int64[T].
@@ -52,16 +44,12 @@ class Observation:
         image_speed_px_s: how fast edges move in the last window; NaN where nothing says it.
 
     Raises:
-        DistillationError: arrays that do not belong together, or no frame at the end.
+        DistillationError: arrays that do not belong together.
     """
 
     end_ns: int
     window_ns: int
     windows: NDArray[np.uint8]
-    frames: NDArray[np.uint8]
-    has_frame: NDArray[np.bool_]
-    frame_ns: NDArray[np.int64]
-    masks: NDArray[np.bool_]
     sharp: NDArray[np.bool_]
     supported: NDArray[np.bool_]
     event_counts: NDArray[np.int64]
@@ -70,13 +58,9 @@ class Observation:
     image_speed_px_s: float
 
     def __post_init__(self) -> None:
-        length = len(self.windows)
-        for name in ("windows", "frames", "masks"):
-            _require(name, getattr(self, name), self.windows.shape)
-        for name in ("has_frame", "frame_ns", "sharp", "supported", "event_counts"):
-            _require(name, getattr(self, name), (length,))
-        if not self.has_frame[-1]:
-            raise DistillationError("an observation ends at a camera frame; this one does not")
+        self.windows.flags.writeable = False
+        for name in ("sharp", "supported", "event_counts"):
+            _require(name, getattr(self, name), (len(self.windows),))
 
     def __len__(self) -> int:
         """Return the number of windows."""
@@ -99,14 +83,50 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LabelledClip:
-    """An observation with what a teacher says of its frames; read-only.
+class Observation(EventClip):
+    """A clip with the camera's frames, for a teacher to look at; read-only.
 
     Attributes:
-        observation: the clip.
-        depth: float16[T, H, W], NaN where nothing is known: metres, or depth up to scale and
+        frames: uint8[T, H, W], grey; zeros where `has_frame` is False.
+        has_frame: bool[T]: a frame's middle of exposure is at the window's end, within the
+            tolerance. The last is True: the end of the clip is the middle of its exposure.
+        frame_ns: int64[T], these middles of exposure, event time; the window's end where there is
+            no frame.
+        masks: bool[T, H, W]: pixels of the frame that may be used; False where there is none.
+
+    Raises:
+        DistillationError: arrays that do not belong together, or no frame at the end.
+    """
+
+    frames: NDArray[np.uint8]
+    has_frame: NDArray[np.bool_]
+    frame_ns: NDArray[np.int64]
+    masks: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        EventClip.__post_init__(self)  # `super()` is that of the class without slots
+        for name in ("frames", "masks"):
+            _require(name, getattr(self, name), self.windows.shape)
+        for name in ("has_frame", "frame_ns"):
+            _require(name, getattr(self, name), (len(self),))
+        if not self.has_frame[-1]:
+            raise DistillationError("an observation ends at a camera frame; this one does not")
+
+    def without_frames(self) -> EventClip:
+        """Return what is learned from, a sixth of the memory and less."""
+        return EventClip(**{item.name: getattr(self, item.name) for item in fields(EventClip)})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledClip:
+    """A clip with what a teacher says of some of its frames; read-only.
+
+    Attributes:
+        observation: the clip, without frames: nothing that learns looks at them.
+        labelled: int64[K], the windows at whose end something is known, ascending.
+        depth: float16[K, H, W], NaN where nothing is known: metres, or depth up to scale and
             shift where `label_metric` is False.
-        weight: uint8[T, H, W]: confidence, 255 is full; 0 where there is no label.
+        weight: uint8[K, H, W]: confidence, 255 is full; 0 where there is no label.
         label_metric: whether depth is metres.
         teacher, teacher_digest: name and sha256 of who said it.
         state: the student's recurrent state before window `lead`, float16, or () for none.
@@ -116,7 +136,8 @@ class LabelledClip:
         DistillationError: arrays that do not belong together.
     """
 
-    observation: Observation
+    observation: EventClip
+    labelled: NDArray[np.int64]
     depth: NDArray[np.float16]
     weight: NDArray[np.uint8]
     label_metric: bool
@@ -126,8 +147,18 @@ class LabelledClip:
     state_version: int = -1
 
     def __post_init__(self) -> None:
+        count, size = len(self.labelled), self.observation.windows.shape[1:]
+        _require("labelled", self.labelled, (count,))
         for name in ("depth", "weight"):
-            _require(name, getattr(self, name), self.observation.windows.shape)
+            _require(name, getattr(self, name), (count, *size))
+        if np.any(np.diff(self.labelled, prepend=-1) <= 0) or np.any(
+            self.labelled >= len(self.observation)
+        ):
+            raise DistillationError(
+                f"a clip of {len(self.observation)} windows has no labels at "
+                f"{self.labelled.tolist()}; they ascend from 0 on",
+                labelled=self.labelled.tolist(),
+            )
         for column in self.state:
             column.flags.writeable = False
 
@@ -157,6 +188,6 @@ def _require(name: str, column: NDArray[np.generic], shape: tuple[int, ...]) -> 
     column.flags.writeable = False
 
 
-def _bytes_of(value: Observation | LabelledClip) -> int:
-    columns = (getattr(value, item.name) for item in dataclasses.fields(value))
+def _bytes_of(value: EventClip | LabelledClip) -> int:
+    columns = (getattr(value, item.name) for item in fields(value))
     return sum(column.nbytes for column in columns if isinstance(column, np.ndarray))

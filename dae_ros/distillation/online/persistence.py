@@ -40,7 +40,7 @@ from dae_ros.model.durable_files import sync
 
 LOCK_FILE, STATE_FILE, PREVIOUS_FILE = "lock", "state.bin", "state.previous.bin"
 # The number grows with every change of what a state holds.
-FORMAT, STATE_MAGIC = b"DAEONL", b"DAEONL03"
+FORMAT, STATE_MAGIC = b"DAEONL", b"DAEONL04"
 SEGMENT_BYTES = 64_000_000
 
 

@@ -1,8 +1,8 @@
 """Labelled clips as bytes, and records of them one after the other in a file.
 
 A record is magic, length, CRC-32 of the payload, CRC-32 of these three, payload. The payload is a
-line of JSON and the arrays as safetensors, compressed: depth is mostly unknown and most windows
-have no frame, so the fastest compression saves most of it.
+line of JSON and the arrays as safetensors, compressed: most pixels have no event, so the fastest
+compression saves most of it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from dae_ros.distillation.online.observation import LabelledClip, Observation
+from dae_ros.distillation.online.observation import EventClip, LabelledClip
 
 Kind: TypeAlias = Literal["clip", "anchor"]
 ClipKey: TypeAlias = tuple[Kind, int]
 
-MAGIC = b"DAEREC01"
+MAGIC = b"DAEREC02"
 _HEADER = struct.Struct("<8sQII")
 _CHECKED = struct.Struct("<8sQI")
 
@@ -67,7 +67,7 @@ def unpack_record(record: bytes) -> LabelledClip | None:
         }
 
     return LabelledClip(
-        observation=Observation(**of("observation")),
+        observation=EventClip(**of("observation")),
         state=tuple(arrays[f"state.{index}"] for index in range(facts["states"])),
         **of("clip"),
     )

@@ -8,6 +8,7 @@ replaces clips of its own kind and no others.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from dae_ros.distillation.online.observation import LabelledClip, Observation, Refusal
+from dae_ros.distillation.online.observation import EventClip, LabelledClip, Refusal
 from dae_ros.parameters.distillation import OnlineParameters
 
 Split: TypeAlias = Literal["train", "heldout"]
@@ -25,7 +26,8 @@ Stratum: TypeAlias = tuple[int, int]
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 # Cells of the density map that novelty compares, rows and columns.
 DENSITY_CELLS = 12, 16
-# Of the capacity in clips and bytes that held-out clips may take.
+# Of the capacity in clips and bytes that held-out clips may take, or more where fewer blocks than a
+# judgement needs would fit.
 HELDOUT_SHARE = 0.25
 # Clips of one held-out block; more of the same two seconds tell a guard little. Where there is
 # no room, the fullest block gives way until there are so many blocks, then the oldest.
@@ -76,7 +78,10 @@ class ReplayBuffer:
 
     Args:
         parameters: replay_clips, replay_mb, replay_horizon_s, largest_similarity, block_s,
-            heldout_every, guard_band_s and seed.
+            heldout_every, guard_band_s, judged_blocks and seed.
+
+    Attributes:
+        no_room: why clips of this camera cannot be kept, and what to set; None where they can.
     """
 
     def __init__(self, parameters: OnlineParameters) -> None:
@@ -84,6 +89,7 @@ class ReplayBuffer:
         self._stored: dict[Split, list[_Stored]] = {split: [] for split in SPLITS}
         self._last: dict[Split, tuple[int, NDArray[np.float32]] | None] = dict.fromkeys(SPLITS)
         self._next_key = 0
+        self.no_room: Refusal | None = None
 
     def __len__(self) -> int:
         """Return the number of clips to learn from."""
@@ -119,13 +125,11 @@ class ReplayBuffer:
             return found
         split = found
         item = self._item(self._next_key, split, clip)
-        clips_limit, bytes_limit = self._limits(split)
-        if item.byte_count > bytes_limit:
-            return Refusal(
-                "too_large",
-                f"one clip takes {item.byte_count / 1e6:.1f} MB of {bytes_limit / 1e6:.1f} MB; "
-                "raise 'replay_mb'",
-            )
+        room = self._room(item.byte_count)
+        self.no_room = room if isinstance(room, Refusal) else None
+        if isinstance(room, Refusal):
+            return room
+        clips_limit, bytes_limit = room[split]
         stored = [*self._stored[split], item]
         size = sum(other.byte_count for other in stored)
         while len(stored) > clips_limit or size > bytes_limit:
@@ -139,7 +143,7 @@ class ReplayBuffer:
         self._next_key += 1
         return Admitted(item.key, split)
 
-    def foresee(self, observation: Observation) -> Refusal | None:
+    def foresee(self, observation: EventClip) -> Refusal | None:
         """Say why a clip would not be taken in, whatever its label; None where it might be.
 
         Returns:
@@ -225,6 +229,7 @@ class ReplayBuffer:
         """Forget all clips, as after a change of the camera's size; keys go on."""
         self._stored = {split: [] for split in SPLITS}
         self._last = dict.fromkeys(SPLITS)
+        self.no_room = None
 
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the clips themselves; plain values."""
@@ -264,7 +269,7 @@ class ReplayBuffer:
     def _item(self, key: int, split: Split, clip: LabelledClip) -> _Stored:
         return _Stored(key, split, clip, self._priority(clip.observation), clip.byte_count)
 
-    def _side(self, observation: Observation, density: NDArray[np.float32]) -> Split | Refusal:
+    def _side(self, observation: EventClip, density: NDArray[np.float32]) -> Split | Refusal:
         """Return the side that a clip goes to, or why it goes to none."""
         split = self.split_of(observation.start_ns, observation.end_ns)
         if split is None:
@@ -279,7 +284,7 @@ class ReplayBuffer:
         return split if refusal is None else refusal
 
     def _too_similar(
-        self, split: Split, observation: Observation, density: NDArray[np.float32]
+        self, split: Split, observation: EventClip, density: NDArray[np.float32]
     ) -> Refusal | None:
         last = self._last[split]
         if last is None:
@@ -295,7 +300,7 @@ class ReplayBuffer:
             f"{self._parameters.largest_similarity:g}",
         )
 
-    def _block_full(self, split: Split, observation: Observation) -> Refusal | None:
+    def _block_full(self, split: Split, observation: EventClip) -> Refusal | None:
         if split == "train":
             return None
         block = self._block(observation)
@@ -318,7 +323,7 @@ class ReplayBuffer:
         blocks: dict[int, list[_Stored]] = {}
         for item in stored:
             blocks.setdefault(self._block(item.clip.observation), []).append(item)
-        if len(blocks) > HELDOUT_BLOCKS:
+        if len(blocks) > max(HELDOUT_BLOCKS, self._parameters.judged_blocks):
             return blocks[min(blocks)][0]
         return max((blocks[index] for index in sorted(blocks)), key=len)[0]
 
@@ -333,7 +338,7 @@ class ReplayBuffer:
         ]
         return list(zip(*columns, strict=True))
 
-    def _priority(self, observation: Observation) -> float:
+    def _priority(self, observation: EventClip) -> float:
         """Return the key of a reservoir in which a clip weighs w = exp(time / horizon).
 
         The largest keys stay. With u uniform, ln w - ln(-ln u) orders as u^(1/w) does (Efraimidis
@@ -342,16 +347,30 @@ class ReplayBuffer:
         random = np.random.default_rng([self._parameters.seed, observation.end_ns, _PRIORITY])
         return observation.end_ns * 1e-9 / self._parameters.replay_horizon_s + random.gumbel()
 
-    def _limits(self, split: Split) -> tuple[int, int]:
-        """Return the most clips and bytes of a side."""
-        clips = self._parameters.replay_clips
-        size = self._parameters.replay_mb * 1_000_000
-        if self._parameters.heldout_every == 0:
-            return clips, size
-        heldout = max(1, round(HELDOUT_SHARE * clips)), round(HELDOUT_SHARE * size)
-        return heldout if split == "heldout" else (clips - heldout[0], size - heldout[1])
+    def _room(self, clip_bytes: int) -> dict[Split, tuple[int, int]] | Refusal:
+        """Return the most clips and bytes of each side, or that clips of this size have no room."""
+        parameters = self._parameters
+        clips, size = parameters.replay_clips, parameters.replay_mb * 1_000_000
+        judged = parameters.judged_blocks if parameters.heldout_every else 0
+        # As many again to learn from; without one of every block nothing is ever judged.
+        needed = max(2 * judged, 1) * clip_bytes
+        if needed > size:
+            return Refusal(
+                "too_large",
+                f"{max(2 * judged, 1)} clips of {clip_bytes / 1e6:.1f} MB do not fit into "
+                f"{size / 1e6:.0f} MB, and half of them are what is judged by; set 'replay_mb' to "
+                f"{math.ceil(needed / 1e6)} or more, and 'memory_mb' above it",
+            )
+        if not judged:
+            return {"train": (clips, size), "heldout": (0, 0)}
+        heldout_clips = max(judged, round(HELDOUT_SHARE * clips))
+        heldout_bytes = max(judged * clip_bytes, round(HELDOUT_SHARE * size))
+        return {
+            "train": (clips - heldout_clips, size - heldout_bytes),
+            "heldout": (heldout_clips, heldout_bytes),
+        }
 
-    def _block(self, observation: Observation) -> int:
+    def _block(self, observation: EventClip) -> int:
         return self._block_at(observation.end_ns)
 
     def _block_at(self, end_ns: int) -> int:
@@ -359,7 +378,7 @@ class ReplayBuffer:
         return (end_ns - 1) // round(self._parameters.block_s * 1e9)
 
 
-def density_map(observation: Observation) -> NDArray[np.float32]:
+def density_map(observation: EventClip) -> NDArray[np.float32]:
     """Return the share of pixels with events in each of 12 x 16 cells, over all windows."""
     active: NDArray[np.float64] = np.count_nonzero(observation.windows, axis=0) / len(observation)
     for axis, cells in enumerate(DENSITY_CELLS):

@@ -109,17 +109,14 @@ def test_a_good_label_is_the_teachers_depth(clips: list[Observation]) -> None:
     labelled = made.label(clips[0], depth_of(clips[0]))
     assert isinstance(labelled, LabelledClip)
     assert (labelled.label_metric, labelled.teacher) == (True, "teacher")
-    assert np.isnan(labelled.depth[0]).all()
-    assert not labelled.weight[0].any()
+    assert labelled.labelled.tolist() == [1, 2, 3, 4]
     expected = depth_of(clips[0])
-    for index in range(1, 5):
-        far = expected[index] > np.quantile(expected[index], 0.98)
-        assert np.isnan(labelled.depth[index][far]).all()
-        assert not labelled.weight[index][far].any()
-        assert (labelled.weight[index][~far] > 0).all()
-        np.testing.assert_array_equal(
-            labelled.depth[index][~far], expected[index][~far].astype(np.float16)
-        )
+    for depth, weight, truth_of in zip(labelled.depth, labelled.weight, expected[1:], strict=True):
+        far = truth_of > np.quantile(truth_of, 0.98)
+        assert np.isnan(depth[far]).all()
+        assert not weight[far].any()
+        assert (weight[~far] > 0).all()
+        np.testing.assert_array_equal(depth[~far], truth_of[~far].astype(np.float16))
 
 
 def test_weights_follow_the_events(clips: list[Observation]) -> None:
@@ -131,13 +128,13 @@ def test_weights_follow_the_events(clips: list[Observation]) -> None:
     windows[2, 12:40:4, 12:40:4] = 5  # one pixel in sixteen
     labelled = made.label(dataclasses.replace(clips[0], windows=windows), depth_of(clips[0]))
     assert isinstance(labelled, LabelledClip)
-    weight = labelled.weight[2]
+    weight = labelled.weight[labelled.labelled == 2][0]
     assert weight[0, 50] in (0, round(255 * 0.3))
     row, column = 25, 26
     inside = windows[2, row - 6 : row + 8, column - 6 : column + 8] > 0
     assert inside.size == 196
     assert weight[row, column] == round(255 * (0.3 + 0.7 * inside.mean() / 0.2))
-    assert labelled.weight[1].max() == 255
+    assert labelled.weight[0].max() == 255
 
 
 def _frozen_after(count: int) -> Answer:
@@ -332,13 +329,8 @@ def test_only_windows_with_frame_and_events_are_labelled(clips: list[Observation
     clip = dataclasses.replace(clips[0], has_frame=frames, supported=events)
     labelled = made.label(clip, depth_of(clip))
     assert isinstance(labelled, LabelledClip)
-    assert np.isfinite(labelled.depth).any(axis=(1, 2)).tolist() == [
-        False,
-        False,
-        False,
-        True,
-        True,
-    ]
+    assert labelled.labelled.tolist() == [3, 4]
+    assert np.isfinite(labelled.depth).any(axis=(1, 2)).all()
     seen = backend.frames
     verdict = made.label(dataclasses.replace(clip, supported=np.zeros(5, bool)), depth_of(clip))
     assert isinstance(verdict, Refusal)
@@ -357,10 +349,11 @@ def test_labels_are_spread_over_the_clip(clips: list[Observation]) -> None:
         state=state, state_version=7,
     )  # fmt: skip
     assert isinstance(labelled, LabelledClip)
-    assert labelled.weight.any(axis=(1, 2)).tolist() == [False, False, True, False, True]
+    assert labelled.labelled.tolist() == [2, 4]
+    assert labelled.weight.any(axis=(1, 2)).all()
     assert not labelled.weight[-1, :5].any()
     assert (labelled.state_version, len(labelled.state)) == (7, 1)
-    assert labelled.byte_count == labelled.observation.byte_count + 5 * 42 * 56 * 3 + 12
+    assert labelled.byte_count == labelled.observation.byte_count + 2 * (42 * 56 * 3 + 8) + 12
 
 
 def test_a_restart_does_not_let_a_bad_teacher_say_what_is_usual(clips: list[Observation]) -> None:

@@ -11,13 +11,13 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from dae_ros.distillation.online.board import OPEN_AGAIN_NS, Board
 from dae_ros.distillation.online.live import (
     RETRY_NS,
-    release_unused,
 )
 from dae_ros.distillation.online.reports import LoopReport, StepReport
 from dae_ros.errors import ConfigurationError
@@ -25,6 +25,7 @@ from dae_ros.events.frame import Frame
 from dae_ros.model.checkpoint import load_checkpoint
 from dae_ros.nodes.processes import transport_environment
 from dae_ros.parameters.distillation import OnlineParameters
+from dae_ros.runtime.torch_process import release_unused, used_bytes
 from test.reference.full_disk import no_room_beyond
 from test.reference.running_learner import SECOND, SEEN, Make
 
@@ -329,6 +330,18 @@ print(used_bytes(cpu))
     )
     before, after = map(int, done.stdout.split())
     assert before - after > 250e6
+
+
+def test_clips_that_are_mapped_take_no_memory(tmp_path: Path) -> None:
+    """What was read of a large store stays in the page cache, which is nobody's."""
+    path, cpu = tmp_path / "clips.npy", torch.device("cpu")
+    np.save(path, np.ones((300, 1_000_000), np.uint8))
+    before = used_bytes(cpu)
+    mapped = np.load(path, mmap_mode="r")
+    assert int(mapped[:, ::4096].sum()) > 0
+    resident = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    assert resident * os.sysconf("SC_PAGE_SIZE") > 300e6
+    assert used_bytes(cpu) - before < 100e6
 
 
 def test_unused_memory_of_a_gpu_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

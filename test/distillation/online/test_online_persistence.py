@@ -17,7 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dae_ros.distillation.online.observation import LabelledClip
-from dae_ros.distillation.online.persistence import PREVIOUS_FILE, STATE_FILE, OnlineStore
+from dae_ros.distillation.online.persistence import (
+    PREVIOUS_FILE,
+    STATE_FILE,
+    STATE_MAGIC,
+    OnlineStore,
+)
 from dae_ros.distillation.online.records import pack_record, unpack_record, whole_records
 from dae_ros.errors import DistillationError
 from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
@@ -134,7 +139,7 @@ def test_a_state_of_another_version_is_not_taken_for_damage(tmp_path: Path) -> N
         store.save({"step": 1}, [])
         path = tmp_path / STATE_FILE
         content = path.read_bytes()
-        path.write_bytes(content.replace(b"DAEONL03", b"DAEONL01", 1))
+        path.write_bytes(content.replace(STATE_MAGIC, b"DAEONL01", 1))
         with pytest.raises(
             DistillationError, match=r"another version .*DAEONL01.* move the folder"
         ):

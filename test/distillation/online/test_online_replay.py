@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dae_ros.distillation.online.observation import LabelledClip, Refusal
+from dae_ros.distillation.online.observation import EventClip, LabelledClip, Refusal
 from dae_ros.distillation.online.replay import (
     CLIPS_PER_BLOCK,
     Admitted,
@@ -26,7 +26,8 @@ STEP_NS = 100_000_000
 
 
 def parameters(**changes: object) -> OnlineParameters:
-    values = {"lead": 1, "burn_in": 1, "unroll": 2, "labels_per_clip": 1, "replay_clips": 40}
+    values = {"lead": 1, "burn_in": 1, "unroll": 2, "labels_per_clip": 1, "replay_clips": 40,
+              "judged_blocks": 2}  # fmt: skip
     return OnlineParameters.from_mapping({**values, **changes})
 
 
@@ -113,9 +114,41 @@ def test_bytes_are_a_limit_of_their_own() -> None:
         many.admit(clip)
         assert many.byte_count <= 1_000_000
     assert many.byte_count > 950_000
-    huge = small_clip(SPAN_NS, length=2000)
+    huge = small_clip(SPAN_NS, length=5000)
     result = buffer.admit(huge)
     assert isinstance(result, Refusal) and result.reason == "too_large" and len(buffer) == 0
+
+
+def test_there_is_room_for_what_a_judgement_needs() -> None:
+    """Of large clips as many blocks are held out as are judged by; larger ones are named."""
+    limit = 1_000_000
+    for length, blocks in ((100, 12), (200, 12), (240, None)):
+        buffer = ReplayBuffer(parameters(replay_mb=1, judged_blocks=12, largest_similarity=1.0))
+        size = small_clip(SPAN_NS, length=length).byte_count
+        assert (24 * size <= limit) == (blocks is not None)
+        # A clip in the middle of every held-out block, one before it to learn from.
+        found = [
+            buffer.admit(dataclasses.replace(clip, observation=moved(clip, at_ns)))
+            for block in range(30)
+            for clip in [small_clip(SPAN_NS, length=length)]
+            for at_ns in (block * 10**10 + 4 * 10**9, block * 10**10 + 9 * 10**9)
+        ]
+        if blocks is None:
+            assert {r.reason for r in found if isinstance(r, Refusal)} == {"too_large"}
+            assert buffer.no_room is not None and buffer.no_room is found[-1]
+            needed = f"'replay_mb' to {-(-24 * size // 10**6)} or more"
+            assert needed in buffer.no_room.detail
+        else:
+            assert buffer.no_room is None
+            assert len(buffer.heldout()) >= blocks and len(buffer) >= 12
+            assert buffer.byte_count <= limit
+    with pytest.raises(ConfigurationError, match="twice 'judged_blocks'"):
+        parameters(replay_clips=23, judged_blocks=12)
+
+
+def moved(clip: LabelledClip, end_ns: int) -> EventClip:
+    """The same events, in windows so short that all of them lie in one block."""
+    return dataclasses.replace(clip.observation, end_ns=end_ns, window_ns=1_000_000)
 
 
 def test_a_red_light_replaces_only_its_own_kind() -> None:
