@@ -57,8 +57,8 @@ class PaceParameters(NodeParameters):
     )
     memory_mb: int = declare(
         4096,
-        "Learning holds where the process takes more memory than this, in MB; mapped files (anchors) "
-        "do not count.",
+        "Learning holds where the process takes more memory than this, in MB; mapped files, as "
+        "anchors are, do not count.",
         minimum=1,
     )
 

@@ -22,7 +22,7 @@ from dae_ros.distillation.online.anchor_streams import Excerpt
 from dae_ros.distillation.online.clip_network import ClipNetwork, ClipPrediction
 from dae_ros.distillation.online.known_inputs import Protection, input_moments
 from dae_ros.distillation.online.lesson import Lessons
-from dae_ros.distillation.online.objective import ClipLoss
+from dae_ros.distillation.online.objective import ClipLoss, mean_parts
 from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.distillation.online.reports import StepReport
 from dae_ros.distillation.online.step_judge import StepJudge
@@ -83,6 +83,7 @@ class Learner:
         self.lineage: tuple[int, ...] = (0,)
         self.interventions: Counter[str] = Counter()
         self._judge = StepJudge(parameters.largest_norm_ratio)
+        self._restored_at = -1  # accepted steps when the average was restored last
         self._begin(parameters.tier, original.state_dict())
 
     @property
@@ -148,6 +149,8 @@ class Learner:
         used = [loss for loss in losses or () if loss.labels]
         norm = math.nan
         reason = "not_finite" if losses is None else "no_label"
+        if losses and not used and any(loss.verdicts for loss in losses):
+            reason = "contradicted"
         if used:
             norm = self._gradient(len(used))
             reason = self._judge.gradient(norm)
@@ -163,7 +166,7 @@ class Learner:
             reason=reason,
             intervention=self._intervene(reason, mean),
             loss=mean,
-            parts=_mean_parts(used),
+            parts=mean_parts(used),
             gradient_norm=norm,
             learning_rate=rate,
             labels=sum(loss.labels for loss in used),
@@ -178,6 +181,7 @@ class Learner:
                 version's for instance; None for the original's.
         """
         self.interventions["hard_reset"] += 1
+        self._restored_at = -1
         original, part = self._original, self._parameters.candidate_part
         if weights is None:
             weights = original.network.state_dict()
@@ -204,6 +208,7 @@ class Learner:
                 "optimizer": self._optimizer.state_dict(),
                 "since_reset": self._since_reset,
                 "accepted_steps": self.accepted_steps,
+                "restored_at": self._restored_at,
                 "lineage": list(self.lineage),
                 "interventions": dict(self.interventions),
                 "judge": self._judge.state(),
@@ -233,7 +238,7 @@ class Learner:
             tensor.copy_(state["average"][name])
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._since_reset = state["since_reset"]
-        self.accepted_steps = state["accepted_steps"]
+        self.accepted_steps, self._restored_at = state["accepted_steps"], state["restored_at"]
         self.lineage = tuple(state["lineage"])
         self.interventions = Counter(state["interventions"])
         self._judge.restore(state["judge"])
@@ -360,7 +365,10 @@ class Learner:
         """Do what is due after a step; return its name."""
         name = ""
         if self._judge.diverges(reason, loss):
-            name = "average_restored"
+            if self.accepted_steps == self._restored_at:
+                self.reset()  # the average, from which no step led away, is no better
+                return "hard_reset"
+            name, self._restored_at = "average_restored", self.accepted_steps
             self._weights.take_on(self._average)
             self._forget()
         elif reason == "accepted" and self.accepted_steps % self._parameters.soft_reset_steps == 0:
@@ -387,11 +395,3 @@ def _summed(losses: Sequence[ClipLoss]) -> bool:
     if labelled:
         torch.autograd.backward(torch.stack(labelled).sum())
     return True
-
-
-def _mean_parts(losses: Sequence[ClipLoss]) -> dict[str, float]:
-    values: dict[str, list[float]] = {}
-    for loss in losses:
-        for name, value in loss.parts.items():
-            values.setdefault(name, []).append(value)
-    return {name: statistics.fmean(items) for name, items in values.items()}

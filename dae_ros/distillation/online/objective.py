@@ -6,7 +6,9 @@ from, at the network's size.
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -107,6 +109,15 @@ def clip_loss(predictions: Tensor, targets: Targets, parameters: OnlineParameter
     return ClipLoss(
         total, {name: float(term.detach()) for name, (_, term) in terms.items()}, count, verdicts
     )
+
+
+def mean_parts(losses: Sequence[ClipLoss]) -> dict[str, float]:
+    """Return the mean of each part over the losses that have it."""
+    values: dict[str, list[float]] = {}
+    for loss in losses:
+        for name, value in loss.parts.items():
+            values.setdefault(name, []).append(value)
+    return {name: statistics.fmean(items) for name, items in values.items()}
 
 
 def _log_depth(

@@ -21,9 +21,10 @@ class StepReport:
     Attributes:
         step: as given.
         accepted: whether the weights moved.
-        reason: `accepted`, or why they did not: `no_label` (every label was refused),
-            `not_finite`, `gradient_jump`.
-        intervention: `soft_reset` or `average_restored` where the step ended with one, else ''.
+        reason: `accepted`, or why they did not: `no_label`, `contradicted` (every label was refused
+            for what the copy says there), `not_finite`, `gradient_jump`.
+        intervention: `soft_reset`, `average_restored` or `hard_reset` where the step ended with
+            one, else ''.
         loss: mean over clips with a label; NaN without.
         parts: name -> mean value of a term before its weight.
         gradient_norm: before clipping.

@@ -43,7 +43,8 @@ class StepJudge:
         """Take note of a step; return whether the raw copy should be given up.
 
         Args:
-            reason: of the step. One without a label says nothing about the weights.
+            reason: of the step. One without a label says nothing about the weights; one whose every
+                label contradicts them does.
             loss: of an accepted step.
         """
         if reason == "accepted":

@@ -176,16 +176,16 @@ def test_clips_of_the_deployment_are_not_held_to_the_original(
 
 
 def test_a_step_without_labels_moves_nothing(student: LoadedModel, online: Online) -> None:
-    """No label, an upside-down one, or windows without events: refused with `no_label`."""
+    """No label, or windows without events: `no_label`; an upside-down one: `contradicted`."""
     learner = Learner(student, online(), CPU)
     teach(learner, 0, 3)
     before = weights(learner.candidate())
     none = unlabelled(CLIPS[0])
     inverted = changed(CLIPS[0], depth=(18 - CLIPS[0].depth).astype(np.float16))
     empty = changed(CLIPS[0], supported=np.zeros(5, np.bool_))
-    for clip in (none, inverted, empty):
+    for clip, reason in ((none, "no_label"), (inverted, "contradicted"), (empty, "no_label")):
         report = learner.step([clip], [], 3)
-        assert (report.accepted, report.reason, report.labels) == (False, "no_label", 0)
+        assert (report.accepted, report.reason, report.labels) == (False, reason, 0)
         assert math.isnan(report.loss)
     assert "negative_scale" in learner.step([inverted], [], 3).verdicts
     assert equal(before, weights(learner.candidate())) and learner.accepted_steps == 3
@@ -209,6 +209,32 @@ def test_labels_that_break_the_arithmetic_move_nothing(
     assert [report.intervention for report in reports] == [""] * 19 + ["average_restored"]
     assert equal(candidate, weights(learner.candidate()))
     assert learner.step([CLIPS[0]], [], 20).accepted
+
+
+def test_a_copy_that_every_label_contradicts_is_given_up(
+    student: LoadedModel, online: Online
+) -> None:
+    """The copy becomes the average after twenty such steps, and begins anew if that is no better.
+
+    Labels that are upside down for the copy may be right for what it was: steps without one that
+    is used would go on for ever.
+    """
+    learner = Learner(student, online(learning_rate=1e-3), CPU)
+    teach(learner, 0, 2)
+    inverted = changed(CLIPS[0], depth=(18 - CLIPS[0].depth).astype(np.float16))
+    reports = [learner.step([inverted], [], step) for step in range(39)]
+    copied = Learner(student, online(learning_rate=1e-3), CPU)
+    copied.restore(learner.state())
+    for one in (learner, copied):
+        assert distance(weights(one.candidate()), weights(one.original)) > 0
+        last = one.step([inverted], [], 39)
+        assert last.intervention == "hard_reset"
+        assert one.interventions == {"average_restored": 1, "hard_reset": 1}
+        assert equal(weights(one.candidate()), weights(one.original))
+        assert one.step([CLIPS[0]], [], 40).accepted
+    found = [report.intervention for report in reports]
+    assert found == [""] * 19 + ["average_restored"] + [""] * 19
+    assert {report.reason for report in reports} == {"contradicted"}
 
 
 def test_resets_lead_back(student: LoadedModel, online: Online) -> None:
