@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from dae_ros.distillation.online.density import density_map, map_correlation
 from dae_ros.distillation.online.observation import EventClip, LabelledClip, Refusal
 from dae_ros.parameters.distillation import OnlineParameters
 
@@ -24,8 +25,6 @@ Split: TypeAlias = Literal["train", "heldout"]
 Stratum: TypeAlias = tuple[int, int]
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
-# Cells of the density map that novelty compares, rows and columns.
-DENSITY_CELLS = 12, 16
 # Of the capacity in clips and bytes that held-out clips may take, or more where fewer blocks than a
 # judgement needs would fit.
 HELDOUT_SHARE = 0.25
@@ -291,7 +290,7 @@ class ReplayBuffer:
             return None
         if split == "heldout" and self._block_at(last[0]) != self._block(observation):
             return None  # every block gets a clip, or there would be nothing to judge by
-        similarity = _correlation(last[1], density)
+        similarity = map_correlation(last[1], density)
         if similarity <= self._parameters.largest_similarity:
             return None
         return Refusal(
@@ -376,28 +375,6 @@ class ReplayBuffer:
     def _block_at(self, end_ns: int) -> int:
         # The end itself belongs to the block that it closes.
         return (end_ns - 1) // round(self._parameters.block_s * 1e9)
-
-
-def density_map(observation: EventClip) -> NDArray[np.float32]:
-    """Return the share of pixels with events in each of 12 x 16 cells, over all windows."""
-    active: NDArray[np.float64] = np.count_nonzero(observation.windows, axis=0) / len(observation)
-    for axis, cells in enumerate(DENSITY_CELLS):
-        edges = np.arange(cells + 1) * active.shape[axis] // cells
-        sums = np.add.reduceat(active, edges[:-1], axis=axis)
-        active = sums / np.expand_dims(np.diff(edges), 1 - axis)
-    return np.asarray(active, np.float32)
-
-
-def _correlation(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
-    """Return the correlation of two maps; 1 where both are even, 0 where one is.
-
-    Noise of pixels is much the same everywhere, and would make any two maps alike.
-    """
-    one, other = (values.astype(np.float64) - float(values.mean()) for values in (first, second))
-    a, b = float(np.linalg.norm(one)), float(np.linalg.norm(other))
-    if min(a, b) <= 1e-6 * first.size:
-        return float(max(a, b) <= 1e-6 * first.size)
-    return float(np.sum(one * other)) / (a * b)
 
 
 def _fact(item: _Stored, name: str) -> float:

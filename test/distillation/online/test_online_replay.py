@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dae_ros.distillation.online.density import density_map
 from dae_ros.distillation.online.observation import EventClip, LabelledClip, Refusal
 from dae_ros.distillation.online.replay import (
     CLIPS_PER_BLOCK,
     Admitted,
     ReplayBuffer,
-    density_map,
 )
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters.distillation import OnlineParameters
