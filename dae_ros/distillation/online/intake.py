@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -27,6 +28,13 @@ from dae_ros.distillation.online.stride import LabelStride
 from dae_ros.distillation.teacher import FrameTeacher
 from dae_ros.events.frame import Frame
 from dae_ros.parameters.distillation import OnlineParameters
+
+LOGGER = logging.getLogger(__name__)
+
+# What clips are cut and labelled by, beside the teacher: those of other settings teach other
+# things, or lie on the other side of what is held out.
+CUT_BY = ("window_s", "lead", "burn_in", "unroll", "near_m", "far_m")
+SPLIT_BY = ("block_s", "heldout_every", "guard_band_s")
 
 
 class Intake:
@@ -60,6 +68,8 @@ class Intake:
         self._parameters = parameters
         self._learner = learner
         self._metric = metric
+        names = (*CUT_BY, *SPLIT_BY)
+        self._origin = {"teacher": teacher.digest, **{n: getattr(parameters, n) for n in names}}
         self._encoder = learner.original.meaning.event_encoder
         self._gate = LabelGate(
             parameters,
@@ -211,6 +221,7 @@ class Intake:
     def state(self) -> dict[str, Any]:
         """Return what `restore` needs beside the clips."""
         return {
+            "origin": self._origin,
             "replay": self.replay.state(),
             "anchors": self.anchors.state(),
             "gate": self._gate.state(),
@@ -229,7 +240,22 @@ class Intake:
         clips: Mapping[int, LabelledClip],
         anchors: Mapping[int, LabelledClip],
     ) -> int:
-        """Go on from what `state` gave; return how many clips are missing."""
+        """Go on from what `state` gave; return how many clips are missing.
+
+        Where those of the state have another teacher, or were cut in another way, all of them are
+        given up, pinned ones included: nothing of a teacher that was replaced is held for ever.
+        """
+        other = {name: was for name, was in state["origin"].items() if was != self._origin[name]}
+        if other:
+            LOGGER.warning(
+                "%d clips are given up: they are of another %s",
+                len(clips) + len(anchors),
+                ", ".join(
+                    f"{name} ({was}, now {self._origin[name]})" for name, was in other.items()
+                ),
+            )
+            self.counts["clips_given_up"] += len(clips) + len(anchors)
+            return 0
         self._end_ns = state["end_ns"]
         self._gate.restore(state["gate"])
         return self.replay.restore(state["replay"], clips) + self.anchors.restore(

@@ -386,11 +386,10 @@ class OnlineDistiller:
             return
         self._learner.restore(state["learner"])
         clips, anchors = self._store.clips("clip"), self._store.clips("anchor")
-        missing = self._intake.restore(state["intake"], clips, anchors)
+        self._counts.update(state["counts"])
+        self._counts["clips_missing"] += self._intake.restore(state["intake"], clips, anchors)
         self._steps, self._judged_step = state["steps"], state["judged_step"]
         self._consequences.restore(state["consequences"])
-        self._counts.update(state["counts"])
-        self._counts["clips_missing"] += missing
         self._counts["resumed"] += 1
         if self._learner.lineage[0] > self._publisher.live.version:
             self._begin_at_published()  # killed on a way back: what it learned from is withdrawn

@@ -17,6 +17,7 @@ from dae_ros.distillation.online.learner import LEARNING_RATES, PROTECTED_RATE, 
 from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.distillation.online.reports import LoopReport, StepReport
+from dae_ros.distillation.teacher import FrameTeacher
 from dae_ros.errors import DistillationError
 from dae_ros.events.frame import Frame
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
@@ -191,6 +192,46 @@ def test_another_tier_is_said_when_learning_goes_on(
     assert distiller.status().tier == 1
     assert "tier 2 has learned so far and 'tier' is 1" in caplog.text
     distiller.close()
+
+
+class RenamedTeacher(EchoTeacher):
+    """The same answers, of another file."""
+
+    def teacher(self) -> FrameTeacher:
+        told = super().teacher()
+        told.digest = "1" * 64
+        return told
+
+
+@pytest.mark.parametrize("what", ["teacher", "unroll", "heldout_every"])
+def test_clips_of_another_teacher_or_cut_are_given_up(
+    what: str,
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Weights and versions stay; what taught and judged before does neither any more."""
+    folder = shutil.copytree(first_run[0], tmp_path / "copy")
+    asked = RenamedTeacher(student, SEEN, 1.2) if what == "teacher" else teacher
+    now = parameters()
+    changes = {"teacher": {}, "unroll": {"unroll": now.unroll - 1},
+               "heldout_every": {"heldout_every": now.heldout_every + 1}}[what]  # fmt: skip
+    distiller = deployment(student, asked, folder, **changes)
+    status = distiller.status()
+    assert (status.clips, status.heldout_blocks) == (0, 0)
+    assert status.version == first_run[2]["version"]
+    assert status.counts["clips_given_up"] > 0 and not status.counts["clips_missing"]
+    assert f"of another {what} (" in caplog.text
+    list(run(distiller, SEEN[:80]))
+    distiller.save()
+    clips = distiller.status().clips
+    assert clips > 0
+    distiller.close()
+    again = deployment(student, asked, folder, **changes)
+    assert again.status().clips == clips
+    again.close()
 
 
 def test_what_depth_rejects_is_taken_back(
