@@ -117,6 +117,8 @@ class LiveDistillation:
         self._budget = DutyCycle(self._parameters, self._clock_ns())
         if self._distiller is not None:
             self._announce(self._distiller.announcement)
+        elif self._missing.reason == "no_teacher":
+            self._announce_kept()
 
     def end(self) -> None:
         """Save everything and forget events and frames."""
@@ -314,6 +316,15 @@ class LiveDistillation:
         if self._answer is not None:
             self.depth_answered(self._answer)
 
+    def _announce_kept(self) -> None:
+        """Let depth have what was learned before, where there is no teacher to learn more from."""
+        try:
+            kept = self._student.kept(self._folder)
+        except (ConfigurationError, DistillationError, WeightsError):
+            return  # told where learning begins, by the same folder
+        if kept is not None:
+            self._announce(kept)
+
     def _look_around(self, distiller: OnlineDistiller, now_ns: int) -> None:
         """Look at the memory; try again what failed before."""
         if now_ns >= self._memory_ns:
@@ -331,9 +342,8 @@ class LiveDistillation:
 
     def _cannot_take(self, distiller: OnlineDistiller) -> Refusal | None:
         """Return what depth says against the announced version, if it cannot take it."""
-        if self._not_taken is None or self._not_taken[0].sha256 != distiller.announcement.sha256:
-            return None
-        return self._not_taken[1]
+        told = self._not_taken
+        return told[1] if told and told[0].sha256 == distiller.announcement.sha256 else None
 
     def _hold(self, distiller: OnlineDistiller) -> Refusal | None:
         """Return why nothing may be done; None where it may."""
@@ -341,8 +351,7 @@ class LiveDistillation:
 
     def _work(self, distiller: OnlineDistiller, now_ns: int) -> LoopReport | None:
         report: LoopReport | None = None
-        out_of_memory = False
-        self._waited_ns = 0
+        out_of_memory, self._waited_ns = False, 0
         try:
             report = distiller.work(now_ns, ros_ns=self._stamps.time_ns(now_ns))
         except _Abandoned:

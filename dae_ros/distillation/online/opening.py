@@ -11,13 +11,17 @@ import torch
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.labels import DepthRange
 from dae_ros.distillation.online.anchors import AnchorSet, anchors_of_store
-from dae_ros.distillation.online.loop import OnlineDistiller
+from dae_ros.distillation.online.clip_network import ClipNetwork
+from dae_ros.distillation.online.loop import SNAPSHOTS, OnlineDistiller
+from dae_ros.distillation.online.publisher import Publisher
 from dae_ros.distillation.teacher import FrameTeacher, load_teacher
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.device import device_of
 from dae_ros.model.weights import load_weights
 from dae_ros.parameters.distillation import OnlineParameters
+from dae_ros.runtime.announcement import Announcement
+from dae_ros.runtime.snapshots import SnapshotStore, read_latest
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +54,25 @@ class Student:
             )
         depth_range = DepthRange(self.parameters.near_m, self.parameters.far_m)
         return load_teacher(name, depth_range, self.device)
+
+    def kept(self, folder: Path) -> Announcement | None:
+        """Return the version that depth should have while nobody can learn.
+
+        Args:
+            folder: as for `learn`.
+
+        Returns:
+            None where nothing was published there.
+
+        Raises:
+            ConfigurationError, DistillationError, WeightsError: as `learn`.
+        """
+        path = folder / SNAPSHOTS
+        if read_latest(path) is None:
+            return None
+        original = ClipNetwork(self.loaded.network, self.loaded.meaning)
+        with SnapshotStore(path, self.parameters.kept_snapshots) as store:
+            return Publisher(store, original).live.announcement
 
     def learn(
         self,

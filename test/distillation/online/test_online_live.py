@@ -63,6 +63,24 @@ def test_a_teacher_that_is_missing_is_waited_for(
     assert make(teacher="", folder=str(tmp_path / "other")).live.health.reason == "no_teacher"
 
 
+def test_without_a_teacher_depth_gets_what_was_learned_before(make: Make, tmp_path: Path) -> None:
+    """As after a reboot without the teacher's disk; with it learning goes on from there."""
+    first = make()
+    first.until_published()
+    first.live.end()
+    first.live.close()
+    again = make(teacher=str(tmp_path / "gone.yaml"))
+    assert again.live.health.reason == "no_teacher"
+    assert [one.version for one in again.announced] == [first.announced[-1].version]
+    assert again.announced[0].sha256 == first.announced[-1].sha256
+    # The folder is free meanwhile: somebody who has a teacher may learn in it.
+    with_teacher = make()
+    assert with_teacher.live.status().loop is not None
+    with_teacher.live.close()
+    # Of a folder that began with other weights nothing is taken.
+    assert make(teacher="", weights="untrained:micro").announced == []
+
+
 def test_a_folder_in_which_another_learns_is_waited_for(make: Make) -> None:
     """Two learners never write into one folder; the second begins when the first has gone."""
     first, second = make(), make()
