@@ -45,7 +45,8 @@ reading the tables:
 
 A checkpoint is exported once for each sensor size (seconds for `micro`, a minute or more for
 `vits`); the file stays in the cache, where depth_node finds it. What does not fit into --within
-is listed as not measured, with the command that prepares it for the next time.
+is listed as not measured, with the command that prepares it for the next time. Where that is
+what `backend: auto` comes to, the Hz are a lower bound, and no other backend is advised.
 
 examples:
   dae-ros bench
@@ -259,19 +260,20 @@ def _network(
             _part(bar, begin + 0.75 * share + number * part, part),
         )
     bar.close()
-    verdict = judge(parameters, steps, chains, choice)
+    verdict = judge(parameters, steps, chains, choice, contenders.late)
     _print_network(parameters.weights, steps, list(chains.values()))
     for (backend, precision), estimator in contenders.there.items():
         for reason in hampered_by(estimator):
             print(f"{backend} {precision}: {reason}")
-    for (backend, precision), reason in contenders.absent.items():
+    not_measured = {**contenders.absent, **contenders.late}
+    for (backend, precision), reason in not_measured.items():
         print(f"not measured: {backend} {precision}: {reason}")
     print(f"backend auto, live: {choice}")
     print(f"backend auto, recordings: {offline}")
     result = {
         "weights": parameters.weights,
         "steps": [dataclasses.asdict(row) for row in steps],
-        "not_measured": {" ".join(name): text for name, text in contenders.absent.items()},
+        "not_measured": {" ".join(name): text for name, text in not_measured.items()},
         "chains": [dataclasses.asdict(row) for row in chains.values()],
         "auto": {"live": dataclasses.asdict(choice), "recordings": dataclasses.asdict(offline)},
         "verdict": dataclasses.asdict(verdict),

@@ -12,6 +12,7 @@ import pytest
 
 from dae_ros.cli.main import main
 from dae_ros.nodes.launch_arguments import ARGUMENTS
+from dae_ros.runtime.backend_choice import missing_packages
 from dae_ros.runtime.benchmark import event_path, network_steps
 
 
@@ -56,19 +57,20 @@ def test_a_small_run_says_what_to_type(
         assert not known[name].choices or value in known[name].choices
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime") is None, reason="the extra `onnx` is not installed"
-)
+@pytest.mark.skipif(bool(missing_packages()), reason="the extra `openvino` is not installed")
 def test_what_does_not_fit_is_left_out_with_its_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An export that takes too long is ended; the row says how to prepare it, the rest stands."""
+    """An export that takes too long is ended; the row says how to prepare it, the rest stands.
+
+    It is what `auto` comes to, so that the verdict does not pin what was measured in its place.
+    """
     slow = tmp_path / "slow"
     slow.write_text("#!/bin/sh\nexec sleep 600\n")
     slow.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "executable", str(slow))
-    contenders = (("torch", "float32"), ("torch", "bfloat16"), ("onnxruntime", "float32"))
+    contenders = (("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32"))
     monkeypatch.setattr(network_steps, "ON_A_CPU", contenders)
     monkeypatch.setattr(network_steps, "processor_flags", lambda: frozenset({"avx2", "fma"}))
     monkeypatch.setattr(event_path, "RATES_MEVS", (1,))
@@ -80,14 +82,19 @@ def test_what_does_not_fit_is_left_out_with_its_command(
     assert [row["precision"] for row in network["steps"]] == ["float32"]
     missing = network["not_measured"]
     assert "no bfloat16" in missing["torch bfloat16"] and "(its flags: avx2 fma)" in str(missing)
-    assert "there was no time for its export" in missing["onnxruntime float32"]
-    words = shlex.split(missing["onnxruntime float32"].partition("with: ")[2])
+    assert "there was no time for its export" in missing["openvino float32"]
+    words = shlex.split(missing["openvino float32"].partition("with: ")[2])
     assert words[:4] == ["dae-ros", "export", "untrained:tiny", "--out"]
     assert words[5:] == ["--height", "60", "--width", "80", "--precision", "float32"]
     assert Path(words[4]).parent == tmp_path / "cache" / "dae_ros" / "onnx"
-    assert f"not measured: onnxruntime float32: {missing['onnxruntime float32']}" in (
-        capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"not measured: openvino float32: {missing['openvino float32']}" in printed
+    verdict = network["verdict"]
+    assert verdict["command"] == (
+        "ros2 launch dae_ros depth.launch.py weights:=untrained:tiny device:=cpu"
     )
+    assert verdict["lower_bound"] and verdict["sentence"] in printed
+    assert verdict["sentence"].endswith(missing["openvino float32"])
 
 
 @pytest.mark.parametrize(

@@ -150,7 +150,7 @@ AUTO = BackendChoice("openvino", "the fastest")
 def test_the_verdict_names_rate_command_and_cost() -> None:
     """The fastest wins, its rate is of the slow windows, and what differs from `auto` is typed."""
     chains = {("openvino", "bfloat16"): chain("openvino", "bfloat16", 12.5)}
-    verdict = judge(DepthParameters(), STEPS, chains, AUTO)
+    verdict = judge(DepthParameters(), STEPS, chains, AUTO, {})
     assert (verdict.contender, verdict.hz) == (("openvino", "bfloat16"), 80.0)
     command = "ros2 launch dae_ros depth.launch.py weights:=micro precision:=bfloat16"
     assert verdict.command == command
@@ -165,14 +165,35 @@ def test_a_machine_that_is_too_slow_is_told_what_to_do() -> None:
     """Below the rate of the hop the sentence says what happens and which hop fits."""
     chains = {("torch", "float32"): chain("torch", "float32", 100.0)}
     verdict = judge(
-        DepthParameters(), STEPS[:2], chains, BackendChoice("torch", "OpenVINO is missing")
+        DepthParameters(), STEPS[:2], chains, BackendChoice("torch", "OpenVINO is missing"), {}
     )
     assert verdict.hz == pytest.approx(10.0)
     assert "windows will be skipped; set hop_s to 0.11 or more" in verdict.sentence
     assert verdict.command == "ros2 launch dae_ros depth.launch.py weights:=micro"
-    unmeasured = judge(DepthParameters(), STEPS[:2], chains, AUTO).sentence
+    unmeasured = judge(DepthParameters(), STEPS[:2], chains, AUTO, {}).sentence
     assert "backend auto comes to openvino, which was not measured" in unmeasured
-    assert "auto" not in verdict.sentence
+    assert "auto" not in verdict.sentence and not verdict.lower_bound
+
+
+def test_what_auto_comes_to_is_not_pinned_away_for_lack_of_time() -> None:
+    """Slower than what was not measured is no advice: no backend is typed, and more time is."""
+    chains = {("torch", "bfloat16"): chain("torch", "bfloat16", 100.0)}
+    export = "there was no time for its export (--within); do it once, with: dae-ros export micro"
+    steps = [step("torch", "float32", 400.0), step("torch", "bfloat16", 95.0, 0.02)]
+    late = {("openvino", "float32"): export}
+    verdict = judge(DepthParameters(device="cpu"), steps, chains, AUTO, late)
+    command = "ros2 launch dae_ros depth.launch.py weights:=micro device:=cpu"
+    assert (verdict.command, verdict.hz, verdict.lower_bound) == (command, 10.0, True)
+    assert verdict.sentence == (
+        "micro: 10.0 Hz on torch in bfloat16 (95 % of windows take at most 100.0 ms), less than "
+        "the 20 Hz of the default hop_s. bfloat16 changes depth by 2.0 % of its spread. That is a "
+        "lower bound: backend auto comes to openvino in float32, which was not measured. Type: "
+        f"{command}\nopenvino in float32: {export}"
+    )
+    # Another one that there was no time for is not what `auto` comes to.
+    late = {("openvino", "bfloat16"): export}
+    pinned = judge(DepthParameters(), steps, chains, AUTO, late)
+    assert pinned.command.endswith("backend:=torch precision:=bfloat16") and not pinned.lower_bound
 
 
 def test_speed_that_costs_too_much_is_not_advised() -> None:
@@ -204,15 +225,16 @@ def test_an_engine_is_built_where_there_is_time_for_it(
     monkeypatch.setattr(exported_estimator, "exported_graph", lambda *_, **__: graph)
     parameters = DepthParameters(weights="untrained:tiny", device="cpu")
     now_s = time.monotonic()
-    for exports_s, said in (
-        (now_s + 60.0, "--weights untrained:tiny --size 80x60 --within 1800"),
-        (now_s + 1700.0, "it was begun"),
-        (math.inf, "it was begun"),
-    ):
+    deadlines = network_steps.Deadlines(exports_s=now_s + 60.0)
+    found = network_steps.find_contenders(parameters, 60, 80, silent, deadlines)
+    assert list(found.there) == [("torch", "float32")] and not found.absent
+    said = "--weights untrained:tiny --size 80x60 --within 1800"
+    assert said in found.late["tensorrt", "float16"]
+    for exports_s in (now_s + 1700.0, math.inf):
         deadlines = network_steps.Deadlines(exports_s=exports_s)
         found = network_steps.find_contenders(parameters, 60, 80, silent, deadlines)
-        assert list(found.there) == [("torch", "float32")]
-        assert said in found.absent["tensorrt", "float16"]
+        assert list(found.there) == [("torch", "float32")] and not found.late
+        assert "it was begun" in found.absent["tensorrt", "float16"]
     monkeypatch.setattr(GraphRuntime, "has_opened", lambda *_: True)
     deadlines = network_steps.Deadlines(exports_s=now_s + 60.0)
     found = network_steps.find_contenders(parameters, 60, 80, silent, deadlines)

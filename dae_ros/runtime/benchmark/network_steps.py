@@ -8,7 +8,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
 
 import numpy as np
@@ -82,10 +82,12 @@ class Contenders:
     Attributes:
         there: estimators that have stepped once.
         absent: why others cannot, with what to install where that is it.
+        late: why there was no time to find out about the rest, with what to do about it.
     """
 
     there: Mapping[Contender, DepthEstimator]
     absent: Mapping[Contender, str]
+    late: Mapping[Contender, str] = field(default_factory=dict)
 
 
 def parameters_of(parameters: DepthParameters, contender: Contender) -> DepthParameters:
@@ -120,13 +122,14 @@ def find_contenders(
         parameters: weights, device and threads; its backend and precision are not used.
         height, width: of the sensor in px.
         report: called with the part that is done, 0 to 1, and what is in hand.
-        deadlines: what does not fit is absent; the first contender is always there.
+        deadlines: what does not fit is late; the first contender is always there.
 
     Raises:
         WeightsError, ConfigurationError: the weights cannot be loaded at all.
     """
     there: dict[Contender, DepthEstimator] = {}
     absent: dict[Contender, str] = {}
+    late: dict[Contender, str] = {}
     on_cpu = device_of(parameters.device).type == "cpu"
     wanted = ON_A_CPU if on_cpu else ON_A_GPU
     obstacle = bfloat16_obstacle(processor_flags()) if on_cpu else None
@@ -147,15 +150,16 @@ def find_contenders(
             if number == 0:
                 raise
             install = f"; {INSTALL[backend]}" if "package" in error.data else ""
-            absent[contender] = f"{error.message}{install}"
+            found = late if "late" in error.data else absent
+            found[contender] = f"{error.message}{install}"
             continue
         planned_s += LEAST_STEPS * step_s
         if number and time.monotonic() + planned_s > deadlines.steps_s:
             planned_s -= LEAST_STEPS * step_s
-            absent[contender] = f"a step takes {step_s:.1f} s; give it more time with --within"
+            late[contender] = f"a step takes {step_s:.1f} s; give it more time with --within"
         else:
             there[contender] = estimator
-    return Contenders(there, absent)
+    return Contenders(there, absent, late)
 
 
 def _refuse_engine_builds(
@@ -176,7 +180,8 @@ def _refuse_engine_builds(
         raise InferenceError(
             "its engine is not built yet, which takes minutes and cannot be ended; give it the "
             f"time once, with: dae-ros bench --weights {weights} --size {width}x{height} "
-            f"--within {ENGINE_S * 3 // 2}"
+            f"--within {ENGINE_S * 3 // 2}",
+            late=True,
         )
 
 
@@ -203,7 +208,8 @@ def _first_steps(estimator: DepthEstimator, height: int, width: int, exports_s: 
                 raise
             raise InferenceError(
                 "there was no time for its export (--within); do it once, with: "
-                f"{estimator.export_command(height, width)}"
+                f"{estimator.export_command(height, width)}",
+                late=True,
             ) from error
         finally:
             timer.cancel()

@@ -26,14 +26,16 @@ class Verdict:
     """What to do with one network.
 
     Attributes:
-        contender: backend and precision that are advised.
+        contender: the fastest that was measured, backend and precision.
         hz: windows per second that it sustains; from the 95 % quantile of a window's time.
-        command: what to type.
+        lower_bound: of what this machine can do: there was no time to measure what `auto` comes to.
+        command: what to type; the contender's backend and precision unless that is a lower bound.
         sentence: for people, with all of it.
     """
 
     contender: Contender
     hz: float
+    lower_bound: bool
     command: str
     sentence: str
 
@@ -85,28 +87,40 @@ def judge(
     steps: list[StepRow],
     chains: Mapping[Contender, ChainRow],
     choice: BackendChoice,
+    late: Mapping[Contender, str],
 ) -> Verdict:
     """Return the verdict on one network.
+
+    Where there was no time to measure what `auto` comes to, no other one is advised in its place:
+    `auto` chose it because it is fast.
 
     Args:
         parameters: weights, device, hop.
         steps: of every contender.
         chains: of the fastest and of what `auto` comes to.
         choice: of `auto`, live.
+        late: what there was no time for, and what to do about it, see `Contenders`.
     """
     best, auto = fastest(steps), contender_of(choice, steps, parameters)
+    chosen = choice.backend, auto_precision(parameters, choice.backend)
+    lower_bound = chosen in late
     chain = chains[best]
     hz, wanted_hz = 1e3 / chain.window_p95_ms, 1.0 / parameters.hop_s
-    command = launch_command(parameters.weights, best, auto, parameters.device)
+    typed = (chosen, chosen) if lower_bound else (best, auto)
+    command = launch_command(parameters.weights, *typed, parameters.device)
     backend, precision = best
     # Upwards, with a twentieth to spare.
     hop_s = math.ceil(0.105 * chain.window_p95_ms) / 100
     enough = (
         f"enough for the {wanted_hz:g} Hz of the default hop_s"
         if hz >= wanted_hz
-        else f"less than the {wanted_hz:g} Hz of the default hop_s: windows will be skipped; set "
-        f"hop_s to {hop_s:.2f} or more in a params_file, or take a smaller network"
+        else f"less than the {wanted_hz:g} Hz of the default hop_s"
     )
+    if hz < wanted_hz and not lower_bound:
+        enough += (
+            f": windows will be skipped; set hop_s to {hop_s:.2f} or more in a params_file, or "
+            "take a smaller network"
+        )
     sentence = (
         f"{parameters.weights}: {hz:.1f} Hz on {backend} in {precision} (95 % of windows take at "
         f"most {chain.window_p95_ms:.1f} ms), {enough}."
@@ -114,6 +128,15 @@ def judge(
     deviation = next(row.deviation for row in steps if (row.backend, row.precision) == best)
     if precision != "float32":
         sentence += f" {precision} changes depth by {100 * deviation:.1f} % of its spread."
-    if auto is None:
+    if lower_bound:
+        sentence += (
+            f" That is a lower bound: backend auto comes to {' in '.join(chosen)}, which was not "
+            "measured."
+        )
+    elif auto is None:
         sentence += f" backend auto comes to {choice.backend}, which was not measured; see above."
-    return Verdict(best, hz, command, f"{sentence} Type: {command}")
+    sentence += f" Type: {command}"
+    if lower_bound:
+        # On a line of its own: it ends with a command, too.
+        sentence += f"\n{' in '.join(chosen)}: {late[chosen]}"
+    return Verdict(best, hz, lower_bound, command, sentence)
