@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters
+from dae_ros.runtime.cores import usable_cores
 
 # Channels of each event image; a voxel grid may have any number of bins.
 _EVENT_CHANNELS = {"tencode": 3, "tencode_voxel": 3}
@@ -13,9 +12,7 @@ _EVENT_CHANNELS = {"tencode": 3, "tencode_voxel": 3}
 
 def network_threads(parameters: DepthParameters) -> int:
     """Return the CPU threads of the network; one core is left to others if none are asked for."""
-    # Fewer than cpu_count in a container or under taskset; not every system can tell.
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return parameters.threads or max(1, (available or 1) - 1)
+    return parameters.threads or max(1, usable_cores() - 1)
 
 
 def check_event_encoder(

@@ -10,14 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dae_ros.runtime.cores import usable_cores
 from dae_ros.runtime.processor import OF_NETWORKS, processor_flags
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use: fewer than there are in a container."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
