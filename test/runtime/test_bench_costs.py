@@ -10,27 +10,49 @@ import numpy as np
 import pytest
 
 from benchmarks import bench_costs
-from benchmarks.bench_costs import Cameras, Panel, Work, cameras, fit, main, measure, path
+from benchmarks.bench_costs import (
+    Cameras,
+    Panel,
+    Work,
+    cameras,
+    fit,
+    main,
+    measure,
+    path,
+    table,
+    title,
+)
 from dae_ros.runtime.benchmark.event_path import WINDOW_NS
 
 SIZE = (48, 64)
 
 
 def test_a_law_is_found_and_what_does_not_follow_it_is_told() -> None:
-    """By hand: y = 2 + 3 x, y = 3 x, and one point that is twice as much."""
+    """By hand: y = 2 + 3 x, y = 3 x, and points that no law goes through."""
     x = [1.0, 2.0, 10.0]
     law = fit(x, [5.0, 8.0, 32.0], constant=True)
     assert (law["a"], law["b"]) == pytest.approx((2.0, 3.0))
-    assert law["r2"] == 1.0 and law["largest_relative_deviation"] == 0.0
+    assert law["largest_relative_deviation"] == 0.0 and law["holds"] is True
     law = fit(x, [3.0, 6.0, 30.0], constant=False)
     assert (law["a"], law["b"]) == pytest.approx((0.0, 3.0))
-    # b = sum(x y) / sum(x x) = 336 / 105; the last point is 30 and the law says 32.
+    # Of x / y, which are 1/4, 1/3 and 5/16: b = sum / sum of squares; the first is off most.
     law = fit(x, [4.0, 6.0, 32.0], constant=False)
-    assert law["b"] == pytest.approx(336 / 105)
-    assert law["largest_relative_deviation"] == pytest.approx((336 / 105 * 2 - 6) / 6, abs=0.2)
-    assert law["r2"] < 1.0
+    expected = (1 / 4 + 1 / 3 + 5 / 16) / (1 / 16 + 1 / 9 + 25 / 256)
+    assert law["b"] == pytest.approx(expected)
+    assert law["largest_relative_deviation"] == pytest.approx(1 - expected / 4, abs=1e-4)
+    assert law["holds"] is False
     with pytest.raises(ValueError, match="at least two"):
         fit([1.0, 1.0], [1.0, 2.0], constant=True)
+
+
+def test_small_costs_count_as_much_as_large_ones() -> None:
+    """Shares of a core at 1 to 200 Mev/s: nothing is off by its own size at the low end."""
+    rates = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0]
+    cores = [0.0174, 0.0236, 0.0348, 0.0491, 0.105, 0.242, 0.38, 0.619]
+    law = fit(rates, cores, constant=True)
+    off = [abs(law["a"] + law["b"] * x - y) / y for x, y in zip(rates, cores, strict=True)]
+    assert max(off) == pytest.approx(law["largest_relative_deviation"], abs=1e-4)
+    assert off[0] < 0.1 and max(off) < 0.25
 
 
 def test_works_make_as_many_windows_as_overlap_and_cameras_ask_for() -> None:
@@ -54,6 +76,19 @@ def test_a_run_that_makes_other_windows_is_refused() -> None:
         measure({"overlap": panel}, 0.0, lambda *_: None)
 
 
+def test_a_law_that_does_not_hold_is_flagged() -> None:
+    """In the table and above the picture, with how far it is off."""
+    laws = {"x": "cameras", "y": "cores", "law": "cores = b cameras"}
+    good = {**laws, **fit([1.0, 2.0], [1.0, 2.2], constant=False)}
+    bad = {**laws, **fit([1.0, 2.0], [1.0, 4.0], constant=False)}
+    few, many = table({"few": good, "many": bad}).splitlines()[2:]
+    assert few == "| few (cameras) | cores = b cameras (cores) | 0 | 1.045 | off by up to 5 % |"
+    assert many.endswith("| 0 | 1.2 | **off by up to 40 %: does not hold** |")
+    assert title("many", bad) == (
+        "many: cores = b cameras; a 0, b 1.2; off by up to 40 %: does not hold"
+    )
+
+
 def test_costs_are_measured_fitted_and_drawn(tmp_path: Path, monkeypatch) -> None:
     """Four panels with their points, laws and one picture; more cameras cost more."""
     monkeypatch.setattr(bench_costs, "RATES_MEVS", (0.1, 0.2))
@@ -71,7 +106,7 @@ def test_costs_are_measured_fitted_and_drawn(tmp_path: Path, monkeypatch) -> Non
         one = results[name]
         assert [x for x, _ in one["points"]] == points
         assert all(y > 0 for _, y in one["points"])
-        assert {"law", "x", "y", "a", "b", "r2", "largest_relative_deviation"} <= set(one)
+        assert {"law", "x", "y", "a", "b", "largest_relative_deviation", "holds"} <= set(one)
     (_, one), (_, three) = results["cameras"]["points"]
     assert three > 1.5 * one
     assert results["cameras"]["a"] == 0.0
