@@ -21,6 +21,9 @@ image. Written are results/latency.json and latency.png (histogram). Fields, bel
                     packets and events sent, received, decoded; CPU of depth and camera
     inflation       ratio of median steps and the interval that holds it with 95 %
     goals           goal, value, bound, met
+
+A network on the CPU makes float planes of a window's code at the beginning of its step, which
+bench_tencode times: that is network time, within `infer` and outside of `all_but_model`.
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ DECODE_MEVS = 100.0
 DECODED_ALONE = ("libcaer_cmp", "libcaer", "mono", "event_array_cdr", "event_array_ros1")
 # Stream's rate in Mev/s -> how many times as fast as the best peer with numpy.
 TENCODE_PEERS = {1: 2.0, 10: 3.0, 100: 4.0}
-# CPU ms of one window between the packets of its stream, as the code that goes to the network.
+# CPU ms of one window between the packets of its stream, in either form.
 WINDOW_COST_MS = {"VGA": 0.12, "HD": 0.35}
+WINDOW_FORMS = {"code": "its code, for a GPU", "planes": "planes, for a CPU"}
 # Of one core, at 100 Mev/s.
 CORE_SHARE, WINDOW_MS = 0.40, 50.0
 Goal = dict[str, Any]
@@ -59,8 +60,10 @@ def tencode_goals(results: Mapping[str, Any]) -> list[Goal]:
         if rate_mevs == 100:
             share = result["ms_per_window"]["ours"] / WINDOW_MS
             found.append(at_most(f"packets to Tencode, {stream}: of a core", share, CORE_SHARE))
-        window = result["in_stream"]["p50_ms"]
-        found.append(at_most(f"one window, {stream}: ms", window, WINDOW_COST_MS[size]))
+        for form, said in WINDOW_FORMS.items():
+            window_ms = result["in_stream"][form]["p50_ms"]
+            goal = f"one window as {said}, {stream}: ms"
+            found.append(at_most(goal, window_ms, WINDOW_COST_MS[size]))
     return found
 
 
