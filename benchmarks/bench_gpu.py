@@ -6,7 +6,8 @@ Untrained weights: times do not depend on them. All contenders of a size take tu
 after the device was busy long enough for its clocks to be up, and are compared by medians.
 
 * **Host to host**: from an image in pinned host memory to a prediction on the host. Ours takes a
-  Tencode as its code, as the node hands it on; the others take floats.
+  Tencode as its code, as the node hands it on; the others take floats. TensorRT runs through
+  onnxruntime.
 * **Device**: between two events of CUDA on the step's own stream, the image lying there; steps
   follow each other, so that caches are as the last step left them. **Cold cache**: each step after
   something four times as large as the GPU's last cache.

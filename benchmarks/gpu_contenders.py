@@ -32,7 +32,7 @@ OURS = "ours bfloat16"
 COMPILED = "ours bfloat16, torch.compile"
 EAGER = "eager bfloat16"
 AS_WRITTEN = "eager bfloat16, as the authors wrote it"
-ONNXRUNTIME, TENSORRT = "onnxruntime float16", "tensorrt float16"
+ONNXRUNTIME, TENSORRT = "onnxruntime float16", "tensorrt float16, through onnxruntime"
 # The reference first; what may take minutes to build last.
 EVERYONE = (
     REFERENCE, OURS, "ours float16", EAGER, AS_WRITTEN, COMPILED, ONNXRUNTIME, TENSORRT,

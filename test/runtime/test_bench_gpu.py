@@ -185,12 +185,15 @@ def test_goals_are_met_missed_or_not_measured() -> None:
     for other in ("NVIDIA A100", "NVIDIA GH200 480GB"):
         assert met(results_of(other, ours=9.0, eager=30.0)) == [None, True, None] * 2
     assert met(results_of(h200)) == [None] * 6
+    texts = [goal["goal"] for goal in goals(results_of(h200))]
+    assert texts[2] == "vits at 266x350: step over that of TensorRT through onnxruntime"
 
 
 def test_the_report_says_what_was_not_measured_and_why() -> None:
     """Reasons, failures and the goals, when there are any yet; the roofline is a picture."""
-    results = results_of("NVIDIA H200", ours=1.0, eager=4.0)
+    results = results_of("NVIDIA H200", ours=1.0, eager=4.0, tensorrt=1.0)
     text = table(results)
+    assert "| tensorrt float16, through onnxruntime | 1 |" in text
     assert "800 TFLOP/s in bfloat16; 4 TB/s" in text
     assert f"| {OURS} | 1 | 1 | 0.5 | - | 0.1 | 5 | 0 | 1 |  |" in text
     assert f"{COMPILED}: not measured (no compiler)" in text
