@@ -31,6 +31,7 @@ from dae_ros.model.configuration import EventEncoder, Meaning, same_input
 from dae_ros.model.durable_files import write_durably
 from dae_ros.model.encoder_transfer import take_encoder
 from dae_ros.model.weights import load_weights
+from dae_ros.runtime.cores import usable_cores
 from dae_ros.runtime.torch_fitting import Fitting
 
 SETTINGS_FILE, REPORT_FILE = "settings.yaml", "report.json"
@@ -243,9 +244,8 @@ def _size(stores: tuple[ClipStore, ...]) -> tuple[int, int]:
 @contextlib.contextmanager
 def _deterministic(settings: TrainingParameters, device: torch.device) -> Iterator[None]:
     """Set threads, and on a GPU every deterministic switch, for the time of a run."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
     threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads or available)
+    torch.set_num_threads(settings.threads or usable_cores())
     if device.type == "cuda":
         # What cuBLAS asks for; PyTorch warns of operations that it cannot make deterministic.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

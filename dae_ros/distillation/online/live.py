@@ -7,7 +7,6 @@ and patience where teacher or folder are missing. One thread makes all calls.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
 from dae_ros.parameters import DistillationNodeParameters
 from dae_ros.runtime.announcement import Announcement
+from dae_ros.runtime.cores import usable_cores
 from dae_ros.runtime.torch_process import release_unused, used_bytes
 from dae_ros.runtime.weight_stages import Verdict
 
@@ -76,8 +76,7 @@ class LiveDistillation:
         self._interrupted = interrupted
         self._clock_ns = clock_ns
         self._folder = Path(parameters.folder).expanduser()
-        cores = len(os.sched_getaffinity(0))
-        torch.set_num_threads(parameters.threads or max(1, cores // 2))
+        torch.set_num_threads(parameters.threads or max(1, usable_cores() // 2))
         anchors = Path(parameters.anchors).expanduser() if parameters.anchors else None
         self._student = open_student(parameters.weights, anchors, parameters, parameters.device)
         if self._student.device.type == "cuda":
