@@ -54,6 +54,8 @@ _LOAD_FAILURES = (
     AssertionError,
     OSError,
 )
+# Types that a weight may be stored in; those of 8 bits have no meaning without a scale.
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 # How PyTorch's restricted unpickler words that a file asks for more than tensors.
 _FORBIDDEN = re.compile(
     r"(unsupported (?:global|class|function)[: ]+\S+(?: \S+)?|unrecognized function \S+)",
@@ -234,7 +236,7 @@ def _read_safetensors(path: Path) -> PublishedFile:
         config = config_from_dict(json.loads(metadata["dae_ros.config"]))
         meaning = Meaning.from_dict(json.loads(metadata["dae_ros.meaning"]))
         notes = tuple(str(note) for note in json.loads(metadata.get("dae_ros.notes", "[]")))
-    except (KeyError, TypeError, ValueError, ConfigurationError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, ConfigurationError) as error:
         raise WeightsError(
             f"{path}: its meta-data cannot be read ({error}). Write it with save_checkpoint",
             path=str(path),
@@ -306,17 +308,16 @@ def _fill(path: Path, config: NetworkConfig, tensors: Mapping[str, Tensor]) -> N
         raise WeightsError(f"{path}: {error.message}", path=str(path)) from error
     expected = network.state_dict()
     _compare(path, config, expected, tensors)
-    for key, value in tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
+    weights = {key: tensors[key].to(value.dtype).contiguous() for key, value in expected.items()}
+    for key, value in weights.items():
+        if not torch.isfinite(value).all():
             raise WeightsError(
                 f"{path}: {key} holds NaN or infinity; the training of this file diverged or "
                 "the file is damaged. Use another one",
                 path=str(path),
                 key=key,
             )
-    network.load_state_dict(
-        {key: tensors[key].to(expected[key].dtype).contiguous() for key in expected}, assign=True
-    )
+    network.load_state_dict(weights, assign=True)
     return network.eval()
 
 
@@ -328,14 +329,15 @@ def _compare(
 ) -> None:
     missing = [key for key in expected if key not in tensors]
     unexpected = [key for key in tensors if key not in expected]
+    common = {key: (tensors[key], value) for key, value in expected.items() if key in tensors}
     mismatched = [
-        f"{key} is {tuple(tensors[key].shape)}, not {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in tensors
-        and (
-            tensors[key].shape != value.shape
-            or tensors[key].is_floating_point() != value.is_floating_point()
-        )
+        f"{key} is {tuple(found.shape)}, not {tuple(value.shape)}"
+        for key, (found, value) in common.items()
+        if found.shape != value.shape
+    ] + [
+        f"{key} is {found.dtype}, not {value.dtype}"
+        for key, (found, value) in common.items()
+        if found.dtype != value.dtype and not {found.dtype, value.dtype} <= set(_FLOATS)
     ]
     if not (missing or unexpected or mismatched):
         return
@@ -344,7 +346,7 @@ def _compare(
         for what, keys in (
             ("keys are missing", missing),
             ("keys are unknown", unexpected),
-            ("shapes differ", mismatched),
+            ("shapes or types differ", mismatched),
         )
         if keys
     ]

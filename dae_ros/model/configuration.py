@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -23,6 +25,8 @@ EventEncoder = Literal["tencode", "tencode_voxel", "voxel_grid", "rgb", "grey"]
 TENCODE_IMAGES = ("tencode", "tencode_voxel")
 Orientation = Literal["depth", "inverse_depth", "unknown"]
 Scale = Literal["metric", "relative"]
+# No channels, blocks or pixels of a side beyond are built, whatever a file asks for.
+LARGEST_COUNT, MOST_BLOCKS = 65536, 256
 
 
 @dataclass(frozen=True)
@@ -126,10 +130,13 @@ class ModelConfig:
                 f"there is no encoder '{self.encoder}'; known are {', '.join(ENCODERS)} "
                 f"and {TIMM_PREFIX}<name>"
             )
-        if self.features < 2 or self.features % 2:
-            problems.append(f"features must be even and at least 2, not {self.features}")
-        if len(self.reassemble) != 4 or min(self.reassemble, default=0) < 1:
-            problems.append(f"reassemble must be four channel counts, not {self.reassemble}")
+        if not 2 <= self.features <= LARGEST_COUNT or self.features % 2:
+            problems.append(
+                f"features must be even, from 2 to {LARGEST_COUNT}, not {self.features}"
+            )
+        counts = self.reassemble
+        if len(counts) != 4 or not 1 <= min(counts) <= max(counts) <= LARGEST_COUNT:
+            problems.append(f"reassemble must be four channel counts, not {counts}")
         if self.recurrence not in ("convlstm", "convgru", None):
             problems.append(f"recurrence must be convlstm, convgru or none, not {self.recurrence}")
         if self.recurrent_padding not in (0, 1):
@@ -146,8 +153,9 @@ class ModelConfig:
             problems.append(f"encoder {self.encoder} takes 3 input channels; only micro takes 1")
         if not (math.isfinite(self.output_scale) and self.output_scale > 0):
             problems.append(f"output_scale must be positive, not {self.output_scale}")
-        if min(self.input_height, self.input_width) < 1:
-            problems.append(f"input size {self.input_height}x{self.input_width} is empty")
+        size = (self.input_height, self.input_width)
+        if not 1 <= min(size) <= max(size) <= LARGEST_COUNT:
+            problems.append(f"input size must be from 1 to {LARGEST_COUNT} px, not {size}")
         if problems:
             raise ConfigurationError("; ".join(problems), problems=problems)
 
@@ -249,11 +257,19 @@ def same_input(event_encoder: str, other: str) -> bool:
 
 
 def check_fields(kind: type, values: Mapping[str, Any]) -> None:
-    """Refuse values that are not the fields of a dataclass.
+    """Refuse values that are not the fields of a dataclass, or not of their kinds.
+
+    Args:
+        kind: fields are texts, numbers, truth values, tuples of whole numbers, or None.
+        values: as JSON gives them, where a tuple is a list.
 
     Raises:
-        ConfigurationError: with the unknown and the missing ones.
+        ConfigurationError: with the unknown and the missing ones, and those of another kind.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(
+            f"{kind.__name__} must be an object with its fields, not {reprlib.repr(values)}"
+        )
     known = {field.name: field for field in dataclasses.fields(kind)}
     unknown = sorted(set(values) - set(known))
     missing = [
@@ -268,6 +284,37 @@ def check_fields(kind: type, values: Mapping[str, Any]) -> None:
             unknown=unknown,
             missing=missing,
         )
+    hints = typing.get_type_hints(kind)
+    problems = [
+        f"{name} must be {words}, not {reprlib.repr(value)}"
+        for name, value in values.items()
+        if (words := _other_kind(value, hints[name]))
+    ]
+    if problems:
+        raise ConfigurationError("; ".join(problems), problems=problems)
+
+
+def _other_kind(value: object, hint: Any) -> str:
+    """Return what a field must be; empty where the value is that."""
+    options = typing.get_args(hint)
+    if type(None) in options:
+        if value is None:
+            return ""
+        hint = options[0]
+    # By the exact type: True is an int as well.
+    found = type(value)
+    if hint is bool:
+        return "" if found is bool else "true or false"
+    if hint is int:
+        return "" if found is int else "a whole number"
+    if hint is float:
+        # Of the whole numbers those that a float holds.
+        fits = found is float or (isinstance(value, int) and abs(value) <= 2**53)
+        return "" if fits and found is not bool else "a number"
+    if typing.get_origin(hint) is tuple:
+        fits = isinstance(value, (list, tuple)) and all(type(item) is int for item in value)
+        return "" if fits else "a list of whole numbers"
+    return "" if found is str else "a text"
 
 
 PUBLISHED = ("vits", "vitb", "vitl")

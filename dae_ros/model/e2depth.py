@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dae_ros.errors import ConfigurationError
-from dae_ros.model.configuration import InputFormat, check_fields
+from dae_ros.model.configuration import LARGEST_COUNT, MOST_BLOCKS, InputFormat, check_fields
 from dae_ros.model.conv_lstm import ConvLSTM
 from dae_ros.model.dpt_head import State
 from dae_ros.model.extractor import check_image
@@ -49,6 +49,14 @@ class E2DepthConfig:
             raise ConfigurationError(
                 "E2Depth needs at least 2 bins, 1 level and 1 channel; given are "
                 f"{self.bins}, {self.levels}, {self.channels}",
+                config=dataclasses.asdict(self),
+            )
+        blocks = max(self.levels, self.residual_blocks)
+        if blocks > MOST_BLOCKS or max(self.bins, self.channels << self.levels) > LARGEST_COUNT:
+            raise ConfigurationError(
+                f"E2Depth of {self.bins} bins, {self.levels} levels from {self.channels} channels, "
+                f"and {self.residual_blocks} blocks is too large: at most {LARGEST_COUNT} bins and "
+                f"channels at any level, and {MOST_BLOCKS} levels and blocks",
                 config=dataclasses.asdict(self),
             )
         if not 0 < self.max_depth_m < float("inf"):

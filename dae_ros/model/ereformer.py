@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dae_ros.errors import ConfigurationError
-from dae_ros.model.configuration import InputFormat, check_fields
+from dae_ros.model.configuration import LARGEST_COUNT, MOST_BLOCKS, InputFormat, check_fields
 from dae_ros.model.dpt_head import State
 from dae_ros.model.extractor import check_image
 from dae_ros.model.log_depth import MAX_DEPTH_M, to_depth
@@ -27,6 +27,7 @@ from dae_ros.model.swin import SwinStage
 PATCH_PX = 4
 # Positions are learned for an image of this side and resized to others.
 _POSITIONS_PX = 224
+_LARGEST_WINDOW = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +58,19 @@ class EReFormerConfig:
 
     def __post_init__(self) -> None:
         problems = []
-        if len(self.depths) != 4 or min(self.depths, default=0) < 1:
-            problems.append(f"depths must be four numbers of blocks, not {self.depths}")
+        if len(self.depths) != 4 or not 1 <= min(self.depths) <= max(self.depths) <= MOST_BLOCKS:
+            problems.append(
+                f"depths must be four numbers of blocks, up to {MOST_BLOCKS}, not {self.depths}"
+            )
         if len(self.heads) != 4 or min(self.heads, default=0) < 1:
             problems.append(f"heads must be four numbers of heads, not {self.heads}")
         elif any(self.width * 2**k % count for k, count in enumerate(self.heads)):
             problems.append(f"heads {self.heads} do not divide the stages' channels evenly")
-        if min(self.input_channels, self.width, self.input_height, self.input_width) < 1:
-            problems.append("channels, width and input size must be at least 1")
-        if self.window < 2:
-            problems.append(f"window must be at least 2, not {self.window}")
+        counts = (self.input_channels, self.width, self.input_height, self.input_width)
+        if not 1 <= min(counts) <= max(counts) <= LARGEST_COUNT:
+            problems.append(f"channels, width and input size must be from 1 to {LARGEST_COUNT}")
+        if not 2 <= self.window <= _LARGEST_WINDOW:
+            problems.append(f"window must be from 2 to {_LARGEST_WINDOW}, not {self.window}")
         if not 0 < self.max_depth_m < float("inf"):
             problems.append(f"max_depth_m must be positive, not {self.max_depth_m}")
         if problems:

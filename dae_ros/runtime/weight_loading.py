@@ -39,7 +39,7 @@ Result: TypeAlias = "LoadedWeights | Unusable"
 
 
 def load_announced(announcement: Announcement, in_use: ReloadableEstimator) -> Result:
-    """Check size and digest of a file and load it.
+    """Check size and digest of a file and load it; raises nothing.
 
     Returns:
         The weights, or one of the codes `missing`, `size`, `sha256`, `damaged`, `other_network`,
@@ -68,6 +68,11 @@ def load_announced(announcement: Announcement, in_use: ReloadableEstimator) -> R
         return Unusable(str(error.data.get("refusal", "damaged")), error.message)
     except InferenceError as error:
         return Unusable("memory", error.message)
+    except Exception as error:  # noqa: BLE001 - what a file can cause has no end, and depth asks
+        # for the result between two windows: whatever it is must not end depth, with weights in
+        # use that are as good as before.
+        reason = f"{path} cannot be loaded ({type(error).__name__}: {error})"
+        return Unusable("damaged", reason)
 
 
 class WeightLoader:
@@ -90,5 +95,5 @@ class WeightLoader:
         self._result = in_background(lambda: load_announced(announcement, in_use))
 
     def take(self) -> Result | None:
-        """Return the result, None while it loads; what it raised was an error of the program."""
+        """Return the result, None while it loads."""
         return self._result.result() if self._result.done() else None

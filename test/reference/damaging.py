@@ -1,14 +1,21 @@
-"""Damaged copies of a file: cut, and with single bytes changed, the same ones every time."""
+"""What damaged files hold: copies that are cut or changed in single bytes, and wrong values."""
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from dae_ros.errors import RecordingError
 
 CASES = 300
+# What a field of JSON may hold instead of what belongs there.
+VALUES: tuple[Any, ...] = (
+    *(None, True, "", "x", [], {}, [[]], [None] * 4, [1, 2, 3, 4], [10**9] * 4),
+    *(-1, 0, 1, 10**9, 10**400, -1.5, 1.5, 1e300, math.nan, math.inf),
+)
 
 
 def damaged(data: bytes, cases: int = CASES) -> Iterator[tuple[str, bytes]]:
