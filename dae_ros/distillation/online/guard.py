@@ -36,6 +36,7 @@ LARGEST_METRIC_DRIFT = math.log(6.0)
 NEWEST_BLOCKS = 6
 # A label that grows with the published depth and falls with the candidate's.
 _INVERTED_SHARE = 0.05
+_UNSCORED = "holds NaN, infinity, or numbers so large that they cannot be scored"
 
 
 class Guard:
@@ -304,17 +305,13 @@ def _pinned(clip: LabelledClip, trio: Trio) -> bool:
 def _not_finite(trio: Trio) -> list[Refusal]:
     found = []
     if not trio.candidate.finite:
-        found.append(Refusal("not_finite", "its output holds NaN or infinity"))
+        found.append(Refusal("not_finite", f"its output {_UNSCORED}"))
     elif not (trio.published.finite and trio.original.finite):
         found.append(
-            Refusal(
-                "nothing_to_compare", "the published or the original output holds NaN or infinity"
-            )
+            Refusal("nothing_to_compare", f"the published or the original output {_UNSCORED}")
         )
     if trio.original.finite and not trio.published.finite:
         found.append(
-            Refusal(
-                PUBLISHED_WORSE, "the published output holds NaN or infinity, the original none"
-            )
+            Refusal(PUBLISHED_WORSE, f"the published output {_UNSCORED}, the original's none")
         )
     return found

@@ -43,7 +43,8 @@ class ClipMeasure:
     """What a network makes of the last U windows of a clip.
 
     Attributes:
-        finite: whether all of its output is; otherwise the numbers below are NaN.
+        finite: whether all of its output is, and all of what is measured of it: squares of finite
+            numbers need not be. Otherwise the numbers below are NaN, and there are no scores.
         scores: `aligned_abs_rel`, `aligned_delta_1`, and where metres meet metres
             `metric_abs_rel`, `metric_delta_1`: means over the labelled windows. Empty without a
             label.
@@ -101,12 +102,15 @@ def measure(maps: Tensor, unroll: int, label: Label | None, trim: float) -> Clip
     """
     # Where less is learned from than jitter needs, it looks further back.
     long = maps[-max(unroll, JITTER_WINDOWS) :]
-    if not bool(torch.isfinite(long).all()):
+    # What is fitted is differences of two, squared and summed.
+    if not bool(torch.isfinite((2.0 * long).square().sum())):
         return ClipMeasure(finite=False)
     p = maps[-unroll:]
     flat = p.flatten(1)
     medians = [float(value) for value in flat.median(dim=1).values]
     scores, positive = _scores(p, label, trim) if label is not None else ({}, math.nan)
+    if not all(map(math.isfinite, scores.values())):
+        return ClipMeasure(finite=False)
     return ClipMeasure(
         finite=True,
         scores=scores,

@@ -115,6 +115,17 @@ def test_one_pixel_that_is_not_finite_is_told(value: float) -> None:
     assert not measure(maps, 3, full(ramp()), 0.1).finite
 
 
+@pytest.mark.parametrize("size", [1e15, 1e20, 1e26, 1e38])
+def test_what_is_measured_is_finite_or_said_not_to_be(size: float) -> None:
+    """Squares of finite numbers need not be finite."""
+    label = full(ramp(), metric=True)
+    label.weight[..., :4] = 0.0
+    found = measure(size * ramp() / 200.0, 3, label, 0.1)
+    assert found.finite == (size < 1e16)
+    assert found.finite == all(map(math.isfinite, [found.spread, *found.scores.values()]))
+    assert bool(found.scores) == found.finite
+
+
 def test_a_label_is_the_clips_at_the_networks_size() -> None:
     """Weights from 0 to 1, nothing where depth is unknown, at the nearest pixel."""
     clip = wedge_clip(1, length=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,6 +25,7 @@ from test.reference.noisy_original import (
     scaled,
     with_last,
 )
+from test.reference.online_clips import changed
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -53,6 +55,64 @@ def test_what_is_not_finite_is_refused(judge: Judge, value: float) -> None:
     verdict = judge(with_last(at(0.5), lambda _, w: torch.full_like(w, value)))
     assert verdict.reasons == ("not_finite",)
     assert verdict.harmful
+
+
+# ln of the factor that depth is multiplied with; float32 ends at 88.
+HUGE = [30.0, 40.0, 44.0, 60.0, 80.0]
+
+
+def _masked(blocks: list[HeldoutBlock]) -> list[HeldoutBlock]:
+    """Return blocks with pixels that no label says anything of."""
+    right = np.arange(blocks[0].clips[0].weight.shape[-1]) >= 8
+    return blocks_of(
+        [changed(clip, weight=clip.weight * right) for block in blocks for clip in block.clips]
+    )
+
+
+@pytest.mark.parametrize("log_factor", HUGE)
+def test_what_is_finite_and_too_large_to_be_scored_is_refused(
+    guard: Guard,
+    published: ClipNetwork,
+    held: list[HeldoutBlock],
+    anchors: list[LabelledClip],
+    log_factor: float,
+) -> None:
+    """The squares of such depth overflow: a refusal, whatever its size."""
+    huge = network_of(scaled(at(0.5), math.exp(log_factor)))
+    verdict = guard.judge(huge, published, _masked(held), anchors)
+    assert not verdict.accepted and verdict.harmful
+    if log_factor > 30.0:
+        assert verdict.reasons == ("not_finite",)
+
+
+@pytest.mark.parametrize("log_factor", HUGE)
+def test_published_weights_that_are_too_large_to_be_scored_prove_nothing(
+    original: ClipNetwork, held: list[HeldoutBlock], anchors: list[LabelledClip], log_factor: float
+) -> None:
+    """They are to be taken back; where the original is as bad, there is no way out."""
+    huge = network_of(scaled(at(0.2), math.exp(log_factor)))
+    guard, candidate = Guard(original, PARAMETERS, metric=True), network_of(at(0.5))
+    verdict = guard.judge(candidate, huge, _masked(held), anchors)
+    assert not verdict.accepted and verdict.published_worse
+    if log_factor > 30.0:
+        assert verdict.reasons == ("nothing_to_compare", "published_worse")
+    verdict = Guard(huge, PARAMETERS, metric=True).judge(candidate, huge, _masked(held), anchors)
+    assert not verdict.accepted
+    if log_factor > 30.0:
+        assert verdict.reasons == ("nothing_to_compare",)
+
+
+@pytest.mark.parametrize("log_factor", HUGE)
+def test_an_original_that_is_too_large_to_be_scored_is_no_label(
+    held: list[HeldoutBlock], anchors: list[LabelledClip], log_factor: float
+) -> None:
+    """Where no teacher spoke its depth stands for a label, which is no reason for an error."""
+    huge = network_of(scaled(at(0.2), math.exp(log_factor)))
+    silent = [changed(clip, weight=np.zeros_like(clip.weight)) for clip in anchors]
+    verdict = Guard(huge, PARAMETERS, metric=True).judge(
+        network_of(at(0.5)), network_of(at(0.2)), held, silent
+    )
+    assert not verdict.accepted
 
 
 @pytest.mark.parametrize("factor", [1.1, 1 / 1.1])
