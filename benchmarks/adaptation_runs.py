@@ -30,13 +30,10 @@ from dae_ros.bags.recording import open_recording
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.configuration import DistillationParameters, load_settings
 from dae_ros.distillation.labels import DepthRange
-from dae_ros.distillation.online.adaptation import (
-    Adaptation,
-    AdaptationResult,
-    ScoredPipeline,
-)
+from dae_ros.distillation.online.adaptation import Adaptation, AdaptationResult
 from dae_ros.distillation.online.loop import LEARNER, SNAPSHOTS, OnlineDistiller
 from dae_ros.distillation.online.opening import open_student
+from dae_ros.distillation.online.scored_pipeline import ScoredPipeline
 from dae_ros.distillation.runs import train
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from dae_ros.cli.interrupt import InterruptFlag
 from dae_ros.cli.parameter_options import parser_of
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.cli.usage import usage
-from dae_ros.errors import ConfigurationError, InferenceError
+from dae_ros.errors import ConfigurationError, InferenceError, RecordingError
 from dae_ros.parameters import DepthParameters, DistillationNodeParameters, declarations
 from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.parameter_file import read_node_parameters
@@ -20,6 +20,7 @@ from dae_ros.runtime.parameter_file import read_node_parameters
 if TYPE_CHECKING:
     from dae_ros.bags.recording import Recording
     from dae_ros.distillation.online.adaptation import AdaptationResult
+    from dae_ros.distillation.online.loop import OnlineDistiller
 
 EXIT_INTERRUPTED = 130
 OUTPUTS = ("snapshots", "learner", "adapt.json", "adapt.png", "adapted.safetensors")
@@ -89,7 +90,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )  # fmt: skip
     parser.add_argument(
         "--elsewhere", type=Path, nargs="+", default=[], metavar="BAG",
-        help="recordings with true depth of other places, to score every version on afterwards",
+        help="recordings with true depth of other places, to score every version on that is kept "
+        "(the last ones, the first, the best and the confirmed ones, see kept_snapshots)",
     )  # fmt: skip
     parser.add_argument(
         "--steps-per-s", type=float, default=2.5, metavar="HZ",
@@ -143,9 +145,10 @@ def run(args: argparse.Namespace) -> int:
     """
     # The network takes seconds to import, which --help does not need.
     from dae_ros.bags.recording import open_recording
-    from dae_ros.distillation.online.adaptation import Adaptation, score_elsewhere
+    from dae_ros.distillation.online.adaptation import Adaptation
+    from dae_ros.distillation.online.adaptation_topics import check_topics
     from dae_ros.distillation.online.opening import open_student
-    from dae_ros.runtime.output_folder import output_folder
+    from dae_ros.runtime.output_folder import output_folder, write_json
 
     with usage():
         if not args.steps_per_s > 0:
@@ -158,6 +161,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         recordings = [stack.enter_context(open_recording(path)) for path in args.recordings]
         elsewhere = [stack.enter_context(open_recording(path)) for path in args.elsewhere]
+        check_topics(recordings, elsewhere)
         length_s = _length_s(recordings)
         folder = stack.enter_context(output_folder(args.out, args.overwrite, OUTPUTS))
         stopped = stack.enter_context(InterruptFlag())
@@ -181,18 +185,19 @@ def run(args: argparse.Namespace) -> int:
                 **error.data,
             ) from error
         bar.close()
-        scored = []
-        for version, path in distiller.kept_versions().items():
-            version_depth = DepthParameters(weights=str(path), device=args.device)
-            scores = [score_elsewhere(recording, version_depth) for recording in elsewhere]
-            if scores:
-                scored.append({"version": version, "recordings": scores})
-        facts = _facts(args, parameters, result, distiller.status().to_dict(), scored)
+        facts = _facts(args, parameters, result, distiller.status().to_dict())
         latest = distiller.announcement
         (folder / "adapted.safetensors").write_bytes(latest.path.read_bytes())
-        text = json.dumps(facts, indent=1) + "\n"
-        (folder / "adapt.json").write_text(text, encoding="utf-8")
+        # Before other places are scored, which takes long and may fail.
+        write_json(folder / "adapt.json", facts)
         _plot(result, folder / "adapt.png")
+        try:
+            for row in _scores(distiller, elsewhere, args.device):
+                facts["elsewhere"].append(row)
+                write_json(folder / "adapt.json", facts)
+        except (RecordingError, InferenceError) as error:
+            told = f"{error.message}; what was learned is in {folder}"
+            raise type(error)(told, **error.data) from error
     _tell(result, facts, args.out)
     return EXIT_INTERRUPTED if result.interrupted else 0
 
@@ -207,12 +212,23 @@ def _length_s(recordings: list[Recording]) -> float | None:
     return total_s or None
 
 
+def _scores(
+    distiller: OnlineDistiller, elsewhere: list[Recording], device: str
+) -> Iterator[dict[str, Any]]:
+    """Score every version that is kept, oldest first."""
+    from dae_ros.distillation.online.scored_pipeline import score_elsewhere
+
+    for version, path in distiller.kept_versions().items() if elsewhere else ():
+        depth = DepthParameters(weights=str(path), device=device)
+        scores = [score_elsewhere(recording, depth) for recording in elsewhere]
+        yield {"version": version, "recordings": scores}
+
+
 def _facts(
     args: argparse.Namespace,
     parameters: OnlineParameters,
     result: AdaptationResult,
     status: dict[str, Any],
-    elsewhere: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Return everything that is the same for every run of this input."""
     return {
@@ -231,7 +247,8 @@ def _facts(
             "frozen": {"mean": result.frozen.mean(), "every_10_s": result.frozen.rows()},
             "online": {"mean": result.online.mean(), "every_10_s": result.online.rows()},
         },
-        "elsewhere": elsewhere,
+        "packet_errors": dict(result.packet_errors),
+        "elsewhere": [],
         "losses": result.losses,
         "parameters": {name: getattr(parameters, name) for name in declarations(OnlineParameters)},
     }
@@ -266,6 +283,14 @@ def _plot(result: AdaptationResult, path: Path) -> None:
     write_png(path, line_plot(series, Axes(title, "time in s", label)))
 
 
+def _unused(packet_errors: Mapping[str, int]) -> str:
+    """Say how many event messages could not be used, and why."""
+    if not packet_errors:
+        return ""
+    reasons = ", ".join(f"{code} {count}" for code, count in sorted(packet_errors.items()))
+    return f" ({sum(packet_errors.values())} event messages could not be used: {reasons})"
+
+
 def _tell(result: AdaptationResult, facts: dict[str, Any], out: Path) -> None:
     published = sum(version["why"] == "published" for version in result.versions)
     back = sum(version["why"] == "rolled_back" for version in result.versions)
@@ -279,8 +304,13 @@ def _tell(result: AdaptationResult, facts: dict[str, Any], out: Path) -> None:
             f"Abs Rel against true depth: original {frozen['abs_rel']:.4f}, while learning "
             f"{online['abs_rel']:.4f} over {online['windows']} windows"
         )
+    if facts["packet_errors"]:
+        print(f"learning went on past damage{_unused(facts['packet_errors'])}")
     for row in facts["elsewhere"]:
-        errors = [f"{score['abs_rel']:.4f}" if score else "-" for score in row["recordings"]]
+        errors = [
+            f"{score['abs_rel']:.4f}{_unused(score['packet_errors'])}" if score else "-"
+            for score in row["recordings"]
+        ]
         print(f"elsewhere, version {row['version']}: Abs Rel {', '.join(errors)}")
     if not published:
         last = facts["status"]["last_verdict"] or facts["status"]["health"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dae_ros.bags.recording import open_recording
+from dae_ros.bags.writer import BagWriter
 from dae_ros.cli.adapt import OUTPUTS
 from dae_ros.cli.main import main
 from dae_ros.distillation.online.adaptation import Adaptation
@@ -39,14 +41,110 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def adapt_options(place: Path, out: Path) -> list[str]:
+    return [
+        "--out", str(out), "--device", "cpu",
+        "--weights", str(place / "student.safetensors"),
+        "--teacher", str(place / "teacher.safetensors"),
+    ]  # fmt: skip
+
+
 def adapt(place: Path, out: Path, *more: str) -> int:
-    return main(
-        [
-            "adapt", str(place / "room"), "--out", str(out), "--device", "cpu",
-            "--weights", str(place / "student.safetensors"),
-            "--teacher", str(place / "teacher.safetensors"), *more,
-        ]
-    )  # fmt: skip
+    return main(["adapt", str(place / "room"), *adapt_options(place, out), *more])
+
+
+# Clips that fit into a second.
+SHORT = ["--set", "lead=1", "--set", "burn_in=1", "--set", "unroll=4"]
+
+
+def copied(
+    place: Path,
+    path: Path,
+    without: str = "none",
+    cut: str = "none",
+    messages: tuple[int, ...] = (),
+) -> str:
+    """Copy the room without a topic, or with some messages of one cut; names are last parts."""
+    seen = 0
+    with open_recording(place / "room") as source, BagWriter(path) as writer:
+        for message in source.messages():
+            name = message.topic.rpartition("/")[2]
+            data = bytes(source.to_cdr(message))
+            if name == cut:
+                data = data[:40] if seen in messages else data
+                seen += 1
+            if name != without:
+                writer.write(message.topic, message.type, message.time_ns, data)
+    return str(path)
+
+
+def facts_of(out: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((out / "adapt.json").read_text(encoding="utf-8"))
+    return facts
+
+
+def test_other_places_need_no_frames(place: Path, tmp_path: Path) -> None:
+    """Scoring reads events and true depth; a recording of these alone gives the same error."""
+    blind = copied(place, tmp_path / "blind", without="image_raw")
+    both = ["--elsewhere", str(place / "room"), blind]
+    assert adapt(place, tmp_path / "out", *SHORT, *both) == 0
+    with_frames, without = facts_of(tmp_path / "out")["elsewhere"][0]["recordings"]
+    assert with_frames == without and without["windows"] > 10
+
+
+def test_damaged_event_messages_are_counted(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They end neither learning nor scoring, and nobody is told that nothing was missing."""
+    holes = copied(place, tmp_path / "holes", cut="events", messages=(5, 9))
+    run = ["adapt", holes, *adapt_options(place, tmp_path / "out"), *SHORT, "--elsewhere", holes]
+    assert main(run) == 0
+    facts = facts_of(tmp_path / "out")
+    assert facts["packet_errors"] == {"malformed_packet": 2}
+    (score,) = facts["elsewhere"][0]["recordings"]
+    assert score["packet_errors"] == {"malformed_packet": 2} and score["windows"] > 5
+    assert capsys.readouterr().out.count("2 event messages could not be used") == 2
+
+
+@pytest.mark.parametrize(
+    ("without", "option", "told"),
+    [
+        ("image_raw", None, "no camera frames"),
+        ("depth_truth", "--elsewhere", "no true depth"),
+        ("events", None, "no events"),
+        ("events", "--elsewhere", "no events"),
+    ],
+)
+def test_every_recording_is_looked_at_before_anything_is_learned(
+    place: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    without: str,
+    option: str | None,
+    told: str,
+) -> None:
+    """Hours of learning must not end with what the last recording lacks."""
+    poor = copied(place, tmp_path / "poor", without=without)
+    options = adapt_options(place, tmp_path / "out")
+    words = [str(place / "room"), poor] if option is None else [str(place / "room"), option, poor]
+    assert main(["adapt", *words, *options, *SHORT]) == 1
+    error = capsys.readouterr().err
+    assert told in error and "poor" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_learned_outlives_scoring_that_fails(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A true depth that is damaged ends the scores, of which those before stay."""
+    torn = copied(place, tmp_path / "torn", cut="depth_truth", messages=(5,))
+    assert adapt(place, tmp_path / "out", *SHORT, "--elsewhere", str(place / "room"), torn) == 1
+    assert f"what was learned is in {tmp_path / 'out'}" in capsys.readouterr().err
+    assert load_checkpoint(tmp_path / "out" / "adapted.safetensors").config.network == "dpt"
+    facts = facts_of(tmp_path / "out")
+    assert facts["errors"]["online"]["mean"]["windows"] > 10
+    assert facts["elsewhere"] == []
+    assert (tmp_path / "out" / "adapt.png").exists()
 
 
 def test_two_runs_are_equal(

@@ -2,78 +2,34 @@
 
 Two pipelines step every window: one keeps the original weights, the other changes them as the loop
 publishes, by the same `WeightSwap` as the depth node. Where the recordings have true depth, both
-are compared with it; recordings of other places are scored with every version afterwards.
+are compared with it; recordings of other places are scored with every kept version afterwards.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dae_ros.bags.container import RecordedMessage
 from dae_ros.bags.messages import read_depth
 from dae_ros.bags.recording import Recording
-from dae_ros.bags.topics import choose_depth_topic, choose_events_topic, choose_image_topic
+from dae_ros.distillation.online.adaptation_topics import Topics, check_topics
 from dae_ros.distillation.online.budget import StepRate
 from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.reports import LoopReport
-from dae_ros.errors import PacketError, RecordingError
-from dae_ros.evaluation.sequence_scorer import TableChoice, default_scorings
-from dae_ros.evaluation.truth_comparison import ComparedFrame, Prediction, TruthComparison
+from dae_ros.distillation.online.scored_pipeline import ErrorCurve, ScoredPipeline
+from dae_ros.errors import PacketError
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.backends import create_estimator, follow_weights
-from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.weight_stages import Verdict
 
-BIN_S = 10.0
 _REPORT_NS = 200_000_000
 # A canary compares durations as well, and these are no two times the same.
 _ANY_LATENCY = 1e9
-
-
-@dataclass(slots=True)
-class ErrorCurve:
-    """Mean Abs Rel and delta_1 in bins of time.
-
-    Attributes:
-        bins: number of the bin -> sum of Abs Rel, sum of delta_1, windows.
-    """
-
-    bins: dict[int, list[float]] = field(default_factory=dict)
-
-    def add(self, time_s: float, abs_rel: float, delta_1: float) -> None:
-        """Add a window; one whose error is no number is left out."""
-        if math.isfinite(abs_rel):
-            entry = self.bins.setdefault(int(time_s // BIN_S), [0.0, 0.0, 0])
-            entry[:] = entry[0] + abs_rel, entry[1] + delta_1, entry[2] + 1
-
-    def rows(self) -> list[dict[str, float]]:
-        """Return begin of the bin in s, means, number of windows."""
-        return [
-            {
-                "from_s": number * BIN_S,
-                "abs_rel": abs_rel / windows,
-                "delta_1": delta_1 / windows,
-                "windows": int(windows),
-            }
-            for number, (abs_rel, delta_1, windows) in sorted(self.bins.items())
-        ]
-
-    def mean(self) -> dict[str, float] | None:
-        """Return the means over all windows; None without one."""
-        windows = sum(entry[2] for entry in self.bins.values())
-        if not windows:
-            return None
-        sums = [sum(entry[index] for entry in self.bins.values()) for index in (0, 1)]
-        return {
-            "abs_rel": sums[0] / windows,
-            "delta_1": sums[1] / windows,
-            "windows": int(windows),
-        }
 
 
 @dataclass(slots=True)
@@ -87,6 +43,7 @@ class AdaptationResult:
         versions: what was announced, with the time; the original first.
         swaps: what depth made of them, with the time.
         losses: of the steps, with the time.
+        packet_errors: event messages that could not be used, by error code.
         interrupted: whether it was stopped before its end.
     """
 
@@ -97,66 +54,8 @@ class AdaptationResult:
     versions: list[dict[str, Any]] = field(default_factory=list)
     swaps: list[dict[str, Any]] = field(default_factory=list)
     losses: list[dict[str, Any]] = field(default_factory=list)
+    packet_errors: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Topics:
-    events: str
-    image: str
-    truth: str | None
-
-    @classmethod
-    def of(cls, recording: Recording) -> _Topics:
-        events = choose_events_topic(recording.topics, None)
-        image = choose_image_topic(recording.topics, events)
-        if image is None:
-            raise RecordingError(
-                f"{recording.name} has no camera frames of the events' pixels, and a teacher sees "
-                "frames only; learn on a recording of a sensor that gives both",
-                recording=recording.name,
-            )
-        return cls(events, image, choose_depth_topic(recording.topics, events))
-
-    @property
-    def all(self) -> set[str]:
-        return {self.events, self.image} | ({self.truth} if self.truth else set())
-
-
-class ScoredPipeline:
-    """A pipeline whose windows are compared with true depth."""
-
-    def __init__(self, pipeline: DepthPipeline, curve: ErrorCurve) -> None:
-        self.pipeline = pipeline
-        self._curve = curve
-        self._choice = TableChoice("all", default_scorings(pipeline.kind, published=False)[0])
-        self.begin(0, 0.0)
-
-    def begin(self, start_ns: int, elapsed_s: float) -> None:
-        """Begin another recording: stamp of its beginning, and the time before it."""
-        self._start_ns, self._elapsed_s = start_ns, elapsed_s
-        self._comparison = TruthComparison("adapt", [self._choice])
-
-    def truth(self, stamp_ns: int, depth: Any) -> None:
-        """Take a true depth."""
-        self._score(self._comparison.add_truth(stamp_ns, depth))
-
-    def step(self) -> Iterator[DepthFrame]:
-        """Step every window that is closed."""
-        while (frame := self.pipeline.step()) is not None:
-            prediction = Prediction(frame.depth, frame.image, frame.event_count)
-            self._score(self._comparison.add_prediction(frame.stamp_ns, prediction))
-            yield frame
-
-    def end(self) -> None:
-        """Score what is left of a recording."""
-        self._score(self._comparison.flush())
-
-    def _score(self, found: list[ComparedFrame]) -> None:
-        for frame in found:
-            time_s = self._elapsed_s + (frame.stamp_ns - self._start_ns) / 1e9
-            metrics = frame.score.metrics
-            self._curve.add(time_s, metrics["abs_rel"], metrics["delta_1"])
 
 
 class Adaptation:
@@ -205,14 +104,17 @@ class Adaptation:
             stopped: asked between messages; True ends the run.
 
         Raises:
-            RecordingError: no frames, or a recording is damaged.
+            RecordingError: see `check_topics`, before anything is learned; or a recording is
+                damaged.
             InferenceError: depth failed.
         """
+        check_topics(recordings, ())
         for recording in recordings:
             self._run_one(recording, report, stopped)
             if self.result.interrupted:
                 break
         self._distiller.save()
+        self.result.packet_errors = self._online.packet_errors
         return self.result
 
     def _run_one(
@@ -221,7 +123,7 @@ class Adaptation:
         report: Callable[[float, str], None],
         stopped: Callable[[], bool],
     ) -> None:
-        topics = _Topics.of(recording)
+        topics = Topics.to_learn(recording)
         before_ns = self._now_ns
         first_ns: int | None = None
         self._distiller.begin_input()
@@ -245,7 +147,7 @@ class Adaptation:
             scored.end()
         self.result.seconds = self._now_ns / 1e9
 
-    def _feed(self, recording: Recording, topics: _Topics, message: RecordedMessage) -> None:
+    def _feed(self, recording: Recording, topics: Topics, message: RecordedMessage) -> None:
         pipelines = (self._frozen, self._online)
         if message.topic == topics.truth:
             truth = read_depth(recording.to_cdr(message))
@@ -263,8 +165,9 @@ class Adaptation:
                 self._distiller.feed(packet)
                 for scored in pipelines:
                     scored.pipeline.feed(packet)
-        except PacketError:
-            return  # counted by the pipelines; what follows is whole
+        except PacketError as error:
+            self._online.unreadable[error.code] += 1
+            return  # what follows is whole
         for scored in pipelines:
             for _ in scored.step():
                 pass
@@ -338,23 +241,3 @@ class Adaptation:
             f"version {status.version}, {status.accepted_steps} steps, {status.clips} clips, "
             f"{status.heldout_blocks} blocks to judge by, {status.health.text}"
         )
-
-
-def score_elsewhere(recording: Recording, depth: DepthParameters) -> Mapping[str, float] | None:
-    """Return the error of weights on a recording with true depth; None where it has none."""
-    topics = _Topics.of(recording)
-    if topics.truth is None:
-        return None
-    depth = dataclasses.replace(depth, overload="queue")
-    curve = ErrorCurve()
-    scored = ScoredPipeline(DepthPipeline(depth, create_estimator(depth)), curve)
-    for message in recording.messages({topics.events, topics.truth}):
-        if message.topic == topics.truth:
-            truth = read_depth(recording.to_cdr(message))
-            scored.truth(truth.stamp_ns, truth.depth)
-        else:
-            scored.pipeline.feed(recording.read_packet(message))
-            for _ in scored.step():
-                pass
-    scored.end()
-    return curve.mean()
