@@ -19,6 +19,9 @@ STATUS = "depth/status"
 DIAGNOSTICS = "diagnostic_msgs/msg/DiagnosticArray"
 # The reader's history: a status that is lost here is a latency less, no more.
 STATUS_DEPTH = 200
+# Part of depth's report -> its counters of what was lost. A window fails where learning has taken
+# the GPU's memory; messages are shed at the inbox where it has taken the processor.
+LOSSES = {"windows": ("skipped", "failed"), "events": ("inbox_dropped", "inbox_late")}
 
 
 class DepthFeedback:
@@ -39,9 +42,9 @@ class DepthFeedback:
         self._node = node
         self._feedback = feedback
         self._judged = judged
-        self._lost: int | None = None
+        self._lost: dict[str, int] = {}
         # All nodes of a machine share `/diagnostics`; the graph says which of them is depth.
-        self._windows = ""
+        self._depth = ""
         self._subscriptions = [
             MatchedSubscription(
                 node, STATUS, [DIAGNOSTICS], self._image, raw=False, depth=STATUS_DEPTH
@@ -60,7 +63,7 @@ class DepthFeedback:
             subscription.refresh()
         offer = offer_of(self._node, STATUS)
         if offer is not None and offer.publishers:
-            self._windows = f"{offer.publishers[0]}: windows"
+            self._depth = offer.publishers[0]
 
     def destroy(self) -> None:
         """Unsubscribe."""
@@ -75,17 +78,18 @@ class DepthFeedback:
 
     def _report(self, message: DiagnosticArray, _: str) -> None:
         for status in message.status:
-            if not self._windows or status.name != self._windows:
+            node, _, part = status.name.partition(": ")
+            if not self._depth or node != self._depth or part not in LOSSES:
                 continue
             values = {item.key: _number(item.value) for item in status.values}
-            skipped, failed = values.get("skipped"), values.get("failed")
-            if skipped is None or failed is None:
+            counts = [count for name in LOSSES[part] if (count := values.get(name)) is not None]
+            if len(counts) < len(LOSSES[part]):
                 continue
-            # A window fails where learning has taken the GPU's memory.
-            before, self._lost = self._lost, int(skipped + failed)
+            before, lost = self._lost.get(part), int(sum(counts))
+            self._lost[part] = lost
             # Fewer than before: depth was started again.
-            if before is not None and self._lost > before:
-                self._feedback(DroppedWindows(self._lost - before))
+            if before is not None and lost > before:
+                self._feedback(DroppedWindows(lost - before if part == "windows" else 1))
 
     def _verdict(self, message: String, _: str) -> None:
         try:

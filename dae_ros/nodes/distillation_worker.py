@@ -63,7 +63,7 @@ class DepthImage:
 
 @dataclass(frozen=True, slots=True)
 class DroppedWindows:
-    """Depth said how many windows it lost."""
+    """Depth said how many windows it lost; where messages were shed, at least so many."""
 
     count: int
 

@@ -6,15 +6,19 @@ import math
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from event_camera_msgs.msg import EventPacket
+from rclpy.lifecycle import TransitionCallbackReturn
 from std_msgs.msg import String
 
 from dae_ros.errors import WeightsError
+from dae_ros.events.cdr import write_packet
 from dae_ros.nodes.depth_weights import read_verdict, verdict_text
 from dae_ros.nodes.diagnostics import OK, status
 from dae_ros.nodes.distillation_feedback import DepthFeedback
 from dae_ros.nodes.distillation_worker import DepthImage, DroppedWindows
 from dae_ros.nodes.qos import latched_qos
 from dae_ros.runtime.weight_stages import Verdict
+from test.nodes.conftest import Camera
 
 pytestmark = pytest.mark.ros
 VERDICT = Verdict(3, "a" * 64, "refused", "missing", "no file", 2, "b" * 64, {"scale_step": 0.5})
@@ -36,7 +40,10 @@ def test_a_verdict_is_read_as_it_was_written() -> None:
 
 
 def test_latencies_losses_and_verdicts_reach_the_learner(graph) -> None:
-    """Windows that were skipped or failed count from the first report on, also over restarts."""
+    """Windows that were skipped or failed count from the first report on, also over restarts.
+
+    Of messages that were shed nobody knows how many windows they were: at least one.
+    """
     heard, verdicts = [], []
     feedback = DepthFeedback(graph.peer, heard.append, verdicts.append)
     images = graph.publisher(DiagnosticArray, "depth/status")
@@ -58,10 +65,49 @@ def test_latencies_losses_and_verdicts_reach_the_learner(graph) -> None:
         values = {"skipped": skipped, "failed": failed}
         reports.publish(DiagnosticArray(status=[status(name, OK, "", values)]))
         graph.spin(0.02)
+    for name, dropped, late in (
+        ("/peer: events", 7, 0), ("/other: events", 90, 0), ("/peer: events", 7, 40),
+        ("/peer: events", 7, 40), ("/peer: events", 8, 41), ("/peer: events", 0, 0),
+    ):  # fmt: skip
+        values = {"inbox_dropped": dropped, "inbox_late": late}
+        reports.publish(DiagnosticArray(status=[status(name, OK, "", values)]))
+        graph.spin(0.02)
     answers.publish(String(data="no json"))
     answers.publish(String(data=verdict_text(VERDICT)))
     graph.until(lambda: verdicts and len(heard) >= 3)
     graph.spin(0.1)
-    assert heard == [DepthImage(12.5), DroppedWindows(3), DroppedWindows(2)]
+    lost = [DroppedWindows(3), DroppedWindows(2), DroppedWindows(1), DroppedWindows(1)]
+    assert heard == [DepthImage(12.5), *lost]
     assert verdicts == [VERDICT]
+    feedback.destroy()
+
+
+def test_what_a_depth_node_sheds_at_its_inbox_reaches_the_learner(graph, depth) -> None:
+    """Large messages come faster than they are decoded; no window ever closes, or is skipped."""
+    node = depth(inbox_mb=1, window="trigger")
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    heard = []
+    feedback = DepthFeedback(graph.peer, heard.append, lambda _: None)
+    reports = graph.listen(DiagnosticArray, "/diagnostics")
+    events = graph.publisher(EventPacket, "events")
+    camera = Camera(events_per_packet=250_000)
+    messages = [write_packet(camera.packet()) for _ in range(8)]
+    assert min(map(len, messages)) > 500_000
+
+    def counted() -> dict[str, str]:
+        found = {one.name: one.values for report in reports for one in report.status}
+        return {item.key: item.value for item in found.get("/depth: events", ())}
+
+    graph.until(lambda: feedback.look() or (events.get_subscription_count() and counted()))
+    assert not heard
+
+    def flooded() -> bool:
+        for message in messages:
+            events.publish(message)
+        return bool(heard)
+
+    graph.until(flooded)
+    assert set(heard) == {DroppedWindows(1)}
+    graph.until(lambda: int(counted()["inbox_dropped"]) + int(counted()["inbox_late"]) > 0)
     feedback.destroy()
