@@ -379,6 +379,7 @@ class OnlineDistiller:
     def _resume(self) -> None:
         """Go on from the disk."""
         state = self._store.load()
+        self._counts.update(self._store.losses)
         if state is None:
             if self._publisher.live.version != self._publisher.first.version:
                 self._begin_at_published()  # what was learned since is lost

@@ -17,8 +17,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import logging
 import os
 import pickle
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,7 @@ from dae_ros.distillation.online.records import (
 from dae_ros.errors import DistillationError
 from dae_ros.model.durable_files import sync
 
+LOGGER = logging.getLogger(__name__)
 LOCK_FILE, STATE_FILE, PREVIOUS_FILE = "lock", "state.bin", "state.previous.bin"
 # The number grows with every change of what a state holds.
 FORMAT, STATE_MAGIC = b"DAEONL", b"DAEONL04"
@@ -60,6 +63,7 @@ class OnlineStore:
 
     Attributes:
         damaged: stretches of files that were no whole record when the folder was opened.
+        losses: `state_damaged`, states that `load` found and that were not whole.
 
     Raises:
         DistillationError: another process learns in this folder, or it cannot be written.
@@ -72,6 +76,8 @@ class OnlineStore:
         self._live: set[ClipKey] = set()  # of the state that was saved or loaded last
         self._file: io.FileIO | None = None
         self.damaged = 0
+        self.losses: Counter[str] = Counter()
+        self._state_is_whole = False  # that of STATE_FILE, as it was read or written last
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = (folder / LOCK_FILE).open("wb")
@@ -154,6 +160,9 @@ class OnlineStore:
     def save(self, state: Mapping[str, Any], live: Iterable[ClipKey]) -> None:
         """Replace the saved state, atomically and durably, and keep the one before it.
 
+        That is the state which was loaded or saved last: a file that is not whole never takes the
+        place of one that is.
+
         Args:
             state: tensors and plain values.
             live: the clips that it refers to. Others are given up, unless the state before this
@@ -177,10 +186,11 @@ class OnlineStore:
                 file.write(payload)
                 file.flush()
                 os.fsync(file.fileno())
-            if path.exists():
+            if self._state_is_whole and path.exists():
                 # A kill after this leaves the previous state, which is whole.
                 path.replace(self._folder / PREVIOUS_FILE)
             temporary.replace(path)
+            self._state_is_whole = True
             sync(self._folder)
         except OSError as error:
             temporary.unlink(missing_ok=True)
@@ -202,12 +212,22 @@ class OnlineStore:
     def load(self) -> dict[str, Any] | None:
         """Return the newest state that is whole; None where there is none.
 
+        What is not whole is told in the log and counted (`losses`).
+
         Raises:
             DistillationError: it was written by another version, or cannot be read.
         """
+        self._state_is_whole = False
         for name in (STATE_FILE, PREVIOUS_FILE):
-            content = _read_state(self._folder / name)
+            path = self._folder / name
+            content = _read_state(path)
+            if content is None and path.exists():
+                self.losses["state_damaged"] += 1
+                LOGGER.warning(
+                    "%s is damaged and is left out; what was saved before it is looked for", path
+                )
             if content is not None:
+                self._state_is_whole = name == STATE_FILE
                 self._live = {(kind, key) for kind, key in content["live"]}
                 state: dict[str, Any] = content["state"]
                 return state

@@ -179,6 +179,24 @@ def test_it_goes_on_from_the_disk(
     distiller.close()
 
 
+def test_a_damaged_state_is_counted_and_the_one_before_it_taken(
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    tmp_path: Path,
+) -> None:
+    """The status says what the restart cost; what was learned before is there."""
+    first, _, status = first_run
+    folder = shutil.copytree(first, tmp_path / "copy")
+    path = folder / "learner" / "state.bin"
+    path.write_bytes(path.read_bytes()[:-1])
+    distiller = deployment(student, teacher, folder)
+    now = distiller.status()
+    assert now.counts["state_damaged"] == 1 and now.counts["resumed"] == 1
+    assert now.accepted_steps > 0 and now.version == status["version"]
+    distiller.close()
+
+
 def test_another_tier_is_said_when_learning_goes_on(
     first_run: tuple[Path, list[LoopReport], dict[str, object]],
     student: LoadedModel,
