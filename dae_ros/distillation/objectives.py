@@ -82,7 +82,7 @@ class TrueDepthObjective:
         depth = batch.depth.flatten(0, 1)
         mask = torch.isfinite(depth) & (depth > 0) & (depth <= settings.maximum_depth_m)
         p = predictions.flatten(0, 1)
-        objective = _compare(settings, p, depth, mask, rule=None, trim=0.0)
+        objective, _ = _compare(settings, p, depth, mask, rule=None, trim=0.0)
         return _add_normalised(objective, settings, p, depth, mask)
 
 
@@ -126,14 +126,16 @@ class TeacherObjective:
         label, weight = self._label(name, frames, batch, (p.shape[1], p.shape[2]))
         weight = weight * has_frame[:, None, None]
         rule = AlignmentRule() if step >= settings.refuse_after else None
-        objective = _compare(settings, p, label, weight, rule, settings.trim)
+        objective, accepted = _compare(settings, p, label, weight, rule, settings.trim)
+        # A label that is refused teaches nothing, by no term.
+        weight = weight * accepted[:, None, None]
         objective = _add_normalised(objective, settings, p, label, weight)
         total, parts = objective.total, dict(objective.parts)
         # A number of the step alone, as everything that is drawn.
         if _share(settings.seed, step) < settings.local_global_share and batch.boxes is None:
             boxes = local_boxes((p.shape[1], p.shape[2]), settings, step)
             local = local_global_loss(
-                p, frames, has_frame, self._teachers[name], settings,
+                p, frames, has_frame & accepted, self._teachers[name], settings,
                 [of_clips[self._mine] for of_clips in boxes],
             )  # fmt: skip
             parts["local_global"] = local
@@ -202,7 +204,8 @@ def _compare(
     mask: Tensor,
     rule: AlignmentRule | None,
     trim: float,
-) -> Objective:
+) -> tuple[Objective, Tensor]:
+    """Return the term `loss`, and of each image, bool (N,), whether its label may be used."""
     reduction = cast("Reduction", settings.reduction)
     weight = label_weight(depth, mask)
     labelled = int((weight > 0).flatten(1).any(dim=1).sum())
@@ -218,7 +221,7 @@ def _compare(
         value = loss(p, depth / settings.maximum_depth_m, mask)
         verdicts = Counter(value.verdict.reasons) if rule else Counter[str]()
         signs = torch.sign(value.verdict.scale)
-        return Objective(
+        objective = Objective(
             value.total,
             {"data": value.data, "gradient": value.gradient},
             verdicts,
@@ -226,13 +229,14 @@ def _compare(
             below=int((signs < 0).sum()),
             labelled=labelled,
         )
-    verdicts = Counter[str]()
+        return objective, value.verdict.accepted
+    verdicts, accepted = Counter[str](), torch.ones(len(p), dtype=torch.bool, device=p.device)
     if rule is not None:
         verdict = judge_alignment(solve_scale_and_shift(p, depth, weight), rule)
-        verdicts.update(verdict.reasons)
-        weight = weight * verdict.accepted[:, None, None]
+        verdicts, accepted = Counter(verdict.reasons), verdict.accepted
+        weight = weight * accepted[:, None, None]
     if settings.loss == "none":
-        return Objective(p.sum() * 0.0, {}, verdicts, labelled=labelled)
+        return Objective(p.sum() * 0.0, {}, verdicts, labelled=labelled), accepted
     valid_p = torch.where(weight > 0, only_valid(p, weight), 1.0)
     valid_d = torch.where(weight > 0, only_valid(depth, weight), 1.0)
     residual = torch.log(valid_p + LOG_EPSILON) - torch.log(valid_d + LOG_EPSILON)
@@ -242,7 +246,8 @@ def _compare(
         data = _mean(residual.abs(), weight, reduction)
     gradient = gradient_matching(residual, weight, reduction=reduction)
     total = data + settings.alpha * gradient
-    return Objective(total, {"data": data, "gradient": gradient}, verdicts, labelled=labelled)
+    parts = {"data": data, "gradient": gradient}
+    return Objective(total, parts, verdicts, labelled=labelled), accepted
 
 
 def _mean(values: Tensor, weight: Tensor, reduction: Literal["batch", "image"]) -> Tensor:

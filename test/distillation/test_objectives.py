@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from dae_ros.model.weights import load_weights
 from dae_ros.runtime.torch_fitting import Fitting
 from test.reference.wedge_teacher import (
     CPU,
+    METRIC_GREY,
     RELATIVE_GREY,
     Settings,
     distillation,
@@ -86,18 +88,32 @@ def test_a_perfect_teacher_gives_the_depth_loss(batch: Prepared, settings: Setti
     assert TeacherObjective(some, {"wedge": teacher()})(prediction, missing, 0).total == 0
 
 
-def test_labels_upside_down_are_refused(batch: Prepared, settings: Settings) -> None:
+@pytest.mark.parametrize(
+    "terms",
+    [
+        {},
+        {"normalised_weight": 0.5},
+        {"local_global_share": 1.0},
+        {"loss": "log_depth", "normalised_weight": 0.5},
+    ],
+    ids=["alone", "normalised", "local-global", "metres"],
+)
+def test_labels_upside_down_are_refused(
+    batch: Prepared, settings: Settings, terms: dict[str, Any]
+) -> None:
     """For a student that knows depth, a teacher whose nearness is called depth teaches nothing."""
-    some = distillation(settings, refuse_after=10)
-    wrong = TeacherObjective(some, {"wedge": teacher(seen_nearness, RELATIVE_GREY)})
+    some = distillation(settings, refuse_after=10, **terms)
+    meaning = METRIC_GREY if some.metric else RELATIVE_GREY
+    wrong = TeacherObjective(some, {"wedge": teacher(seen_nearness, meaning)})
     right = TeacherObjective(some, {"wedge": teacher()})
     prediction = batch.depth.clone().requires_grad_()
     early, late = wrong(prediction, batch, 9), wrong(prediction, batch, 10)
     assert not early.verdicts and early.total > 0
-    # Used all the same, but noticed.
-    assert (early.fits, early.below) == (4, 4)
-    upright = right(prediction, batch, 9)
-    assert (upright.fits, upright.below) == (4, 0)
+    if not some.metric:
+        # Used all the same, but noticed.
+        assert (early.fits, early.below) == (4, 4)
+        upright = right(prediction, batch, 9)
+        assert (upright.fits, upright.below) == (4, 0)
     assert late.verdicts == {"negative_scale": 4}
     late.total.backward()
     assert late.total == 0 and (prediction.grad == 0).all()
