@@ -20,11 +20,13 @@ def require_free(paths: Sequence[Path], replace: bool) -> tuple[Path, ...]:
         RecordingError: something is in the way.
     """
     partial = tuple(path.with_name(f"{path.name}.partial") for path in paths)
-    for taken in (*(() if replace else paths), *partial, *(_aside(path) for path in paths)):
-        if taken.exists():
-            raise RecordingError(
-                f"{taken} exists already; remove it or write somewhere else", path=str(taken)
-            )
+    remains = "is what a run left that did not end, unless one is writing it now; remove it"
+    for path, part in zip(paths, partial, strict=True):
+        before = _aside(path)
+        was = f"is what {path} was before, of a run that did not end; give it a name of its own"
+        for taken, what in ((path, "exists already; remove it"), (part, remains), (before, was)):
+            if taken.exists() and not (replace and taken == path):
+                raise RecordingError(f"{taken} {what} or write somewhere else", path=str(taken))
     return partial
 
 

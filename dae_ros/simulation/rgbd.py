@@ -92,14 +92,15 @@ class RgbdSequence:
         height, width = self._read_colour(0).shape
         self._size = (height, width) if size is None else size
         down, across = self._size[0] / height, self._size[1] / width
+        (fx, _, cx), (_, fy, cy), _ = matrix.tolist()  # plain floats, which YAML can write
         # Pixel centres are whole numbers and images are resized edge to edge.
         self.camera = Camera(
             self._size[0],
             self._size[1],
-            matrix[0, 0] * across,
-            matrix[1, 1] * down,
-            (matrix[0, 2] + 0.5) * across - 0.5,
-            (matrix[1, 2] + 0.5) * down - 0.5,
+            fx * across,
+            fy * down,
+            (cx + 0.5) * across - 0.5,
+            (cy + 0.5) * down - 0.5,
         )
         self.frame = lru_cache(maxsize=_KEPT_FRAMES)(self._read_frame)
 

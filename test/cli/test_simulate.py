@@ -159,6 +159,20 @@ def test_an_error_on_the_way_gives_no_final_name(
     assert all(name.endswith(".partial") for name in left)
 
 
+def test_what_an_ended_run_left_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence says what is in the way of the next run, and nothing of it is touched."""
+    left = tmp_path / "walk.partial"
+    left.mkdir()
+    assert simulate(tmp_path / "walk", "--overwrite") == 1
+    assert f"{left} is what a run left that did not end" in capsys.readouterr().err
+    left.rename(tmp_path / "walk.replaced")
+    assert simulate(tmp_path / "walk", "--overwrite") == 1
+    assert f"walk.replaced is what {tmp_path / 'walk'} was before" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["walk.replaced"]
+
+
 def test_options_change_a_preset(tmp_path: Path) -> None:
     """A preset with its own seed said again gives equal bytes, with another one it does not."""
     for name, options in (("a", ()), ("b", ("--seed", "0")), ("c", ("--seed", "1"))):
@@ -198,7 +212,18 @@ def test_a_preview_is_written(tmp_path: Path) -> None:
     ]
 
 
-def test_a_filmed_sequence_is_simulated(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "names", "depth"),
+    [
+        ("rosbag2", ["walk"], "/depth_truth"),
+        ("mvsec", ["walk_data.bag", "walk_gt.bag"], "/davis/left/depth_image_raw"),
+        ("dsec", ["walk"], "/dsec/left_rect/depth_truth"),
+        ("raw", ["walk"], None),
+    ],
+)
+def test_a_filmed_sequence_is_simulated(
+    tmp_path: Path, form: str, names: list[str], depth: str | None
+) -> None:
     """--rgbd takes size and end from the folder, and the sensor from the options."""
     film = tmp_path / "film"
     frames = []
@@ -218,13 +243,16 @@ def test_a_filmed_sequence_is_simulated(tmp_path: Path) -> None:
             "25",
             "--noise-hz",
             "0",
+            "--format",
+            form,
         ]
     )
     assert code == 0
-    with open_recording([tmp_path / "walk"]) as recording:
+    with open_recording([tmp_path / name for name in names]) as recording:
         packets = list(recording.event_packets())
-        # 3 / 25 s, at 20 Hz from the beginning on.
-        assert recording.topics["/depth_truth"].count == 3
+        if depth is not None:
+            # 3 / 25 s, at 20 Hz from the beginning on.
+            assert recording.topics[depth].count == 3
     assert {(packet.height, packet.width) for packet in packets} == {(36, 40)}
 
 
