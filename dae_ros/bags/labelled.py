@@ -22,7 +22,8 @@ class LabelledSequence(Protocol):
 
     Attributes:
         name: for messages and tables.
-        skipped: labels of the last iteration that gave no window, by reason.
+        skipped: labels of the last iteration that gave no window, by reason; and by those of
+            `BESIDE_LABELS` messages beside them that were passed over.
         fraction: how far the present iteration is, 0 to 1; None where that is not known.
     """
 

@@ -39,6 +39,8 @@ PATIENCE_NS = 1_000 * MS
 AFTER_LAST_EVENT_NS = MS
 # A pause of lost packets longer than this ends continuity; the default of `gap_reset_ms`.
 GAP_RESET_NS = 200 * MS
+# What `skipped` counts that is no label.
+BESIDE_LABELS = ("unreadable_events", "unreadable_frames")
 
 Ends = Literal["depth", "frame"]
 
@@ -52,7 +54,8 @@ class LabelledRecording:
     `skipped` counts labels `before_events` (the window begins before the first event),
     `in_silence` (no event for a second), `after_events` (which ended, or went on at another time),
     `not_newer` than the one before, `too_late` (recorded when the events had left memory) and
-    `unreadable`, and event messages that were `unreadable_events`.
+    `unreadable`; beside labels also event messages that were `unreadable_events`, and frames that
+    were `unreadable_frames`, without which the window is given.
 
     Args:
         recording: opened; closed with this.
@@ -153,8 +156,8 @@ class _Pass:
         try:
             item = (stamp_of(self._recording.to_cdr(message)), message)
         except (RecordingError, PacketError):
-            if message.topic == self._owner.label:
-                self._owner.skipped["unreadable"] += 1
+            label = message.topic == self._owner.label
+            self._owner.skipped["unreadable" if label else "unreadable_frames"] += 1
             return
         if message.topic == self._owner.label:
             self._pending.append(item)
@@ -255,7 +258,6 @@ class _Pass:
             else:
                 depth = valid_depth(read_depth(self._recording.to_cdr(message)).depth)
                 shape = depth.shape
-                frame = self._newest_frame(stamp_ns)
         except RecordingError:
             return None
         if shape != (height, width) and self._ends == "depth":
@@ -264,6 +266,8 @@ class _Pass:
                 f"{width}x{height}; choose the depth that belongs to the events",
                 topic=message.topic,
             )
+        if self._ends == "depth":
+            frame = self._newest_frame(stamp_ns)
         start_ns = end_ns - self._window_ns
         events, extent_ns = self._stream.ring.window(start_ns, end_ns), None
         if self._owner.rectifier is not None:
@@ -291,7 +295,12 @@ class _Pass:
             self._frames.popleft()
         if not self._frames or self._frames[0][0] > stamp_ns:
             return None
-        return self._recording.read_frame(self._frames[0][1])
+        try:
+            return self._recording.read_frame(self._frames[0][1])
+        except RecordingError:
+            self._frames.popleft()
+            self._owner.skipped["unreadable_frames"] += 1
+            return None
 
 
 def _choose(

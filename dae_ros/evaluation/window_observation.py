@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Generator
 
 from dae_ros.bags.labelled import LabelledSequence
+from dae_ros.bags.labelled_recording import BESIDE_LABELS
 from dae_ros.bags.labelled_window import LabelledWindow
 from dae_ros.errors import ConfigurationError
 from dae_ros.evaluation.observation import Observation, ObservationRules, cropped
@@ -70,12 +71,12 @@ def observe_windows(
     by_protocol = min(unseen - dropped, lost)
     skipped["skipped_by_protocol"] += by_protocol
     skipped["without_window"] += lost - by_protocol
-    skipped["unreadable"] += windows.skipped["unreadable_events"]
+    skipped["unreadable"] += sum(windows.skipped[name] for name in BESIDE_LABELS)
 
 
 def _lost(windows: LabelledSequence) -> int:
     """Return how many truths have given no window so far."""
-    return windows.skipped.total() - windows.skipped["unreadable_events"]
+    return windows.skipped.total() - sum(windows.skipped[name] for name in BESIDE_LABELS)
 
 
 def _encoded(window: LabelledWindow, encoder: str, channels: int) -> FloatImage:

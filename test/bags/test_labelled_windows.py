@@ -316,6 +316,33 @@ def test_breaks_restart_the_state_and_repeated_labels_are_skipped(tmp_path):
     assert restarts == [*first, (1680, True), (1780, False), (1880, False), *first]
 
 
+def test_a_frame_that_cannot_be_read_costs_itself_alone(tmp_path):
+    """Its window keeps events and true depth, has no frame, and the frame is counted once."""
+    with BagWriter(tmp_path / "frames") as bag:
+        for topic, kind in (("events", EVENT_PACKET), ("depth_truth", IMAGE), ("image_raw", IMAGE)):
+            bag.add_topic(f"/davis/{topic}", kind)
+        encoder = create_encoder("mono", 64, 48)
+        for k in range(12):
+            t = (np.arange(10, dtype=np.int64) + 1000 + 10 * k) * MS
+            x = np.zeros(10, np.uint16)
+            payload, base_ns = encoder.encode(Events(t, x, x.copy(), np.ones(10, np.uint8)))
+            stamp_ns = int(t[-1])
+            packet = EventPacket("mono", 48, 64, payload, base_ns, stamp_ns, k)
+            bag.write("/davis/events", EVENT_PACKET, stamp_ns, write_packet(packet))
+            if k in (4, 7, 9):
+                grey = write_image(np.full((48, 64), 7, np.uint8), stamp_ns, "")
+                frame = {4: grey, 7: grey.replace(b"mono8", b"mono9"), 9: grey[:10]}[k]
+                bag.write("/davis/image_raw", IMAGE, stamp_ns, frame)
+            depth = write_image(np.full((48, 64), 2.0, np.float32), stamp_ns, "")
+            bag.write("/davis/depth_truth", IMAGE, stamp_ns, depth)
+    with open_labelled(tmp_path / "frames") as sequence:
+        windows = list(sequence)
+        skipped = dict(sequence.skipped)
+    assert [window.frame is None for window in windows] == [False] * 2 + [True] * 5
+    assert all((window.depth == 2.0).all() and len(window.events) == 50 for window in windows)
+    assert skipped == {"before_events": 5, "unreadable_frames": 2}
+
+
 def test_damaged_messages_are_counted_and_passed_over(tmp_path):
     """A damaged event array and an image that is no depth cost themselves alone."""
     with Writer(tmp_path / "damaged.bag") as writer:
