@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dae_ros.bags.labelled import open_labelled
-from dae_ros.bags.labelled_recording import Ends
+from dae_ros.bags.labelled_recording import PATIENCE_NS, Ends
 from dae_ros.errors import RecordingError
 from dae_ros.events.frame import Frame
 from dae_ros.parameters import SimulatorParameters, Value
@@ -33,7 +33,7 @@ class Sample:
         frame: uint8[H, W] of the same pixels, or None.
         frame_offset_us: the frame's stamp minus the window's end; no meaning without a frame.
         end_ns: of the window, on the events' clock.
-        restarts: nothing continuous came before.
+        restarts: nothing continuous came before: a state must not be carried into this window.
     """
 
     image: FloatImage
@@ -141,6 +141,7 @@ class RecordingSource:
             label=self.label_topic,
         ) as sequence:
             rows = slice(None) if self.rows is None else slice(*self.rows)
+            before_ns: int | None = None
             for window in sequence:
                 if self.rows is not None and self.rows[1] > window.height:
                     raise RecordingError(
@@ -157,8 +158,12 @@ class RecordingSource:
                     None if frame is None else frame[rows],
                     offset_ns // 1000,
                     window.end_ns,
-                    window.restarts,
+                    # Where labels are missing nobody sees the events; evaluation, as published,
+                    # carries the state over that.
+                    window.restarts
+                    or (before_ns is not None and window.end_ns - before_ns > PATIENCE_NS),
                 )
+                before_ns = window.end_ns
             left_out.update({key: count for key, count in sequence.skipped.items() if count})
 
 

@@ -20,7 +20,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dae_ros.bags.message_types import EVENT_PACKET, IMAGE
+from dae_ros.bags.messages import write_image
+from dae_ros.bags.writer import BagWriter
 from dae_ros.cli.main import main
+from dae_ros.distillation.batches import ClipSampler
 from dae_ros.distillation.clip_build import build_clips
 from dae_ros.distillation.clip_codes import code_of_tencode, tencode_of_code
 from dae_ros.distillation.clip_recipe import read_recipe
@@ -30,9 +34,12 @@ from dae_ros.distillation.clip_writer import SequenceWriter
 from dae_ros.distillation.configuration import TrainingParameters
 from dae_ros.distillation.runs import train
 from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.events.cdr import write_packet
+from dae_ros.events.packet import EventPacket, Events
 from dae_ros.installation import share_folder
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.simulation.clips import clip_windows
+from dae_ros.simulation.encoders import create_encoder
 from test.reference.full_disk import no_room_beyond
 
 RECIPE = """\
@@ -355,6 +362,36 @@ def test_sparse_frames_and_restarts(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(RecordingError, match="not those of its store"):
         open_clip_store(tmp_path)
+
+
+def test_a_hole_in_the_labels_begins_a_new_run(
+    tmp_path: Path, settings: Callable[..., TrainingParameters]
+) -> None:
+    """No clip spans more than a second without a label, though events went on all the while."""
+    encoder = create_encoder("mono", 56, 40)
+    labels_ms = [*range(100, 1100, 100), *range(2000, 2900, 100), *range(3801, 4500, 100)]
+    with BagWriter(tmp_path / "drive") as bag:
+        for topic, kind in (("/events", EVENT_PACKET), ("/depth_truth", IMAGE)):
+            bag.add_topic(topic, kind)
+        for k, ms in enumerate(range(0, 4600, 50)):
+            t = (np.arange(50, dtype=np.int64) + ms) * 1_000_000
+            x = (np.arange(50) % 56).astype(np.uint16)
+            payload, base_ns = encoder.encode(Events(t, x, x % 40, np.ones(50, np.uint8)))
+            packet = EventPacket("mono", 40, 56, payload, base_ns, int(t[0]), k)
+            bag.write("/events", EVENT_PACKET, int(t[-1]), write_packet(packet))
+            for label_ms in (label for label in labels_ms if ms <= label < ms + 50):
+                stamp_ns = label_ms * 1_000_000
+                depth = np.ones((40, 56), np.float32)
+                bag.write("/depth_truth", IMAGE, int(t[-1]), write_image(depth, stamp_ns, ""))
+    recipe = read_recipe(write_recipe(tmp_path, "train: [{recordings: [drive]}]"), tmp_path)
+    store = build_clips(recipe, tmp_path / "store").store
+    assert store is not None
+    (sequence,) = store.sequences
+    assert len(sequence) == len(labels_ms)
+    # 1000 to 2000 ms is a second and no more, 2800 to 3801 ms is a ms more.
+    assert list(sequence.runs()) == [(0, 19), (19, 26)]
+    some = settings(clips=str(store.folder), burn_in=0, unroll=7)
+    assert ClipSampler((store,), some).clips == 13 + 1
 
 
 def test_a_full_disk_keeps_the_rest(tmp_path: Path) -> None:
