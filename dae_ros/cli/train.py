@@ -41,7 +41,7 @@ examples:
   dae-ros clips clips_first_weights --out output/clips --processes 2
   dae-ros train first_weights_micro --out output/micro --set clips=output/clips \\
       --set encoder_weights=micro_frames
-  torchrun --nproc-per-node 4 -m dae_ros.cli train mvsec_supervised --out output/mvsec
+  torchrun --nproc-per-node 5 -m dae_ros.cli train mvsec_supervised --out output/mvsec
   dae-ros train --settings              every setting with its meaning
 
 Exit codes: 0 finished, 1 failed, 2 wrong usage, 130 stopped and ready to go on.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from dae_ros.cli.train import EPILOG
 from dae_ros.distillation.configuration import (
     DistillationParameters,
     TrainingParameters,
@@ -83,6 +85,16 @@ def test_published_settings_of_baselines() -> None:
     taught = load_settings(DistillationParameters, "mvsec_e2depth_distilled")
     assert (taught.steps, taught.batch, taught.learning_rate) == (75_000, 10, 1e-4)
     assert taught.weights == "output/eventscape_e2depth/last.safetensors"
+
+
+def test_documented_processes_divide_the_batch() -> None:
+    """Every command for several processes that is written down can run: they share a batch."""
+    root = Path(__file__).parents[2]
+    texts = [EPILOG, *(path.read_text() for path in (root / "docs").glob("*.md"))]
+    commands = [re.findall(r"--nproc-per-node (\d+) -m dae_ros.cli train (\S+)", t) for t in texts]
+    assert commands[0] and any(commands[1:])
+    for processes, preset in (command for found in commands for command in found):
+        assert load_settings(TrainingParameters, preset).batch % int(processes) == 0, preset
 
 
 def test_the_encoder_of_depth_anything_fits() -> None:
