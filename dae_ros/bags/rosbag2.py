@@ -34,6 +34,15 @@ def is_rosbag2_folder(path: Path) -> bool:
     return (path / "metadata.yaml").is_file() or any(_storage_files(path))
 
 
+def storage_of(path: Path) -> list[Path]:
+    """Return the files, links resolved, that hold a recording: a rosbag2 folder's, else the path.
+
+    However a recording is named, these are equal.
+    """
+    files = list(_storage_files(path)) if path.is_dir() else []
+    return [item.resolve() for item in files or [path]]
+
+
 def open_folder(path: Path) -> list[Container]:
     """Open the storage files of a rosbag2 folder.
 

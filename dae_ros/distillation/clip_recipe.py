@@ -93,12 +93,13 @@ def _recipe(content: Any, root: Path) -> Recipe:
             raise ConfigurationError(f"'{split}' must be a list of entries")
         found = [source for entry in entries for source in _sources(entry, every_world, root)]
         for index, source in enumerate(found):
-            if source.place in places:
-                raise ConfigurationError(
-                    f"{source.place} is in {places[source.place]} and again in {split}; give each "
-                    "world a seed of its own and each recording one split"
-                )
-            places[source.place] = split
+            for place in source.places:
+                if place in places:
+                    raise ConfigurationError(
+                        f"{place} is in {places[place]} and again in {split}; give each world a "
+                        "seed of its own and each recording one split"
+                    )
+                places[place] = split
             sources[f"{split}/{index:04d}_{source.label}"] = source
     if not sources:
         raise ConfigurationError(f"there is nothing in it; give {' or '.join(SPLITS)} an entry")

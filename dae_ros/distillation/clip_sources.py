@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from dae_ros.bags.labelled import open_labelled
 from dae_ros.bags.labelled_recording import PATIENCE_NS, Ends
+from dae_ros.bags.rosbag2 import storage_of
 from dae_ros.errors import RecordingError
 from dae_ros.events.frame import Frame
 from dae_ros.parameters import SimulatorParameters, Value
@@ -60,9 +61,9 @@ class WorldSource:
         return f"{self.parameters['scene']}_{self.parameters['seed']}"
 
     @property
-    def place(self) -> str:
-        """What must not be in both splits: the seed makes the world."""
-        return f"world {self.label}"
+    def places(self) -> tuple[str, ...]:
+        """What no other source may have: the seed makes the world."""
+        return (f"world {self.label}",)
 
     def facts(self) -> dict[str, Any]:
         """Return all that its windows depend on, JSON types."""
@@ -104,9 +105,9 @@ class RecordingSource:
         return Path(self.paths[0]).resolve().stem
 
     @property
-    def place(self) -> str:
-        """What must not be in both splits: the first file."""
-        return f"recording {Path(self.paths[0]).resolve()}"
+    def places(self) -> tuple[str, ...]:
+        """What no other source may have: every file, by whatever name."""
+        return tuple(f"recording {file}" for path in self.paths for file in storage_of(Path(path)))
 
     def facts(self) -> dict[str, Any]:
         """Return all that its windows depend on, JSON types; sizes stand for contents."""

@@ -242,6 +242,33 @@ def test_true_depth_is_read_with_the_events_that_it_lies_beside(tmp_path: Path) 
     assert groups("frame") == [["x_data.bag"], ["x_gt.bag"], ["y_data.bag"], ["z_gt.bag"]]
 
 
+@pytest.mark.parametrize(
+    ("train", "heldout"),
+    [
+        ("[drive]", "[drive/drive_0.mcap]"),
+        ("['drive/*.mcap']", "[drive]"),
+        ("[drive]", "[linked]"),
+        ("['x_*.bag']", "[[x_gt.bag, x_data.bag]]"),
+        ("['x_*.bag']", "[[other_data.bag, x_gt.bag]]"),
+        ("['x_*.bag']", "[[drive/../x_data.bag]]"),
+        ("[[drive, drive/drive_0.mcap]]", "[]"),
+    ],
+)
+def test_one_recording_by_two_names_is_in_one_split(
+    tmp_path: Path, train: str, heldout: str
+) -> None:
+    """Whatever its first path and however that is written: files decide, all of them."""
+    for folder in ("drive", "linked"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "metadata.yaml").touch()
+    for name in ("drive/drive_0.mcap", "x_data.bag", "x_gt.bag", "other_data.bag"):
+        (tmp_path / name).touch()
+    (tmp_path / "linked" / "linked_0.mcap").symlink_to(tmp_path / "drive" / "drive_0.mcap")
+    text = f"train: [{{recordings: {train}}}]\nheldout: [{{recordings: {heldout}}}]"
+    with pytest.raises(ConfigurationError, match="is in train and again in"):
+        read_recipe(write_recipe(tmp_path, text), tmp_path)
+
+
 def test_a_recipe_takes_single_sequences_of_a_data_set(tmp_path: Path) -> None:
     """`sequences` names those of the split that are wanted; a text is no list."""
     for kind in ("data", "gt"):
