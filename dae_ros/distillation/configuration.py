@@ -170,7 +170,7 @@ class DistillationParameters(TrainingParameters):
     near_m: float = declare(0.3, "Nearest depth of the place, of relative teachers.", minimum=0.01)
     far_m: float = declare(15.0, "Farthest depth of the place; labels beyond it are invalid.")
     trim: float = declare(
-        0.1, "Share of a label's pixels with the largest residual that is left out.",
+        0.1, "Share of a label's pixels with the largest residual that 'loss' leaves out.",
         minimum=0.0, maximum=0.5,
     )  # fmt: skip
     refuse_after: int = declare(

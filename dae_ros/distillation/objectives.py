@@ -34,6 +34,7 @@ from dae_ros.distillation.scale_and_shift import (
     label_weight,
     only_valid,
     solve_scale_and_shift,
+    without_largest,
 )
 from dae_ros.distillation.teacher import FrameTeacher
 from dae_ros.errors import ConfigurationError
@@ -240,6 +241,9 @@ def _compare(
     valid_p = torch.where(weight > 0, only_valid(p, weight), 1.0)
     valid_d = torch.where(weight > 0, only_valid(depth, weight), 1.0)
     residual = torch.log(valid_p + LOG_EPSILON) - torch.log(valid_d + LOG_EPSILON)
+    if trim > 0:
+        # What is not a number stays, for the trainer to see.
+        weight = torch.where(residual.isnan(), weight, without_largest(residual, weight, trim))
     if settings.loss == "silog":
         data = si_log_loss(valid_p, valid_d, weight > 0, SILOG_MEAN)
     else:

@@ -162,6 +162,23 @@ def test_terms_are_switched_by_their_weights(batch: Prepared, settings: Settings
         assert torch.isfinite(value.total)
 
 
+@pytest.mark.parametrize("loss", ["log_depth", "silog"])
+def test_the_largest_residuals_are_left_out(batch: Prepared, settings: Settings, loss: str) -> None:
+    """`trim` forgives labels that are wrong on few pixels, in metres too, and hides no NaN."""
+    prediction = batch.depth.clone()
+    prediction[..., :5, :] *= 3
+    share = 5 / prediction.shape[-2]
+    for trim, forgiven in ((0.0, False), (0.5 * share, False), (1.1 * share, True)):
+        some = distillation(settings, loss=loss, far_m=80.0, trim=trim)
+        value = TeacherObjective(some, {"wedge": teacher()})(prediction, batch, 0)
+        assert (value.parts["data"] < 2e-3) == forgiven
+        assert (value.parts["gradient"] < 2e-2) == forgiven
+        broken = prediction.clone()
+        broken[0, 0, 9, 9] = torch.nan
+        value = TeacherObjective(some, {"wedge": teacher()})(broken, batch, 0)
+        assert value.total.isnan()
+
+
 def test_local_global_sees_shape_inside_of_crops(batch: Prepared, settings: Settings) -> None:
     """A student that is right up to scale and shift has no local-global loss; a wrong one has."""
     some = distillation(settings, local_global_share=1.0, normalisation="global", loss="none")

@@ -119,6 +119,11 @@ def test_students_that_know_depth_refuse_from_the_beginning(name: str) -> None:
         assert (taught.refuse_after == 0) == (not taught.weights.startswith("untrained:"))
 
 
+def test_first_weights_are_taught_by_every_pixel() -> None:
+    """The settings that the shipped table was measured with: no pixel of a label is left out."""
+    assert load_settings(DistillationParameters, "first_weights_distilled").trim == 0.0
+
+
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
