@@ -176,8 +176,17 @@ class DistillationParameters(TrainingParameters):
     refuse_after: int = declare(
         500,
         "Updates after which a label is refused whose fit to the student is implausible "
-        "(negative scale, no correlation); 0 for a student that knows depth already.",
+        "(negative scale, little correlation); 0 for a student that knows depth already.",
         minimum=0,
+    )
+    smallest_correlation: float = declare(
+        0.3,
+        "A fit is implausible also where label and student correlate less; -1: the scale's sign "
+        "decides alone.",
+        minimum=-1.0, maximum=1.0,
+    )  # fmt: skip
+    smallest_label_px: int = declare(
+        500, "A label of fewer valid pixels is refused as well.", minimum=1
     )
     normalisation: str = declare(
         "hybrid",

@@ -126,7 +126,9 @@ class TeacherObjective:
         frames, has_frame = batch.frames.flatten(0, 1), batch.has_frame.flatten()
         label, weight = self._label(name, frames, batch, (p.shape[1], p.shape[2]))
         weight = weight * has_frame[:, None, None]
-        rule = AlignmentRule() if step >= settings.refuse_after else None
+        rule = None
+        if step >= settings.refuse_after:
+            rule = AlignmentRule(settings.smallest_label_px, settings.smallest_correlation)
         objective, accepted = _compare(settings, p, label, weight, rule, settings.trim)
         # A label that is refused teaches nothing, by no term.
         weight = weight * accepted[:, None, None]
@@ -214,8 +216,8 @@ def _compare(
         loss = ScaleAndShiftInvariantLoss(
             alpha=settings.alpha,
             reduction=reduction,
-            # Labels that were measured need neither.
-            ridge=1e-6 if rule or trim else 0.0,
+            # As published where no pixel is left out either.
+            ridge=1e-6 if trim > 0 else 0.0,
             trim=trim,
             rule=rule,
         )

@@ -13,10 +13,15 @@ from torch import Tensor
 
 from dae_ros.distillation.batches import ClipSampler
 from dae_ros.distillation.clip_store import open_clip_store
-from dae_ros.distillation.configuration import TrainingParameters
+from dae_ros.distillation.configuration import (
+    DistillationParameters,
+    TrainingParameters,
+    load_settings,
+)
+from dae_ros.distillation.losses import ScaleAndShiftInvariantLoss
 from dae_ros.distillation.objectives import TeacherObjective, TrueDepthObjective
 from dae_ros.distillation.parallel import Workers
-from dae_ros.distillation.preparation import Preparation, Prepared
+from dae_ros.distillation.preparation import Preparation, Prepared, at_size
 from dae_ros.distillation.trainer import Trainer
 from dae_ros.distillation.validation import Validation
 from dae_ros.errors import DistillationError
@@ -118,6 +123,27 @@ def test_labels_upside_down_are_refused(
     late.total.backward()
     assert late.total == 0 and (prediction.grad == 0).all()
     assert right(prediction, batch, 10).verdicts == {"accepted": 4}
+
+
+@pytest.mark.parametrize("name", ["mvsec_distilled", "dsec_distilled", "mvsec_e2depth_distilled"])
+def test_presets_of_the_paper_have_its_loss(batch: Prepared, name: str) -> None:
+    """Exactly what is published, weak fits and few pixels too; labels upside down apart."""
+    some = load_settings(DistillationParameters, name)
+    some = dataclasses.replace(some, teachers="wedge", batch=2)
+    generator = torch.Generator().manual_seed(5)
+    noise = torch.rand((4, 20, 20), generator=generator)
+    label = at_size(seen_depth(batch.frames.flatten(0, 1)), (20, 20))
+    spread = label.flatten(1).std(dim=1)[:, None, None]
+    part = torch.tensor([0.03, 0.03, 0.03, -0.3])[:, None, None]
+    # 400 px, correlations of about 0.1, the last one below 0; hardly any contrast, as a ridge sees.
+    prediction = 1 + 0.01 * (noise + part * label / spread)
+    taught = TeacherObjective(some, {"wedge": teacher()})(prediction.unflatten(0, (2, 2)), batch, 0)
+    assert taught.verdicts == {"accepted": 3, "negative_scale": 1}
+    published = ScaleAndShiftInvariantLoss(alpha=0.25, reduction="batch")
+    upright, target = prediction[:3], label[:3] / 80.0
+    expected = published(upright, target, torch.ones_like(target))
+    assert (expected.verdict.correlation < 0.25).all() and (expected.verdict.scale > 0).all()
+    assert taught.total.item() == pytest.approx(expected.total.item(), rel=1e-6)
 
 
 def test_a_wrong_label_space_ends_the_run(
