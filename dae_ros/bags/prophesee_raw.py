@@ -63,15 +63,7 @@ class PropheseeRawFile:
         self.end_ns: int | None = None
         fields, self._data_start = _read_header(path)
         self._encoding = _encoding(fields, path)
-        found = size or _geometry(fields)
-        if found is None:
-            raise RecordingError(
-                f"the header of {path} does not tell the size of the sensor; give it to dae-ros "
-                f"bag or convert with --size WIDTHxHEIGHT, for example --size 1280x720 (convert "
-                f"makes a recording that tells it, which replay_node plays)",
-                path=str(path),
-            )
-        self._height, self._width = found
+        self._height, self._width = size or _geometry(fields, path)
         data_bytes = path.stat().st_size - self._data_start
         self.topics = {TOPIC: TopicInfo(EVENT_PACKET, -(-data_bytes // PACKET_BYTES))}
 
@@ -159,17 +151,28 @@ def _encoding(fields: dict[str, str], path: Path) -> str:
     return _ENCODINGS[name]
 
 
-def _geometry(fields: dict[str, str]) -> tuple[int, int] | None:
+def _geometry(fields: dict[str, str], path: Path) -> tuple[int, int]:
+    """Return (height, width) in px."""
     options = _format_options(fields)
-    if "height" in options and "width" in options:
-        return int(options["height"]), int(options["width"])
     match = re.match(r"(\d+)\s*x\s*(\d+)", fields.get("geometry", ""))
-    if match:
-        return int(match[2]), int(match[1])
-    about = " ".join(
-        fields.get(name, "") for name in ("sensor_name", "plugin_name", "sensor_generation")
+    sides = (match[2], match[1]) if match else None
+    if "height" in options and "width" in options:
+        sides = (options["height"], options["width"])
+    if sides is None:
+        says = "does not tell the size of the sensor"
+        about = " ".join(
+            fields.get(name, "") for name in ("sensor_name", "plugin_name", "sensor_generation")
+        )
+        for word, size in _SENSORS.items():
+            if word in about.lower().replace("_", ""):
+                return size
+    else:
+        says = f"tells a size of '{sides[0]}' rows and '{sides[1]}' columns, which is none"
+        if all(re.fullmatch("0*[1-9][0-9]*", side) for side in sides):
+            return int(sides[0]), int(sides[1])
+    raise RecordingError(
+        f"the header of {path} {says}; give it to dae-ros bag or convert with --size WIDTHxHEIGHT, "
+        "for example --size 1280x720 (convert makes a recording that tells it, which replay_node "
+        "plays)",
+        path=str(path),
     )
-    for word, size in _SENSORS.items():
-        if word in about.lower().replace("_", ""):
-            return size
-    return None

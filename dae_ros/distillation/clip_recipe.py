@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
-import yaml
 
 from dae_ros.bags.datasets.dsec import RECTIFIED
 from dae_ros.bags.datasets.dsec_frames import WARPED
@@ -17,7 +16,7 @@ from dae_ros.bags.labelled_recording import Ends
 from dae_ros.bags.truth_beside import pairs_of
 from dae_ros.distillation.clip_sources import RecordingSource, Source, WorldSource
 from dae_ros.distillation.clip_store import SPLITS
-from dae_ros.distillation.configuration import find_yaml, recipes
+from dae_ros.distillation.configuration import find_yaml, read_yaml, recipes
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.evaluation.protocols import PROTOCOLS
 from dae_ros.evaluation.splits import eventscape_sequences, mvsec_recordings, published_sequences
@@ -61,10 +60,7 @@ def read_recipe(path: Path | str, root: Path | str = ".") -> Recipe:
         RecordingError: a data set that is not whole.
     """
     path = find_yaml(path, "recipe", recipes())
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}", path=str(path)) from error
+    content = read_yaml(path)
     try:
         return _recipe(content, Path(root))
     except ConfigurationError as error:
@@ -124,7 +120,7 @@ def _worlds(entry: Mapping[str, Any], every_world: Mapping[str, Any]) -> Iterato
     """Yield a world per seed; ranges and choices are drawn by the seed, so a seed is a world."""
     wanted = {**every_world, **_mapping("world", entry["world"])}
     name = wanted.pop("preset", None)
-    if name is not None and name not in PRESETS:
+    if name is not None and (not isinstance(name, str) or name not in PRESETS):
         raise ConfigurationError(f"there is no preset '{name}'; known are {', '.join(PRESETS)}")
     seeds = entry.get("seeds")
     if (
@@ -199,8 +195,13 @@ def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
             # A pattern may begin at /, which pathlib does not take.
             pattern = Path(item)
             top = Path(pattern.anchor) if pattern.is_absolute() else root
-            matches = top.glob(str(pattern.relative_to(pattern.anchor)))
-            paths = sorted(matches, key=str)
+            try:
+                paths = sorted(top.glob(str(pattern.relative_to(pattern.anchor))), key=str)
+            except (IndexError, NotImplementedError, ValueError) as error:
+                raise ConfigurationError(
+                    f"'{item}' is no pattern of paths ({error}); write a/*.bag, or a/**/b.bag for "
+                    "any folders in between"
+                ) from error
             # Windows that end at frames need no depth.
             found = pairs_of(paths) if ends == "depth" else [(path,) for path in paths]
             groups = [tuple(map(str, group)) for group in found]
@@ -274,6 +275,12 @@ def _rows(entry: Mapping[str, Any]) -> tuple[int, int] | None:
 def _mapping(what: str, content: Any) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigurationError(f"'{what}' must be a mapping of parameters, not {content!r}")
+    for key in content:
+        if not isinstance(key, str):
+            raise ConfigurationError(
+                f"'{what}' has the key {key!r}, which is no name; YAML takes on, off, yes, no and "
+                "numbers for values, put them into quotes"
+            )
     return content
 
 

@@ -11,16 +11,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
+from dae_ros.bags.damage import DAMAGE
 from dae_ros.errors import ConfigurationError
 from dae_ros.installation import share_folder
 from dae_ros.parameters import NodeParameters, Value, declarations, declare
 
 Settings = TypeVar("Settings", bound="TrainingParameters")
 
+# Python's own errors are those of bytes that are no text, and of dates and numbers that are none.
+_NO_YAML: tuple[type[Exception], ...] = (*DAMAGE, yaml.YAMLError)
 METRIC_LOSSES = ("log_depth", "silog")
 # What may differ when a run is taken up again: it changes no weight that comes out.
 _FREE = ("device", "threads", "save_every", "tensorboard")
@@ -274,18 +277,18 @@ def load_settings(
         ConfigurationError: one sentence per problem, all of them at once.
     """
     path = find_yaml(source, "configuration", presets())
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ConfigurationError(f"{path} must be a mapping of names to values", path=str(path))
-        for override in overrides:
-            name, equals, value = override.partition("=")
-            if not equals:
-                raise ConfigurationError(f"'{override}' is not name=value")
+    values = read_yaml(path)
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path} must be a mapping of names to values", path=str(path))
+    for override in overrides:
+        name, equals, value = override.partition("=")
+        if not equals:
+            raise ConfigurationError(f"'{override}' is not name=value")
+        try:
             # YAML has nothing for an empty text, which switches some settings off.
             values[name.strip()] = yaml.safe_load(value) if value.strip() else ""
-    except (OSError, yaml.YAMLError, TypeError) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}", path=str(path)) from error
+        except _NO_YAML as error:
+            raise ConfigurationError(f"'{override}' is not name=value: {error}") from error
     # YAML reads 1e-4, without a point, as a text.
     defaults = {name: default for name, (default, _) in declarations(kind).items()}
     values = {
@@ -296,6 +299,21 @@ def load_settings(
         return kind.from_mapping(values)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error.message}", path=str(path)) from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what a YAML file holds.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is something else.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except _NO_YAML as error:
+        raise ConfigurationError(
+            f"{path} cannot be read as a text in YAML; correct it or name another file: {error}",
+            path=str(path),
+        ) from error
 
 
 def presets() -> list[str]:

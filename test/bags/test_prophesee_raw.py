@@ -91,6 +91,18 @@ def test_a_size_may_be_given_where_the_header_lacks_it(tmp_path):
         assert len(columns(recording.event_packets())[0]) == 50
 
 
+@pytest.mark.parametrize("option", ["height=abc", "height=", "height=-480", "height=0"])
+def test_a_size_that_is_no_number_is_named(tmp_path, option):
+    """A header with a damaged size names itself; with the size given the file is read."""
+    payload, _ = create_encoder("evt3", 640, 480).encode(some_events(50))
+    path = tmp_path / "a.raw"
+    path.write_bytes(f"% format EVT3;{option};width=640\n% end\n".encode() + payload)
+    with pytest.raises(RecordingError, match=rf"a\.raw .*'{option[7:]}'.* --size 1280x720"):
+        open_recording(path)
+    with open_recording(path, (480, 640)) as recording:
+        assert len(columns(recording.event_packets())[0]) == 50
+
+
 def test_formats_without_a_decoder_are_refused(tmp_path):
     """EVT4 and the swapped EVT2.1 are named in the error instead of being decoded as noise."""
     path = tmp_path / "a.raw"

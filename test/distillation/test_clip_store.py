@@ -198,6 +198,14 @@ def test_stopping_keeps_what_is_finished(tmp_path: Path) -> None:
             "'every_world' must be",
         ),
         (("- world: {scene: room}", "- world:"), "'world' must be a mapping"),
+        (("{scene: room}", "{scene: room, on: 1}"), "'world' .* key True.* quote"),
+        (("contrast_threshold:", "off: 1\n  contrast_threshold:"), "'every_world' .* key False"),
+        (("{scene: room}", "{preset: [a]}"), r"no preset '\['a'\]'; known are"),
+        (
+            ("- world: {scene: room}\n    seeds: [1, 2]", "- recordings: ['a**b']"),
+            "'a\\*\\*b' is no",
+        ),
+        (("- world: {scene: room}\n    seeds: [1, 2]", "- recordings: ['']"), "'recordings' must"),
         (("{uniform: [0.15, 0.4]}", "{choice: []}"), "log_uniform"),
         (("{uniform: [0.15, 0.4]}", "{uniform: [a, b]}"), "log_uniform"),
         (("{uniform: [0.15, 0.4]}", "{log_uniform: [0, 1]}"), "log_uniform"),
@@ -226,6 +234,14 @@ def test_bad_recipes_are_refused(tmp_path: Path, change: tuple[str, str], senten
     assert text != RECIPE
     with pytest.raises(ConfigurationError, match=sentence):
         read_recipe(write_recipe(tmp_path, text), tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\x01", b"train: [", b"a: 2020-13-40"])
+def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path, content: bytes) -> None:
+    """A picture, a bag or half a recipe in its place: the sentence names the file."""
+    (tmp_path / "recipe.yaml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"recipe\.yaml cannot be read .* a text in YAML"):
+        read_recipe(tmp_path / "recipe.yaml")
 
 
 def test_true_depth_is_read_with_the_events_that_it_lies_beside(tmp_path: Path) -> None:

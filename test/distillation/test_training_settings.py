@@ -170,6 +170,25 @@ def test_a_file_without_names_is_refused(tmp_path: Path, text: str, overrides: l
         load_settings(TrainingParameters, path, overrides)
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00\x01", b"clips: [", b"clips: 2020-13-40"])
+def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path, content: bytes) -> None:
+    """A checkpoint in place of its settings, or half a file: the sentence names it."""
+    path = tmp_path / "some.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"some\.yaml cannot be read .* a text in YAML"):
+        load_settings(TrainingParameters, path)
+    path.write_text("clips: x\non: 1\nstep: 2")
+    with pytest.raises(ConfigurationError, match=r"some\.yaml: .*'True'"):
+        load_settings(TrainingParameters, path)
+
+
+@pytest.mark.parametrize("value", ["[", "2020-13-40"])
+def test_a_value_that_is_no_yaml_is_named(value: str) -> None:
+    """What --set cannot read is not blamed on the file."""
+    with pytest.raises(ConfigurationError, match=r"'steps=.*' is not name=value"):
+        load_settings(TrainingParameters, "first_weights_micro", [f"steps={value}"])
+
+
 def test_metres_cannot_be_taught_on_crops(tmp_path: Path) -> None:
     """A metric loss and a shared crop exclude each other."""
     path = tmp_path / "some.yaml"
