@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,9 +111,9 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         ConfigurationError: an option out of range, or options that exclude each other.
-        RecordingError: the recording exists, or cannot be written; or a filmed sequence is damaged,
-            and what was simulated until there is whole. A recording to be replaced is there until
-            the new one is whole.
+        RecordingError: the recording exists, or it or the preview cannot be written; or a filmed
+            sequence is damaged, and what was simulated until there is whole. A recording to be
+            replaced is there until the new one is whole.
     """
     # numba takes seconds to import, which --help does not need.
     from dae_ros.simulation.simulation import START_NS, Simulation
@@ -139,8 +140,9 @@ def run(args: argparse.Namespace) -> int:
             # The first one shows that world, lens and film can be seen at all, before anything is
             # written, and no recording is empty.
             items = itertools.chain([next(items)], items)
-            writer = stack.enter_context(_recorded(_writer(args, simulation, parameters)))
+            # The preview first, for nothing of the recording to be there where it has no place.
             show = stack.enter_context(_preview(args.preview, parameters, simulation))
+            writer = stack.enter_context(_recorded(_writer(args, simulation, parameters)))
             while count == 0 or not stopped():
                 try:
                     item = next(items, None)
@@ -251,7 +253,15 @@ def _preview(
         return
     from dae_ros.runtime.preview import PreviewWriter
 
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass  # a folder that is there may still take nothing
+    except OSError as error:
+        raise RecordingError(
+            f"pictures cannot be written in {folder}: {reason_of(error)}; choose another --preview",
+            path=str(folder),
+        ) from error
     colours = DepthParameters(color_far_m=_FAR_M[parameters.scene])
     with PreviewWriter(folder, colours, with_frames=True) as writer:
         show = _Preview(writer, simulation)

@@ -26,7 +26,7 @@ from dae_ros.distillation.clip_store import (
     open_clip_store,
     read_facts,
 )
-from dae_ros.distillation.clip_writer import SequenceWriter, part_folder
+from dae_ros.distillation.clip_writer import SequenceWriter, on_disk, part_folder
 from dae_ros.errors import ConfigurationError, DaeError, RecordingError
 from dae_ros.model.durable_files import write_durably
 
@@ -77,7 +77,8 @@ def build_clips(
 
     Raises:
         ConfigurationError: the folder holds clips of another recipe.
-        RecordingError: sequences failed; all others are finished by then.
+        RecordingError: sequences failed, all others are finished by then; or the list cannot be
+            written.
     """
     todo = _missing(recipe, folder)
     total = len(recipe.sources)
@@ -183,7 +184,8 @@ def _finish(recipe: Recipe, folder: Path) -> BuildResult:
         "windows": windows,
         "digest": digest_of_facts(facts),
     }
-    write_durably(folder / STORE_FILE, json.dumps(store, indent=1))
+    with on_disk(folder / STORE_FILE):
+        write_durably(folder / STORE_FILE, json.dumps(store, indent=1))
     return BuildResult(open_clip_store(folder), windows)
 
 

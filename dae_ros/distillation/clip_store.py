@@ -164,7 +164,7 @@ def read_facts(path: Path) -> dict[str, Any] | None:
     """
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except DAMAGE as error:
         raise RecordingError(

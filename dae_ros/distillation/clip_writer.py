@@ -17,10 +17,27 @@ from numpy.typing import NDArray
 from dae_ros.distillation.clip_codes import code_of_tencode
 from dae_ros.distillation.clip_sources import Sample
 from dae_ros.distillation.clip_store import FORMAT, NO_FRAME_US, SEQUENCE_FILE, file_digest
-from dae_ros.errors import RecordingError
+from dae_ros.errors import RecordingError, reason_of
 from dae_ros.model.durable_files import sync, write_durably
 
 PART_PREFIX = ".part_"
+
+
+@contextlib.contextmanager
+def on_disk(path: Path) -> Iterator[None]:
+    """Say of a part of a store why it cannot be written, and what is left.
+
+    Raises:
+        RecordingError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RecordingError(
+            f"{path} cannot be written: {reason_of(error)}. Make room or choose another --out, and "
+            "run again; finished sequences are kept",
+            path=str(path),
+        ) from error
 
 
 class SequenceWriter:
@@ -29,6 +46,9 @@ class SequenceWriter:
     Args:
         folder: of the sequence; must not exist.
         event_encoder: decides how a window is stored.
+
+    Raises:
+        RecordingError: nothing can be written there.
     """
 
     def __init__(self, folder: Path, event_encoder: str) -> None:
@@ -39,7 +59,8 @@ class SequenceWriter:
         self._size: tuple[int, int] | None = None
         self._count = 0
         shutil.rmtree(self._part, ignore_errors=True)
-        self._part.mkdir(parents=True)
+        with on_disk(self._part):
+            self._part.mkdir(parents=True)
 
     def append(self, sample: Sample) -> None:
         """Add a window.
@@ -65,7 +86,7 @@ class SequenceWriter:
             rows["frames"] = sample.frame
         offset_us = NO_FRAME_US if sample.frame is None else sample.frame_offset_us
         rows["times"] = np.array([sample.end_ns, offset_us, sample.restarts], np.int64)
-        with self._disk():
+        with on_disk(self._part):
             for name, row in rows.items():
                 self._write(name, row)
             for name, array in self._arrays.items():
@@ -74,17 +95,6 @@ class SequenceWriter:
             # So that others see how far it is.
             self._arrays["times"].file.flush()
         self._count += 1
-
-    @contextlib.contextmanager
-    def _disk(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RecordingError(
-                f"{self._part} cannot be written: {error.strerror}. Make room and run again; "
-                "finished sequences are kept",
-                path=str(self._part),
-            ) from error
 
     def _write(self, name: str, row: NDArray[Any]) -> None:
         if name not in self._arrays:
@@ -111,7 +121,7 @@ class SequenceWriter:
                 path=str(self._folder),
                 notes=dict(notes),
             )
-        with self._disk():
+        with on_disk(self._part):
             for array in self._arrays.values():
                 array.close()
             digests = {name: file_digest(self._part / f"{name}.npy") for name in self._arrays}

@@ -203,6 +203,19 @@ def test_every_format_is_written_and_replaced_on_demand(
     assert simulate(tmp_path / "drive", "--format", form, "--overwrite") == 0
 
 
+@pytest.mark.parametrize("place", ["file/pictures", "/proc/pictures", "/proc"])
+def test_a_preview_without_a_place_costs_no_recording(
+    tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence names the preview, before anything of the recording is written."""
+    (tmp_path / "file").touch()
+    assert simulate(tmp_path / "walk", "--preview", str(tmp_path / place)) == 1
+    said = capsys.readouterr().err
+    assert f"pictures cannot be written in {tmp_path / place}: " in said
+    assert "choose another --preview" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_preview_is_written(tmp_path: Path) -> None:
     """--preview gives a video and a sheet of events, frame and depth."""
     assert simulate(tmp_path / "walk", "--preview", str(tmp_path / "pictures")) == 0

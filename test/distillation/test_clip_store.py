@@ -444,6 +444,32 @@ def test_a_full_disk_keeps_the_rest(tmp_path: Path) -> None:
     assert list((tmp_path / "train").iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["file/clips", "/proc/clips"])
+def test_a_place_that_takes_nothing_is_said(
+    tmp_path: Path, place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below a file, or where the system makes no folder: the sentence says so, and where."""
+    (tmp_path / "file").touch()
+    recipe = write_recipe(tmp_path)
+    assert main(["clips", str(recipe), "--out", str(tmp_path / place)]) == 1
+    said = capsys.readouterr().err
+    assert f"{place}/train/.part_0000_room_1 cannot be written: " in said
+    assert "choose another --out" in said
+
+
+def test_a_disk_that_is_full_at_the_end_keeps_every_sequence(tmp_path: Path, built: Path) -> None:
+    """Where only the list of the store has no room, nothing has to be made again."""
+    shutil.copytree(built, tmp_path / "store")
+    (tmp_path / "store" / "store.json").unlink()
+    recipe = read_recipe(write_recipe(tmp_path))
+    before = every_file(tmp_path / "store")
+    with no_room_beyond(10), pytest.raises(RecordingError, match=r"store\.json cannot be written"):
+        build_clips(recipe, tmp_path / "store")
+    assert every_file(tmp_path / "store") == before
+    build_clips(recipe, tmp_path / "store")
+    assert every_file(tmp_path / "store") == every_file(built)
+
+
 def test_recordings_become_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A recorded simulation gives the windows, depth and frames that lie in the recording."""
     bag = ["--height", "40", "--width", "56", "--duration", "0.2", "--scene", "room"]
