@@ -58,6 +58,8 @@ def open_labelled(
     events: str | None = None,
     label: str | None = None,
     size: tuple[int, int] | None = None,
+    image_stamp: str = "mid",
+    exposure_s: float = 0.0,
 ) -> LabelledSequence:
     """Open what has events and labels: any recording, or a folder of voxel grids.
 
@@ -68,6 +70,8 @@ def open_labelled(
         events: events topic; None takes the one that has labels beside it.
         label: topic of depth images or of frames; None takes that beside the events.
         size: (height, width) of the sensor in px, where the recording does not tell.
+        image_stamp, exposure_s: what stamps of frames mark, and the exposure of those that do not
+            tell; see `middle_of_exposure`.
 
     Raises:
         ConfigurationError: a window that is none, or options that a voxel folder cannot have.
@@ -78,16 +82,20 @@ def open_labelled(
             f"A window of {window_ns} ns has no length in whole microseconds.", window_ns=window_ns
         )
     if isinstance(path, (str, Path)) and is_voxel_folder(Path(path)):
-        if ends != "depth" or window_ns != PUBLISHED_WINDOW_NS or events or label:
+        given = events or label or image_stamp != "mid"
+        if ends != "depth" or window_ns != PUBLISHED_WINDOW_NS or given:
             raise ConfigurationError(
                 f"{path} has ready voxel grids of 50 ms that end at depth images; it knows no "
-                f"other windows and no topics",
+                f"other windows, no topics and no stamps of frames",
                 path=str(path),
             )
         return LabelledVoxels(VoxelFolder(Path(path)))
     recording = open_recording(path, size)
     try:
-        return LabelledRecording(recording, window_ns, ends, events, label)
+        return LabelledRecording(
+            recording, window_ns, ends, events, label,
+            image_stamp=image_stamp, exposure_s=exposure_s,
+        )  # fmt: skip
     except RecordingError:
         recording.close()
         raise

@@ -8,6 +8,7 @@ closed by an event or packet time, never by another topic.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter, deque
 from collections.abc import Iterator
 from types import TracebackType
@@ -28,7 +29,7 @@ from dae_ros.bags.topics import (
 from dae_ros.bags.truth_beside import truth_beside
 from dae_ros.errors import PacketError, RecordingError
 from dae_ros.events.cdr import event_types
-from dae_ros.events.frame import Frame
+from dae_ros.events.frame import Frame, middle_of_exposure
 from dae_ros.events.stream import EventStream, StreamPart
 
 MS = 1_000_000
@@ -59,7 +60,7 @@ class LabelledRecording:
 
     Args:
         recording: opened; closed with this.
-        window_ns, ends, events, label: see `open_labelled`.
+        window_ns, ends, events, label, image_stamp, exposure_s: see `open_labelled`.
     """
 
     def __init__(
@@ -69,6 +70,9 @@ class LabelledRecording:
         ends: Ends = "depth",
         events: str | None = None,
         label: str | None = None,
+        *,
+        image_stamp: str = "mid",
+        exposure_s: float = 0.0,
     ) -> None:
         self.name = recording.name
         self.skipped: Counter[str] = Counter()
@@ -82,6 +86,7 @@ class LabelledRecording:
         beside = image is not None and image.rpartition("/")[0] == self.events.rpartition("/")[0]
         self.image = image if ends == "depth" and beside else None
         self.rectifier = recording.rectifier(self.events)
+        self.exposure = image_stamp, exposure_s
 
     def __iter__(self) -> Iterator[LabelledWindow]:
         """See `LabelledSequence`."""
@@ -154,17 +159,19 @@ class _Pass:
 
     def _take_stamped(self, message: RecordedMessage) -> None:
         try:
-            item = (stamp_of(self._recording.to_cdr(message)), message)
+            stamp_ns = stamp_of(self._recording.to_cdr(message))
         except (RecordingError, PacketError):
             label = message.topic == self._owner.label
             self._owner.skipped["unreadable" if label else "unreadable_frames"] += 1
             return
+        if self._ends == "frame" or message.topic == self._owner.image:
+            stamp_ns = middle_of_exposure(stamp_ns, message.exposure_ns, *self._owner.exposure)
         if message.topic == self._owner.label:
-            self._pending.append(item)
+            self._pending.append((stamp_ns, message))
             self._give_up()
         else:
-            self._frames.append(item)
-            while item[0] - self._frames[0][0] > 3 * PATIENCE_NS and len(self._frames) > 1:
+            self._frames.append((stamp_ns, message))
+            while stamp_ns - self._frames[0][0] > 3 * PATIENCE_NS and len(self._frames) > 1:
                 self._frames.popleft()
 
     def _give_up(self) -> None:
@@ -253,7 +260,7 @@ class _Pass:
         depth, frame = None, None
         try:
             if self._ends == "frame":
-                frame = self._recording.read_frame(message)
+                frame = self._frame(stamp_ns, message)
                 shape = frame.image.shape
             else:
                 depth = valid_depth(read_depth(self._recording.to_cdr(message)).depth)
@@ -296,11 +303,14 @@ class _Pass:
         if not self._frames or self._frames[0][0] > stamp_ns:
             return None
         try:
-            return self._recording.read_frame(self._frames[0][1])
+            return self._frame(*self._frames[0])
         except RecordingError:
             self._frames.popleft()
             self._owner.skipped["unreadable_frames"] += 1
             return None
+
+    def _frame(self, middle_ns: int, message: RecordedMessage) -> Frame:
+        return dataclasses.replace(self._recording.read_frame(message), stamp_ns=middle_ns)
 
 
 def _choose(

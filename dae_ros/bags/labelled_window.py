@@ -20,13 +20,13 @@ class LabelledWindow:
 
     Attributes:
         start_ns, end_ns: whole microseconds on the events' clock.
-        stamp_ns: of the label, on the clock of the stamps.
+        stamp_ns: of the label, on the clock of the stamps; of a frame the middle of its exposure.
         height, width: sensor size in px.
         events: those of the window, None where the data set has voxel grids only.
         voxels: float32[B, H, W], signed and not normalised, where there are no events.
         depth: float32[H, W], metres, NaN unknown; None for windows that end at frames.
         frame: for windows that end at frames that frame; otherwise the newest one that is not
-            later than the stamp, None where there is none.
+            later than the stamp, None where there is none. Its stamp is the middle of its exposure.
         restarts: nothing continuous came before: a recurrent state must be reset.
         extent_ns: times of the first and the last event before some were dropped because they
             left the image when they were rectified; None where none can have been, or all were.

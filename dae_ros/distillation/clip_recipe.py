@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,15 +21,17 @@ from dae_ros.distillation.configuration import find_yaml, read_yaml, recipes
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.evaluation.protocols import PROTOCOLS
 from dae_ros.evaluation.splits import eventscape_sequences, mvsec_recordings, published_sequences
-from dae_ros.parameters import SimulatorParameters, Value
+from dae_ros.parameters import DepthParameters, SimulatorParameters, Value
 from dae_ros.simulation.presets import PRESETS
 
 ENCODERS = ("tencode", "tencode_voxel", "voxel_grid")
+# What stamps of frames mark, by the same parameters as of the live node.
+_STAMPS = ("image_stamp", "exposure_s")
 _TOP = {"event_encoder", "window_s", "every_world", *SPLITS}
 _ENTRY = {
     "world": {"world", "seeds"},
-    "recordings": {"recordings", "ends", "events", "label", "rows"},
-    "dataset": {"dataset", "split", "sequences", "ends", "rows"},
+    "recordings": {"recordings", "ends", "events", "label", "rows", *_STAMPS},
+    "dataset": {"dataset", "split", "sequences", "ends", "rows", *_STAMPS},
 }
 
 
@@ -110,10 +113,14 @@ def _sources(entry: Any, every_world: Mapping[str, Any], root: Path) -> Iterator
     _check_keys(f"an entry with '{kind}'", entry, _ENTRY[kind])
     if kind == "world":
         yield from _worlds(entry, every_world)
-    elif kind == "recordings":
-        yield from _recordings(entry, root)
     else:
-        yield from _dataset(entry, root)
+        stamps = DepthParameters.from_mapping(
+            {name: entry[name] for name in _STAMPS if name in entry}
+        )
+        for source in _recordings(entry, root) if kind == "recordings" else _dataset(entry, root):
+            yield dataclasses.replace(
+                source, image_stamp=stamps.image_stamp, exposure_s=stamps.exposure_s
+            )
 
 
 def _worlds(entry: Mapping[str, Any], every_world: Mapping[str, Any]) -> Iterator[Source]:
@@ -170,7 +177,7 @@ def _drawable(kind: object, values: object) -> bool:
     return ends and (kind == "uniform" or (kind == "log_uniform" and values[0] > 0))
 
 
-def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
+def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[RecordingSource]:
     """Yield a source per match; a list inside of the list is read as one recording.
 
     As everywhere `NAME_gt` beside `NAME_data` is read with it.
@@ -213,7 +220,7 @@ def _recordings(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
             )
 
 
-def _dataset(entry: Mapping[str, Any], root: Path) -> Iterator[Source]:
+def _dataset(entry: Mapping[str, Any], root: Path) -> Iterator[RecordingSource]:
     name, split = str(entry["dataset"]), str(entry.get("split", "train"))
     rows, ends, only = _rows(entry), _ends(entry), entry.get("sequences", [])
     if not isinstance(only, list) or not all(isinstance(item, str) for item in only):

@@ -91,6 +91,7 @@ class RecordingSource:
         ends: where windows end, at `depth` images or camera `frame`s.
         events, label: topics; None as `open_labelled` chooses.
         rows: first and one past the last row that is kept, after encoding; None for all.
+        image_stamp, exposure_s: see `middle_of_exposure`.
     """
 
     paths: tuple[str, ...]
@@ -98,6 +99,8 @@ class RecordingSource:
     events: str | None = None
     label_topic: str | None = None
     rows: tuple[int, int] | None = None
+    image_stamp: str = "mid"
+    exposure_s: float = 0.0
 
     @property
     def label(self) -> str:
@@ -111,7 +114,7 @@ class RecordingSource:
 
     def facts(self) -> dict[str, Any]:
         """Return all that its windows depend on, JSON types; sizes stand for contents."""
-        return {
+        facts = {
             "recording": [Path(path).name for path in self.paths],
             "bytes": [_size_of(Path(path)) for path in self.paths],
             "ends": self.ends,
@@ -119,6 +122,9 @@ class RecordingSource:
             "label": self.label_topic,
             "rows": None if self.rows is None else list(self.rows),
         }
+        if self.image_stamp != "mid":
+            facts |= {"image_stamp": self.image_stamp, "exposure_s": self.exposure_s}
+        return facts
 
     def samples(
         self, event_encoder: str, window_ns: int, left_out: Counter[str]
@@ -140,6 +146,8 @@ class RecordingSource:
             ends=self.ends,
             events=self.events,
             label=self.label_topic,
+            image_stamp=self.image_stamp,
+            exposure_s=self.exposure_s,
         ) as sequence:
             rows = slice(None) if self.rows is None else slice(*self.rows)
             before_ns: int | None = None

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from dae_ros.errors import ConfigurationError, InferenceError, NonFiniteState, PacketError
-from dae_ros.events.frame import Frame
+from dae_ros.events.frame import Frame, middle_of_exposure
 from dae_ros.events.packet import BYTES_PER_EVENT, EventPacket
 from dae_ros.events.stream import EventStream, StreamPart
 from dae_ros.parameters import DepthParameters
@@ -224,9 +224,8 @@ class DepthPipeline:
     def _absorb_frame(self, frame: Frame) -> None:
         if self._parameters.window != "frame" or not isinstance(self._windows, StampWindows):
             return
-        exposure_ns = frame.exposure_ns or round(self._parameters.exposure_s * 1e9)
-        shift_ns = {"start": exposure_ns // 2, "mid": 0, "end": -(exposure_ns // 2)}
-        self._frames_ns.append(frame.stamp_ns + shift_ns[self._parameters.image_stamp])
+        marks = self._parameters.image_stamp, self._parameters.exposure_s
+        self._frames_ns.append(middle_of_exposure(frame.stamp_ns, frame.exposure_ns, *marks))
         if len(self._frames_ns) > MOST_WAITING_FRAMES:
             self._frames_ns.remove(min(self._frames_ns))
             self._dropped["frame_without_events"] += 1

@@ -17,6 +17,7 @@ from dae_ros.bags.writer import BagWriter
 from dae_ros.cli import main as command_line
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.cdr import write_packet
+from dae_ros.events.frame import middle_of_exposure
 from dae_ros.events.packet import EventPacket, Events
 from dae_ros.simulation.encoders import create_encoder
 from test.reference import mvsec_bag
@@ -142,6 +143,45 @@ def test_windows_can_end_at_frames(tmp_path):
         assert rows(window) == events_between(written.events, stamp_ns - 50 * MS, stamp_ns)
         np.testing.assert_array_equal(window.frame.image, image)
         assert window.depth is None
+
+
+@pytest.mark.parametrize(("image_stamp", "shift_ms"), [("start", 10), ("mid", 0), ("end", -10)])
+def test_frames_count_at_the_middle_of_their_exposure(tmp_path, image_stamp, shift_ms):
+    """What a stamp marks is told as to the live node, for windows that end at frames or beside."""
+    offsets_ms = (0, 0, 3)  # of a depth image after the middle of the newest frame
+    with BagWriter(tmp_path / "frames") as bag:
+        for topic, kind in (("events", EVENT_PACKET), ("depth_truth", IMAGE), ("image_raw", IMAGE)):
+            bag.add_topic(f"/davis/{topic}", kind)
+        encoder = create_encoder("mono", 64, 48)
+        for k in range(40):
+            t = (np.arange(10, dtype=np.int64) + 1000 + 10 * k) * MS
+            x = np.zeros(10, np.uint16)
+            payload, base_ns = encoder.encode(Events(t, x, x.copy(), np.ones(10, np.uint8)))
+            packet = EventPacket("mono", 48, 64, payload, base_ns, int(t[-1]), k)
+            bag.write("/davis/events", EVENT_PACKET, int(t[-1]), write_packet(packet))
+            if k in (10, 20, 30):
+                middle_ms = 1000 + 10 * k - 35
+                stamp_ns = (middle_ms - shift_ms) * MS
+                frame = write_image(np.full((48, 64), k, np.uint8), stamp_ns, "")
+                bag.write("/davis/image_raw", IMAGE, int(t[-1]), frame)
+                depth_ns = (middle_ms + offsets_ms[k // 10 - 1]) * MS
+                depth = write_image(np.ones((48, 64), np.float32), depth_ns, "")
+                bag.write("/davis/depth_truth", IMAGE, int(t[-1]) + 1, depth)
+    marks = {"image_stamp": image_stamp, "exposure_s": 0.02}
+    with open_labelled(tmp_path / "frames", ends="frame", **marks) as sequence:
+        ends = [(window.end_ns // MS, window.frame.stamp_ns // MS) for window in sequence]
+    assert ends == [(1065, 1065), (1165, 1165), (1265, 1265)]
+    with open_labelled(tmp_path / "frames", **marks) as sequence:
+        beside = [(w.end_ns // MS, w.frame.stamp_ns // MS, w.frame.image[0, 0]) for w in sequence]
+    assert beside == [(1065, 1065, 10), (1165, 1165, 20), (1268, 1265, 30)]
+
+
+def test_the_exposure_of_a_frame_goes_before_the_setting():
+    """Half of it, in whole nanoseconds; a setting is for frames that do not tell."""
+    assert middle_of_exposure(100, 9, "start", 1.0) == 104
+    assert middle_of_exposure(100, 9, "end", 1.0) == 96
+    assert middle_of_exposure(100, 0, "end", 1e-8) == 95
+    assert middle_of_exposure(100, 9, "mid", 1.0) == middle_of_exposure(100, 0, "end", 0.0) == 100
 
 
 def test_voxel_folders_pair_grids_and_maps_by_index(tmp_path):

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from dae_ros.bags.message_types import EVENT_PACKET, IMAGE
 from dae_ros.bags.messages import write_image
+from dae_ros.bags.recording import open_recording
 from dae_ros.bags.writer import BagWriter
 from dae_ros.cli.main import main
 from dae_ros.distillation.batches import ClipSampler
@@ -283,6 +284,60 @@ def test_one_recording_by_two_names_is_in_one_split(
     text = f"train: [{{recordings: {train}}}]\nheldout: [{{recordings: {heldout}}}]"
     with pytest.raises(ConfigurationError, match="is in train and again in"):
         read_recipe(write_recipe(tmp_path, text), tmp_path)
+
+
+def test_a_recipe_says_what_stamps_of_frames_mark(tmp_path: Path) -> None:
+    """Clips of frames stamped at the start are those of the same frames stamped in the middle."""
+    bag = ["--height", "40", "--width", "56", "--duration", "0.4", "--scene", "room"]
+    assert main(["simulate", "--out", str(tmp_path / "a"), "--exposure-s", "0.02", *bag]) == 0
+    with open_recording(tmp_path / "a") as recording, BagWriter(tmp_path / "b") as other:
+        for topic, info in recording.topics.items():
+            other.add_topic(topic, info.type)
+        for message in recording.messages(list(recording.topics)):
+            data = bytes(message.data)
+            if message.topic == "/image_raw":
+                frame = recording.read_frame(message)
+                data = write_image(frame.image, frame.stamp_ns - 10_000_000, frame.frame_id)
+            other.write(message.topic, recording.topics[message.topic].type, message.time_ns, data)
+    marks = ", image_stamp: start, exposure_s: 0.02"
+    for ends in ("frame", "depth"):
+        found = []
+        for name, more in (("a", ""), ("b", marks)):
+            text = f"train: [{{recordings: [{name}], ends: {ends}{more}}}]"
+            recipe = read_recipe(write_recipe(tmp_path, text), tmp_path)
+            store = build_clips(recipe, tmp_path / f"{ends}_{name}").store
+            assert store is not None
+            found.append(store.sequences[0])
+        np.testing.assert_array_equal(found[0].times, found[1].times)
+        np.testing.assert_array_equal(found[0].windows, found[1].windows)
+        assert found[1].has_frame(0, len(found[1])).any()
+
+
+def test_recipes_without_stamps_of_frames_are_as_they_were(tmp_path: Path) -> None:
+    """What a finished store was made of is still that; the default may be written out."""
+    (tmp_path / "a.bag").write_bytes(b"12345")
+
+    def facts(more: str) -> dict[str, object]:
+        text = f"train: [{{recordings: [a.bag]{more}}}]"
+        (source,) = read_recipe(write_recipe(tmp_path, text), tmp_path).sources.values()
+        return source.facts()
+
+    known = {
+        "recording": ["a.bag"], "bytes": [5], "ends": "depth", "events": None, "label": None,
+        "rows": None,
+    }  # fmt: skip
+    assert facts("") == facts(", image_stamp: mid, exposure_s: 0.02") == known
+    assert facts(", image_stamp: end, exposure_s: 0.02") == {
+        **known, "image_stamp": "end", "exposure_s": 0.02,
+    }  # fmt: skip
+    for more, sentence in (
+        (", image_stamp: middle", "'image_stamp' must be one of mid, start, end, not 'middle'"),
+        (", image_stamp: [mid]", "'image_stamp' must be"),
+        (", exposure_s: 20", "'exposure_s' must be at most 1, not 20"),
+        (", exposure_s: x", "'exposure_s' must be"),
+    ):
+        with pytest.raises(ConfigurationError, match=sentence):
+            facts(more)
 
 
 def test_a_recipe_takes_single_sequences_of_a_data_set(tmp_path: Path) -> None:
