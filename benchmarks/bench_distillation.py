@@ -63,7 +63,7 @@ from dae_ros.model.durable_files import write_durably
 
 # Row -> what it adds to the rows before it. `{first}` and `{second}` are the teachers.
 ROWS: Mapping[str, Mapping[str, str]] = {
-    "ssi": {"loss": "published", "alpha": "0.0", "normalisation": "hybrid",
+    "ssi": {"loss": "published", "alpha": "0.0", "trim": "0.1", "normalisation": "hybrid",
             "normalised_weight": "0.0", "teachers": "{first}"},
     "gradient": {"alpha": "0.25"},
     "normalisation": {"normalised_weight": "0.5"},

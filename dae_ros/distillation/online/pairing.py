@@ -20,7 +20,7 @@ from dae_ros.distillation.online.frame_gate import FrameGate, GatedFrame
 from dae_ros.distillation.online.image_speed import image_speed_px_s
 from dae_ros.distillation.online.observation import Observation, Refusal
 from dae_ros.errors import ConfigurationError, PacketError
-from dae_ros.events.frame import Frame
+from dae_ros.events.frame import Frame, middle_of_exposure
 from dae_ros.events.packet import EventPacket
 from dae_ros.events.stream import EventStream, StreamPart
 from dae_ros.parameters.distillation import OnlineParameters
@@ -187,9 +187,8 @@ class Pairing:
 
     def _absorb_frame(self, frame: Frame) -> None:
         self._counts["frames"] += 1
-        exposure_ns = frame.exposure_ns or round(self._parameters.exposure_s * 1e9)
-        shift_ns = {"start": exposure_ns // 2, "mid": 0, "end": -(exposure_ns // 2)}
-        middle_ns = frame.stamp_ns + shift_ns[self._parameters.image_stamp]
+        marks = self._parameters.image_stamp, self._parameters.exposure_s
+        middle_ns = middle_of_exposure(frame.stamp_ns, frame.exposure_ns, *marks)
         self._newest_frame_ns = max(middle_ns, self._newest_frame_ns or middle_ns)
         self._waiting.append((middle_ns, frame))
         if len(self._waiting) > self._parameters.waiting_frames:
