@@ -240,8 +240,7 @@ def main() -> int:
             arguments.teacher,
             scratch / "learned",
             depth={"threads": 1, "follow_snapshots": True},
-            # A step of depth takes most of a window on one core; learning may not take more.
-            learner={"threads": 1, "latency_budget_ms": HOP_S * 1e3},
+            learner={"threads": 1},
             device=arguments.device,
         )
         results, blocks = measure(deployment, plan, arguments.blocks, cores, scratch)

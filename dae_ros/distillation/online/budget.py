@@ -1,10 +1,13 @@
 """How much of the machine learning takes: a duty cycle, closed over what depth is like meanwhile.
 
 After g seconds of work come g (1 - d) / d seconds of rest. d is halved where depth gets late, grows
-by a tenth where there is room, and is 0 where depth lost windows. Time comes in as an argument.
+where there is room, and is 0 where depth lost windows. Time comes in as an argument.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -16,8 +19,16 @@ from dae_ros.parameters.distillation import OnlineParameters
 PERIOD_NS = 1_000_000_000
 FEWEST_LATENCIES = 10
 PATIENCE_NS = 5_000_000_000
-# Below this part of the latency's budget there is room. A tenth more of d adds less than a tenth
-# to the latency, so that growing never leads straight above the budget.
+# Without a budget that is set, what depth takes while learning rests may grow by this part. Each
+# second in which depth takes longer halves d, each other one adds so little that one in twenty-four
+# may be late: then the 95 % quantile of all stays, however long the pieces of work are.
+EXCESS, USUAL_GROWTH, SMALLEST = 0.2, 1.03, 1e-18
+# Latencies while it rests that are remembered, and how many of them say what is usual. What is
+# heard right after work is of windows that came during it.
+RESTING, FEWEST_RESTING = 1000, 40
+SETTLED_NS = 300_000_000
+# Below this part of a budget that is set there is room. A tenth more of d adds less than a tenth to
+# the latency, so that growing never leads straight above it.
 ROOM = 0.7
 GROWTH = 1.1
 # Of the largest d: where it begins, also after it was 0, and below which it becomes 0.
@@ -46,6 +57,11 @@ class DutyCycle:
         self._stopped_until_ns = now_ns
         self._full: Refusal | None = None
         self._latencies_ms: list[float] = []
+        # Of those the ones while learning rested; whether it works, and when it did last.
+        self._resting_ms: deque[float] = deque(maxlen=RESTING)
+        self._working = False
+        self._worked_ns: int | None = None
+        self._updated_ns = now_ns
         # When the first and the last of depth's latencies were noticed; None: no depth.
         self._first_ns: int | None = None
         self._last_ns: int | None = None
@@ -69,6 +85,9 @@ class DutyCycle:
     def depth(self, latency_ms: float) -> None:
         """Take the latency of one depth image."""
         self._latencies_ms.append(latency_ms)
+        settled = self._worked_ns is None or self._updated_ns - self._worked_ns >= SETTLED_NS
+        if settled and not self._working:
+            self._resting_ms.append(latency_ms)
 
     def dropped(self, windows: int) -> None:
         """Take a number of windows that depth lost since the last call."""
@@ -92,14 +111,20 @@ class DutyCycle:
             self._full = None
         return begins
 
+    def works(self) -> None:
+        """Take that a piece of work begins."""
+        self._working = True
+
     def worked(self, duration_ns: int, now_ns: int) -> None:
         """Take a piece of work that ended now."""
+        self._working, self._worked_ns = False, now_ns
         self._rest(now_ns - duration_ns)
         self._owed_ns += duration_ns
         self._owed_at_ns = now_ns
 
     def update(self, now_ns: int) -> None:
         """Adjust d; to be called at least once a second."""
+        self._updated_ns = now_ns
         self._rest(now_ns)
         self._notice(now_ns)
         self.duty = min(self.duty, self.parameters.duty)
@@ -132,18 +157,35 @@ class DutyCycle:
         self._adjusted_ns = now_ns
 
     def _adjust(self, now_ns: int) -> None:
-        p95_ms = None
+        latencies_ms: list[float] = []
         if self._last_ns is not None:
             few = len(self._latencies_ms) < FEWEST_LATENCIES
             if few and (self._first_ns is None or now_ns - self._first_ns < PATIENCE_NS):
                 return
-            p95_ms = float(np.quantile(self._latencies_ms, 0.95))
+            latencies_ms = list(self._latencies_ms)
+        elapsed_s = (now_ns - self._adjusted_ns) / 1e9
         self._forget(now_ns)
-        budget_ms = self.parameters.latency_budget_ms
-        largest = self.parameters.duty
-        if p95_ms is not None and not p95_ms <= budget_ms:
+        late = latencies_ms and 0 < self.parameters.latency_budget_ms < _p95(latencies_ms)
+        if self._stopped is not None and not late:
+            if now_ns >= self._stopped_until_ns:
+                self._stopped = None
+                self.duty = BEGINNING * self.parameters.duty
+        elif not latencies_ms:
+            self._grow(GROWTH)  # without depth there is nothing to disturb
+        elif self.parameters.latency_budget_ms > 0:
+            self._keep(self.parameters.latency_budget_ms, _p95(latencies_ms), now_ns)
+        elif len(self._resting_ms) >= FEWEST_RESTING:
+            limit_ms = (1.0 + EXCESS) * _p95(self._resting_ms)
+            late_s = elapsed_s * float(np.mean(np.asarray(latencies_ms) > limit_ms))
+            self._grow(0.5**late_s * USUAL_GROWTH ** (elapsed_s - late_s))
+
+    def _keep(self, budget_ms: float, p95_ms: float, now_ns: int) -> None:
+        """Keep depth within a budget."""
+        if p95_ms < ROOM * budget_ms:
+            self._grow(GROWTH)
+        elif p95_ms > budget_ms:
             self.duty /= 2.0
-            if self.duty < LEAST * largest:
+            if self.duty < LEAST * self.parameters.duty:
                 self._stop(
                     now_ns,
                     Refusal(
@@ -152,13 +194,10 @@ class DutyCycle:
                         "allowed, however little is learned",
                     ),
                 )
-        elif self._stopped is not None:
-            if now_ns >= self._stopped_until_ns:
-                self._stopped = None
-                self.duty = BEGINNING * largest
-        elif p95_ms is None or p95_ms < ROOM * budget_ms:
-            # Without depth there is nothing to disturb.
-            self.duty = min(GROWTH * self.duty, largest)
+
+    def _grow(self, factor: float) -> None:
+        # Never 0, from which nothing grows.
+        self.duty = min(max(factor * self.duty, SMALLEST), self.parameters.duty)
 
     def _stop(self, now_ns: int, refusal: Refusal) -> None:
         self.duty = 0.0
@@ -198,3 +237,7 @@ class StepRate:
         """Take a step, whether it was one of learning or not."""
         next_ns = now_ns if self._next_ns is None else self._next_ns
         self._next_ns = max(next_ns, now_ns - self.period_ns) + self.period_ns
+
+
+def _p95(values_ms: Iterable[float]) -> float:
+    return float(np.quantile(list(values_ms), 0.95))

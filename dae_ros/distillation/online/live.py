@@ -351,6 +351,7 @@ class LiveDistillation:
     def _work(self, distiller: OnlineDistiller, now_ns: int) -> LoopReport | None:
         report: LoopReport | None = None
         out_of_memory, self._waited_ns = False, 0
+        self._budget.works()
         try:
             report = distiller.work(now_ns, ros_ns=self._stamps.time_ns(now_ns))
         except _Abandoned:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -118,6 +119,66 @@ def test_few_latencies_decide_nothing_before_there_are_ten_or_five_seconds() -> 
     for second_ in range(6):
         cycle.update(now_ns + second_ * SECOND)
         assert cycle.duty == pytest.approx(0.176 if second_ < 5 else 0.088)
+
+
+def slowed(contention: float, long_s: int) -> tuple[float, float]:
+    """Two hours of depth at 20 Hz, longer by `contention` while learning works.
+
+    Args:
+        long_s: every twentieth piece of work takes so long, the others a second.
+
+    Returns:
+        Of the second hour the share of time that learning worked, and the ratio of the 95 %
+        quantile to that without learning.
+    """
+    parameters = dataclasses.replace(PARAMETERS, latency_budget_ms=0.0, duty=0.25)
+    cycle, random = DutyCycle(parameters, 0), np.random.default_rng(1)
+    found, piece_ns, ends_ns, pieces = [], 0, 0, 0
+    for tick in range(20 * 7200):
+        now_ns = tick * SECOND // 20
+        if ends_ns and now_ns >= ends_ns:
+            cycle.worked(piece_ns, ends_ns)
+            ends_ns = 0
+        alone_ms = 36.0 * float(random.normal(1.0, 0.03))
+        latency_ms = alone_ms * (1.0 + contention * (ends_ns > 0))
+        cycle.depth(latency_ms)
+        if not ends_ns:  # as in a piece of work
+            cycle.update(now_ns)
+            if cycle.rest_ns(now_ns) == 0:
+                pieces += 1
+                piece_ns = (long_s if pieces % 20 == 0 else 1) * SECOND
+                ends_ns = now_ns + piece_ns
+                cycle.works()
+        if tick >= 20 * 3600:
+            found.append((ends_ns > 0, alone_ms, latency_ms))
+    worked, alone, disturbed = np.array(found).T
+    return float(worked.mean()), float(np.quantile(disturbed, 0.95) / np.quantile(alone, 0.95))
+
+
+@pytest.mark.parametrize("long_s", [1, 40])
+def test_without_a_budget_depth_may_take_a_fifth_longer(long_s: int) -> None:
+    """Above what it takes here: what disturbs little is done, what disturbs much hardly ever."""
+    share, ratio = slowed(0.1, long_s)
+    assert share == pytest.approx(0.25, abs=0.02) and ratio < 1.15
+    share, ratio = slowed(0.5, long_s)
+    assert 0.01 < share < 0.05 and ratio < 1.2
+
+
+def test_without_a_budget_nothing_grows_before_it_is_known_what_is_usual() -> None:
+    """Depth that has not been heard at rest says nothing; another load becomes what is usual."""
+    cycle = DutyCycle(dataclasses.replace(PARAMETERS, latency_budget_ms=0.0), 0)
+    cycle.works()
+    now_ns = 0
+    for _ in range(20):
+        now_ns = second(cycle, now_ns, 30.0)
+    assert cycle.duty == 0.02 and cycle.hold is None
+    cycle.worked(20 * SECOND, now_ns)
+    for _ in range(5):
+        now_ns = second(cycle, now_ns, 30.0)
+    assert cycle.duty > 0.02
+    for _ in range(2400):
+        now_ns = second(cycle, now_ns, 60.0)
+    assert cycle.hold is None and cycle.duty == 0.32
 
 
 def test_the_95_percent_quantile_decides() -> None:
