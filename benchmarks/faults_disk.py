@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-STATE_MAGIC = b"DAEONL03"
+STATE_MAGIC = b"DAEONL04"
 STATES = ("state.bin", "state.previous.bin")
 
 

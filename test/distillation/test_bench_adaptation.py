@@ -120,10 +120,10 @@ def test_anchors_show_what_the_student_knew(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(taught_recipe()), encoding="utf-8")
     taught = read_recipe(path).sources
     every = read_recipe(CONFIGURATION / "clips_first_weights.yaml").sources.values()
-    of_a = {s.place for s in every if s.label.startswith(KNOWN_KINDS)}
+    of_a = {s.places for s in every if s.label.startswith(KNOWN_KINDS)}
     assert {source.label.partition("_")[0] for source in taught.values()} == set(KNOWN_KINDS)
     assert {name.partition("/")[0] for name in taught} == {"train", "heldout"}
-    assert len(taught) == 76 and {source.place for source in taught.values()} <= of_a
+    assert len(taught) == 76 and {source.places for source in taught.values()} <= of_a
 
 
 def test_stores_are_joined_by_links(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_a_damaged_state_is_replaced_by_the_one_before_and_two_are_a_problem(
     folder: Path,
 ) -> None:
     """Steps are those of the newest whole state; files under way are named."""
-    (folder / "learner" / "state.bin").write_bytes(b"DAEONL03" + bytes(40))
+    (folder / "learner" / "state.bin").write_bytes(b"DAEONL04" + bytes(40))
     assert (look(folder).steps, look(folder).problems) == (3, ())
     (folder / "learner" / "state.previous.bin").write_bytes(b"")
     assert look(folder).problems == ("no learner's state is whole",)

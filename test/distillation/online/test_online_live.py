@@ -318,7 +318,7 @@ def test_curves_that_cannot_be_begun_are_begun_later(tmp_path: Path) -> None:
 
 def test_latencies_do_not_pile_up_while_nothing_can_be_learned(make: Make) -> None:
     """Without a teacher depth goes on to say how late it is, for hours."""
-    running = make(teacher="")
+    running = make(teacher="", latency_budget_ms=35.0)
     for _ in range(100):
         running.live.depth(90.0)
         running.now_ns += SECOND // 20

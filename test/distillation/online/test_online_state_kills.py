@@ -129,7 +129,7 @@ def test_a_state_that_is_damaged_is_told_and_never_kept(
             store.save({"step": step}, [])
         assert store.load() == {"step": 2} and not store.losses
     whole = previous.read_bytes()
-    path.write_bytes(b"DAEONL03 and nothing that belongs to it")
+    path.write_bytes(b"DAEONL04 and nothing that belongs to it")
     with caplog.at_level(logging.WARNING), OnlineStore(tmp_path) as store:
         assert store.load() == {"step": 1}
         assert store.losses == {"state_damaged": 1}
