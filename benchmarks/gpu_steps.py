@@ -17,6 +17,7 @@ from benchmarks.gpu_clock import DeviceClock, round_trip_ms, turns
 from benchmarks.gpu_contenders import REFERENCE, find
 from benchmarks.gpu_frames import frames
 from benchmarks.gpu_work import Floor, Work, floor_of, step_work
+from dae_ros.errors import DaeError
 from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
 from dae_ros.model.networks import build_network
 from dae_ros.model.untrained import untrained
@@ -98,16 +99,20 @@ def measure_contenders(
     images = frames(*size, BLOCK, pinned=clock.device.type == "cuda")
     found = find(names, weights, size, clock.device, images[0], limit_s)
     reference = found.there.get(REFERENCE)
-    deviations = {
-        name: measure_deviation(reference, one, images).root_mean_square
-        for name, one in found.there.items()
-        if reference is not None and one is not reference
-    }
-    clock.warm_up(min(1.0, seconds))
-    _, wall_ns = times_of_steps(found.there, images, turns(seconds))
-    alone, cold = _on_the_device(found.there, clock, seconds)
-    rows = []
+    there, absent, deviations = dict(found.there), dict(found.absent), {}
     for name, one in found.there.items():
+        if reference is None or one is reference:
+            continue
+        try:
+            deviations[name] = measure_deviation(reference, one, images).root_mean_square
+        except (DaeError, RuntimeError) as error:  # of PyTorch: memory, and what a graph raises
+            del there[name]
+            absent[name] = f"it failed after its first step: {error}"
+    clock.warm_up(min(1.0, seconds))
+    _, wall_ns = times_of_steps(there, images, turns(seconds))
+    alone, cold = _on_the_device(there, clock, seconds)
+    rows = []
+    for name, one in there.items():
         p50, p95 = np.quantile(wall_ns[name], (0.5, 0.95)) / 1e6
         rows.append(
             {
@@ -123,7 +128,7 @@ def measure_contenders(
         )
     return {
         "rows": rows,
-        "not_measured": dict(found.absent),
+        "not_measured": absent,
         "round_trip_ms": round(round_trip_ms(clock, *size), 4),
     }
 

@@ -11,7 +11,10 @@ def device_of(name: str) -> torch.device:
     """Return the device of a name.
 
     Args:
-        name: `auto` (the first GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        name: `auto` (the first GPU where there is one), `cpu`, `cuda` (the first one) or `cuda:N`.
+
+    Returns:
+        A GPU with its number.
 
     Raises:
         ConfigurationError: it is none of them, or is not there.
@@ -34,8 +37,10 @@ def device_of(name: str) -> torch.device:
         )
     if device.type == "cpu":
         return device
+    # With its number: `torch.cuda.set_device` takes no other.
+    device = torch.device("cuda", device.index or 0)
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if (device.index or 0) >= count:
+    if device.index >= count:
         raise ConfigurationError(
             f"device '{name}' is not there: PyTorch {torch.__version__} sees {count} CUDA devices. "
             "Use device cpu, or install a CUDA build of PyTorch and the driver",

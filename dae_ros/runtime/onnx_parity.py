@@ -135,4 +135,5 @@ def measure_deviation(
         squares.append(math.sqrt(float(np.square(difference).mean())) / spread)
         largest.append(float(np.abs(difference).max()) / spread)
         steps += 1
-    return Deviation(max(squares), max(largest), steps)
+    # Not Python's `max`, to which NaN is no number at all.
+    return Deviation(float(np.max(squares)), float(np.max(largest)), steps)

@@ -6,9 +6,10 @@ import contextlib
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import torch
 
@@ -55,12 +56,31 @@ class Shared(contextlib.AbstractContextManager[None]):
                 self._setting.close()
 
 
-# float32 means float32, and the same input gives the same bits.
-EXACT_CONVOLUTIONS = Shared(
-    lambda: torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-    )
-)
+@contextlib.contextmanager
+def _exact() -> Iterator[None]:
+    """Compute float32 in float32, and the same bits from the same input.
+
+    By the newer ones of PyTorch's settings alone, of each kind of operation: the older ones
+    (`allow_tf32`) are an error as soon as somebody in the process has used the newer ones, and say
+    nothing about what an environment variable has asked for.
+    """
+    cudnn: Any = torch.backends.cudnn
+    # PyTorch does not type these.
+    kinds: tuple[Any, ...] = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
+    before = [kind.fp32_precision for kind in kinds]
+    switches = cudnn.enabled, cudnn.benchmark, cudnn.deterministic
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        cudnn.enabled, cudnn.benchmark, cudnn.deterministic = True, False, True
+        yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
+        cudnn.enabled, cudnn.benchmark, cudnn.deterministic = switches
+
+
+EXACT_ARITHMETIC = Shared(_exact)
 
 
 def release_unused(device: torch.device) -> None:

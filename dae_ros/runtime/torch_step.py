@@ -22,7 +22,7 @@ from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.dpt_head import State
 from dae_ros.model.networks import Network
 from dae_ros.runtime.torch_fitting import Fitting
-from dae_ros.runtime.torch_process import EXACT_CONVOLUTIONS
+from dae_ros.runtime.torch_process import EXACT_ARITHMETIC
 
 Precision: TypeAlias = Literal["float32", "bfloat16", "float16"]
 HALF: Mapping[str, torch.dtype] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -114,7 +114,7 @@ class StaticWeights:
             stack.enter_context(torch.inference_mode())
             stack.enter_context(self.on_stream())
             if self.device.type == "cuda":
-                stack.enter_context(EXACT_CONVOLUTIONS)
+                stack.enter_context(EXACT_ARITHMETIC)
             if self.precision != "float32":
                 # Without a cache: it would hand a graph the addresses of what is gone by then.
                 stack.enter_context(

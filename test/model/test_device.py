@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.cuda._utils import _get_device_index
 
 from dae_ros.distillation.online.opening import open_student
 from dae_ros.distillation.parallel import join_workers
@@ -22,6 +23,23 @@ def test_names_that_are_there() -> None:
     """`cpu` is itself; `auto` is a GPU exactly where PyTorch sees one."""
     assert device_of("cpu") == torch.device("cpu")
     assert device_of("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(("name", "index"), [("auto", 0), ("cuda", 0), ("cuda:1", 1)])
+def test_a_gpu_is_named_by_its_number(
+    name: str, index: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training makes it the process's own, for which PyTorch wants the number."""
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda, "set_device", lambda device: chosen.append(_get_device_index(device))
+    )
+    assert device_of(name) == torch.device("cuda", index)
+    with join_workers(name) as workers:
+        assert workers.device == torch.device("cuda", index)
+    assert chosen == [index]
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -21,9 +21,10 @@ from benchmarks.bench_gpu import Plan, main, measure
 from benchmarks.gpu_clock import DeviceClock, measure_peaks, readings, turns
 from benchmarks.gpu_contenders import AS_WRITTEN, COMPILED, EAGER, OURS, REFERENCE, TENSORRT
 from benchmarks.gpu_report import goals, roofline, table
-from benchmarks.gpu_steps import checkpoint_at, measure_swaps
+from benchmarks.gpu_steps import checkpoint_at, measure_contenders, measure_swaps
 from benchmarks.gpu_work import Counter, Work, floor_of, step_work, update_work
 from dae_ros.distillation.rollout import roll_clips
+from dae_ros.errors import InferenceError
 from dae_ros.model.untrained import untrained
 from dae_ros.runtime.torch_fitting import Fitting
 
@@ -230,6 +231,29 @@ def test_all_benchmarks_go_on_without_a_gpu(
     )  # fmt: skip
     monkeypatch.setattr(sys, "argv", ["run", *names])
     assert run.main() == code
+
+
+def test_a_contender_that_fails_later_costs_its_own_row_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are measured, and the table says why one is not."""
+    steps = 0
+    estimate = gpu_contenders.EagerSteps.estimate
+
+    def failing(self: Any, image: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps > 3:
+            raise InferenceError("its memory is gone")
+        return estimate(self, image)
+
+    monkeypatch.setattr(gpu_contenders.EagerSteps, "estimate", failing)
+    weights = checkpoint_at("tiny", 70, 98, tmp_path)
+    clock = DeviceClock(torch.device("cpu"), 64)
+    names = (REFERENCE, OURS, EAGER)
+    found = measure_contenders(names, weights, (70, 98), clock, 0.05, lambda: 1.0)
+    assert [row["contender"] for row in found["rows"]] == [*names[:2]]
+    assert "its memory is gone" in found["not_measured"][EAGER]
 
 
 def test_weights_change_while_steps_go_on(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 from dae_ros.runtime.onnxruntime_graph import OnnxRuntimeGraph
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from test.reference.graph_estimators import estimator_of, noise
+from test.reference.leaky_estimator import LeakyEstimator
 
 # Not importorskip: whoever imports onnxruntime first decides about its telemetry.
 if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")):
@@ -132,6 +134,17 @@ def test_the_deviation_sees_other_weights_and_lost_states(tiny_graph: Path) -> N
     forgetful = Forgetful(OnnxRuntimeGraph(tiny_graph, said), said)
     lost = measure_deviation(TorchEstimator(untrained("tiny")), forgetful, images)
     assert lost.root_mean_square > 1e-2
+
+
+def test_a_candidate_that_is_no_number_deviates_by_none() -> None:
+    """NaN is not taken for 0, so that whoever compares with a limit refuses it."""
+
+    class Broken(LeakyEstimator):
+        def estimate(self, image: np.ndarray) -> np.ndarray:
+            return np.full(image.shape[-2:], np.nan, np.float32)
+
+    found = measure_deviation(LeakyEstimator(), Broken(), moving_edges("tencode", 3, 48, 64))
+    assert math.isnan(found.root_mean_square) and math.isnan(found.largest)
 
 
 def test_edges_look_like_events() -> None:

@@ -10,6 +10,9 @@ import contextlib
 import copy
 import dataclasses
 import math
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +32,7 @@ from dae_ros.model.untrained import untrained
 from dae_ros.representation.event_image import EventImage, planes_of
 from dae_ros.representation.tencode_code import unpack_tencode
 from dae_ros.runtime.background import in_background
-from dae_ros.runtime.torch_process import EXACT_CONVOLUTIONS, RECORDING, release_unused
+from dae_ros.runtime.torch_process import EXACT_ARITHMETIC, RECORDING, release_unused
 from dae_ros.runtime.torch_runner import DirectRunner, GraphRunner, Runner
 from dae_ros.runtime.torch_slots import MOST_SLOTS, SlotPool
 from dae_ros.runtime.torch_step import Precision, StaticStep, StaticWeights
@@ -366,17 +369,50 @@ def test_the_cache_is_not_emptied_while_a_step_is_recorded() -> None:
     assert work.join(60.0) and work.result() is None
 
 
-def test_convolutions_stay_exact_until_the_last_thread_has_left() -> None:
+def precisions() -> list[str]:
+    kinds = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+    return [kind.fp32_precision for kind in kinds]
+
+
+def test_arithmetic_stays_exact_until_the_last_thread_has_left() -> None:
     """A step that ends does not take the setting from one that is recorded on another thread."""
-    settings = torch.backends.cudnn
-    before = (settings.allow_tf32, settings.deterministic)
+    before = precisions(), torch.backends.cudnn.deterministic
     first, second = contextlib.ExitStack(), contextlib.ExitStack()
-    first.enter_context(EXACT_CONVOLUTIONS)
-    second.enter_context(EXACT_CONVOLUTIONS)
+    first.enter_context(EXACT_ARITHMETIC)
+    second.enter_context(EXACT_ARITHMETIC)
     first.close()
-    assert (settings.allow_tf32, settings.deterministic) == (False, True) != before
+    assert (precisions(), torch.backends.cudnn.deterministic) == (["ieee"] * 3, True) != before
     second.close()
-    assert (settings.allow_tf32, settings.deterministic) == before
+    assert (precisions(), torch.backends.cudnn.deterministic) == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "variable"),
+    [
+        ("torch.backends.fp32_precision = 'tf32'", "0"),
+        ("torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True", "0"),
+        ("torch.set_float32_matmul_precision('high')", "0"),
+        ("pass", "1"),
+    ],
+)
+def test_float32_is_float32_whatever_was_asked_for_before(asked: str, variable: str) -> None:
+    """By either of PyTorch's settings or by the environment, twice in a row; then as it was."""
+    program = f"""
+import torch
+from dae_ros.runtime.torch_process import EXACT_ARITHMETIC
+{asked}
+kinds = torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul
+before = [kind.fp32_precision for kind in kinds]
+assert "tf32" in before
+for _ in range(2):
+    with EXACT_ARITHMETIC:
+        assert [kind.fp32_precision for kind in kinds] == ["ieee"] * 3
+        assert torch.backends.cudnn.deterministic
+    assert [kind.fp32_precision for kind in kinds] == before
+    assert not torch.backends.cudnn.deterministic
+"""
+    environment = {**os.environ, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": variable}
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
 @pytest.mark.parametrize(("part", "fault"), [(0, "output"), (1, "state"), (2, "all")])
