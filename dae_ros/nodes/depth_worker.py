@@ -182,7 +182,7 @@ class DepthWorker(SensorWorker[Command]):
         self.inbox.put(item, size_bytes)
 
     def forget(self, cause: str) -> None:
-        """Drop what was received and not stepped yet, and the recurrent state with it.
+        """Drop what was received and not stepped yet, the recurrent state and failures with it.
 
         At once and not behind what waits: depth of before must not come out later. New parameters
         and weights were accepted and stay. Returns when the thread has done so, which is after the
@@ -227,6 +227,7 @@ class DepthWorker(SensorWorker[Command]):
             raise RuntimeError("the worker turned before it was opened")
         if self._forgotten is not None:
             pipeline.restart(self._forgotten)
+            self._hope(pipeline)
             self._forgotten = None
         # One at a time where none is skipped, so that a stop is noticed between messages and
         # whoever waits for room gets it soon.
@@ -270,7 +271,7 @@ class DepthWorker(SensorWorker[Command]):
             )
 
     def _handle(self, pipeline: DepthPipeline, item: Item) -> None:
-        if self._faulty:
+        if self._faulty and isinstance(item, MESSAGES):
             return
         if isinstance(item, SerializedEvents):
             with self._dropping():
@@ -332,6 +333,14 @@ class DepthWorker(SensorWorker[Command]):
     def _give_up(self, message: str) -> None:
         self._faulty = True
         self._failed(Fault(message, internal=False))
+
+    def _hope(self, pipeline: DepthPipeline) -> None:
+        """Begin to count failures anew: what caused them may have passed."""
+        statistics = pipeline.statistics()
+        self._seen_windows = statistics.windows
+        self._seen_non_finite = statistics.errors.get(NonFiniteState.code, 0)
+        self._failures = 0
+        self._faulty = False
 
     def _take_snapshot(self, pipeline: DepthPipeline) -> None:
         self._next_snapshot_s = time.monotonic() + SNAPSHOT_PERIOD_S

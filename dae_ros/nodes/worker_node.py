@@ -173,6 +173,8 @@ class WorkerNode(LifecycleNode, Generic[P, W, O]):
         worker, outputs = self._worker, self._outputs
         if worker is None or outputs is None:
             raise RuntimeError("activated without being configured")
+        if self._fault is not None and not self._fault.internal:
+            self._fault = None  # it is tried again
         outputs.active = True
         try:
             self._begin(worker, self._binding.value)
@@ -279,6 +281,10 @@ class WorkerNode(LifecycleNode, Generic[P, W, O]):
         if not self.context.ok():
             # A signal has shut rclpy down, and a publisher failed because of it.
             return
+        if not fault.internal:
+            path = self.get_fully_qualified_name()
+            again = f"mend that, and `ros2 lifecycle set {path} activate` tries again"
+            fault = Fault(f"{fault.message}; {again}", internal=False)
         self._fault = fault
         self._fault_found.trigger()
 

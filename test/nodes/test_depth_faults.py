@@ -15,9 +15,10 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from event_camera_msgs.msg import EventPacket
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import Image
 
-from dae_ros.errors import InferenceError
+from dae_ros.errors import InferenceError, NonFiniteState
 from dae_ros.events.cdr import write_packet
 from dae_ros.nodes.depth_worker import FAILURES_IN_A_ROW
 
@@ -126,6 +127,42 @@ def test_ten_failures_in_a_row_end_in_inactive_with_an_error(graph, camera, runn
     assert "out of memory" in capfd.readouterr().err
     assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
     assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
+@pytest.mark.parametrize("error", [InferenceError, NonFiniteState])
+def test_after_ten_failures_activate_tries_again(graph, camera, depth, capfd, error):
+    """Once the cause has passed, activate is enough; what was set meanwhile holds."""
+    node = depth(overload="queue", orientation="depth")
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    publisher = graph.publisher(EventPacket, "events")
+    graph.until(lambda: publisher.get_subscription_count() == 1)
+    estimator = node._worker.estimator
+    working = estimator.estimate
+
+    def failing(_):
+        raise error("no memory")
+
+    for _ in range(2):
+        estimator.estimate = failing
+        graph.until(lambda: send(publisher, camera, 1) or not node._inputs)
+        assert "`ros2 lifecycle set /depth activate`" in capfd.readouterr().err
+        assert "`ros2 lifecycle set /depth activate`" in node._fault.message
+        graph.until(lambda: publisher.get_subscription_count() == 0)
+        estimator.estimate = working
+        (accepted,) = node.set_parameters([Parameter("scale", value=2.0)])
+        assert accepted.successful
+        images = graph.listen(Image, "depth/image")
+        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        assert node._fault is None
+        graph.until(lambda: publisher.get_subscription_count() == 1)
+
+        def seen(found=images):
+            # Until the new topic and its subscriber have found each other images are lost.
+            send(publisher, camera, 1)
+            return len(found) >= 2
+
+        graph.until(seen)
 
 
 def test_single_failures_cost_one_window(graph, camera, running):
