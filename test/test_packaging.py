@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -45,6 +46,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.returncode == 0, result.stderr
     (path,) = (source / "dist").glob("*.whl")
     return path
+
+
+# Of all that is imported, what comes with ROS.
+ROS_PACKAGE = re.compile(
+    r"rclpy|launch(_ros)?|ament_\w+|rosbag2_py|tf2_\w+|\w+_(msgs|srvs|interfaces)"
+)
 
 
 def version() -> str:
@@ -212,3 +219,20 @@ def test_nothing_points_to_one_machine() -> None:
             continue
         problems += [f"{name}: {match.group()}" for match in pattern.finditer(text)]
     assert problems == []
+
+
+def test_package_xml_names_every_ros_package_that_is_imported() -> None:
+    """rosdep and colcon know what the nodes and the launch files import."""
+    manifest = ElementTree.parse(ROOT / "package.xml")
+    named = {element.text for element in manifest.findall("exec_depend")}
+    imported = set()
+    for folder in ("dae_ros", "launch"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    imported.add(node.module.split(".")[0])
+    ros = {name for name in imported if ROS_PACKAGE.fullmatch(name)}
+    assert {"rclpy", "sensor_msgs"} <= ros
+    assert ros <= named
