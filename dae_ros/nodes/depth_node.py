@@ -111,6 +111,7 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
 
     def _loaded(self, worker: DepthWorker, parameters: DepthParameters) -> None:
         self._outputs = DepthOutputs(self, parameters, worker.kind)
+        self._report.begin_again()
         estimator = worker.estimator
         if estimator is not None:
             self._backend = worker.backend
@@ -161,6 +162,7 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
             self._calibration = CalibrationFile(parameters.calibration, self._given_camera)
             self._calibrated(self._given_camera)
         self._rate = RateReport()
+        self._report.begin_again()
         self._no_ends, self._no_messages = Patience(), Patience()
         self._traffic.excuse(time.monotonic())
         self._weights.begin(parameters)

@@ -209,6 +209,10 @@ class DepthDiagnostics:
         self._last_s: float | None = None
         self._last: tuple[int, int, int, int] = (0, 0, 0, 0)
 
+    def begin_again(self) -> None:
+        """Forget the last report: another worker, or another subscription, counts from now on."""
+        self._last_s = None
+
     def statuses(
         self,
         now_s: float,

@@ -248,6 +248,40 @@ def test_deactivation_forgets_what_was_received_and_keeps_the_model(graph, camer
     assert end_us >= resumed_us + 50_000, "a window reached back into what was before the pause"
 
 
+def test_rates_count_nothing_of_before_a_pause_or_another_worker(graph, camera, running):
+    """After a pause, and after cleanup and configure, rates begin anew instead of being made up."""
+    node, publisher = running
+    reports = graph.listen(DiagnosticArray, "/diagnostics")
+
+    def values(part):
+        """Return what the reports say of one part, newest last."""
+        return [
+            {item.key: item.value for item in status.values}
+            for report in reports
+            for status in report.status
+            if status.name == f"/depth: {part}"
+        ]
+
+    send(publisher, camera, 60)
+    graph.until(lambda: pipeline_of(node).windows >= 2)
+    graph.until(lambda: values("windows") and int(values("windows")[-1]["windows"]) >= 2)
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    reports.clear()
+    graph.until(lambda: len(reports) >= 2)
+    assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+    reports.clear()
+    graph.until(lambda: len(values("events")) >= 2)
+    for found in values("events"):
+        assert (found["messages_per_s"], found["megabytes_per_s"]) == ("0.0", "0.000")
+        assert found["mega_events_per_s"] == "0.000"
+    assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_cleanup() == TransitionCallbackReturn.SUCCESS
+    assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+    reports.clear()
+    graph.until(lambda: len(values("windows")) >= 2)
+    assert {found["windows_per_s"] for found in values("windows")} == {"0.0"}
+
+
 def test_depth_of_before_a_pause_does_not_come_out_after_it(graph, camera, depth):
     """A backlog of a slow network is dropped by deactivate, also with `overload: queue`."""
     node = depth(overload="queue")
