@@ -18,7 +18,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from dae_ros.bags.simulated import simulated_messages, simulated_topics
-from dae_ros.errors import ConfigurationError
+from dae_ros.errors import ConfigurationError, DaeError
 from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.conversions import ns_to_stamp
 from dae_ros.nodes.entry import EXIT_FAILURE, run
@@ -94,7 +94,11 @@ class SimulatorNode(Node):
 
     def _turn(self) -> None:
         """Go on to the next place where the thread may be stopped."""
-        next(self._steps, None)
+        try:
+            next(self._steps, None)
+        except DaeError as error:
+            self.get_logger().error(f"{error} [{error.code}]")
+            self.exit_code = EXIT_FAILURE
         if self.exit_code is not None:
             time.sleep(SLEEP_S)
 

@@ -169,3 +169,28 @@ def test_a_bad_parameter_ends_the_process_with_a_sentence() -> None:
         "'scene' must be one of room, corridor, street, warehouse, park, yard, not 'moon'"
         in done.stderr
     )
+
+
+def test_a_lens_that_cannot_be_ends_the_process_with_a_sentence() -> None:
+    """What only the simulation itself refuses is a sentence too, and no traceback."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "dae_ros.nodes.simulator_node",
+            "--ros-args",
+            "-p",
+            "distortion_k1:=-0.5",
+            "-p",
+            "wait_subscribers:=0",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120.0,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "distortion" in done.stderr
+    assert "[configuration]" in done.stderr
+    assert "Traceback" not in done.stderr
