@@ -192,7 +192,11 @@ class DepthNode(WorkerNode[DepthParameters, DepthWorker, DepthOutputs]):
 
     def _look(self) -> None:
         now_s = time.monotonic()
-        backend = None if self._worker is None else self._worker.backend
+        worker, outputs = self._worker, self._outputs
+        # Not while changes wait in the inbox: before the last there may be one of the other kind.
+        if worker and outputs and worker.parameters is self._binding.value:
+            outputs.keep(worker.kind)
+        backend = None if worker is None else worker.backend
         if backend is not None and backend != self._backend:
             self._backend = backend
             self.get_logger().info(f"the network runs on {backend} from now on")

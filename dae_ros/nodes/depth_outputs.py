@@ -64,6 +64,15 @@ class DepthOutputs:
         if kind not in self._depth:
             self._depth[kind] = self._node.create_publisher(Image, TOPICS[kind], self._qos)
 
+    def keep(self, kind: str) -> None:
+        """Take back the topic of the other kind, once its subscribers have taken everything.
+
+        On the executor's thread, when the worker has no more for that topic.
+        """
+        for other in self._depth.keys() - {kind}:
+            if self._depth[other].wait_for_all_acked(Duration()):
+                self._node.destroy_publisher(self._depth.pop(other))
+
     def apply(self, parameters: DepthParameters) -> None:
         """Take over the colour range."""
         self._parameters = parameters

@@ -160,6 +160,11 @@ class DepthWorker(SensorWorker[Command]):
         return BackendChoice(choice.backend, "; ".join([choice.reason, *hampered]))
 
     @property
+    def parameters(self) -> DepthParameters:
+        """What the thread has taken over last; results of before have been published by then."""
+        return self._parameters
+
+    @property
     def kind(self) -> str:
         """`metric` or `relative`, as the parameters and weights have it now."""
         return "relative" if self._pipeline is None else self._pipeline.kind
@@ -291,8 +296,9 @@ class DepthWorker(SensorWorker[Command]):
                 self.swap.roll_back()
         else:
             self._step_all(pipeline)
-            self._parameters = item
             pipeline.apply(item)
+            # Last: who sees these parameters sees their kind as well.
+            self._parameters = item
 
     def _step_all(self, pipeline: DepthPipeline) -> int:
         """Step what has closed; return how many windows that were."""

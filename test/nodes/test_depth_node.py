@@ -397,6 +397,42 @@ def test_parameters_change_at_run_time_and_bad_ones_are_refused(graph, depth, ca
     check_images(images, expected)
 
 
+def test_after_a_change_of_scale_the_other_topic_is_gone(graph, depth, camera):
+    """Metres, the network's number and back: one topic each time, once nothing is on its way."""
+    node = start(graph, depth, overload="queue", orientation="depth")
+    publisher = connect(graph)
+    topics = ("depth/relative", "depth/image")
+
+    def there():
+        return tuple(topic for topic in topics if node.count_publishers(topic))
+
+    def more(images):
+        publisher.publish(write_packet(camera.packet()))
+        return images
+
+    for scale, topic in ((0.0, topics[0]), (1.0, topics[1]), (0.0, topics[0]), (2.0, topics[1])):
+        assert node.set_parameters([Parameter("scale", value=scale)])[0].successful
+        images = graph.listen(Image, topic)
+        graph.until(lambda found=images: more(found))
+        graph.until(lambda wanted=topic: there() == (wanted,), 20.0)
+
+
+def test_a_scale_that_changes_and_changes_back_at_once_costs_no_depth(graph, depth, camera):
+    """Packets between the two changes still find the topic of their kind."""
+    node = start(graph, depth, overload="queue", orientation="depth")
+    publisher = connect(graph)
+    images = graph.listen(Image, "depth/relative")
+    for _ in range(5):
+        for scale in (1.0, 0.0):
+            assert node.set_parameters([Parameter("scale", value=scale)])[0].successful
+            for _ in range(20):
+                publisher.publish(write_packet(camera.packet()))
+            graph.spin(0.05)
+    graph.until(lambda: len(images) >= 5)
+    assert node._fault is None
+    graph.until(lambda: not node.count_publishers("depth/image"), 20.0)
+
+
 def test_missing_weights_leave_the_node_unconfigured_with_the_sentence(graph, depth, capfd):
     """Without weights, and with a file that is not there, configuring fails and says so."""
     node = depth(weights="")
