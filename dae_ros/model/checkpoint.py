@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import pickle
@@ -28,7 +29,6 @@ from torch import Tensor
 
 from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.model.configuration import Meaning
-from dae_ros.model.fetch import digest_of
 from dae_ros.model.networks import (
     Network,
     NetworkConfig,
@@ -112,8 +112,15 @@ def load_checkpoint(
             "where to put them; untrained:vits runs without weights",
             path=str(path),
         )
-    digest = digest_of(path)
-    found = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path, config)
+    # Read once, so that the digest is that of the weights whatever becomes of the file: a mapped
+    # one that is overwritten changes weights in use, and one that is cut ends the process.
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    if _is_safetensors(data):
+        found = _read_safetensors(path, data)
+    else:
+        found = _read_pickle(path, data, config)
+    del data
     used = found.config if config is None else config
     # The file is trusted about itself; a configuration from outside must agree with it.
     if found.embedded and used != found.config:
@@ -192,9 +199,10 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, str]:
         WeightsError: the file is missing, damaged, or not of this project.
     """
     path = Path(path)
-    if not path.is_file() or not _is_safetensors(path):
+    data = path.read_bytes() if path.is_file() else b""
+    if not _is_safetensors(data):
         raise WeightsError(f"{path} is no checkpoint of this project", path=str(path))
-    metadata = _metadata_and_tensors(path)[0]
+    metadata = _metadata_and_tensors(path, data)[0]
     return {key: value for key, value in metadata.items() if not key.startswith("dae_ros.")}
 
 
@@ -224,14 +232,13 @@ def _replacing(path: Path) -> Iterator[int]:
         raise
 
 
-def _is_safetensors(path: Path) -> bool:
+def _is_safetensors(data: bytes) -> bool:
     # By content: 8 bytes of header length, then JSON. Pickles begin with PK or 0x80.
-    with path.open("rb") as stream:
-        return stream.read(9)[8:] == b"{"
+    return data[8:9] == b"{"
 
 
-def _read_safetensors(path: Path) -> PublishedFile:
-    metadata, tensors = _metadata_and_tensors(path)
+def _read_safetensors(path: Path, data: bytes) -> PublishedFile:
+    metadata, tensors = _metadata_and_tensors(path, data)
     try:
         config = config_from_dict(json.loads(metadata["dae_ros.config"]))
         meaning = Meaning.from_dict(json.loads(metadata["dae_ros.meaning"]))
@@ -244,15 +251,22 @@ def _read_safetensors(path: Path) -> PublishedFile:
     return PublishedFile(tensors, config, meaning, embedded=True, notes=notes)
 
 
-def _metadata_and_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _metadata_and_tensors(path: Path, data: bytes) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        tensors = safetensors.torch.load(data)
     except safetensors.SafetensorError as error:
         raise WeightsError(
             f"{path} is damaged: {error}. Get the file again", path=str(path)
         ) from error
+    except KeyError as error:
+        raise WeightsError(
+            f"{path} holds weights of type {error.args[0]}, which PyTorch cannot read. Store "
+            "floats of 16, 32 or 64 bit",
+            path=str(path),
+        ) from error
+    # Checked above, all of it; see `_in_order` for the layout.
+    (length,) = struct.unpack_from("<Q", data)
+    metadata = json.loads(data[8 : 8 + length]).get("__metadata__") or {}
     if metadata.get("dae_ros.format") != FORMAT:
         raise WeightsError(
             f"{path} is a safetensors file without this project's meta-data (format {FORMAT}), "
@@ -264,18 +278,16 @@ def _metadata_and_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]
     return metadata, tensors
 
 
-def _read_pickle(path: Path, config: NetworkConfig | None) -> PublishedFile:
-    with path.open("rb") as stream:
-        start = stream.read(4)
-    if not start.startswith(_PICKLES):
-        what = "is empty" if not start else "is no checkpoint: it begins like none"
+def _read_pickle(path: Path, data: bytes, config: NetworkConfig | None) -> PublishedFile:
+    if not data.startswith(_PICKLES):
+        what = "is empty" if not data else "is no checkpoint: it begins like none"
         raise WeightsError(
             f"{path} {what}. Checkpoints are .pth files of PyTorch and this project's "
             ".safetensors; `dae-ros models list` shows the known ones",
             path=str(path),
         )
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except _LOAD_FAILURES as error:
         text = " ".join(str(error).split())
         forbidden = _FORBIDDEN.search(text)

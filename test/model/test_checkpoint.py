@@ -136,6 +136,23 @@ def test_own_files_keep_everything(tmp_path: Path, tiny: LoadedModel, dtype: tor
     assert [p.name for p in tmp_path.iterdir()] == ["own.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["own.safetensors", "synth.pth"])
+def test_a_file_that_is_overwritten_changes_no_weights(
+    tmp_path: Path, tiny: LoadedModel, name: str
+) -> None:
+    """Whatever is copied over a file that is in use, in place, what was loaded stays as it was."""
+    path = tmp_path / name
+    if path.suffix == ".pth":
+        authors_file(path, weights_of(tiny))
+    else:
+        save_checkpoint(path, tiny.network, Meaning())
+    loaded = load_checkpoint(path)
+    assert str(path) not in Path("/proc/self/maps").read_text()
+    with path.open("r+b") as stream:
+        stream.write(bytes(path.stat().st_size))
+    assert_same_weights(loaded, weights_of(tiny))
+
+
 def test_the_same_weights_give_the_same_bytes(tmp_path: Path, tiny: LoadedModel) -> None:
     """However often a file is written it has one digest; its header has the documented layout."""
     extra = {name: name.upper() for name in ("origin", "settings", "clips", "teachers", "step")}

@@ -100,7 +100,7 @@ def test_what_a_field_must_be_is_said(
         load_checkpoint(file.path)
 
 
-@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e8m0fnu", "complex64", "bool", "int8"])
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "complex64", "bool", "int8"])
 def test_tensors_of_other_types_are_refused_by_name(tmp_path: Path, dtype: str) -> None:
     """A weight is a float of 16, 32 or 64 bit; PyTorch can do little with others."""
     file = Kept(tmp_path, "tiny")
