@@ -140,6 +140,8 @@ class ReloadableEstimator(DepthEstimator, Protocol):
     def successor(self: Estimator, path: Path, version: int) -> Estimator:
         """Load other weights, with a state of their own; may be called on another thread.
 
+        Where this backend is a `ClosableEstimator`, they are closed together.
+
         Args:
             path: of a checkpoint.
             version: its `weight_version`.

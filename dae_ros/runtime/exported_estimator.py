@@ -78,7 +78,10 @@ class ExportedEstimator:
         self.warming = False
 
     def close(self, timeout_s: float = 0.0) -> None:  # noqa: ARG002 - the step that exports waits
-        """End an export that is under way, from any thread; no further one begins."""
+        """End an export that is under way, from any thread; no further one begins.
+
+        Nor for successors, nor for what this one is a successor of.
+        """
         self._closed.set()
 
     def export_command(self, height: int, width: int) -> str:
@@ -148,6 +151,7 @@ class ExportedEstimator:
             folder=Path(folder),
             weight_version=version,
         )
+        other._closed = self._closed
         weakref.finalize(other, shutil.rmtree, folder, ignore_errors=True)
         if self.sensor_size is not None:
             try:

@@ -93,6 +93,7 @@ def exported_graph(
     kept = _kept(path, loaded)
     if kept is not None:
         return path, kept
+    _give_way(stopped)
     with _alone(folder, stopped):
         # Another process may have made it meanwhile.
         kept = _kept(path, loaded)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from dae_ros.errors import InferenceError, WeightsError
 from dae_ros.model.fetch import digest_of
 from dae_ros.runtime.announcement import Announcement
-from dae_ros.runtime.background import in_background
+from dae_ros.runtime.background import BackgroundWork, in_background
 from dae_ros.runtime.estimator import ReloadableEstimator
 from dae_ros.runtime.snapshots import withdrawn
 
@@ -88,12 +88,18 @@ class WeightLoader:
         self, announcement: Announcement, in_use: ReloadableEstimator, *, background: bool
     ) -> None:
         self.announcement = announcement
+        self._work: BackgroundWork[Result] | None = None
         self._result: Future[Result] = Future()
         if not background:
             self._result.set_result(load_announced(announcement, in_use))
             return
-        self._result = in_background(lambda: load_announced(announcement, in_use))
+        self._result = self._work = in_background(lambda: load_announced(announcement, in_use))
 
     def take(self) -> Result | None:
         """Return the result, None while it loads."""
         return self._result.result() if self._result.done() else None
+
+    def join(self, timeout_s: float) -> None:
+        """Wait so long for the end of the loading."""
+        if self._work is not None:
+            self._work.join(timeout_s)

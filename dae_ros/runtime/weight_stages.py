@@ -11,8 +11,11 @@ from typing import Literal, TypeAlias
 from dae_ros.representation.event_image import EventImage
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.canary import LEAST_PAIRS, Breach, Comparison, Observer, StepFacts
+from dae_ros.runtime.estimator import ReloadableEstimator
 from dae_ros.runtime.weight_loading import LoadedWeights
 
+# Weights that differ by less can go on with each other's state.
+SAME_STATE_CHANGE = 1e-3
 Outcome: TypeAlias = Literal["refused", "swapped", "kept", "rolled_back"]
 Phase: TypeAlias = Literal["steady", "loading", "rehearsal", "canary", "returning"]
 # A version was refused for what it does; other codes say that it could not be read or used.
@@ -122,6 +125,14 @@ class Shadow:
         self.observer.forget()
         self.pending.clear()
         self.steps = self.waited = 0
+
+    def goes_on_from(self, in_use: ReloadableEstimator) -> bool:
+        """Begin with the state of the weights in use; False where it does not fit: with zero."""
+        if self.change < SAME_STATE_CHANGE:
+            self.estimator.adopt_state(in_use)
+            return True
+        self.begin_again()
+        return False
 
     def step(self, clock_ns: Callable[[], int]) -> tuple[Window, StepFacts]:
         """Step the oldest window that waits."""

@@ -24,7 +24,7 @@ from dae_ros.errors import InferenceError
 from dae_ros.representation.event_image import EventImage
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.canary import LEAST_PAIRS, Breach, Comparison, Observer, SwapRules, failure
-from dae_ros.runtime.estimator import FloatImage, ReloadableEstimator
+from dae_ros.runtime.estimator import ClosableEstimator, FloatImage, ReloadableEstimator
 from dae_ros.runtime.weight_loading import LoadedWeights, WeightLoader
 from dae_ros.runtime.weight_stages import (
     Canary,
@@ -37,8 +37,6 @@ from dae_ros.runtime.weight_stages import (
     Window,
 )
 
-# Weights that differ by less can go on with each other's state.
-SAME_STATE_CHANGE = 1e-3
 # So many outputs after a change of weights that cost the state are marked.
 WARMING_WINDOWS = 4
 # How many windows a replay may take to catch up, in multiples of its own length.
@@ -51,7 +49,7 @@ NO_NUMBERS: Mapping[str, float] = {}
 class WeightSwap:
     """The weights in use, and whatever is about to replace them; a `DepthEstimator`.
 
-    Not thread-safe: all calls on the thread that owns the pipeline.
+    Not thread-safe: all calls but `close` on the thread that owns the pipeline.
 
     Args:
         estimator: to begin with.
@@ -136,6 +134,14 @@ class WeightSwap:
         self._warming = 0
         if (shadow := self._shadow()) is not None:
             shadow.begin_again()
+
+    def close(self, timeout_s: float) -> None:
+        """End what the weights in use and those beside them do; see `ClosableEstimator`."""
+        loader, live = self._loader, self.live
+        if isinstance(live, ClosableEstimator):
+            live.close(timeout_s)
+        if loader is not None:
+            loader.join(timeout_s)
 
     def announce(self, announcement: Announcement) -> None:
         """Take note of a version; what is refused at once has its verdict before this returns."""
@@ -270,7 +276,8 @@ class WeightSwap:
         shadow, announcement = candidate.shadow, candidate.announcement
         code = "replayed"
         if candidate.without_replay:
-            code = self._without_replay(shadow)
+            code = "kept_state" if shadow.goes_on_from(self.live) else "zero_state"
+            self._warming = WARMING_WINDOWS + 1 if code == "zero_state" else self._warming
         old, old_observer = self.live, self._observer
         self._use(shadow.estimator, shadow.observer)
         self._candidate = None
@@ -289,15 +296,6 @@ class WeightSwap:
             [window.facts for window in self._ring],
         )
         self._say(announcement, "swapped", code, f"after {shadow.steps} replayed windows", numbers)
-
-    def _without_replay(self, shadow: Shadow) -> str:
-        """Begin with the state of the weights in use where that fits, else with zero."""
-        if shadow.change < SAME_STATE_CHANGE:
-            shadow.estimator.adopt_state(self.live)
-            return "kept_state"
-        shadow.begin_again()
-        self._warming = WARMING_WINDOWS + 1
-        return "zero_state"
 
     def _follow(self, window: Window) -> None:
         """Hand a window that was just stepped to whatever follows."""

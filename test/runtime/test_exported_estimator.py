@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import importlib.util
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from dae_ros.model.untrained import untrained
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.backends import create_estimator
+from dae_ros.runtime.background import THREAD_NAME
 from dae_ros.runtime.canary import SwapRules
-from dae_ros.runtime.estimator import ReloadableEstimator
+from dae_ros.runtime.estimator import ClosableEstimator, ReloadableEstimator
 from dae_ros.runtime.exported_estimator import ExportedEstimator
 from dae_ros.runtime.onnx_cache import cache_folder, graph_name
 from dae_ros.runtime.onnx_export import export_onnx
@@ -196,3 +198,35 @@ def test_successors_stand_beside_the_weights_in_use(cache: Path, tmp_path: Path)
     save_checkpoint(path, new.network, other)
     with pytest.raises(WeightsError, match="means something else"):
         estimator.successor(path, 5)
+
+
+def test_the_end_of_a_node_ends_exports_of_all_its_weights(cache: Path, tmp_path: Path) -> None:
+    """Closing weights that are followed ends what loads beside them, and no export begins."""
+    tiny, path = untrained("tiny"), tmp_path / "w_000001.safetensors"
+    new = changed(tiny, 0.01)
+    digest = save_checkpoint(path, new.network, new.meaning)
+    verdicts: list[Verdict] = []
+    swap = WeightSwap(created(), SwapRules(), judged=verdicts.append, eager=False)
+    assert isinstance(swap, ClosableEstimator)
+    swap.estimate(noise_image())
+    swap.announce(Announcement(1, path, digest, path.stat().st_size))
+    swap.close(60.0)
+    assert THREAD_NAME not in [thread.name for thread in threading.enumerate()]
+    swap.estimate(noise_image())
+    assert [(v.outcome, v.code) for v in verdicts] == [("refused", "backend")]
+    assert "stopped" in verdicts[0].reason
+    with pytest.raises(InferenceError, match="stopped"):
+        swap.estimate(noise_image(height=61))
+
+
+def test_a_successor_is_closed_with_the_weights_that_it_follows(
+    cache: Path, tmp_path: Path
+) -> None:
+    """It begins no export either, also where it was loaded before the size was known."""
+    tiny, path = untrained("tiny"), tmp_path / "w.safetensors"
+    save_checkpoint(path, tiny.network, tiny.meaning)
+    estimator = created()
+    successor = estimator.successor(path, 1)
+    estimator.close()
+    with pytest.raises(InferenceError, match="stopped"):
+        successor.estimate(noise_image(height=61))
