@@ -87,18 +87,42 @@ def exported_graph(
         stopped: asked now and then; an export under way is ended once it says yes.
 
     Raises:
-        WeightsError: the export failed, was refused or stopped, or the weights are others by now.
+        WeightsError: the export failed, was refused or stopped, the folder cannot be written, or
+            the weights are others by now.
     """
     path = folder / graph_name(loaded, height, width, precision)
+    try:
+        # It may have been deleted since it was chosen.
+        folder.mkdir(parents=True, exist_ok=True)
+        return path, _made(weights, loaded, height, width, precision, path, stopped)
+    except OSError as error:
+        raise WeightsError(
+            f"{weights} could not be exported to {folder} ({reason_of(error)}); make room there, "
+            "or set XDG_CACHE_HOME to a folder that may be written",
+            weights=weights,
+            path=str(folder),
+        ) from error
+
+
+def _made(
+    weights: str,
+    loaded: LoadedModel,
+    height: int,
+    width: int,
+    precision: str,
+    path: Path,
+    stopped: Callable[[], bool],
+) -> OnnxDescription:
+    """Return what the graph at a path is, after an export where there is none yet."""
     kept = _kept(path, loaded)
     if kept is not None:
-        return path, kept
+        return kept
     _give_way(stopped)
-    with _alone(folder, stopped):
+    with _alone(path.parent, stopped):
         # Another process may have made it meanwhile.
         kept = _kept(path, loaded)
         if kept is not None:
-            return path, kept
+            return kept
         arguments = export_arguments(weights, path, height, width, precision)
         code, said = _run([sys.executable, "-m", "dae_ros.cli", *arguments], weights, stopped)
         if code != 0:
@@ -107,7 +131,7 @@ def exported_graph(
                 f"{said.strip().rpartition('dae-ros export: ')[2][-2000:]}",
                 weights=weights,
             )
-        return path, _verified(path, loaded)
+        return _verified(path, loaded)
 
 
 def _kept(path: Path, loaded: LoadedModel) -> OnnxDescription | None:
@@ -141,12 +165,9 @@ def _alone(folder: Path, stopped: Callable[[], bool]) -> Iterator[None]:
 def _run(command: list[str], weights: str, stopped: Callable[[], bool]) -> tuple[int, str]:
     """Run a process that must not outlive its purpose; return its exit code and errors."""
     deadline_s = time.monotonic() + _PATIENCE_S
-    try:
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
-    except OSError as error:
-        raise WeightsError(f"{weights} could not be exported: {error}", weights=weights) from error
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     try:
         while True:
             try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import importlib.util
+import re
+import shutil
 import subprocess
 import threading
 from pathlib import Path
@@ -230,3 +232,12 @@ def test_a_successor_is_closed_with_the_weights_that_it_follows(
     estimator.close()
     with pytest.raises(InferenceError, match="stopped"):
         successor.estimate(noise_image(height=61))
+
+
+def test_a_cache_that_went_away_fails_the_step_alone(cache: Path) -> None:
+    """A file in the place of the deleted folder refuses the size; it does not end the thread."""
+    estimator = created()
+    shutil.rmtree(cache.parent)
+    cache.parent.write_text("in the way")
+    with pytest.raises(InferenceError, match=re.escape(str(cache))):
+        estimator.estimate(noise_image())
