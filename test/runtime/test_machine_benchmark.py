@@ -203,6 +203,27 @@ def test_speed_that_costs_too_much_is_not_advised() -> None:
     assert fastest([step("torch", "float32", 40.0, 0.0)]) == ("torch", "float32")
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_all_contenders_run_on_one_device(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """Rows are of the device that PyTorch has; what cannot run there is absent, with the reason."""
+    devices: list[str] = []
+
+    def made(parameters: DepthParameters) -> DepthEstimator:
+        devices.append(parameters.device)
+        return TorchEstimator(untrained("tiny"))
+
+    reason = "onnxruntime has no CUDA"
+    monkeypatch.setattr(network_steps, "device_of", lambda _: torch.device(kind))
+    monkeypatch.setattr(network_steps, "onnxruntime_obstacle", lambda: reason, raising=False)
+    monkeypatch.setattr(network_steps, "create_estimator", made)
+    parameters = DepthParameters(weights="untrained:tiny")
+    found = network_steps.find_contenders(parameters, 48, 64, silent)
+    assert set(devices) == {kind}
+    if kind == "cuda":
+        backends = ("onnxruntime", "tensorrt")
+        assert found.absent == {(name, "float16"): reason for name in backends}
+
+
 def test_an_engine_is_built_where_there_is_time_for_it(
     cache_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

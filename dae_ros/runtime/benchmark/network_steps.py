@@ -21,6 +21,7 @@ from dae_ros.representation.tencode_code import pack_tencode
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.estimator import DepthEstimator, FloatImage
 from dae_ros.runtime.exported_estimator import ExportedEstimator
+from dae_ros.runtime.gpus import onnxruntime_obstacle
 from dae_ros.runtime.graph_backends import GraphRuntime, runtime_device
 from dae_ros.runtime.onnx_parity import measure_deviation, moving_edges
 from dae_ros.runtime.processor import bfloat16_obstacle, processor_flags
@@ -130,7 +131,11 @@ def find_contenders(
     there: dict[Contender, DepthEstimator] = {}
     absent: dict[Contender, str] = {}
     late: dict[Contender, str] = {}
-    on_cpu = device_of(parameters.device).type == "cpu"
+    device = device_of(parameters.device)
+    on_cpu = device.type == "cpu"
+    # The same for all: onnxruntime may see a GPU where PyTorch sees none, and the other way round.
+    parameters = dataclasses.replace(parameters, device=str(device))
+    gpu_obstacle = None if on_cpu else onnxruntime_obstacle()
     wanted = ON_A_CPU if on_cpu else ON_A_GPU
     obstacle = bfloat16_obstacle(processor_flags()) if on_cpu else None
     planned_s = 0.0
@@ -139,6 +144,10 @@ def find_contenders(
         report(number / len(wanted), f"{parameters.weights}: loading {backend} {precision}")
         if precision == "bfloat16" and obstacle is not None:
             absent[contender] = obstacle
+            continue
+        if backend != "torch" and gpu_obstacle is not None:
+            # Said before an export that would be for nothing.
+            absent[contender] = gpu_obstacle
             continue
         try:
             wanted_parameters = parameters_of(parameters, contender)
