@@ -214,7 +214,7 @@ def test_all_contenders_run_on_one_device(monkeypatch: pytest.MonkeyPatch, kind:
 
     reason = "onnxruntime has no CUDA"
     monkeypatch.setattr(network_steps, "device_of", lambda _: torch.device(kind))
-    monkeypatch.setattr(network_steps, "onnxruntime_obstacle", lambda: reason, raising=False)
+    monkeypatch.setattr(network_steps, "onnxruntime_obstacle", lambda: reason)
     monkeypatch.setattr(network_steps, "create_estimator", made)
     parameters = DepthParameters(weights="untrained:tiny")
     found = network_steps.find_contenders(parameters, 48, 64, silent)
@@ -270,7 +270,13 @@ def test_auto_on_a_gpu_is_what_the_gpu_has(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, c=capability: c)
         assert contender_of(choice, STEPS, there) == expected
     assert contender_of(choice, STEPS[:1], there) is None
-    assert verdict.auto_precision(there, "onnxruntime") == "float16"
+    # onnxruntime has GPUs of its own: PyTorch, perhaps a build for CPUs, may see none.
+    monkeypatch.setattr(verdict, "runtime_device", lambda *_: "cuda")
+    for seen in ("cuda", "cpu"):
+        monkeypatch.setattr(verdict, "device_of", lambda _, kind=seen: torch.device(kind))
+        assert verdict.auto_precision(there, "onnxruntime") == "float16"
+        assert verdict.auto_precision(there, "tensorrt") == "float16"
+        assert verdict.auto_precision(there, "openvino") == "float32"
 
 
 def test_commands_say_what_auto_would_not_do() -> None:
@@ -278,7 +284,7 @@ def test_commands_say_what_auto_would_not_do() -> None:
     torch32, openvino = ("torch", "float32"), ("openvino", "float32")
     here = DepthParameters(device="cpu")
     assert contender_of(AUTO, STEPS, here) == openvino
-    assert contender_of(BackendChoice("onnxruntime", ""), STEPS, here) is None
+    assert contender_of(BackendChoice("torch", ""), STEPS[1:], here) is None
     assert launch_command("a b.pth", torch32, openvino, "cpu") == (
         "ros2 launch dae_ros depth.launch.py 'weights:=a b.pth' device:=cpu backend:=torch"
     )

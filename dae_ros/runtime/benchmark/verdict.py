@@ -14,6 +14,7 @@ from dae_ros.runtime.arithmetic import usual_precision
 from dae_ros.runtime.backend_choice import BackendChoice
 from dae_ros.runtime.benchmark.network_steps import Contender, StepRow
 from dae_ros.runtime.benchmark.whole_chain import ChainRow
+from dae_ros.runtime.graph_backends import runtime_device
 from dae_ros.runtime.torch_precision import usual_torch_precision
 
 # What rounding may cost, in standard deviations of the output, before speed is not worth it.
@@ -53,10 +54,13 @@ def auto_precision(parameters: DepthParameters, backend: str) -> str:
     Raises:
         WeightsError, ConfigurationError: the weights cannot be loaded, or the device is not there.
     """
-    device = device_of(parameters.device)
-    if backend == "torch" and device.type != "cpu":
-        return usual_torch_precision(device, load_weights(parameters.weights).config)
-    return usual_precision(on_cpu=device.type == "cpu")
+    if backend in ("onnxruntime", "tensorrt"):
+        # They may see a GPU where PyTorch sees none.
+        return usual_precision(on_cpu=runtime_device(parameters.device, backend) == "cpu")
+    device = device_of(parameters.device) if backend == "torch" else None
+    if device is None or device.type == "cpu":
+        return usual_precision(on_cpu=True)
+    return usual_torch_precision(device, load_weights(parameters.weights).config)
 
 
 def contender_of(
