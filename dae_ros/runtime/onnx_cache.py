@@ -6,8 +6,10 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from dae_ros.runtime.onnx_description import FORMAT, OnnxDescription, read_descr
 # An export takes seconds for small networks, a minute or two for large ones.
 _PATIENCE_S = 1200
 _POLL_S = 0.1
+_WRITING = ".exporting-"
 
 
 def cache_folder(name: str) -> Path:
@@ -123,15 +126,23 @@ def _made(
         kept = _kept(path, loaded)
         if kept is not None:
             return kept
-        arguments = export_arguments(weights, path, height, width, precision)
-        code, said = _run([sys.executable, "-m", "dae_ros.cli", *arguments], weights, stopped)
-        if code != 0:
-            raise WeightsError(
-                f"{weights} could not be exported for {height}x{width}: "
-                f"{said.strip().rpartition('dae-ros export: ')[2][-2000:]}",
-                weights=weights,
-            )
-        return _verified(path, loaded)
+        # Whoever holds the lock writes here alone, so that these are of processes that were killed.
+        for left in path.parent.glob(f"{_WRITING}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        # An export that is killed leaves half a graph behind, in a folder that goes with this.
+        with tempfile.TemporaryDirectory(prefix=_WRITING, dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            arguments = export_arguments(weights, made, height, width, precision)
+            code, said = _run([sys.executable, "-m", "dae_ros.cli", *arguments], weights, stopped)
+            if code != 0:
+                raise WeightsError(
+                    f"{weights} could not be exported for {height}x{width}: "
+                    f"{said.strip().rpartition('dae-ros export: ')[2][-2000:]}",
+                    weights=weights,
+                )
+            description = _verified(made, loaded)
+            made.replace(path)
+        return description
 
 
 def _kept(path: Path, loaded: LoadedModel) -> OnnxDescription | None:

@@ -25,7 +25,7 @@ from dae_ros.runtime.background import THREAD_NAME
 from dae_ros.runtime.canary import SwapRules
 from dae_ros.runtime.estimator import ClosableEstimator, ReloadableEstimator
 from dae_ros.runtime.exported_estimator import ExportedEstimator
-from dae_ros.runtime.onnx_cache import cache_folder, graph_name
+from dae_ros.runtime.onnx_cache import cache_folder, exported_graph, graph_name
 from dae_ros.runtime.onnx_export import export_onnx
 from dae_ros.runtime.torch_estimator import TorchEstimator
 from dae_ros.runtime.warm_up import warm_up
@@ -232,6 +232,35 @@ def test_a_successor_is_closed_with_the_weights_that_it_follows(
     estimator.close()
     with pytest.raises(InferenceError, match="stopped"):
         successor.estimate(noise_image(height=61))
+
+
+@pytest.mark.slow
+def test_a_stopped_export_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
+    """Neither what it was writing is left, nor what a process left that was killed with its own."""
+    folder, loaded = tmp_path / "gone", untrained("tiny")
+
+    def writing() -> bool:
+        return any(folder.rglob("*.onnx"))
+
+    with pytest.raises(WeightsError, match="stopped"):
+        exported_graph("untrained:tiny", loaded, 60, 80, "float32", folder, stopped=writing)
+    assert list(folder.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    """Folders that nobody writes to any more go with the next export."""
+    left, foreign = tmp_path / ".exporting-x" / ".export-y", tmp_path / ".export-z"
+    for folder in (left, foreign):
+        folder.mkdir(parents=True)
+        (folder / "half.onnx").write_bytes(b"half")
+    asked = iter([False, True])
+    with pytest.raises(WeightsError, match="stopped"):
+        exported_graph(
+            "untrained:tiny", untrained("tiny"), 60, 80, "float32", tmp_path,
+            stopped=lambda: next(asked, True),
+        )  # fmt: skip
+    # The other one is of a `dae-ros export` that a user may be running.
+    assert list(tmp_path.iterdir()) == [foreign]
 
 
 def test_a_cache_that_went_away_fails_the_step_alone(cache: Path) -> None:
