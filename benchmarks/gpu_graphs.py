@@ -8,6 +8,8 @@ in a process of its own, which can be ended when it takes too long.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -90,14 +92,19 @@ def build_beside(
     if limit_s <= 0:
         return "there is no time left to build it; give more with --within"
     arguments = [backend, str(weights), *map(str, size), device, str(folder)]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.gpu_graphs", *arguments],
-            capture_output=True, text=True, timeout=limit_s, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return f"it was not built within {limit_s:.0f} s; give more with --within"
-    return None if done.returncode == 0 else (done.stderr.strip() or "it failed")[-600:]
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.gpu_graphs", *arguments],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            said = process.communicate(timeout=limit_s)[1]
+        except subprocess.TimeoutExpired:
+            return f"it was not built within {limit_s:.0f} s; give more with --within"
+        finally:
+            # With the `dae-ros export` that it has begun, also where this one is interrupted.
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return None if process.returncode == 0 else (said.strip() or "it failed")[-600:]
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import bench_gpu, gpu_contenders, run
+from benchmarks import bench_gpu, gpu_contenders, gpu_graphs, run
 from benchmarks.bench_gpu import Plan, main, measure
 from benchmarks.gpu_clock import DeviceClock, measure_peaks, readings, turns
 from benchmarks.gpu_contenders import AS_WRITTEN, COMPILED, EAGER, OURS, REFERENCE, TENSORRT
@@ -266,6 +266,26 @@ def test_weights_change_while_steps_go_on(tmp_path: Path) -> None:
     assert change["cold"] and change["took_s"] > 0
     assert change["longest_ms"] >= change["p50_ms"] > 0 and found["quiet"]["steps"] > 0
     assert found["verdicts"][0].startswith("swapped")
+
+
+def test_a_build_that_takes_too_long_ends_with_all_its_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The limit ends the export that the build has begun as well."""
+    monkeypatch.setattr(gpu_graphs, "graph_obstacle", lambda _: None)
+    # A build whose export sleeps, so that the limit comes while it is under way.
+    started = tmp_path / "child"
+    export = f"sh -c 'echo $$ > {started}; exec sleep 300' > /dev/null 2>&1"
+    python = tmp_path / "python"
+    # The last command keeps the shell from becoming the export.
+    python.write_text(f"#!/bin/sh\n{export}\ntrue\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    said = gpu_graphs.build_beside("onnxruntime", tmp_path, SIZE, "cpu", tmp_path, 2.0)
+    assert said is not None and "not built within 2 s" in said
+    # Gone, or dead and not yet waited for.
+    status = Path(f"/proc/{started.read_text().strip()}/status")
+    assert not status.exists() or "State:\tZ" in status.read_text()
 
 
 def test_everything_is_measured_on_a_small_network(
