@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,13 +21,16 @@ from dae_ros.errors import RecordingError, reason_of
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 # The newest metadata that Humble, Jazzy and Kilted all read.
 _METADATA_VERSION: Literal[8] = 8
+# What a disk that is full looks like, to either storage.
+_DISK_ERRORS = (OSError, sqlite3.Error)
 
 
 class BagWriter:
     """A rosbag2 folder being written.
 
     It grows as `<name>.partial` beside its final place and gets its name when it is closed, so
-    that a folder of that name is always whole. The content depends on nothing but the messages.
+    that a folder of that name is always whole: after a write that failed it never gets it. The
+    content depends on nothing but the messages.
 
     Args:
         path: the folder.
@@ -53,6 +57,8 @@ class BagWriter:
             )
         # The storage file takes the name of its folder, which must therefore be the final one.
         (self._partial,) = require_free((self.path,), replace)
+        self._storage = storage
+        self._failure: RecordingError | None = None
         self._types = create_typestore()
         self._connections: dict[str, tuple[str, Connection]] = {}
         self._writer: Writer | None = Writer(
@@ -126,8 +132,12 @@ class BagWriter:
         """Finish the folder and give it its name; a second call does nothing.
 
         Raises:
-            RecordingError: the disk is full; the folder keeps its `.partial`.
+            RecordingError: the disk is full, or was at an earlier write; the folder keeps its
+                `.partial`.
         """
+        if self._failure is not None and self._writer is not None:
+            self.abandon()
+            raise self._failure
         writer, self._writer = self._writer, None
         if writer is None:
             return
@@ -141,20 +151,28 @@ class BagWriter:
         writer, self._writer = self._writer, None
         if writer is not None:
             # What is told is the error that came first.
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*_DISK_ERRORS):
                 _finish(writer)
 
     @contextlib.contextmanager
     def _on_disk(self) -> Iterator[None]:
+        if self._failure is not None:
+            raise self._failure
         try:
             yield
-        except OSError as error:
-            raise RecordingError(
-                f"{self.path} cannot be written: {reason_of(error)}. What fitted is in "
-                f"{self._partial}; make room, remove it and run again",
+        except _DISK_ERRORS as error:
+            reason = reason_of(error) if isinstance(error, OSError) else str(error)
+            left = (
+                f"SQLite took back what it had written; make room, remove {self._partial}"
+                if self._storage == "sqlite3"
+                else f"What fitted is in {self._partial}; make room, remove it"
+            )
+            self._failure = RecordingError(
+                f"{self.path} cannot be written: {reason}. {left} and run again",
                 path=str(self.path),
                 partial=str(self._partial),
-            ) from error
+            )
+            raise self._failure from error
 
     def __enter__(self) -> BagWriter:
         """Return the writer."""
@@ -167,7 +185,10 @@ class BagWriter:
         trace: TracebackType | None,
     ) -> None:
         """Close: what was written before an error or Ctrl-C is kept whole."""
-        self.close()
+        if error is not None and self._failure is not None:
+            self.abandon()
+        else:
+            self.close()
 
     def _learn(self, type_name: str, definition: MessageDefinition | None) -> None:
         found = {}
@@ -190,8 +211,8 @@ def _finish(writer: Writer) -> None:
     """Write the end of a storage file, and close it also where that fails."""
     try:
         writer.close()
-    except OSError:
-        # What is left in its buffer does not fit either; SQLite has none.
-        with contextlib.suppress(OSError, AttributeError):
-            writer.storage.bio.close()  # type: ignore[union-attr]  # of MCAP
+    except _DISK_ERRORS:
+        # What is left in MCAP's buffer does not fit either.
+        with contextlib.suppress(*_DISK_ERRORS):
+            writer.abort()
         raise

@@ -196,18 +196,41 @@ def test_ros_itself_reads_these_messages():
     assert (info.distortion_model, info.header.stamp.nanosec) == ("plumb_bob", 123_456_789)
 
 
-def test_a_full_disk_is_said_and_what_fitted_stays(tmp_path):
+@pytest.mark.parametrize(
+    ("storage", "said"),
+    [
+        ("mcap", r"bag cannot be written: File too large. What fitted is in .*bag\.partial"),
+        ("sqlite3", r"bag cannot be written: disk I/O error. SQLite took back .*bag\.partial"),
+    ],
+)
+# In the middle of the messages, and only at the end, where a small database is written at once.
+@pytest.mark.parametrize("messages", [200, 3])
+def test_a_full_disk_is_said_and_nothing_gets_the_name(tmp_path, storage, said, messages):
     """The sentence names the cause and the .partial folder; nothing has the recording's name."""
     message = write_image(np.zeros((100, 100), np.float32), STAMP_NS, "optical")
 
     def fill_up():
-        with BagWriter(tmp_path / "bag") as bag:
-            for time_ns in range(200):
+        with BagWriter(tmp_path / "bag", storage) as bag:
+            for time_ns in range(messages):
                 bag.write("/depth/image", IMAGE, time_ns, message)
 
-    said = r"bag cannot be written: File too large. What fitted is in .*bag\.partial"
     with no_room_beyond(100_000), pytest.raises(RecordingError, match=said):
         fill_up()
+    assert [path.name for path in tmp_path.iterdir()] == ["bag.partial"]
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_failed_write_is_not_forgotten_when_there_is_room_again(tmp_path, storage):
+    """Who goes on after it, as a recorder does with other topics, is told again at the end."""
+    message = write_image(np.zeros((1000, 1000), np.float32), STAMP_NS, "optical")
+    bag = BagWriter(tmp_path / "bag", storage)
+    with no_room_beyond(100_000), pytest.raises(RecordingError, match="cannot be written"):
+        bag.write("/depth/image", IMAGE, 1, message)
+    with pytest.raises(RecordingError, match="cannot be written"):
+        bag.write("/other/image", IMAGE, 2, message)
+    with pytest.raises(RecordingError, match="cannot be written"):
+        bag.close()
+    bag.close()
     assert [path.name for path in tmp_path.iterdir()] == ["bag.partial"]
 
 
