@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from dae_ros.bags import aedat4, rosbag1, rosbag2_mcap, rosbag2_sqlite3
@@ -19,6 +19,12 @@ from dae_ros.bags.datasets.layouts import is_sequence_folder, open_sequence_fold
 from dae_ros.bags.datasets.mvsec_hdf5 import MvsecHdf5File
 from dae_ros.bags.event_arrays import event_array_to_cdr
 from dae_ros.bags.merging import merge_messages, merge_topics
+from dae_ros.bags.message_definitions import (
+    add_type,
+    described_types,
+    inner_types,
+    require_described,
+)
 from dae_ros.bags.message_types import SERIALIZATION_DAMAGE, create_typestore
 from dae_ros.bags.messages import read_frame
 from dae_ros.bags.prophesee_raw import PropheseeRawFile, is_raw
@@ -329,17 +335,14 @@ class Recording:
     def _check_type(self, message: RecordedMessage) -> str:
         """Make a ROS 1 type known; return why its messages cannot be converted, or nothing."""
         definition = self.topics[message.topic].definition
-        try:
-            described = get_types_from_msg(definition.data, message.type)
-        except SyntaxError as error:
-            return f"the definition of {message.type} in the recording is not readable ({error})"
         old = get_typestore(Stores.ROS1_NOETIC)
-        old.fielddefs.update(described)
-        self._types.register(
-            {name: kind for name, kind in described.items() if name not in self._types.fielddefs}
-        )
-        if message.type not in self._types.fielddefs:
-            return f"the type {message.type} is not described in the recording"
+        try:
+            described = described_types(message.type, definition)
+            old.fielddefs.update(described)
+            require_described(old.fielddefs, message.type)
+            add_type(self._types, message.type, described)
+        except RecordingError as error:
+            return error.message
         if not _same_fields(old, self._types, message.type):
             return (
                 f"{message.type} has other fields in ROS 2 than in ROS 1; its messages cannot "
@@ -356,16 +359,5 @@ def _same_fields(old: Typestore, new: Typestore, name: str) -> bool:
     if before != [kind for _, kind in new.fielddefs[name][1]]:
         return False
     return all(
-        _same_fields(old, new, inner) for inner in _inner_types(before) if inner in new.fielddefs
+        _same_fields(old, new, inner) for inner in inner_types(before) if inner in new.fielddefs
     )
-
-
-def _inner_types(fields: Sequence[object]) -> Iterator[str]:
-    """Yield the names of message types among field descriptions, also inside arrays."""
-    for field in fields:
-        if isinstance(field, tuple):
-            for part in field:
-                if isinstance(part, str) and "/msg/" in part:
-                    yield part
-                elif isinstance(part, tuple):
-                    yield from _inner_types([part])

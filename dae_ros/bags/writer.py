@@ -10,10 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from rosbags.interfaces import Connection, MessageDefinition, MessageDefinitionFormat, Qos
+from rosbags.interfaces import Connection, MessageDefinition, Qos
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import get_types_from_idl, get_types_from_msg
 
+from dae_ros.bags.message_definitions import add_type, described_types
 from dae_ros.bags.message_types import create_typestore
 from dae_ros.bags.replacing import give_name, require_free
 from dae_ros.errors import RecordingError, reason_of
@@ -100,7 +100,7 @@ class BagWriter:
                 )
             return
         if type_name not in self._types.fielddefs:
-            self._learn(type_name, definition)
+            add_type(self._types, type_name, described_types(type_name, definition))
         with self._on_disk():
             connection = self._writer.add_connection(
                 topic, type_name, typestore=self._types, offered_qos_profiles=qos
@@ -184,27 +184,12 @@ class BagWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close: what was written before an error or Ctrl-C is kept whole."""
-        if error is not None and self._failure is not None:
-            self.abandon()
-        else:
+        """Close, also where a source was cut or damaged; after all other errors abandon."""
+        damaged_source = isinstance(error, RecordingError) and self._failure is None
+        if error is None or damaged_source:
             self.close()
-
-    def _learn(self, type_name: str, definition: MessageDefinition | None) -> None:
-        found = {}
-        if definition is not None and definition.format is MessageDefinitionFormat.MSG:
-            found = get_types_from_msg(definition.data, type_name)
-        elif definition is not None and definition.format is MessageDefinitionFormat.IDL:
-            found = get_types_from_idl(definition.data)
-        self._types.register(
-            {name: kind for name, kind in found.items() if name not in self._types.fielddefs}
-        )
-        if type_name not in self._types.fielddefs:
-            raise RecordingError(
-                f"the type {type_name} is not known and its recording carries no definition of "
-                f"it; leave its topic out",
-                type=type_name,
-            )
+        else:
+            self.abandon()
 
 
 def _finish(writer: Writer) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
@@ -120,22 +122,27 @@ def test_the_same_messages_give_the_same_bytes(tmp_path, storage):
     assert [file.read_bytes() for file in one] == [file.read_bytes() for file in two]
 
 
-def test_the_folder_appears_when_it_is_whole(tmp_path):
-    """Until it is closed the bag has another name; an error on the way keeps what was written."""
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [(None, True), (RecordingError("the source is cut"), True), (ValueError("a mistake"), False)],
+)
+def test_the_folder_appears_when_it_is_whole(tmp_path, error, named):
+    """Until it is closed the bag has another name, and keeps it where the program is at fault."""
     bag = BagWriter(tmp_path / "bag")
 
-    def write_and_fail():
+    def write():
         with bag:
             bag.write("/image", IMAGE, 1, write_image(DEPTH, 1, ""))
             assert not (tmp_path / "bag").exists()
-            raise ValueError("on the way")
+            if error is not None:
+                raise error
 
-    with pytest.raises(ValueError, match="on the way"):
-        write_and_fail()
-    with AnyReader([tmp_path / "bag"]) as reader:
+    with contextlib.nullcontext() if error is None else pytest.raises(type(error)):
+        write()
+    assert [item.name for item in tmp_path.iterdir()] == ["bag" if named else "bag.partial"]
+    with AnyReader([tmp_path / "bag" if named else tmp_path / "bag.partial" / "bag"]) as reader:
         assert reader.message_count == 1
-    assert [item.name for item in tmp_path.iterdir()] == ["bag"]
-    with pytest.raises(RecordingError, match="exists already"):
+    with pytest.raises(RecordingError, match="exists already" if named else "did not end"):
         BagWriter(tmp_path / "bag")
     with pytest.raises(RecordingError, match="closed"):
         bag.write("/image", IMAGE, 1, b"")

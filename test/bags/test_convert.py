@@ -7,6 +7,8 @@ import pytest
 from rosbags.highlevel import AnyReader
 from rosbags.interfaces import QosDurability
 from rosbags.rosbag1 import Writer
+from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import Writer as Rosbag2Writer
 from rosbags.typesys import Stores, get_typestore
 
 from dae_ros.bags.convert import PACKET_ENCODINGS, convert
@@ -151,6 +153,57 @@ def test_what_cannot_be_converted_is_left_out_and_named(tmp_path):
     assert result.damaged == {"/events": 1, "/image": 1}
     assert list(result.skipped) == ["/color"]
     assert "other fields in ROS 2" in result.skipped["/color"]
+
+
+@pytest.mark.parametrize(
+    ("definition", "said"),
+    [
+        ("uint32 v@l#e\n", "definition of my_msgs/msg/Thing in the recording is not readable"),
+        ("foo/Bar value\n", "foo/msg/Bar is not known and its recording carries no definition"),
+        ("Thing[] values\n", "my_msgs/msg/Thing contains itself"),
+    ],
+)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_topic_without_a_usable_definition_is_left_out_and_named(
+    tmp_path, definition, said, version
+):
+    """Of ROS 1 bags and of rosbag2 recordings; the other topics are converted."""
+    source = tmp_path / "odd.bag"
+    thing = {"topic": "/thing", "msgtype": "my_msgs/msg/Thing", "msgdef": definition}
+    number = {"topic": "/number", "msgtype": "std_msgs/msg/UInt32", "typestore": ROS1}
+    if version == 1:
+        writer = Writer(source)
+        thing["md5sum"] = "0" * 32
+    else:
+        writer = Rosbag2Writer(source, version=8, storage_plugin=StoragePlugin.MCAP)
+        thing["rihs01"] = "RIHS01_" + "0" * 64
+        number["typestore"] = get_typestore(Stores.ROS2_KILTED)
+    data = bytes(4) if version == 1 else b"\0\1\0\0" + bytes(4)
+    with writer:
+        topics = [writer.add_connection(**thing), writer.add_connection(**number)]
+        for time_ns in range(6):
+            writer.write(topics[time_ns % 2], START_NS + time_ns, data)
+    result = run(source, tmp_path / "out")
+    assert result.messages == {"/number": 3}
+    assert list(result.skipped) == ["/thing"]
+    assert said in result.skipped["/thing"]
+    assert [item.topic for item, _, _ in read(tmp_path / "out")] == ["/number"] * 3
+
+
+def test_an_error_on_the_way_gives_no_final_name(tmp_path):
+    """What was converted before something unforeseen keeps its .partial."""
+    write_data_bag(tmp_path / "data.bag")
+
+    def fail(_, done):
+        if done == 20:
+            raise ZeroDivisionError
+
+    with (
+        open_recording(tmp_path / "data.bag") as recording,
+        pytest.raises(ZeroDivisionError),
+    ):
+        convert(recording, tmp_path / "out", report=fail, stopped=lambda: False)
+    assert {path.name for path in tmp_path.iterdir()} == {"data.bag", "out.partial"}
 
 
 def test_latched_topics_stay_latched(tmp_path):
