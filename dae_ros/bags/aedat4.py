@@ -6,9 +6,11 @@ the camera counts), frames become mono8 images stamped with the middle of their 
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -25,6 +27,7 @@ from dae_ros.simulation.encoders import create_encoder
 MAGIC = b"#!AER-DAT4"
 FRAME_ID = "camera"
 _TYPES = {"events": ("events", EVENT_PACKET), "frame": ("image_raw", IMAGE)}
+_HEADER_DAMAGE = (OSError, struct.error, UnicodeDecodeError, ElementTree.ParseError)
 _GREY = {"RGB": cv2.COLOR_RGB2GRAY, "RGBA": cv2.COLOR_RGBA2GRAY}
 
 
@@ -64,8 +67,11 @@ class Aedat4File:
                 "reading .aedat4 files needs the package aedat: pip install aedat", package="aedat"
             ) from error
         try:
+            _check_header(self.path)
             return aedat.Decoder(self.path)
-        except RuntimeError as error:  # all that the package raises
+        except BaseException as error:
+            if not isinstance(error, _HEADER_DAMAGE) and not _is_of_package(error):
+                raise
             raise RecordingError(
                 f"{self.path} is no readable AEDAT4 file ({error})", path=str(self.path)
             ) from error
@@ -87,7 +93,9 @@ class Aedat4File:
         while True:
             try:
                 packet = next(packets, None)
-            except RuntimeError as error:
+            except BaseException as error:
+                if not _is_of_package(error):
+                    raise
                 raise RecordingError(
                     f"{self.path} was cut or is damaged ({error}). All {delivered} messages "
                     f"before that were read",
@@ -140,6 +148,33 @@ class Aedat4File:
 
     def close(self) -> None:
         """See `Container.close`; the file is open only while it is read."""
+
+
+def _check_header(path: Path) -> None:
+    """Make sure that the description of the streams is text and XML.
+
+    The package trusts it to be UTF-8, and ends the whole process where it is not.
+
+    Raises:
+        OSError, struct.error, UnicodeDecodeError, xml.etree.ElementTree.ParseError: it is not.
+    """
+    with path.open("rb") as file:
+        file.seek(len(MAGIC) + len(b".0\r\n"))
+        (size,) = struct.unpack("<I", file.read(4))
+        header = file.read(size)
+    # A FlatBuffer: the root is a table, whose third field is the XML.
+    (table,) = struct.unpack_from("<I", header)
+    (back,) = struct.unpack_from("<i", header, table)
+    (place,) = struct.unpack_from("<H", header, table - back + 8)
+    place += table
+    place += struct.unpack_from("<I", header, place)[0]
+    (length,) = struct.unpack_from("<I", header, place)
+    ElementTree.fromstring(header[place + 4 : place + 4 + length].decode())
+
+
+def _is_of_package(error: BaseException) -> bool:
+    """Whether the package says that a file is damaged, or panicked, which no `Exception` is."""
+    return isinstance(error, RuntimeError) or type(error).__name__ == "PanicException"
 
 
 def _events(columns: NDArray[np.void]) -> Events:
