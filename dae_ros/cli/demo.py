@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     with_ros = importlib.util.find_spec("rclpy") is not None and not args.in_process
     begin_s = time.monotonic()
     try:
-        summary = (
+        summary: dict[str, Any] = (
             run_processes(args, work) if with_ros else _in_process(args, work, args.in_process)
         )
     except BaseException:
@@ -151,6 +151,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"\n{summary['windows']} depth images in {summary['seconds']} s. Look at:")
     print(f"  {folder / 'contact_sheet.png'}\n  {folder / 'preview.mp4'}\n")
     print(_verdict(summary))
+    if unreadable := sum(summary["unreadable_messages"].values()):
+        print(f"note: {unreadable} messages could not be read and were passed over")
     for note in notes:
         print(f"note: {note}")
     return 0
@@ -228,6 +230,7 @@ def _in_process(args: argparse.Namespace, folder: Path, asked: bool) -> dict[str
     truth = None if metrics is None else metrics["truth"]
     return {
         "windows": facts["windows"]["stepped"],
+        "unreadable_messages": facts["unreadable_messages"],
         "processes": [],
         "truth": truth if args.bag or truth is None else SIMULATED_TRUTH,
         "scores": scores_of_summary(metrics),

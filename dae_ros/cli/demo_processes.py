@@ -129,10 +129,11 @@ def run_processes(args: argparse.Namespace, folder: Path) -> dict[str, object]:
                 "no depth image was recorded; the output of the nodes above says why"
             )
         counts = {name: info.count for name, info in recording.topics.items()}
-        shown = preview_topics(recording, folder, parameters_of(args), truth=truth)
+        shown, unreadable = preview_topics(recording, folder, parameters_of(args), truth=truth)
     scores = scores_of_report(folder / "metrics" / "evaluation.json")
     return {
         "windows": shown,
+        "unreadable_messages": unreadable,
         "messages": counts,
         "processes": [node.executable for node in (source, depth, *compared, keep)],
         "truth": described,

@@ -6,7 +6,7 @@ topics.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -203,8 +203,10 @@ class PreviewWriter:
 
 def preview_topics(
     recording: Recording, folder: Path, parameters: DepthParameters, truth: str | None = None
-) -> int:
+) -> tuple[int, dict[str, int]]:
     """Write the previews of a recording of a depth node's topics.
+
+    A picture that is damaged or of an unknown encoding is counted, and the next one follows.
 
     Args:
         recording: with `.../events/image` (rgb8), `.../depth/image` or `.../depth/relative`
@@ -214,7 +216,7 @@ def preview_topics(
         truth: topic of ground truth to show; None for none.
 
     Returns:
-        The number of depth images shown.
+        The number of depth images shown; error code -> pictures that could not be read.
 
     Raises:
         RecordingError: the recording lacks events/image or depth.
@@ -232,6 +234,7 @@ def preview_topics(
         orientation = "unknown"
     waiting: dict[int, Picture] = {}
     shown = 0
+    unreadable: Counter[str] = Counter()
     topics = [topic for topic in (events, depth, frames, truth) if topic is not None]
     # The two images of a window share their stamp; which one was recorded first is not known.
     maps: dict[int, FloatImage] = {}
@@ -242,19 +245,21 @@ def preview_topics(
         folder, parameters, with_frames=frames is not None, with_truth=truth is not None
     ) as writer:
         for message in recording.messages(topics):
-            cdr = recording.to_cdr(message)
-            if message.topic == frames:
-                seen[stamp_of(cdr)] = recording.read_frame(message)
+            try:
+                cdr = recording.to_cdr(message)
+                stamp_ns = stamp_of(cdr)
+                if message.topic == frames:
+                    seen[stamp_ns] = recording.read_frame(message)
+                elif message.topic == truth:
+                    truths[stamp_ns] = read_depth(cdr).depth
+                elif message.topic == events:
+                    waiting[stamp_ns] = read_picture(cdr)
+                else:
+                    maps[stamp_ns] = read_depth(cdr).depth
+            except RecordingError as error:
+                unreadable[error.code] += 1
                 continue
-            if message.topic == truth:
-                truths[stamp_of(cdr)] = read_depth(cdr).depth
-                continue
-            stamp_ns = stamp_of(cdr)
-            if message.topic == events:
-                waiting[stamp_ns] = read_picture(cdr)
-            else:
-                maps[stamp_ns] = read_depth(cdr).depth
-            if stamp_ns in waiting and stamp_ns in maps:
+            if message.topic not in (frames, truth) and stamp_ns in waiting and stamp_ns in maps:
                 frame, exact = _take_until(seen, stamp_ns), _take_until(truths, stamp_ns)
                 if frame is not None:
                     writer.add_frame(frame)
@@ -272,7 +277,7 @@ def preview_topics(
                 for halves in (waiting, maps):
                     for old in [stamp for stamp in halves if stamp < stamp_ns]:
                         del halves[old]
-    return shown
+    return shown, dict(unreadable)
 
 
 def _take_until(images: dict[int, Value], stamp_ns: int) -> Value | None:

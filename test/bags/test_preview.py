@@ -43,7 +43,7 @@ def test_a_recorded_node_gives_a_preview(tmp_path, kind, frames):
     """Each depth image is shown beside the event image of its stamp; frames get a panel."""
     record(tmp_path / "bag", f"/cam/depth/{kind}", frames=frames)
     with open_recording(tmp_path / "bag") as recording:
-        assert preview_topics(recording, tmp_path, DepthParameters()) == 4
+        assert preview_topics(recording, tmp_path, DepthParameters()) == (4, {})
     with av.open(str(tmp_path / "preview.mp4")) as video:
         pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     levels = [int(picture[150, 100, 0]) for picture in pictures]
@@ -66,7 +66,7 @@ def test_ground_truth_stands_beside_depth_in_the_same_colours(tmp_path, kind, le
         bag.write("/lidar/depth", IMAGE, STEP_NS, write_image(truth, STEP_NS, "lidar"))
     both = [tmp_path / "bag", tmp_path / "truth"]
     with open_recording(both) as recording:
-        assert preview_topics(recording, tmp_path, DepthParameters(), "/lidar/depth") == 4
+        assert preview_topics(recording, tmp_path, DepthParameters(), "/lidar/depth") == (4, {})
     with av.open(str(tmp_path / "preview.mp4")) as video:
         pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     # Events, depth, [its legend,] truth, legend, and gaps of 4 px.
@@ -98,7 +98,7 @@ def test_frame_and_truth_are_those_of_the_stamp_however_late_depth_comes(tmp_pat
             bag.write("/events/image", IMAGE, late_ns, write_image(events, stamp_ns, "cam"))
             bag.write("/depth/image", IMAGE, late_ns, write_image(depth, stamp_ns, "cam"))
     with open_recording(tmp_path / "bag") as recording:
-        assert preview_topics(recording, tmp_path, DepthParameters(), "/truth") == 4
+        assert preview_topics(recording, tmp_path, DepthParameters(), "/truth") == (4, {})
     with av.open(str(tmp_path / "preview.mp4")) as video:
         pictures = [frame.to_ndarray(format="rgb24").astype(int) for frame in video.decode(video=0)]
     panel = WIDTH + 4
@@ -107,6 +107,31 @@ def test_frame_and_truth_are_those_of_the_stamp_however_late_depth_comes(tmp_pat
     for picture in pictures:
         depth_rgb, truth_rgb = picture[150, 2 * panel + 100], picture[150, 3 * panel + 100]
         assert np.abs(depth_rgb - truth_rgb).max() < 12
+
+
+def test_pictures_that_cannot_be_read_are_counted_and_passed_over(tmp_path):
+    """A frame, a depth image and a truth of an encoding that none has cost no other picture."""
+    with BagWriter(tmp_path / "bag") as bag:
+        for number in range(6):
+            stamp_ns = (number + 1) * STEP_NS
+            pictures = {
+                "/events/image": np.zeros((HEIGHT, WIDTH, 3), np.uint8),
+                "/depth/image": np.ones((HEIGHT, WIDTH), np.float32),
+                "/image_raw": np.zeros((HEIGHT, WIDTH), np.uint8),
+                "/truth": np.ones((HEIGHT, WIDTH), np.float32),
+            }
+            for topic, picture in pictures.items():
+                data = write_image(picture, stamp_ns, "cam")
+                if (number, topic) in ((1, "/image_raw"), (2, "/depth/image")):
+                    data = data.replace(b"mono8", b"mon12").replace(b"32FC1", b"32FC9")
+                if (number, topic) in ((3, "/truth"), (4, "/events/image")):
+                    data = data[:10]
+                bag.write(topic, IMAGE, stamp_ns, data)
+    with open_recording(tmp_path / "bag") as recording:
+        counted = preview_topics(recording, tmp_path, DepthParameters(), "/truth")
+    assert counted == (4, {"recording": 4})
+    with av.open(str(tmp_path / "preview.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 4
 
 
 def test_a_recording_without_depth_is_refused(tmp_path):

@@ -61,6 +61,7 @@ def test_in_process_demo_makes_pictures(tmp_path: Path, capsys: pytest.CaptureFi
     facts = json.loads((tmp_path / "demo" / "demo.json").read_text())
     assert (facts["scores"], "the weights do not say which" in facts["uncompared"]) == ([], True)
     assert f"not compared with the simulator's exact depth: {facts['uncompared']}\n" in said
+    assert facts["unreadable_messages"] == {} and "could not be read" not in said
     assert (tmp_path / "demo" / "preview.mp4").stat().st_size > 1000
     assert (tmp_path / "demo" / "contact_sheet.png").read_bytes().startswith(b"\x89PNG")
     assert main([*arguments, "--out", str(tmp_path / "demo")]) == 0  # a second run replaces it
