@@ -25,7 +25,7 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag1 import Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from dae_ros.bags.replacing import give_name, require_free
+from dae_ros.bags.replacing import give_name, require_free, require_name
 from dae_ros.bags.simulated import calibration
 from dae_ros.errors import RecordingError
 from dae_ros.events.frame import Frame
@@ -55,6 +55,7 @@ class MvsecWriter:
     """
 
     def __init__(self, path: Path, simulation: Simulation, *, replace: bool = False) -> None:
+        require_name(path)
         self.paths = tuple(path.with_name(f"{path.name}_{part}.bag") for part in ("data", "gt"))
         self._partial = require_free(self.paths, replace)
         self._camera = calibration(simulation.camera)

@@ -9,6 +9,20 @@ from pathlib import Path
 from dae_ros.errors import RecordingError
 
 
+def require_name(path: Path) -> None:
+    """Make sure that something can grow beside a path, under a name made of its own.
+
+    Raises:
+        RecordingError: the path is `.`, `..` or a root.
+    """
+    if path.name in ("", ".."):
+        raise RecordingError(
+            f"{path} has no name of its own for what is to be written; give one, such as "
+            f"{path / 'walk'}",
+            path=str(path),
+        )
+
+
 def require_free(paths: Sequence[Path], replace: bool) -> tuple[Path, ...]:
     """Return the `.partial` paths of what will be written, of which nothing is there yet.
 
@@ -17,8 +31,10 @@ def require_free(paths: Sequence[Path], replace: bool) -> tuple[Path, ...]:
         replace: whether something may have a final name already.
 
     Raises:
-        RecordingError: something is in the way.
+        RecordingError: something is in the way, or a path has no name.
     """
+    for path in paths:
+        require_name(path)
     partial = tuple(path.with_name(f"{path.name}.partial") for path in paths)
     remains = "is what a run left that did not end, unless one is writing it now; remove it"
     for path, part in zip(paths, partial, strict=True):

@@ -113,9 +113,11 @@ def run(args: argparse.Namespace) -> int:
         DaeError: a node failed, or no depth came out.
     """
     # The network takes seconds to import, which --help does not need.
+    from dae_ros.bags.replacing import require_name
     from dae_ros.runtime.backends import create_estimator
 
     folder: Path = args.out
+    require_name(folder)
     _check(folder)
     with usage():
         parameters = parameters_of(args)

@@ -116,8 +116,10 @@ def run(args: argparse.Namespace) -> int:
             replaced is there until the new one is whole.
     """
     # numba takes seconds to import, which --help does not need.
+    from dae_ros.bags.replacing import require_name
     from dae_ros.simulation.simulation import START_NS, Simulation
 
+    require_name(args.out)
     with usage():
         parameters, sequence = _parameters(args)
         if parameters.duration_s <= 0.0:

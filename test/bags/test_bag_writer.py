@@ -247,3 +247,14 @@ def test_a_database_is_not_written_somewhere_else(tmp_path, name):
     with pytest.raises(RecordingError, match="choose another, or the storage mcap"):
         BagWriter(tmp_path / name / "bag", "sqlite3")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", [".", "..", "/"])
+def test_a_path_without_a_name_is_refused(tmp_path, monkeypatch, path):
+    """Such as the folder in which one is: nothing could grow beside it."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for replace in (False, True):
+        with pytest.raises(RecordingError, match="has no name of its own"):
+            BagWriter(path, replace=replace)
+    assert [item.name for item in tmp_path.rglob("*")] == ["here"]

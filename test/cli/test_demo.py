@@ -43,6 +43,17 @@ def test_a_folder_that_is_not_a_demo_is_left_alone(
     assert (other / "preview.mp4").read_bytes() == b"video"
 
 
+def test_the_folder_in_which_one_is_cannot_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--out . ends in a sentence before anything is computed."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["demo", "--in-process", "--out", "."]) == 1
+    assert ". has no name of its own" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["here"]
+
+
 @pytest.fixture(scope="module")
 def metric(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return weights that say metres, as trained ones do; what they say is random."""

@@ -127,6 +127,17 @@ def test_a_refused_run_leaves_everything_as_it_was(
 
 
 @pytest.mark.parametrize("form", ["rosbag2", "mvsec", "dsec", "raw"])
+def test_the_folder_in_which_one_is_is_no_name(
+    tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--out . ends in a sentence, and writes nothing."""
+    monkeypatch.chdir(tmp_path)
+    assert simulate(Path(), "--format", form, "--overwrite") == 1
+    assert ". has no name of its own" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["rosbag2", "mvsec", "dsec", "raw"])
 def test_an_earlier_recording_outlives_a_full_disk(
     tmp_path: Path, form: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
