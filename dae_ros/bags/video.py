@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dae_ros.errors import RecordingError
+from dae_ros.errors import RecordingError, reason_of
 
 _TIME_BASE = Fraction(1, 1000)
 # More pictures per second than this are left out: no screen shows them.
@@ -75,6 +77,9 @@ class VideoWriter:
             picture: uint8[H, W, 3], RGB.
             time_ns: on any clock; the first picture is at 0. A picture less than 16 ms after
                 the last one is left out, and so is one that is not later.
+
+        Raises:
+            RecordingError: the disk is full.
         """
         if self._first_ns is None:
             self._first_ns = time_ns
@@ -87,17 +92,33 @@ class VideoWriter:
         frame = av.VideoFrame.from_ndarray(planes, format="yuv420p")
         frame.time_base = _TIME_BASE
         frame.pts = round((time_ns - self._first_ns) / 1_000_000)
-        self._container.mux(self._stream.encode(frame))
+        with self._on_disk():
+            self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Finish the file and give it its name; without pictures there will be none."""
-        if self._first_ns is not None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
-        if self._first_ns is None:
-            self._partial.unlink()
-        else:
-            self._partial.rename(self.path)
+        """Finish the file and give it its name; without pictures there will be none.
+
+        Raises:
+            RecordingError: the disk is full; the file keeps its `.partial`.
+        """
+        with self._on_disk():
+            if self._first_ns is not None:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+            if self._first_ns is None:
+                self._partial.unlink()
+            else:
+                self._partial.rename(self.path)
+
+    @contextlib.contextmanager
+    def _on_disk(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, av.FFmpegError) as error:
+            reason = reason_of(error) if isinstance(error, OSError) else str(error)
+            raise RecordingError(
+                f"{self.path} cannot be written: {reason}", path=str(self.path)
+            ) from error
 
     def __enter__(self) -> VideoWriter:
         """Return the writer."""

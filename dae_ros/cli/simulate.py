@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
             # written, and no recording is empty.
             items = itertools.chain([next(items)], items)
             # The preview first, for nothing of the recording to be there where it has no place.
-            show = stack.enter_context(_preview(args.preview, parameters, simulation))
+            show = stack.enter_context(_preview(args.preview, parameters, simulation, names))
             writer = stack.enter_context(_recorded(_writer(args, simulation, parameters)))
             while count == 0 or not stopped():
                 try:
@@ -247,7 +247,7 @@ def _writer(
 
 @contextlib.contextmanager
 def _preview(
-    folder: Path | None, parameters: SimulatorParameters, simulation: Simulation
+    folder: Path | None, parameters: SimulatorParameters, simulation: Simulation, names: str
 ) -> Iterator[_Preview]:
     """Yield what is shown every item; it makes pictures where a folder is given."""
     if folder is None:
@@ -265,10 +265,19 @@ def _preview(
             path=str(folder),
         ) from error
     colours = DepthParameters(color_far_m=_FAR_M[parameters.scene])
-    with PreviewWriter(folder, colours, with_frames=True) as writer:
-        show = _Preview(writer, simulation)
-        yield show
-        show.flush()
+    recorded = False
+    try:
+        with PreviewWriter(folder, colours, with_frames=True) as writer:
+            show = _Preview(writer, simulation)
+            yield show
+            recorded = True
+            show.flush()
+    except RecordingError as error:
+        if not recorded:
+            raise
+        raise RecordingError(
+            f"{error.message}. The recording itself is whole: {names}", **error.data
+        ) from error
 
 
 class _Preview:

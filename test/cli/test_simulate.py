@@ -227,6 +227,22 @@ def test_a_preview_without_a_place_costs_no_recording(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize("file", ["preview.mp4.partial", "contact_sheet.png"])
+def test_a_preview_without_room_does_not_hide_the_recording(
+    tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sentence names the picture's file as what does not fit, and the recording as whole."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    (pictures / file).symlink_to("/dev/full")
+    assert simulate(tmp_path / "walk", "--preview", str(pictures)) == 1
+    said = capsys.readouterr().err
+    assert f"{pictures / file.removesuffix('.partial')} cannot be written" in said
+    assert f"The recording itself is whole: {tmp_path / 'walk'}" in said
+    with open_recording(tmp_path / "walk") as recording:
+        assert all(info.count for info in recording.topics.values())
+
+
 def test_a_preview_is_written(tmp_path: Path) -> None:
     """--preview gives a video and a sheet of events, frame and depth."""
     assert simulate(tmp_path / "walk", "--preview", str(tmp_path / "pictures")) == 0
