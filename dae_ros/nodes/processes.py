@@ -10,6 +10,7 @@ Plain Python: importing it needs neither ROS nor `launch`.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -199,11 +200,17 @@ def launch_plan(
         processes.append(node("gt_node", {}, (("ground_truth", published.get(truth, truth)),)))
     # What the nodes subscribe, of what the source publishes, so that they lose nothing.
     taken = ["events"] if depth.parameters.get("calibration") else ["events", "camera_info"]
-    awaited = [chosen[name] for name in taken if chosen[name] in published]
-    if chosen["image"] in published and (distill or depth.parameters.get("window") == "frame"):
-        awaited.append(chosen["image"])
-    if truth in published:
-        awaited.append(truth)
+    if depth.parameters.get("window") == "frame":
+        taken.append("image")
+    # Whoever of the two were not waited for would lose the beginning of what both take.
+    counts = Counter(chosen[name] for name in [*taken, *(["events", "image"] if distill else [])])
+    if truth:
+        counts[truth] += 1
+    awaited = [
+        f"{topic}:{count}" if count > 1 else topic
+        for topic, count in counts.items()
+        if topic in published
+    ]
     implied: dict[str, Value] = {
         "wait_timeout_s": SOURCE_WAIT_S,
         "wait_topics": ",".join(awaited),

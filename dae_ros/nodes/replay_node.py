@@ -31,7 +31,7 @@ from dae_ros.nodes.conversions import ns_to_stamp
 from dae_ros.nodes.entry import EXIT_FAILURE, run
 from dae_ros.nodes.parameter_binding import declare
 from dae_ros.nodes.qos import Unacknowledged, message_class
-from dae_ros.nodes.subscribers import split_names, wait_for_subscribers
+from dae_ros.nodes.subscribers import awaited_topics, split_names, wait_for_subscribers
 from dae_ros.parameters import ReplayParameters
 from dae_ros.runtime.worker import Worker
 
@@ -160,15 +160,16 @@ class ReplayNode(Node):
             return self._outputs
         return {**self._outputs, self._calibration.topic: self._calibration.publisher}
 
-    def _awaited(self) -> list[Any]:
-        """Return the publishers whose subscribers are waited for."""
+    def _awaited(self) -> list[tuple[Any, int]]:
+        """Return the publishers whose subscribers are waited for, and how many of each."""
         publishers = self._sent()
-        wanted = split_names(self._settings.wait_topics)
+        fewest = self._settings.wait_subscribers
+        wanted = awaited_topics(self._settings.wait_topics, fewest)
         for name in wanted:
             if name not in publishers:
                 require_topic(self._recording.topics, name)
-        names = wanted or [self._events or next(iter(publishers))]
-        return [publishers[name] for name in names if name in publishers]
+        wanted = wanted or {self._events or next(iter(publishers)): fewest}
+        return [(publishers[name], count) for name, count in wanted.items() if name in publishers]
 
     def _play(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         response.success = not self._play_requested.is_set()
@@ -215,7 +216,6 @@ class ReplayNode(Node):
     def _wait_for_subscribers(self) -> Iterator[None]:
         problem = yield from wait_for_subscribers(
             self._to_wait_for,
-            self._settings.wait_subscribers,
             self._settings.wait_timeout_s,
             self.get_logger().info,
         )

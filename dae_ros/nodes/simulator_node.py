@@ -24,7 +24,7 @@ from dae_ros.nodes.conversions import ns_to_stamp
 from dae_ros.nodes.entry import EXIT_FAILURE, run
 from dae_ros.nodes.parameter_binding import declare
 from dae_ros.nodes.qos import message_class
-from dae_ros.nodes.subscribers import split_names, wait_for_subscribers
+from dae_ros.nodes.subscribers import awaited_topics, wait_for_subscribers
 from dae_ros.parameters import SimulatorParameters
 from dae_ros.runtime.worker import Worker
 from dae_ros.simulation.simulation import Simulation
@@ -61,7 +61,7 @@ class SimulatorNode(Node):
 
     Raises:
         ConfigurationError: a parameter is out of range, the event messages are not installed, or
-            `wait_topics` names a topic that is none of these.
+            `wait_topics` cannot be read or names a topic that is none of these.
     """
 
     def __init__(self, **arguments: Any) -> None:
@@ -73,7 +73,8 @@ class SimulatorNode(Node):
             topic: self.create_publisher(message_class(type_name), topic, qos)
             for topic, type_name in simulated_topics(self._settings.encoding).items()
         }
-        for name in split_names(self._settings.wait_topics):
+        self._awaited = awaited_topics(self._settings.wait_topics, self._settings.wait_subscribers)
+        for name in self._awaited:
             if name not in self._outputs:
                 raise ConfigurationError(
                     f"'wait_topics' names {name}; the simulator publishes "
@@ -149,8 +150,7 @@ class SimulatorNode(Node):
 
     def _wait_for_subscribers(self) -> Iterator[None]:
         problem = yield from wait_for_subscribers(
-            [self._outputs[name] for name in split_names(self._settings.wait_topics)],
-            self._settings.wait_subscribers,
+            [(self._outputs[name], count) for name, count in self._awaited.items()],
             self._settings.wait_timeout_s,
             self.get_logger().info,
         )

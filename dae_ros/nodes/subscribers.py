@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
+from dae_ros.errors import ConfigurationError
+
 # Other subscribers of the same process are matched shortly after the ones that are waited for.
 SETTLE_S = 0.3
 POLL_S = 0.02
@@ -16,33 +18,62 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def wait_for_subscribers(
-    publishers: Iterable[Any], wanted: int, timeout_s: float, note: Callable[[str], object]
-) -> Generator[None, None, str]:
-    """Wait until each publisher has so many subscribers; yields wherever it would sleep on.
+def awaited_topics(text: str, fewest: int) -> dict[str, int]:
+    """Return how many subscribers each topic of `wait_topics` must have.
 
     Args:
-        publishers: of rclpy, one per topic.
-        wanted: subscribers of each of them; 0 waits for nothing.
+        text: topic names with commas between them, `NAME:N` where N must take it.
+        fewest: `wait_subscribers`, of each of them; 0 waits for nobody, whatever N is.
+
+    Raises:
+        ConfigurationError: what follows a name is no number of subscribers.
+    """
+    awaited: dict[str, int] = {}
+    for entry in split_names(text):
+        name, colon, digits = entry.partition(":")
+        if not name or (colon and not (digits.isascii() and digits.isdigit() and int(digits))):
+            raise ConfigurationError(
+                f"'wait_topics' has '{entry}': write NAME, or NAME:N with the number of its "
+                "subscribers, 1 or more",
+                parameter="wait_topics",
+            )
+        wanted = max(fewest, int(digits or 1)) if fewest else 0
+        awaited[name] = max(wanted, awaited.get(name, 0))
+    return awaited
+
+
+def wait_for_subscribers(
+    publishers: Iterable[tuple[Any, int]], timeout_s: float, note: Callable[[str], object]
+) -> Generator[None, None, str]:
+    """Wait until each publisher has its subscribers; yields wherever it would sleep on.
+
+    Args:
+        publishers: of rclpy, one per topic, and how many subscribers it must have.
         timeout_s: when to give up.
         note: called once with what is waited for, if subscribers are missing at first.
 
     Returns:
         '', or, after the timeout, which topics lack subscribers, without a verb for what follows.
     """
-    waiting = list(publishers) if wanted else []
+    waiting = [(publisher, wanted) for publisher, wanted in publishers if wanted]
     deadline_s = time.monotonic() + timeout_s
     noted = False
-    while lacking := [item for item in waiting if item.get_subscription_count() < wanted]:
+    while lacking := [
+        (item, wanted) for item, wanted in waiting if item.get_subscription_count() < wanted
+    ]:
         if time.monotonic() >= deadline_s:
+            counts = [(item.topic_name, item.get_subscription_count(), n) for item, n in lacking]
             found = " and ".join(
-                f"'{item.topic_name}' has {item.get_subscription_count()}" for item in lacking
+                f"'{topic}' has {count} subscribers, not {wanted},"
+                for topic, count, wanted in counts
             )
-            return f"{found} subscribers after {timeout_s:g} s, not {wanted}"
+            return f"{found} after {timeout_s:g} s"
         if not noted:
             noted = True
-            names = " and ".join(f"'{item.topic_name}'" for item in lacking)
-            note(f"waiting up to {timeout_s:g} s until {names} has {_counted(wanted)}")
+            names = " and ".join(
+                f"'{item.topic_name}' has {_counted(wanted)}" for item, wanted in lacking
+            )
+            note(f"waiting up to {timeout_s:g} s until {names}")
         time.sleep(POLL_S)
         yield
     settled_s = time.monotonic() + (SETTLE_S if waiting else 0.0)

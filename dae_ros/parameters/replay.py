@@ -44,12 +44,15 @@ class ReplayParameters(NodeParameters):
     )
     wait_subscribers: int = declare(
         1,
-        "Wait until each of wait_topics has this many subscribers before the first message.",
+        "Wait until each of wait_topics has this many subscribers before the first message; 0 "
+        "waits for nobody.",
         minimum=0,
         maximum=100,
     )
     wait_topics: str = declare(
-        "", "Comma-separated topics that somebody must receive whole; empty is the events topic."
+        "",
+        "Comma-separated topics that somebody must receive whole, NAME:N where it must have N "
+        "subscribers at least; empty is the events topic.",
     )
     wait_timeout_s: float = declare(
         30.0, "Give up waiting for subscribers after this many seconds.", minimum=0.0

@@ -131,11 +131,16 @@ class SimulatorParameters(NodeParameters):
     publish_clock: bool = declare(False, "Publish simulated time on /clock.")
     wait_subscribers: int = declare(
         1,
-        "Wait until each of wait_topics has this many subscribers before the first packet.",
+        "Wait until each of wait_topics has this many subscribers before the first packet; 0 "
+        "waits for nobody.",
         minimum=0,
         maximum=100,
     )
-    wait_topics: str = declare("events", "Comma-separated topics that somebody must receive whole.")
+    wait_topics: str = declare(
+        "events",
+        "Comma-separated topics that somebody must receive whole; NAME:N has N subscribers at "
+        "least.",
+    )
     wait_timeout_s: float = declare(
         30.0, "Start without subscribers after this many seconds.", minimum=0.0
     )

@@ -11,6 +11,8 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from std_msgs.msg import String
 
+from dae_ros.bags.message_types import EVENT_PACKET, IMAGE
+from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
@@ -48,6 +50,26 @@ def test_distill_starts_a_learner_whose_versions_depth_follows() -> None:
     assert all(one.respawn_s is None for one in (depth, simulator))
     named = launch_plan({**GIVEN, "distill_folder": "here", "anchors": "clips"})[1]
     assert (named.parameters["folder"], named.parameters["anchors"]) == ("here", "clips")
+
+
+@pytest.mark.parametrize("single_process", ["false", "true"])
+@pytest.mark.parametrize(
+    ("window", "topics"),
+    [("time", "/dvs/events:2,/dvs/image_raw"), ("frame", "/dvs/events:2,/dvs/image_raw:2")],
+)
+def test_a_replay_waits_for_depth_and_learner(
+    tmp_path: Path, window: str, topics: str, single_process: str
+) -> None:
+    """Two subscribers of what both take: the learner alone would start it without depth."""
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.add_topic("/dvs/events", EVENT_PACKET)
+        bag.add_topic("/dvs/image_raw", IMAGE)
+    file = tmp_path / "depth.yaml"
+    file.write_text(f"/**/depth:\n  ros__parameters:\n    window: {window}\n", encoding="utf-8")
+    given = {**GIVEN, "source": "bag", "bag": str(tmp_path / "bag"), "params_file": str(file)}
+    replay = launch_plan({**given, "single_process": single_process})[-1]
+    assert replay.name == "replay"
+    assert replay.parameters["wait_topics"] == topics
 
 
 def test_one_process_holds_both_nodes_with_their_own_parameters(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from event_camera_msgs.msg import EventPacket
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo as CameraInfoMessage
@@ -11,7 +12,9 @@ from sensor_msgs.msg import Image
 from dae_ros.bags.message_types import CAMERA_INFO, EVENT_PACKET, IMAGE
 from dae_ros.bags.messages import CameraInfo, write_camera_info, write_image
 from dae_ros.bags.writer import BagWriter
+from dae_ros.errors import ConfigurationError
 from dae_ros.events.cdr import write_event_array, write_packet
+from dae_ros.nodes.subscribers import awaited_topics
 from test.reference.replay_runs import START_NS, finish, listen_raw, output_of, write_bag
 
 
@@ -126,6 +129,30 @@ def test_every_topic_that_is_waited_for_arrives_whole(graph, process, camera, tm
     assert finish(graph, child) == 0, output_of(child)
     graph.until(lambda: len(images) >= 20 and len(events) >= 20)
     assert [image.data[0] for image in images] == list(range(20))
+
+
+def test_a_topic_with_two_takers_waits_for_both(graph, process, camera, tmp_path):
+    """`/events:2` of a launch with a learner: neither of the two loses the beginning."""
+    messages = write_bag(tmp_path / "bag", camera, 20)
+    first = listen_raw(graph, "/events")
+    child = process("replay_node", bag=tmp_path / "bag", rate=0.0, wait_topics="/events:2")
+    graph.until(lambda: "'/events' has 2 subscribers" in output_of(child) or child.poll())
+    graph.spin(1.0)
+    assert first == [] and child.poll() is None, output_of(child)
+    second = listen_raw(graph, "/events")
+    assert finish(graph, child) == 0, output_of(child)
+    graph.until(lambda: len(first) >= 20 and len(second) >= 20)
+    assert [bytes(data) for data in first] == [bytes(data) for data in second] == messages
+
+
+def test_numbers_of_subscribers_are_read_strictly():
+    """The larger of N and wait_subscribers counts, 0 waits for nobody, anything else is refused."""
+    assert awaited_topics("/events:2, /image,/info:1", 1) == {"/events": 2, "/image": 1, "/info": 1}
+    assert awaited_topics("/events:2,/image", 3) == {"/events": 3, "/image": 3}
+    assert awaited_topics("/events:2,/image", 0) == {"/events": 0, "/image": 0}
+    for wrong in ("/events:", "/events:0", "/events:two", "/events:-1", "/events:1:2", ":2"):
+        with pytest.raises(ConfigurationError, match=f"'wait_topics' has '{wrong}': write NAME"):
+            awaited_topics(wrong, 1)
 
 
 KALIBR = """

@@ -104,7 +104,7 @@ def test_nobody_listening_ends_with_a_sentence(graph, process, camera, tmp_path)
     write_bag(tmp_path / "bag", camera, 5)
     child = process("replay_node", bag=tmp_path / "bag", wait_timeout_s=0.2)
     assert finish(graph, child) == 1
-    assert "'/events' has 0 subscribers after 0.2 s" in output_of(child)
+    assert "'/events' has 0 subscribers, not 1, after 0.2 s" in output_of(child)
     assert output_of(child).count("waiting up to 0.2 s until '/events' has a subscriber") == 1
 
 
