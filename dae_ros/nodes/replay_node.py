@@ -40,6 +40,7 @@ SLEEP_S = 0.02
 ACKNOWLEDGE_POLL_S = 0.002
 NOTICE_PERIOD_S = 5.0
 STOP_TIMEOUT_S = 5.0
+CLOCK = "/clock"
 LOSSLESS = QoSProfile(depth=Unacknowledged.DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -87,7 +88,7 @@ class ReplayNode(Node):
             self._recording.close()
             raise
         self._clock_publisher = (
-            self.create_publisher(Clock, "/clock", 1) if self._settings.clock_hz > 0.0 else None
+            self.create_publisher(Clock, CLOCK, 1) if self._settings.clock_hz > 0.0 else None
         )
         self._play_requested = threading.Event()
         self.create_service(Trigger, "~/play", self._play)
@@ -114,6 +115,12 @@ class ReplayNode(Node):
         classes: dict[str, type] = {}
         missing: dict[str, list[str]] = {}
         for name in wanted or topics:
+            if name == CLOCK and self._settings.clock_hz > 0.0:
+                # ROS time would jump between the two.
+                missing.setdefault(
+                    "it carries record time; set 'clock_hz' to 0 for the recorded clock", []
+                ).append(name)
+                continue
             try:
                 classes[name] = message_class(topics[name].type)
             except ConfigurationError as error:

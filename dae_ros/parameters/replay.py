@@ -38,7 +38,7 @@ class ReplayParameters(NodeParameters):
     )
     clock_hz: float = declare(
         100.0,
-        "How often /clock is published in Hz; 0 publishes none.",
+        "How often /clock is published in Hz, in place of a recorded one; 0 plays the recorded.",
         minimum=0.0,
         maximum=10_000.0,
     )

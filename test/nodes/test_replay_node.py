@@ -8,12 +8,19 @@ import numpy as np
 import pytest
 from event_camera_msgs.msg import EventPacket
 from rcl_interfaces.srv import GetParameters
+from rosbags.typesys.stores.ros2_humble import builtin_interfaces__msg__Time as RecordedTime
+from rosbags.typesys.stores.ros2_humble import rosgraph_msgs__msg__Clock as RecordedClock
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
 
+from dae_ros.bags.message_types import EVENT_PACKET, create_typestore
+from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.events.cdr import write_packet
 from dae_ros.nodes.replay_node import ClockOutput, ReplayNode
 from test.reference.replay_runs import START_NS, finish, output_of, overrides, write_bag
+
+CLOCK_TYPE = "rosgraph_msgs/msg/Clock"
 
 
 def test_real_time_is_kept_and_the_clock_runs_with_the_messages(graph, process, camera, tmp_path):
@@ -35,6 +42,38 @@ def test_real_time_is_kept_and_the_clock_runs_with_the_messages(graph, process, 
     assert times == sorted(times)
     assert times[0] >= START_NS
     assert times[-1] <= START_NS + 2_000_000_000
+
+
+def write_robot_clock(path, camera):
+    """Write packets and the clock of a robot that was simulated, which began at 100 s."""
+    write = create_typestore().serialize_cdr
+    with BagWriter(path) as bag:
+        for index in range(20):
+            time_ns = START_NS + index * 1_000_000
+            bag.write("/events", EVENT_PACKET, time_ns, write_packet(camera.packet()))
+            clock = RecordedClock(RecordedTime(sec=100, nanosec=index))
+            bag.write("/clock", CLOCK_TYPE, time_ns, write(clock, CLOCK_TYPE))
+
+
+@pytest.mark.parametrize(("clock_hz", "robot"), [(1000.0, False), (0.0, True)])
+def test_one_clock_is_played(graph, process, camera, tmp_path, clock_hz, robot):
+    """Record time in place of a recorded clock, or that one alone: never both in turn."""
+    write_robot_clock(tmp_path / "bag", camera)
+    clocks = graph.listen(Clock, "/clock", reliable=False)
+    graph.listen(EventPacket, "/events")
+    # The clock is not awaited: who takes it may be matched after the beginning.
+    child = process("replay_node", bag=tmp_path / "bag", rate=0.01, clock_hz=clock_hz)
+    assert finish(graph, child) == 0, output_of(child)
+    assert clocks
+    assert all((message.clock.sec == 100) == robot for message in clocks)
+    assert output_of(child).count("not played: /clock: it carries record time") == (not robot)
+
+
+def test_a_recorded_clock_alone_is_nothing_to_play(graph, camera, tmp_path):
+    """It is left out, and the sentence says how it is played."""
+    write_robot_clock(tmp_path / "bag", camera)
+    with pytest.raises(ConfigurationError, match="set 'clock_hz' to 0 for the recorded clock"):
+        ReplayNode(parameter_overrides=overrides(bag=str(tmp_path / "bag"), topics="/clock"))
 
 
 class Collector:
