@@ -38,7 +38,11 @@ class RunnableNode(Protocol):
     exit_code: int | None
 
     def close(self) -> None:
-        """Stop threads and finish files, in order and with timeouts; callable more than once."""
+        """Stop threads and finish files, in order and with timeouts; callable more than once.
+
+        Raises:
+            DaeError: a file could not be finished.
+        """
 
 
 Created = TypeVar("Created", bound=RunnableNode)
@@ -86,8 +90,8 @@ def run(
 
     Returns:
         0 after SIGINT, SIGTERM or a finished job, the node's own exit code if it has one,
-        1 where it cannot be created (the reason is logged), 2 for wrong usage, 130 after a
-        second signal.
+        1 where it cannot be created or closed (the reason is logged), 2 for wrong usage, 130
+        after a second signal.
     """
     answered = answer(usage, args)
     if answered is not None:
@@ -123,7 +127,7 @@ def run(
         while not signals.received and all(node.exit_code is None for node in nodes):
             executor.spin_once(timeout_sec=SPIN_TIMEOUT_S)
         for node in nodes:
-            node.close()
+            _close(node)
         executor.shutdown()
         for node in nodes:
             node.destroy_node()
@@ -133,6 +137,15 @@ def run(
         sys.setswitchinterval(switch_interval_s)
         rclpy.try_shutdown()
     return next((node.exit_code for node in nodes if node.exit_code), 0)
+
+
+def _close(node: Any) -> None:
+    """Close a node; what cannot be finished is logged, and the node has failed."""
+    try:
+        node.close()
+    except DaeError as error:
+        node.get_logger().fatal(f"{error} [{error.code}]")
+        node.exit_code = node.exit_code or EXIT_FAILURE
 
 
 def leave_despite(thread_name: str, code: int) -> None:

@@ -15,7 +15,7 @@ from rclpy.node import Node
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.nodes.command_line import Usage
-from dae_ros.nodes.entry import run
+from dae_ros.nodes.entry import EXIT_FAILURE, run
 from dae_ros.nodes.parameter_binding import declare
 from dae_ros.nodes.qos import MatchedSubscription
 from dae_ros.nodes.subscribers import split_names
@@ -40,6 +40,8 @@ USAGE = Usage(
 
 class RecorderNode(Node):
     """Node `recorder`; the folder gets its name when it is closed, whole.
+
+    Where the disk is full it ends with 1, and the folder keeps its `.partial`.
 
     Raises:
         ConfigurationError: no output or no topics.
@@ -82,7 +84,11 @@ class RecorderNode(Node):
         self.create_timer(GRAPH_PERIOD_S, self._look, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def close(self) -> None:
-        """Unsubscribe and finish the recording."""
+        """Unsubscribe and finish the recording.
+
+        Raises:
+            RecordingError: the disk is full.
+        """
         if not self._subscriptions_by_topic:
             return
         missing = without_message(
@@ -91,6 +97,8 @@ class RecorderNode(Node):
         for subscription in self._subscriptions_by_topic:
             subscription.destroy()
         self._subscriptions_by_topic = []
+        if self.exit_code == EXIT_FAILURE:
+            return
         self._writer.close()
         written = ", ".join(f"{name}: {count}" for name, count in sorted(self._counts.items()))
         self.get_logger().info(f"recorded {written or 'nothing'} in {self._path}")
@@ -107,11 +115,17 @@ class RecorderNode(Node):
 
     def _received(self, topic: str, data: bytes, type_name: str) -> None:
         self._last_s = time.monotonic()
-        if topic in self._refused:
+        if topic in self._refused or self.exit_code is not None:
             return
         try:
             self._writer.write(topic, type_name, self.get_clock().now().nanoseconds, data)
         except RecordingError as error:
+            if "partial" in error.data:
+                # Of the disk: a message is missing, and the folder must not look whole.
+                self._writer.abandon()
+                self.get_logger().fatal(f"{error} [{error.code}]")
+                self.exit_code = EXIT_FAILURE
+                return
             self._refused.add(topic)
             self.get_logger().error(f"'{topic}' is not recorded: {error}")
             return

@@ -1,0 +1,51 @@
+"""What the recorder does where it cannot write, and what it writes beside the messages."""
+
+from __future__ import annotations
+
+import signal
+
+from std_msgs.msg import String
+
+from test.reference.full_disk import no_room_beyond
+from test.reference.replay_runs import finish, output_of
+
+
+def record(graph, process, tmp_path, room):
+    """Start a recorder in a process for which every file ends at `room` bytes."""
+    publisher = graph.publisher(String, "/talk")
+    with no_room_beyond(room):
+        child = process("recorder_node", output=tmp_path / "copy", topics="/talk")
+    graph.until(lambda: publisher.get_subscription_count() == 1 or child.poll() is not None)
+    return publisher, child
+
+
+def assert_not_whole(tmp_path, child):
+    """What fitted keeps its name, and one sentence says so."""
+    assert not (tmp_path / "copy").exists()
+    assert (tmp_path / "copy.partial").is_dir()
+    log = output_of(child)
+    assert "Traceback" not in log
+    assert "recorded" not in log
+    assert log.count("copy cannot be written") == 1
+    assert "[recording]" in log
+
+
+def test_a_disk_that_gets_full_ends_the_recording(graph, process, tmp_path):
+    """The node ends by itself with 1 at the first message that was lost."""
+    publisher, child = record(graph, process, tmp_path, 400_000)
+    while child.poll() is None:
+        publisher.publish(String(data="x" * 100_000))
+        graph.spin(0.02)
+    assert child.returncode == 1, output_of(child)
+    assert_not_whole(tmp_path, child)
+
+
+def test_a_disk_that_is_full_at_the_end_is_a_sentence(graph, process, tmp_path):
+    """What the writer still holds does not fit when a signal closes it: 1, no traceback."""
+    publisher, child = record(graph, process, tmp_path, 20_000)
+    publisher.publish(String(data="x" * 50_000))
+    graph.spin(2.0)
+    assert child.poll() is None, output_of(child)
+    child.send_signal(signal.SIGINT)
+    assert finish(graph, child) == 1, output_of(child)
+    assert_not_whole(tmp_path, child)
