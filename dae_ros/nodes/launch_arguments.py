@@ -190,7 +190,8 @@ ARGUMENTS: tuple[Argument, ...] = (
     Argument(
         "use_sim_time",
         "",
-        "Follow /clock; empty is true for a bag and false otherwise.",
+        "Follow /clock, which replay and simulator publish then; empty is true for a bag and false "
+        "otherwise.",
         ("", *TRUE_FALSE),
     ),
     Argument(
@@ -203,7 +204,7 @@ ARGUMENTS: tuple[Argument, ...] = (
 )
 
 DISTILLATION_ALONE = frozenset(
-    {"source", "bag", "calibration", "rate", "loop", "start", "backend", "precision"}
+    {"source", "bag", "camera_info", "calibration", "rate", "loop", "start", "backend", "precision"}
     | {"scale", "shift", "orientation", "rviz", "ground_truth", "distill", "single_process"}
 )
 """What `distillation.launch.py` has no argument for: it starts the learner beside a depth node that
@@ -234,8 +235,13 @@ def contradictions(values: Mapping[str, str]) -> list[str]:
         problems.append("'rate' belongs to source:=bag or source:=simulator, not to a live topic")
     if values["calibration"] and source == "simulator":
         problems.append("'calibration' belongs to a live topic or a bag: the simulator has its own")
-    if values["calibration"] and values["camera_info"] and source == "topic":
+    if values["calibration"] and values["camera_info"]:
         problems.append("'calibration' takes the place of 'camera_info': give one of the two")
+    if source == "simulator" and values["events"] not in ("", "events"):
+        problems.append(
+            "'events' belongs to a live topic or a bag: the simulator publishes 'events', in "
+            "another place with namespace:=NAME"
+        )
     return problems
 
 

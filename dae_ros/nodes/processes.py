@@ -204,8 +204,7 @@ def launch_plan(
         taken.append("image")
     # Whoever of the two were not waited for would lose the beginning of what both take.
     counts = Counter(chosen[name] for name in [*taken, *(["events", "image"] if distill else [])])
-    if truth:
-        counts[truth] += 1
+    counts[truth] += 1
     awaited = [
         f"{topic}:{count}" if count > 1 else topic
         for topic, count in counts.items()
@@ -218,6 +217,7 @@ def launch_plan(
     if from_bag:
         processes.append(node("replay_node", implied, _renamed(published)))
     elif values["source"] == "simulator":
+        implied["publish_clock"] = depth.parameters["use_sim_time"]
         processes.append(node("simulator_node", implied))
     if values["rviz"] == "true":
         processes.append(_rviz(values, topics, depth.parameters["use_sim_time"]))

@@ -33,7 +33,7 @@ GIVEN = {"weights": "micro.safetensors", "teacher": "frames.safetensors", "disti
 
 def test_distill_starts_a_learner_whose_versions_depth_follows() -> None:
     """Same weights and topics, frames are awaited, and the folder is below the namespace."""
-    plan = launch_plan({**GIVEN, "source": "simulator", "namespace": "cam0", "events": "/dvs"})
+    plan = launch_plan({**GIVEN, "source": "simulator", "namespace": "cam0"})
     depth, learner, simulator = plan
     assert [one.name for one in plan] == ["depth", "distillation", "simulator"]
     assert depth.parameters["follow_snapshots"] is True
@@ -43,8 +43,8 @@ def test_distill_starts_a_learner_whose_versions_depth_follows() -> None:
         "folder": "~/.ros/dae_ros/cam0/distillation",
         "use_sim_time": False,
     }
-    assert dict(learner.remappings) == {"events": "/dvs", "image": "image_raw"}
-    assert simulator.parameters["wait_topics"] == "camera_info,image_raw"
+    assert dict(learner.remappings) == {"image": "image_raw"}
+    assert simulator.parameters["wait_topics"] == "events:2,camera_info,image_raw"
     assert depth.required and not learner.required
     assert learner.respawn_s == RESPAWN_S
     assert all(one.respawn_s is None for one in (depth, simulator))
@@ -95,6 +95,8 @@ def test_the_learner_alone_has_its_own_launch_file() -> None:
     assert learner.remappings == (("image", "/grey"),)
     with pytest.raises(ConfigurationError, match=r"precision, rviz belong to depth.launch.py"):
         distillation_plan({"rviz": "true", "precision": "float32"})
+    with pytest.raises(ConfigurationError, match=r"camera_info belong to depth.launch.py"):
+        distillation_plan({"camera_info": "/dvs/camera_info"})
     assert {"weights", "teacher", "events", "image"}.isdisjoint(DISTILLATION_ALONE)
     for name in ("teacher", "anchors", "distill_folder", "single_process"):
         with pytest.raises(ConfigurationError, match=f"'{name}' belongs to distill:=true"):

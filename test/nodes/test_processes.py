@@ -113,6 +113,13 @@ def test_the_simulator_feeds_the_depth_node() -> None:
     assert depth.remappings == (("image", "image_raw"),)
 
 
+def test_who_follows_simulated_time_gets_it() -> None:
+    """Without a clock ROS time would stay 0; a parameter file still has the last word."""
+    assert launch_plan({"source": "simulator"})[1].parameters["publish_clock"] is False
+    simulator = launch_plan({"source": "simulator", "use_sim_time": "true"})[1]
+    assert simulator.parameters["publish_clock"] is True
+
+
 @pytest.mark.parametrize(
     ("arguments", "window", "topics"),
     [
@@ -201,6 +208,19 @@ def test_rviz_follows_the_namespace() -> None:
         (
             {"calibration": "chain.yaml", "camera_info": "/left/camera_info"},
             "'calibration' takes the place of 'camera_info'",
+        ),
+        (
+            {
+                "source": "bag",
+                "bag": "x.bag",
+                "calibration": "chain.yaml",
+                "camera_info": "/left/camera_info",
+            },
+            "'calibration' takes the place of 'camera_info'",
+        ),
+        (
+            {"source": "simulator", "events": "/dvs/events"},
+            "'events' belongs to a live topic or a bag: the simulator publishes 'events'",
         ),
         ({"rate": "2"}, "'rate' belongs to source:=bag or source:=simulator"),
         ({"scale": "two"}, "'scale' must be a number, not 'two'"),
