@@ -294,7 +294,7 @@ class GroundTruthNode(Node):
             },
         )
         try:
-            written = write_report(report, Path(self._parameters.report))
+            written = write_report(report, Path(self._parameters.report).expanduser())
         except (OSError, RecordingError) as error:
             self.get_logger().error(f"the report cannot be written: {error}")
             return

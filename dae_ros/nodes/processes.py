@@ -335,7 +335,7 @@ def _from_file(values: Mapping[str, str], node: str) -> dict[str, Value]:
     """Return what the user's file says to one node of this launch."""
     if not values["params_file"]:
         return {}
-    return read_parameters_of(Path(values["params_file"]), _full_name(values, node))
+    return read_parameters_of(Path(values["params_file"]).expanduser(), _full_name(values, node))
 
 
 def _rviz(values: Mapping[str, str], topics: Mapping[str, str], sim_time: Value) -> Process:
@@ -385,7 +385,7 @@ def _recorded_topics(values: Mapping[str, str]) -> tuple[dict[str, str], list[st
         choose_image_topic,
     )
 
-    with open_recording(values["bag"]) as recording:
+    with open_recording(Path(values["bag"]).expanduser()) as recording:
         topics = recording.topics
     events = choose_events_topic(topics, values["events"] or None)
     calibrated = camera_info_beside(events) if values["calibration"] else None

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -60,8 +61,8 @@ class RecorderNode(Node):
                 output=parameters.output,
                 topics=topics,
             )
-        self._writer = BagWriter(parameters.output)
-        self._path = parameters.output
+        self._path = Path(parameters.output).expanduser()
+        self._writer = BagWriter(self._path)
         self._counts: Counter[str] = Counter()
         self._refused: set[str] = set()
         self._subscriptions_by_topic = [

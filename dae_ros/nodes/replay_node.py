@@ -74,7 +74,7 @@ class ReplayNode(Node):
                 ".aedat4 or .raw",
                 parameter="bag",
             )
-        self._recording = open_recording(self._settings.bag)
+        self._recording = open_recording(Path(self._settings.bag).expanduser())
         self._outputs: dict[str, Any] = {}
         self._calibration: CalibrationOutput | None = None
         try:

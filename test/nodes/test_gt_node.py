@@ -252,9 +252,10 @@ def test_a_loop_of_the_recording_goes_on(graph):
     assert stamps == [5, 5, 5, 1, 1, 1]
 
 
-def test_the_report_is_written_at_the_end(graph, tmp_path):
+def test_the_report_is_written_at_the_end(graph, tmp_path, monkeypatch):
     """Closing scores what waits and leaves the means as JSON and Markdown."""
-    bench = Bench(graph, report=str(tmp_path / "live"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    bench = Bench(graph, report="~/live")
     bench.say("depth")
     pairs = [frame(seed) for seed in range(2)]
     # The second prediction might still have a closer one behind it.

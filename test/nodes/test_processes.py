@@ -147,6 +147,19 @@ def test_a_replay_waits_for_all_that_the_depth_node_takes(
         assert dict(depth.remappings)["camera_info"] == "/dvs/camera_info"
 
 
+def test_a_tilde_in_a_launch_is_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No shell expands it behind `bag:=` and `params_file:=`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with BagWriter(tmp_path / "bag") as bag:
+        bag.add_topic("/dvs/events", EVENT_PACKET)
+    file = tmp_path / "depth.yaml"
+    file.write_text("/**/depth:\n  ros__parameters:\n    hop_s: 0.1\n", encoding="utf-8")
+    given = {"source": "bag", "bag": "~/bag", "params_file": "~/depth.yaml"}
+    assert launch_plan(given)[0].parameters["hop_s"] == 0.1
+
+
 def test_a_namespace_separates_the_topics_of_a_bag(graph: Any, camera: Any, tmp_path: Path) -> None:
     """A replay publishes below the namespace, where the depth node listens; /clock is for all."""
     with BagWriter(tmp_path / "bag") as bag:

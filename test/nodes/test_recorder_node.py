@@ -6,8 +6,9 @@ import signal
 
 from std_msgs.msg import String
 
+from dae_ros.nodes.recorder_node import RecorderNode
 from test.reference.full_disk import no_room_beyond
-from test.reference.replay_runs import finish, output_of
+from test.reference.replay_runs import finish, output_of, overrides
 
 
 def record(graph, process, tmp_path, room):
@@ -49,3 +50,12 @@ def test_a_disk_that_is_full_at_the_end_is_a_sentence(graph, process, tmp_path):
     child.send_signal(signal.SIGINT)
     assert finish(graph, child) == 1, output_of(child)
     assert_not_whole(tmp_path, child)
+
+
+def test_a_tilde_in_the_output_is_the_home_folder(graph, tmp_path, monkeypatch):
+    """No folder named `~` is made where the node was started."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    node = graph.add(RecorderNode(parameter_overrides=overrides(output="~/copy", topics="/talk")))
+    graph.remove(node)
+    assert (tmp_path / "copy").is_dir() and not (tmp_path / "~").exists()

@@ -156,6 +156,16 @@ def test_a_start_past_the_end_ends_with_a_sentence(graph, process, camera, tmp_p
     assert "ends after 0.020 s" in output_of(child)
 
 
+def test_a_tilde_in_the_name_of_a_recording_is_the_home_folder(
+    graph, camera, tmp_path, monkeypatch
+):
+    """As in every other file name that a node is given."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_bag(tmp_path / "bag", camera, 2)
+    node = graph.add(ReplayNode(parameter_overrides=overrides(bag="~/bag")))
+    assert node._recording.topics.keys() == {"/events"}
+
+
 def test_a_topic_that_is_not_there_is_refused_with_what_is(graph, camera, tmp_path):
     """Asking for an absent topic lists the topics of the recording."""
     write_bag(tmp_path / "bag", camera, 2)
