@@ -65,6 +65,7 @@ class RecorderNode(Node):
         self._writer = BagWriter(self._path)
         self._counts: Counter[str] = Counter()
         self._refused: set[str] = set()
+        self._untimed = 0
         self._subscriptions_by_topic = [
             MatchedSubscription(
                 self,
@@ -103,6 +104,10 @@ class RecorderNode(Node):
         self._writer.close()
         written = ", ".join(f"{name}: {count}" for name, count in sorted(self._counts.items()))
         self.get_logger().info(f"recorded {written or 'nothing'} in {self._path}")
+        if self._untimed:
+            self.get_logger().warning(
+                f"{self._untimed} messages came before the first /clock and are not recorded"
+            )
         if missing:
             self.get_logger().info(f"no message came on {', '.join(missing)}")
 
@@ -118,8 +123,18 @@ class RecorderNode(Node):
         self._last_s = time.monotonic()
         if topic in self._refused or self.exit_code is not None:
             return
+        time_ns = self.get_clock().now().nanoseconds
+        if time_ns == 0:
+            # Messages at 0 would make the recording as long as the epoch.
+            self._untimed += 1
+            if self._untimed == 1:
+                self.get_logger().warning(
+                    "use_sim_time is true and no /clock has come: messages are not recorded until "
+                    "it does"
+                )
+            return
         try:
-            self._writer.write(topic, type_name, self.get_clock().now().nanoseconds, data)
+            self._writer.write(topic, type_name, time_ns, data)
         except RecordingError as error:
             if "partial" in error.data:
                 # Of the disk: a message is missing, and the folder must not look whole.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 
+from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 
+from dae_ros.bags.recording import open_recording
+from dae_ros.nodes.conversions import ns_to_stamp
 from dae_ros.nodes.recorder_node import RecorderNode
 from test.reference.full_disk import no_room_beyond
-from test.reference.replay_runs import finish, output_of, overrides
+from test.reference.replay_runs import START_NS, finish, output_of, overrides
 
 
 def record(graph, process, tmp_path, room):
@@ -59,3 +62,27 @@ def test_a_tilde_in_the_output_is_the_home_folder(graph, tmp_path, monkeypatch):
     node = graph.add(RecorderNode(parameter_overrides=overrides(output="~/copy", topics="/talk")))
     graph.remove(node)
     assert (tmp_path / "copy").is_dir() and not (tmp_path / "~").exists()
+
+
+def test_what_comes_before_the_first_clock_is_left_out(graph, process, tmp_path):
+    """With simulated time a message has no time yet; the number of these is said."""
+    publisher = graph.publisher(String, "/talk")
+    clock = graph.publisher(Clock, "/clock")
+    child = process("recorder_node", output=tmp_path / "copy", topics="/talk", use_sim_time=True)
+    graph.until(
+        lambda: publisher.get_subscription_count() == 1 and clock.get_subscription_count() == 1
+    )
+    for _ in range(3):
+        publisher.publish(String(data="early"))
+    graph.spin(1.0)
+    for _ in range(20):
+        clock.publish(Clock(clock=ns_to_stamp(START_NS)))
+        graph.spin(0.05)
+    publisher.publish(String(data="timed"))
+    graph.spin(1.0)
+    child.send_signal(signal.SIGINT)
+    assert finish(graph, child) == 0, output_of(child)
+    with open_recording(tmp_path / "copy") as copy:
+        assert [message.time_ns for message in copy.messages()] == [START_NS]
+    assert "3 messages came before the first /clock" in output_of(child)
+    assert output_of(child).count("no /clock has come") == 1
