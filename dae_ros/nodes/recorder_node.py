@@ -13,6 +13,7 @@ from typing import Any
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
+from dae_ros.bags.rosbags_file import LATCHED
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.nodes.command_line import Usage
@@ -134,6 +135,8 @@ class RecorderNode(Node):
                 )
             return
         try:
+            if topic not in self._counts:
+                self._writer.add_topic(topic, type_name, qos=self._offered(topic))
             self._writer.write(topic, type_name, time_ns, data)
         except RecordingError as error:
             if "partial" in error.data:
@@ -146,6 +149,20 @@ class RecorderNode(Node):
             self.get_logger().error(f"'{topic}' is not recorded: {error}")
             return
         self._counts[topic] += 1
+
+    def _offered(self, topic: str) -> tuple[Any, ...]:
+        """Return what the publishers of a topic offer, one profile for each as `ros2 bag` does."""
+        found = next(item for item in self._subscriptions_by_topic if item.name == topic)
+        if found.qos is None:
+            return ()
+        # How many messages a publisher keeps is not told by DDS.
+        profile = LATCHED._replace(
+            history=type(LATCHED.history).UNKNOWN,
+            depth=0,
+            reliability=type(LATCHED.reliability)[found.qos.reliability.name],
+            durability=type(LATCHED.durability)[found.qos.durability.name],
+        )
+        return (profile,) * len(found.publishers)
 
 
 def without_message(asked: Sequence[str], recorded: Collection[str]) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from std_srvs.srv import Trigger
 
 from dae_ros.bags.container import RecordedMessage
 from dae_ros.bags.recording import open_recording
+from dae_ros.bags.rosbags_file import LATCHED
 from dae_ros.bags.topics import choose_events_topic, require_topic
 from dae_ros.errors import ConfigurationError, DaeError, RecordingError
 from dae_ros.events.cdr import event_types
@@ -30,7 +32,7 @@ from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.conversions import ns_to_stamp
 from dae_ros.nodes.entry import EXIT_FAILURE, run
 from dae_ros.nodes.parameter_binding import declare
-from dae_ros.nodes.qos import Unacknowledged, message_class
+from dae_ros.nodes.qos import Unacknowledged, latched_qos, message_class
 from dae_ros.nodes.subscribers import awaited_topics, split_names, wait_for_subscribers
 from dae_ros.parameters import ReplayParameters
 from dae_ros.runtime.worker import Worker
@@ -76,13 +78,14 @@ class ReplayNode(Node):
             )
         self._recording = open_recording(Path(self._settings.bag).expanduser())
         self._outputs: dict[str, Any] = {}
+        self._latched: dict[str, int] = {}
         self._calibration: CalibrationOutput | None = None
         try:
             classes = self._message_classes()
             self._events = self._events_topic(classes)
             self._advertise_calibration(classes)
             for name, kind in classes.items():
-                self._outputs[name] = self.create_publisher(kind, name, LOSSLESS)
+                self._outputs[name] = self.create_publisher(kind, name, self._profile(name))
             self._to_wait_for = self._awaited()
         except DaeError:
             self._recording.close()
@@ -132,6 +135,19 @@ class ReplayNode(Node):
                 f"nothing of {self._recording.name} can be played: " + "; ".join(missing)
             )
         return classes
+
+    def _profile(self, name: str) -> QoSProfile:
+        """Return how a topic is played, kept for late subscribers where its publishers did so."""
+        recorded = self._recording.topics[name].qos
+        if not recorded or not all(
+            profile.reliability == LATCHED.reliability and profile.durability == LATCHED.durability
+            for profile in recorded
+        ):
+            return LOSSLESS
+        # Each publisher kept its own; `ros2 bag record` does not know how many, and writes 0.
+        depth = sum(max(profile.depth, 1) for profile in recorded)
+        self._latched[name] = min(depth, Unacknowledged.MESSAGES)
+        return latched_qos(self._latched[name])
 
     def _events_topic(self, names: Collection[str]) -> str | None:
         played = {name: self._recording.topics[name] for name in names}
@@ -234,6 +250,7 @@ class ReplayNode(Node):
     def _play_once(self) -> Generator[None, None, int]:
         rate = self._settings.rate
         count, batch = 0, Unacknowledged()
+        latched: Counter[str] = Counter()
         first_ns: int | None = None
         start_s = 0.0
         clock = ClockOutput(self._clock_publisher, self._settings.clock_hz, wall=rate > 0.0)
@@ -260,9 +277,12 @@ class ReplayNode(Node):
             size = self._publish(message)
             count += size > 0
             batch.add(size)
-            if batch.full:
+            latched[message.topic] += 1
+            # The next one would overwrite what is still on its way.
+            if batch.full or latched[message.topic] == self._latched.get(message.topic):
                 yield from self._wait_acknowledged()
                 batch.clear()
+                latched.clear()
             yield
         if damage is not None:
             yield from self._wait_acknowledged()

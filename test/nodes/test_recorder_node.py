@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 
+from rosbags.interfaces import QosDurability, QosReliability
 from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 
 from dae_ros.bags.recording import open_recording
 from dae_ros.nodes.conversions import ns_to_stamp
+from dae_ros.nodes.qos import latched_qos
 from dae_ros.nodes.recorder_node import RecorderNode
 from test.reference.full_disk import no_room_beyond
 from test.reference.replay_runs import START_NS, finish, output_of, overrides
@@ -86,3 +88,28 @@ def test_what_comes_before_the_first_clock_is_left_out(graph, process, tmp_path)
         assert [message.time_ns for message in copy.messages()] == [START_NS]
     assert "3 messages came before the first /clock" in output_of(child)
     assert output_of(child).count("no /clock has come") == 1
+
+
+def test_what_was_offered_is_recorded(graph, process, tmp_path):
+    """A latched topic is one in the recording, another is not."""
+    latched = graph.peer.create_publisher(String, "/map", latched_qos())
+    latched.publish(String(data="map"))
+    publisher = graph.publisher(String, "/talk")
+    child = process("recorder_node", output=tmp_path / "copy", topics="/map,/talk")
+    graph.until(
+        lambda: publisher.get_subscription_count() == 1 and latched.get_subscription_count() == 1
+    )
+    publisher.publish(String(data="x"))
+    graph.spin(1.0)
+    child.send_signal(signal.SIGINT)
+    assert finish(graph, child) == 0, output_of(child)
+    with open_recording(tmp_path / "copy") as copy:
+        found = {name: info.qos for name, info in copy.topics.items()}
+    kinds = {
+        name: [(one.reliability, one.durability) for one in qos] for name, qos in found.items()
+    }
+    reliable = QosReliability.RELIABLE
+    assert kinds == {
+        "/map": [(reliable, QosDurability.TRANSIENT_LOCAL)],
+        "/talk": [(reliable, QosDurability.VOLATILE)],
+    }

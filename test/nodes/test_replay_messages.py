@@ -6,16 +6,22 @@ import numpy as np
 import pytest
 from event_camera_msgs.msg import EventPacket
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rosbags.typesys.stores.ros2_humble import std_msgs__msg__String as RecordedText
 from sensor_msgs.msg import CameraInfo as CameraInfoMessage
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
 
-from dae_ros.bags.message_types import CAMERA_INFO, EVENT_PACKET, IMAGE
+from dae_ros.bags.message_types import CAMERA_INFO, EVENT_PACKET, IMAGE, create_typestore
 from dae_ros.bags.messages import CameraInfo, write_camera_info, write_image
+from dae_ros.bags.rosbags_file import LATCHED
 from dae_ros.bags.writer import BagWriter
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.cdr import write_event_array, write_packet
+from dae_ros.nodes.qos import latched_qos
 from dae_ros.nodes.subscribers import awaited_topics
 from test.reference.replay_runs import START_NS, finish, listen_raw, output_of, write_bag
+
+TEXT = "std_msgs/msg/String"
 
 
 def test_flat_out_every_message_arrives_in_order(graph, process, camera, tmp_path):
@@ -153,6 +159,44 @@ def test_numbers_of_subscribers_are_read_strictly():
     for wrong in ("/events:", "/events:0", "/events:two", "/events:-1", "/events:1:2", ":2"):
         with pytest.raises(ConfigurationError, match=f"'wait_topics' has '{wrong}': write NAME"):
             awaited_topics(wrong, 1)
+
+
+def write_latched(path, camera, texts, pause_ns):
+    """Write latched texts among packets of events, of which the last comes after a pause."""
+    write = create_typestore().serialize_cdr
+    with BagWriter(path) as bag:
+        bag.add_topic("/map", TEXT, qos=(LATCHED,))
+        bag.write("/events", EVENT_PACKET, START_NS, write_packet(camera.packet()))
+        for index, text in enumerate(texts):
+            bag.write("/map", TEXT, START_NS + index, write(RecordedText(text), TEXT))
+        time_ns = START_NS + pause_ns
+        bag.write("/events", EVENT_PACKET, time_ns, write_packet(camera.packet()))
+
+
+def test_a_latched_topic_is_kept_for_late_subscribers(graph, process, camera, tmp_path):
+    """Who comes late gets the last message, as of the recorded publisher."""
+    write_latched(tmp_path / "bag", camera, ["old", "new"], 600_000_000_000)
+    events = graph.listen(EventPacket, "/events")
+    child = process("replay_node", bag=tmp_path / "bag")
+    graph.until(lambda: events)
+    graph.spin(1.0)
+    texts = []
+    graph.peer.create_subscription(String, "/map", texts.append, latched_qos(10))
+    graph.spin(3.0)
+    assert child.poll() is None, output_of(child)
+    assert [text.data for text in texts] == ["new"]
+
+
+def test_a_latched_topic_loses_nothing_on_its_way(graph, process, camera, tmp_path):
+    """One message is kept, and no earlier one is overwritten before it has arrived."""
+    expected = [str(index) for index in range(300)]
+    write_latched(tmp_path / "bag", camera, expected, 1_000_000)
+    texts = []
+    graph.peer.create_subscription(String, "/map", texts.append, latched_qos(1000))
+    child = process("replay_node", bag=tmp_path / "bag", rate=0.0, wait_topics="/map")
+    assert finish(graph, child) == 0, output_of(child)
+    graph.until(lambda: len(texts) >= len(expected))
+    assert [text.data for text in texts] == expected
 
 
 KALIBR = """
