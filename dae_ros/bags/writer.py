@@ -16,7 +16,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from dae_ros.bags.message_definitions import add_type, described_types
 from dae_ros.bags.message_types import create_typestore
 from dae_ros.bags.replacing import give_name, require_free
-from dae_ros.errors import RecordingError, reason_of
+from dae_ros.errors import DaeError, RecordingError, reason_of
 
 STORAGES = {"mcap": StoragePlugin.MCAP, "sqlite3": StoragePlugin.SQLITE3}
 # The newest metadata that Humble, Jazzy and Kilted all read.
@@ -184,9 +184,12 @@ class BagWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close, also where a source was cut or damaged; after all other errors abandon."""
-        damaged_source = isinstance(error, RecordingError) and self._failure is None
-        if error is None or damaged_source:
+        """Close, also after Ctrl-C or a failure that is told: what was written before is whole.
+
+        Where the program is at fault, or a write has failed, abandon.
+        """
+        told = error is None or isinstance(error, (DaeError, KeyboardInterrupt))
+        if told and (error is None or self._failure is None):
             self.close()
         else:
             self.abandon()

@@ -28,7 +28,7 @@ from dae_ros.bags.messages import (
     write_image,
 )
 from dae_ros.bags.writer import BagWriter
-from dae_ros.errors import RecordingError
+from dae_ros.errors import InferenceError, RecordingError
 from dae_ros.events.cdr import write_event_array, write_packet
 from dae_ros.events.packet import EventPacket, Events
 from test.reference.full_disk import no_room_beyond
@@ -124,7 +124,13 @@ def test_the_same_messages_give_the_same_bytes(tmp_path, storage):
 
 @pytest.mark.parametrize(
     ("error", "named"),
-    [(None, True), (RecordingError("the source is cut"), True), (ValueError("a mistake"), False)],
+    [
+        (None, True),
+        (RecordingError("the source was cut"), True),
+        (InferenceError("the GPU has no memory left"), True),
+        (KeyboardInterrupt(), True),
+        (ValueError("a mistake in the program"), False),
+    ],
 )
 def test_the_folder_appears_when_it_is_whole(tmp_path, error, named):
     """Until it is closed the bag has another name, and keeps it where the program is at fault."""
