@@ -22,6 +22,7 @@ from dae_ros.nodes.qos import latched_qos, output_qos
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.snapshot_chunks import chunks, comes_again
 
+LONGEST_REST_NS = 3600 * 10**9
 # What is no trouble: it passes by itself, or somebody asked for it.
 QUIET_HOLDS = frozenset({"stopped", "few_clips", "small_gain"})
 METRICS_DEPTH, VERDICTS_DEPTH = 100, 10
@@ -188,7 +189,9 @@ def _values(loop: LoopStatus) -> dict[str, object]:
 
 
 def _budget(live: LiveStatus) -> DiagnosticStatus:
-    rest = "" if live.rest_ns is None else f"{live.rest_ns / 1e9:.2f}"
+    # At the present share, which grows while learning rests: a long rest says nothing.
+    rest_ns = live.rest_ns
+    rest = "" if rest_ns is None or rest_ns > LONGEST_REST_NS else f"{rest_ns / 1e9:.2f}"
     text = f"{live.duty:.1%} of the time"
     return status("budget", OK, text, {"duty": f"{live.duty:.4f}", "rest_s": rest})
 

@@ -36,7 +36,7 @@ Settings = Callable[..., TrainingParameters]
 def weights(folder: Path, name: str = "last.safetensors") -> dict[str, object]:
     """Return every bit of a checkpoint: safetensors orders its meta-data as it likes."""
     with safe_open(folder / name, "pt") as file:
-        tensors = {key: file.get_tensor(key).numpy().tobytes() for key in file.keys()}  # noqa: SIM118
+        tensors = {key: file.get_tensor(key).numpy().tobytes() for key in file.keys()}  # noqa: SIM118 - no dict
         return {**tensors, **file.metadata()}
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from dae_ros.distillation.online.health import Health
 from dae_ros.distillation.online.live import LiveDistillation
-from dae_ros.distillation.online.reports import LoopReport
+from dae_ros.distillation.online.reports import LiveStatus, LoopReport
 from dae_ros.events.frame import Frame
+from dae_ros.nodes.distillation_outputs import _budget
 from dae_ros.nodes.distillation_worker import (
     Activate,
     DepthImage,
@@ -74,3 +76,16 @@ def test_depth_is_heard_and_the_status_goes_on_within_a_piece_of_work(
     within = said[begun[0] : said.index(reports[-1])]
     assert within and isinstance(within[0], DistillationSnapshot)
     assert within[0].live.health.text == "holding:windows_dropped" and within[0].live.duty == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rest_ns", "said"),
+    [(None, ""), (0, "0.00"), (1_500_000_000, "1.50"), (10**13, ""), (10**27, "")],
+)
+def test_a_rest_that_the_growing_share_will_shorten_is_not_told(
+    rest_ns: int | None, said: str
+) -> None:
+    """At a share near 0 it would be centuries, and it is over in minutes."""
+    live = LiveStatus(Health("active"), None, 1e-18, rest_ns, None, "", {})
+    values = {item.key: item.value for item in _budget(live).values}
+    assert values["rest_s"] == said
