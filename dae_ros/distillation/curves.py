@@ -7,7 +7,6 @@ stderr and is told, or not, to whoever writes next.
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import socket
 import time
@@ -19,8 +18,6 @@ from dae_ros.errors import ConfigurationError
 
 FOLDER = "tensorboard"
 FILE_VERSION = "brain.Event:2"
-# Two files of one process within a second have names of their own.
-_NUMBERS = itertools.count()
 
 
 class Curves:
@@ -49,7 +46,9 @@ class Curves:
         self._event, self._summary = Event, Summary
         place = folder / FOLDER
         place.mkdir(parents=True, exist_ok=True)
-        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}"
+        # TensorBoard reads files in the order of their names, which has to be that of writing.
+        seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+        name = f"{seconds:010d}.{nanoseconds:09d}.{socket.gethostname()}.{os.getpid()}"
         self._records: Any = RecordWriter((place / f"events.out.tfevents.{name}").open("xb"))
         try:
             self._put(file_version=FILE_VERSION)

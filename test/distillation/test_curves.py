@@ -40,14 +40,15 @@ def test_points_are_read_back(tmp_path: Path) -> None:
 
 
 def test_what_is_done_again_is_not_shown_twice(tmp_path: Path) -> None:
-    """A second file of the same second goes on from its first step."""
-    for first, values in ((0, (4.0, 3.0, 2.0)), (1, (1.0, 0.5))):
+    """Each of many files of the same second goes on from its first step."""
+    for first in range(12):
         curves = Curves(tmp_path, first)
-        for step, value in enumerate(values, first):
-            curves.write("update", step, {"loss": value})
+        for step in range(first, first + 3):
+            curves.write("update", step, {"loss": 100.0 * first + step})
         curves.close()
-    assert len([*(tmp_path / FOLDER).iterdir()]) == 2
-    assert shown(tmp_path) == {"update/loss": [(0, 4.0), (1, 1.0), (2, 0.5)]}
+    assert len([*(tmp_path / FOLDER).iterdir()]) == 12
+    kept = [(step, 101.0 * step) for step in range(12)]
+    assert shown(tmp_path) == {"update/loss": [*kept, (12, 1112.0), (13, 1113.0)]}
 
 
 def test_a_point_that_does_not_fit(tmp_path: Path) -> None:
