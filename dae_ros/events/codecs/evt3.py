@@ -52,8 +52,6 @@ from dae_ros.events.codecs.types import Int64s, Octets, UInt8s, UInt16s
 from dae_ros.events.compilation import kernel
 from dae_ros.events.packed import ADDRESS_MASK, LONGEST_US, ROW_SHIFT, TIME_SHIFT
 
-WORD_BYTES = 2
-
 # own state
 SYNC = OWN  # one of the next three
 NO_TIME, HIGH_SEEN, SYNCED = 0, 1, 2
