@@ -22,7 +22,6 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from dae_ros.errors import ConfigurationError
-from dae_ros.nodes.distribution import Features, detect
 from dae_ros.parameters import Declaration, NodeParameters, Value, declarations
 
 P = TypeVar("P", bound=NodeParameters)
@@ -51,7 +50,6 @@ class ParameterBinding(Generic[P]):
         locked: for nodes that read parameters when they are configured: whether the others than
             the run-time ones must stay as they are now. Without it those are read-only for ever.
         changed: called on the executor's thread with the new values after a commit.
-        features: of rclpy; a test of the older branch passes its own.
 
     Attributes:
         value: the committed parameters.
@@ -67,7 +65,6 @@ class ParameterBinding(Generic[P]):
         *,
         locked: Callable[[], bool] | None = None,
         changed: Callable[[P], None] | None = None,
-        features: Features | None = None,
     ) -> None:
         self._node = node
         self._kind = kind
@@ -83,7 +80,8 @@ class ParameterBinding(Generic[P]):
                 ignore_override=True,
             )
         node.add_on_set_parameters_callback(self._check)
-        if (features or detect()).post_set_callbacks:
+        # By the feature, not by the distribution: a name says nothing about a patched rclpy.
+        if hasattr(node, "add_post_set_parameters_callback"):
             node.add_post_set_parameters_callback(self._commit)
         else:
             node.create_timer(
