@@ -39,7 +39,6 @@ class DepthRange:
             )
 
 
-INDOOR = DepthRange(0.3, 15.0)
 OUTDOOR = DepthRange(1.5, 80.0)
 
 
@@ -142,25 +141,6 @@ def depth_from_disparity(disparity: Tensor, depth_range: DepthRange) -> DepthLab
     return DepthLabel(inverse.reciprocal(), mask, metric=False)
 
 
-def log_depth(depth: Tensor, maximum_m: float = 80.0, alpha: float = 3.70378) -> Tensor:
-    """Return normalised log depth 1 + ln(d / d_max) / alpha, cut to 0..1 (E2Depth).
-
-    Args:
-        depth: metres; NaN stays NaN, 0 becomes 0.
-        maximum_m: becomes 1; 80 for MVSEC.
-        alpha: d_max exp(-alpha) becomes 0; 3.70378 puts 1.97 m there.
-    """
-    ratio = depth.clamp(0, maximum_m) / maximum_m
-    return (1 + ratio.log() / alpha).clamp(0, 1)
-
-
-def depth_of_log_depth(
-    log_depth: Tensor, maximum_m: float = 80.0, alpha: float = 3.70378
-) -> Tensor:
-    """Return metres of normalised log depth: d_max exp(alpha (v - 1))."""
-    return torch.exp(alpha * (log_depth - 1)) * maximum_m
-
-
 def self_consistency(
     output: Tensor, other: Tensor, mask: Tensor, tolerance: float = 0.05
 ) -> SelfConsistency:
@@ -181,17 +161,15 @@ def self_consistency(
     return SelfConsistency(confidence, mean)
 
 
-def flip_consistency(
-    output: Tensor, mirrored_output: Tensor, mask: Tensor, tolerance: float = 0.05
-) -> SelfConsistency:
+def flip_consistency(output: Tensor, mirrored_output: Tensor, mask: Tensor) -> SelfConsistency:
     """Compare a teacher's output with its output on the mirrored frame (`self_consistency`).
 
     Args:
         output: (B, H, W) or (B, 1, H, W).
         mirrored_output: the same teacher on frames flipped left to right, not flipped back.
-        mask, tolerance: see `self_consistency`.
+        mask: see `self_consistency`.
     """
-    return self_consistency(output, as_map(mirrored_output).flip(2), mask, tolerance)
+    return self_consistency(output, as_map(mirrored_output).flip(2), mask)
 
 
 def agreement_mask(first: Tensor, second: Tensor, mask: Tensor, tolerance: float = 0.1) -> Tensor:

@@ -16,7 +16,6 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from dae_ros.distillation.scale_and_shift import (
     AlignmentRule,
@@ -27,7 +26,7 @@ from dae_ros.distillation.scale_and_shift import (
     only_valid,
     solve_trimmed,
 )
-from dae_ros.errors import ConfigurationError, DistillationError
+from dae_ros.errors import ConfigurationError
 
 Reduction: TypeAlias = Literal["batch", "image"]
 
@@ -163,70 +162,20 @@ def si_log_loss(prediction: Tensor, target: Tensor, mask: Tensor, lam: float = 0
             code leaves it out.
         mask: bool.
         lam: weight of the mean.
+
+    Returns:
+        Scalar; 0 where fewer than two pixels are valid.
     """
     valid = label_weight(target, mask) > 0
     difference = torch.log(as_map(target)[valid] + LOG_EPSILON) - torch.log(
         as_map(prediction)[valid] + LOG_EPSILON
     )
-    return _spread(difference, lam)
-
-
-def si_loss(prediction: Tensor, target: Tensor, mask: Tensor, lam: float = 0.5) -> Tensor:
-    """Return the same as `si_log_loss` on differences instead of logarithms."""
-    valid = label_weight(target, mask) > 0
-    return _spread(as_map(target)[valid] - as_map(prediction)[valid], lam)
-
-
-def pooled_gradient_loss(
-    prediction: Tensor, target: Tensor, mask: Tensor, start_scale: int = 1, scales: int = 4
-) -> Tensor:
-    """Return the published "multi scale gradient": Sobel slopes of pooled differences.
-
-    For pools of start_scale 2^k px: the difference is averaged per pool, filtered with Sobel / 8
-    (replicated border), and the mean absolute slope over both directions and over pools whose
-    nearest mask pixel is valid is multiplied by 2 B; averaged over scales. A pool that holds a
-    NaN of the target has no value and is left out; a scale without any counts as 0, where the
-    published code turns to NaN.
-
-    Args:
-        prediction, target: as in the module. As published, a pool averages ALL its pixels, those
-            outside of the mask too; mark what must not count by NaN in the target.
-        mask: bool.
-        start_scale: side of the smallest pool, px.
-        scales: number of pool sizes.
-
-    Raises:
-        DistillationError: the largest pool does not fit into the image.
-    """
-    difference = as_map(prediction) - as_map(target)
-    valid = as_map(mask).bool()
-    batch, height, width = difference.shape
-    largest = start_scale * 2 ** (scales - 1)
-    if start_scale < 1 or scales < 1 or largest > min(height, width):
-        raise DistillationError(
-            f"Pools of up to {largest} px do not fit into {height}x{width} px; use fewer scales.",
-            start_scale=start_scale,
-            scales=scales,
-            height=height,
-            width=width,
-        )
-    x_slope = (
-        torch.tensor(
-            [[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]],
-            dtype=difference.dtype,
-            device=difference.device,
-        )
-        / 8
-    )
-    sobel = torch.stack([x_slope, x_slope.T])[:, None]
-    total = difference.new_zeros(())
-    for k in range(scales):
-        pooled = functional.avg_pool2d(difference[:, None], start_scale * 2**k)
-        slopes = functional.conv2d(functional.pad(pooled, (1, 1, 1, 1), mode="replicate"), sobel)
-        near = functional.interpolate(valid[:, None].to(slopes.dtype), slopes.shape[2:]).bool()
-        used = slopes[near & ~torch.isnan(slopes)]
-        total = total + used.abs().sum() / max(used.numel(), 1) * batch * 2
-    return total / scales
+    if difference.numel() < 2:
+        return difference.sum() * 0.0
+    squared = difference.var() + lam * difference.mean().square()
+    # The slope of the root at 0 is infinite, and infinity times 0 would be NaN.
+    positive = squared > 0
+    return torch.where(positive, torch.where(positive, squared, 1).sqrt(), squared)
 
 
 def _reduce(numerator: Tensor, denominator: Tensor, reduction: Reduction) -> Tensor:
@@ -235,13 +184,3 @@ def _reduce(numerator: Tensor, denominator: Tensor, reduction: Reduction) -> Ten
         numerator, denominator = numerator.sum()[None], denominator.sum()[None]
     empty = denominator == 0
     return (numerator / torch.where(empty, 1, denominator)).mean()
-
-
-def _spread(difference: Tensor, lam: float) -> Tensor:
-    """Return sqrt(var + lam mean^2) of a vector; 0 of fewer than two values."""
-    if difference.numel() < 2:
-        return difference.sum() * 0.0
-    squared = difference.var() + lam * difference.mean().square()
-    # The slope of the root at 0 is infinite, and infinity times 0 would be NaN.
-    positive = squared > 0
-    return torch.where(positive, torch.where(positive, squared, 1).sqrt(), squared)

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 from dae_ros.distillation.losses import (
     ScaleAndShiftInvariantLoss,
     gradient_matching,
-    pooled_gradient_loss,
     si_log_loss,
-    si_loss,
 )
 from dae_ros.distillation.scale_and_shift import AlignmentRule, solve_scale_and_shift
 from dae_ros.errors import ConfigurationError, DistillationError
@@ -48,16 +46,14 @@ def _loss_of_key(key: str, maps: tuple[torch.Tensor, ...]) -> torch.Tensor:
         reduction, alpha, scales = parts
         loss = ScaleAndShiftInvariantLoss(float(alpha[1:]), int(scales[1:]), reduction)
         return loss(*maps).total
-    if kind == "multiscale":
-        return pooled_gradient_loss(*maps, int(parts[1]), int(parts[2]))
-    return {"silog": si_log_loss, "si": si_loss}[kind](*maps, float(parts[0][1:]))
+    return si_log_loss(*maps, float(parts[0][1:]))
 
 
 def test_every_golden_loss(golden: dict[str, np.ndarray]) -> None:
-    """All twenty published loss values are met within 1e-5 relative."""
+    """All fifteen published loss values are met within 1e-5 relative."""
     values = json.loads(str(golden["_values_json"]))
-    keys = [key for key in values if key.split("_")[0] in ("ssi", "silog", "si", "multiscale")]
-    assert len(keys) == 20
+    keys = [key for key in values if key.split("_")[0] in ("ssi", "silog")]
+    assert len(keys) == 15
     actual = [_loss_of_key(key, _maps(golden)).item() for key in keys]
     np.testing.assert_allclose(actual, [values[key] for key in keys], rtol=1e-5)
 
@@ -126,8 +122,6 @@ def test_gradients_are_exact() -> None:
     for loss in (
         lambda p: ScaleAndShiftInvariantLoss(0.25, 2, ridge=1e-6)(p, target, mask).total,
         lambda p: si_log_loss(p, target, mask),
-        lambda p: si_loss(p, target, mask),
-        lambda p: pooled_gradient_loss(p, target, mask, 1, 3),
     ):
         assert torch.autograd.gradcheck(loss, prediction)
 
@@ -137,8 +131,6 @@ LOSSES = {
     "image": lambda *maps: ScaleAndShiftInvariantLoss(reduction="image")(*maps).total,
     "online": lambda *maps: ScaleAndShiftInvariantLoss.online()(*maps).total,
     "silog": si_log_loss,
-    "si": si_loss,
-    "pooled": pooled_gradient_loss,
 }
 
 
@@ -159,7 +151,7 @@ def test_empty_masks_are_no_loss(name: str) -> None:
     assert torch.isfinite(prediction.grad).all()
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if name != "pooled"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_what_is_invalid_does_not_matter(name: str) -> None:
     """NaN, infinity or any number at invalid pixels changes neither loss nor gradient."""
     prediction, target, mask = _random(5, (2, 24, 24))
@@ -178,19 +170,7 @@ def test_what_is_invalid_does_not_matter(name: str) -> None:
         assert torch.equal(prediction.grad, expected)
 
 
-def test_pooled_gradient_skips_pools_with_nan() -> None:
-    """A sparse label marked by NaN gives a finite loss and gradient, and none when all is NaN."""
-    prediction, target, mask = _random(6, (1, 24, 24))
-    prediction.requires_grad_()
-    target[~mask] = torch.nan
-    loss = pooled_gradient_loss(prediction, target, mask)
-    loss.backward()
-    assert loss > 0
-    assert torch.isfinite(prediction.grad).all()
-    assert pooled_gradient_loss(prediction, torch.full_like(target, torch.nan), mask).item() == 0
-
-
-@pytest.mark.parametrize("name", ["published", "image", "online", "silog", "si"])
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_broken_prediction_shows(name: str, bad: float) -> None:
     """NaN or infinity at a valid pixel makes the loss NaN; the verdict says so."""
@@ -211,11 +191,10 @@ def test_constant_maps_are_no_explosion() -> None:
     ScaleAndShiftInvariantLoss()(prediction, target, mask).total.backward()
     assert not prediction.grad.any()
     same = target.clone().requires_grad_()
-    for loss in (si_log_loss, si_loss):
-        value = loss(same, target, mask)
-        value.backward()
-        assert value.item() == 0
-        assert torch.isfinite(same.grad).all()
+    value = si_log_loss(same, target, mask)
+    value.backward()
+    assert value.item() == 0
+    assert torch.isfinite(same.grad).all()
 
 
 def test_inverse_depth_labels_are_refused() -> None:
@@ -288,8 +267,6 @@ def test_channel_axis_and_shapes() -> None:
         loss(prediction[:, :-1], target, mask)
     with pytest.raises(DistillationError, match=r"\(B, H, W\)"):
         gradient_matching(prediction[0], mask[0])
-    with pytest.raises(DistillationError, match="fewer scales"):
-        pooled_gradient_loss(prediction, target, mask, 2, 4)
     with pytest.raises(ConfigurationError, match="reduction"):
         ScaleAndShiftInvariantLoss(reduction="sum")
     with pytest.raises(ConfigurationError, match="trim"):

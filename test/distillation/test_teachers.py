@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from dae_ros.distillation.labels import INDOOR
+from dae_ros.distillation.labels import DepthRange
 from dae_ros.distillation.objectives import TeacherObjective
 from dae_ros.distillation.preparation import Prepared
 from dae_ros.distillation.teacher import load_teacher
@@ -29,6 +29,8 @@ from test.reference.wedge_teacher import (
     seen_depth,
     teacher,
 )
+
+INDOOR = DepthRange(0.3, 15.0)
 
 
 def test_confidence_weighs_pixels(batch: Prepared) -> None:
