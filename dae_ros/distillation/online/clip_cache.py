@@ -21,7 +21,6 @@ class ClipCache:
 
     Attributes:
         byte_count: of all tensors at present.
-        hits, misses: since the beginning.
     """
 
     def __init__(self, byte_limit: int) -> None:
@@ -29,8 +28,6 @@ class ClipCache:
         # The observation is kept with its tensors, so that its id stays its own.
         self._entries: OrderedDict[int, tuple[EventClip, list[Tensor], int]] = OrderedDict()
         self.byte_count = 0
-        self.hits = 0
-        self.misses = 0
 
     def get(
         self, observation: EventClip, compute: Callable[[EventClip], list[Tensor]]
@@ -38,10 +35,8 @@ class ClipCache:
         """Return the tensors of an observation, computed now if they are not kept."""
         entry = self._entries.get(id(observation))
         if entry is not None:
-            self.hits += 1
             self._entries.move_to_end(id(observation))
             return entry[1]
-        self.misses += 1
         tensors = compute(observation)
         size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         if size <= self._limit:

@@ -8,6 +8,7 @@ them; what `step` gives does not depend on how the calls were grouped.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 
@@ -32,10 +33,6 @@ EVENT_ENCODERS = ("tencode", "tencode_voxel")
 _US = 1000
 
 
-def _ignore(_: PacketError) -> None:
-    """Do nothing: the error is counted anyway."""
-
-
 def _never(_start_ns: int, _end_ns: int) -> bool:
     """Want no clip more than others."""
     return False
@@ -47,7 +44,6 @@ class Pairing:
     Args:
         parameters: validated.
         event_encoder: what the student takes, one of `EVENT_ENCODERS`.
-        on_packet_error: called with each packet error (to log it); counting is done here.
 
     Attributes:
         stride: every how many usable frames give an observation, at least 1; may change.
@@ -63,8 +59,6 @@ class Pairing:
         self,
         parameters: OnlineParameters,
         event_encoder: str = "tencode",
-        *,
-        on_packet_error: Callable[[PacketError], None] = _ignore,
     ) -> None:
         if event_encoder not in EVENT_ENCODERS:
             raise ConfigurationError(
@@ -77,7 +71,6 @@ class Pairing:
         self.last_cut: Frame | None = None
         self._parameters = parameters
         self._event_encoder = event_encoder
-        self._on_packet_error = on_packet_error
         self._stream = EventStream(round(parameters.ring_s * 1e9), parameters.ring_mb * 1_000_000)
         self._encoder: WindowEncoder | None = None
         self._gate = FrameGate(parameters)
@@ -162,10 +155,9 @@ class Pairing:
         if isinstance(item, Frame):
             self._absorb_frame(item)
             return True
-        try:
+        # The stream counts what it refuses.
+        with contextlib.suppress(PacketError):
             self._parts.extend(self._stream.feed(item))
-        except PacketError as error:
-            self._on_packet_error(error)
         return True
 
     def _absorb(self, part: StreamPart) -> None:

@@ -220,10 +220,6 @@ class ReplayBuffer:
             for index, positions in sorted(blocks.items())
         )
 
-    def occupancy(self) -> dict[Stratum, int]:
-        """Return the number of clips to learn from in each stratum that has any."""
-        return dict(sorted(Counter(self._strata(self._stored["train"])).items()))
-
     def clear(self) -> None:
         """Forget all clips, as after a change of the camera's size; keys go on."""
         self._stored = {split: [] for split in SPLITS}

@@ -419,7 +419,6 @@ def test_the_cache_gives_up_what_was_used_longest_ago() -> None:
     for observation in (first, second, first, third, first, second):
         cache.get(observation, tensors)
     assert computed == [first, second, third, second]
-    assert (cache.hits, cache.misses) == (2, 4)
     assert cache.get(first, lambda _: [torch.zeros(1000)])[0].numel() == 10
     cache.get(third, lambda _: [torch.zeros(1000)])
     assert cache.get(third, tensors)[0].numel() == 10
