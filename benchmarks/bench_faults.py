@@ -63,7 +63,6 @@ def run(
     rate: float,
     warm_up_s: float,
     faults: str | None,
-    domain: int | None = None,
     keep_own: bool = False,
 ) -> dict[str, Any]:
     """Start both, learn for a while, kill, and make every fault.
@@ -77,14 +76,13 @@ def run(
         rate: of the camera.
         warm_up_s: how long to wait for a first publication; what then is missing comes later.
         faults: part of the names of those that are made; '' for all, None for none.
-        domain: ROS domain.
         keep_own: whether this process goes on with ROS afterwards.
 
     Returns:
         For JSON.
     """
     with (
-        Stand(deployment, domain=domain) as stand,
+        Stand(deployment) as stand,
         Camera(stand.witness.node, recording, rate) as camera,
     ):
         start_s = {}

@@ -106,7 +106,7 @@ def lead_of(student: Scores, teacher: Scores) -> dict[str, float]:
 
 
 def drive(
-    deployment: Deployment, world: Mapping[str, Value], rate: float, domain: int | None = None
+    deployment: Deployment, world: Mapping[str, Value], rate: float
 ) -> tuple[list[Pair], dict[str, Any]]:
     """Run all four processes until the drive ends, or a learned version has been seen for long.
 
@@ -114,13 +114,12 @@ def drive(
         deployment: of depth and learner.
         world: parameters of the simulator.
         rate: simulated seconds per second.
-        domain: ROS domain.
 
     Returns:
         The windows that both depth nodes were compared on, and what the learner said.
     """
     live, frozen = Against("live"), Against("frozen")
-    with Stand(deployment, domain=domain) as stand:
+    with Stand(deployment) as stand:
         _listen(stand, {"depth/image": [live.add_depth], "frozen/depth/image": [frozen.add_depth],
                         "depth_truth": [live.add_truth, frozen.add_truth]})  # fmt: skip
         plan = stand.plan[DEPTH]

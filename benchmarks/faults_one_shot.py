@@ -6,8 +6,6 @@ something else did. After each, both processes must run, depth images come, and 
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 
@@ -172,11 +170,3 @@ def _mend(scene: Scene) -> None:
         if scene.stand.harness[name].exit_code is not None:
             scene.stand.start(name)
     scene.images_from(time.monotonic())
-
-
-def as_json(outcomes: list[Outcome]) -> list[dict[str, object]]:
-    """Return outcomes for JSON."""
-    found: list[dict[str, object]] = json.loads(
-        json.dumps([dataclasses.asdict(one) for one in outcomes])
-    )
-    return found

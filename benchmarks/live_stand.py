@@ -193,21 +193,13 @@ class LiveStand:
         weights: of depth.
         depth: other parameters of it.
         plan: of the camera.
-        depth_core: the one CPU core that depth may use; None for all.
     """
 
-    def __init__(
-        self,
-        weights: str,
-        depth: Mapping[str, Any],
-        plan: CameraPlan,
-        depth_core: int | None = None,
-    ) -> None:
+    def __init__(self, weights: str, depth: Mapping[str, Any], plan: CameraPlan) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="dae_ros_live_")
         self.folder = Path(self._folder.name)
         parameters = {**depth, "trace_folder": str(self.folder)}
-        cores = {} if depth_core is None else {DEPTH: depth_core}
-        self._stand = Stand(DepthAlone(weights, "", self.folder, parameters), cores=cores)
+        self._stand = Stand(DepthAlone(weights, "", self.folder, parameters))
         self._plan = plan
         self._camera: subprocess.Popen[str] | None = None
         self.listener: Listener | None = None

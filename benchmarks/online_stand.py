@@ -221,7 +221,6 @@ class Stand:
         deployment: what to start.
         cores: node name -> the one CPU core that its process may use; others use all.
         depth_maps: see `Witness`.
-        domain: ROS domain of the run.
     """
 
     def __init__(
@@ -230,11 +229,10 @@ class Stand:
         *,
         cores: Mapping[str, int] | None = None,
         depth_maps: int = 0,
-        domain: int | None = None,
     ) -> None:
         self._environment = dict(os.environ)
-        chosen = domain or int(os.environ.get("ROS_DOMAIN_ID") or 1 + os.getpid() % 100)
-        os.environ.update(PRIVATE, ROS_DOMAIN_ID=str(chosen))
+        domain = os.environ.get("ROS_DOMAIN_ID") or str(1 + os.getpid() % 100)
+        os.environ.update(PRIVATE, ROS_DOMAIN_ID=domain)
         self.deployment = deployment
         self._cores = dict(cores or {})
         self._scratch = tempfile.TemporaryDirectory(prefix="dae_ros_stand_")

@@ -245,16 +245,13 @@ def distillation_plan(arguments: Mapping[str, str]) -> list[Process]:
     return [learner]
 
 
-def recorder(
-    output: str, topics: tuple[str, ...], *, namespace: str = "", log_level: str = "info"
-) -> Process:
+def recorder(output: str, topics: tuple[str, ...], *, namespace: str = "") -> Process:
     """Return the process that records topics into a rosbag2.
 
     Args:
         output: folder to write, which must not exist.
         topics: names, relative ones below `namespace`.
         namespace: of the node.
-        log_level: severity from which the node prints.
     """
     return Process(
         "dae_ros",
@@ -262,7 +259,6 @@ def recorder(
         "recorder",
         namespace,
         parameters={"output": output, "topics": ",".join(topics)},
-        log_level=log_level,
         environment=transport_environment(),
     )
 
