@@ -26,8 +26,6 @@ class DatasetProtocol:
         splits: split -> sequence -> frames with depth on disk.
         skipped_frames: at the start of each sequence, because no events precede them.
         window_ns: length of the event window [stamp - window, stamp) of a frame.
-        step_ns: between frames. Where it is longer than the window, events in between are never
-            seen, and one recurrent step is that long.
         event_encoder: what the network is fed, a name of `Meaning.event_encoder`.
         scoring: the published one. The recurrent state is carried through a sequence and reset
             between sequences only.
@@ -40,7 +38,6 @@ class DatasetProtocol:
     splits: Mapping[str, Mapping[str, int]]
     skipped_frames: int
     window_ns: int
-    step_ns: int
     event_encoder: str
     scoring: Scoring
 
@@ -82,7 +79,6 @@ MVSEC = DatasetProtocol(
     ),
     skipped_frames=0,
     window_ns=50 * MS,
-    step_ns=50 * MS,
     event_encoder="tencode_voxel",
     scoring=PUBLISHED,
 )
@@ -144,7 +140,6 @@ DSEC = DatasetProtocol(
     ),
     skipped_frames=1,
     window_ns=50 * MS,
-    step_ns=100 * MS,
     event_encoder="tencode",
     scoring=PUBLISHED,
 )

@@ -58,7 +58,6 @@ class Scoring:
 
 
 PUBLISHED = Scoring("published", "lstsq_published")
-PUBLISHED_METRIC = Scoring("published", "none")
 STANDARD = Scoring()
 STANDARD_METRIC = Scoring(alignment="none")
 
