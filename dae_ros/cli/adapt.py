@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.interrupt import EXIT_INTERRUPTED, InterruptFlag
 from dae_ros.cli.parameter_options import parser_of
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.cli.usage import usage
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from dae_ros.distillation.online.adaptation import AdaptationResult
     from dae_ros.distillation.online.loop import OnlineDistiller
 
-EXIT_INTERRUPTED = 130
 OUTPUTS = ("snapshots", "learner", "adapt.json", "adapt.png", "adapted.safetensors")
 
 DESCRIPTION = """\

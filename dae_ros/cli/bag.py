@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.interrupt import EXIT_INTERRUPTED, InterruptFlag
 from dae_ros.cli.parameter_options import add_parameter_options
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.cli.usage import usage
@@ -20,7 +20,6 @@ from dae_ros.runtime.parameter_file import read_node_parameters
 if TYPE_CHECKING:
     from dae_ros.bags.recording import Recording
 
-EXIT_INTERRUPTED = 130
 
 DESCRIPTION = """\
 Run a recording through the same pipeline as the live node, without ROS and as fast as it goes.

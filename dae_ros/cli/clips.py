@@ -6,12 +6,10 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.interrupt import EXIT_INTERRUPTED, InterruptFlag
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError
-
-EXIT_INTERRUPTED = 130
 
 DESCRIPTION = """\
 Make clips: encoded event windows with true depth and camera frames, ready for training. A recipe

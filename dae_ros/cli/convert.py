@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from dae_ros.cli.bag import EXIT_INTERRUPTED, open_sized, parse_size
-from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.bag import open_sized, parse_size
+from dae_ros.cli.interrupt import EXIT_INTERRUPTED, InterruptFlag
 from dae_ros.cli.progress import ProgressBar
 
 DESCRIPTION = """\

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dae_ros.cli.bag import parse_size, read_parameter_file
-from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.interrupt import EXIT_INTERRUPTED, InterruptFlag
 from dae_ros.cli.parameter_options import add_parameter_options
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.cli.usage import usage
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dae_ros.evaluation.scoring import Scoring
     from dae_ros.evaluation.sources import EvaluationSource
 
-EXIT_INTERRUPTED = 130
 DATASETS = ("mvsec", "mvsec_recordings", "dsec", "eventscape")
 _OPTIONS = (
     "weights", "backend", "device", "precision", "threads", "orientation", "scale", "shift",

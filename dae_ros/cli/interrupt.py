@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from types import FrameType, TracebackType
 
+EXIT_INTERRUPTED = 130
+
 
 class InterruptFlag:
     """While entered, the first SIGINT is only remembered; a second one interrupts at once."""

@@ -1,4 +1,4 @@
-"""`dae-ros <verb>`: dispatch to the verbs, and the exit codes that they share."""
+"""`dae-ros <verb>`: dispatch to the verbs, and from errors to exit codes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from dae_ros.cli.usage import VerbParser, WrongUsage
+from dae_ros.cli.interrupt import EXIT_INTERRUPTED
+from dae_ros.cli.usage import EXIT_FAILURE, EXIT_USAGE, VerbParser, WrongUsage
 from dae_ros.errors import DaeError
 from dae_ros.installation import version
-
-EXIT_FAILURE = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 
 # Verb -> module; a module is imported only when the parser is built, and imports what is slow
 # (torch, numba) only inside its `run`.

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from dae_ros.cli.usage import EXIT_FAILURE
 from dae_ros.errors import DaeError
 from dae_ros.model.fetch import fetch
 from dae_ros.model.manifest import (
@@ -17,8 +18,6 @@ from dae_ros.model.manifest import (
     find_entry,
     read_manifest,
 )
-
-EXIT_FAILURE = 1
 
 EXAMPLES = """\
 examples:

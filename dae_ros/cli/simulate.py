@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.interrupt import EXIT_INTERRUPTED, InterruptFlag
 from dae_ros.cli.parameter_options import add_parameter_option
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.cli.usage import usage
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from dae_ros.simulation.rgbd import RgbdSequence
     from dae_ros.simulation.simulation import DepthTruth, Item, Simulation
 
-EXIT_INTERRUPTED = 130
 DEFAULT_DURATION_S = 5.0
 DEFAULT_RGBD_HZ = 30.0
 # What only a live node needs.

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from dae_ros.cli.interrupt import InterruptFlag
+from dae_ros.cli.interrupt import EXIT_INTERRUPTED, InterruptFlag
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.cli.usage import usage
 from dae_ros.distillation.configuration import (
@@ -19,8 +19,6 @@ from dae_ros.distillation.configuration import (
     presets,
 )
 from dae_ros.errors import ConfigurationError
-
-EXIT_INTERRUPTED = 130
 
 DESCRIPTION = """\
 Train a network on clips with true depth. CONFIG is a YAML file of settings, or the name of a preset

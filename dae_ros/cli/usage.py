@@ -10,6 +10,9 @@ from typing import Any
 
 from dae_ros.errors import ConfigurationError
 
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+
 
 class WrongUsage(ConfigurationError):
     """What was asked for cannot be meant, whatever is on this machine: nothing was run.
