@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dae_ros.cli.interrupt import EXIT_INTERRUPTED, InterruptFlag
 from dae_ros.cli.parameter_options import parser_of
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.cli.shared_options import add_output_folder
 from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError, InferenceError, RecordingError
 from dae_ros.parameters import DepthParameters, DistillationNodeParameters, declarations
@@ -69,12 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recordings", nargs="+", type=Path, metavar="BAG", help="recording")
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
-    parser.add_argument(
-        "--overwrite", action="store_true",
-        help="replace what an earlier run left in DIR when this one has ended; what a failed one "
-        "wrote is in DIR/unfinished",
-    )  # fmt: skip
+    add_output_folder(parser)
     parser.add_argument(
         "--weights",
         default=DepthParameters().weights,

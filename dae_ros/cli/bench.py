@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dae_ros.cli.bag import parse_size
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.cli.shared_options import parse_size
 from dae_ros.cli.usage import WrongUsage, usage
 from dae_ros.parameters import DepthParameters
 

@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from dae_ros.cli.bag import open_sized, parse_size
 from dae_ros.cli.interrupt import EXIT_INTERRUPTED, InterruptFlag
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.cli.shared_options import open_sized, parse_size
 
 DESCRIPTION = """\
 Convert a recording into a rosbag2 folder that `ros2 bag` plays: ROS 1 .bag, .aedat4, Prophesee

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dae_ros.cli.bag import seconds, unscored_because
+from dae_ros.cli.bag import unscored_because
 from dae_ros.cli.demo_processes import (
     ROOM_COLOURS,
     SIMULATED_TRUTH,
@@ -20,6 +20,7 @@ from dae_ros.cli.demo_processes import (
     run_processes,
 )
 from dae_ros.cli.demo_scores import in_words, scores_of_summary
+from dae_ros.cli.shared_options import seconds
 from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.parameters import DepthParameters

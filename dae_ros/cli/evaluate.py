@@ -7,13 +7,17 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dae_ros.cli.bag import parse_size, read_parameter_file
 from dae_ros.cli.interrupt import EXIT_INTERRUPTED, InterruptFlag
-from dae_ros.cli.parameter_options import add_parameter_options
 from dae_ros.cli.progress import ProgressBar
+from dae_ros.cli.shared_options import (
+    add_output_folder,
+    add_pipeline_parameters,
+    given_parameters,
+    parse_size,
+)
 from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError
-from dae_ros.parameters import DepthParameters, declarations
+from dae_ros.parameters import DepthParameters
 
 if TYPE_CHECKING:
     from dae_ros.evaluation.evaluation_run import EvaluationProgress
@@ -83,12 +87,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="SEQUENCE",
         help="what to evaluate; with --dataset the one folder that holds the data set",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write")
-    parser.add_argument(
-        "--overwrite", action="store_true",
-        help="replace what an earlier run left in DIR when this one has ended; what a failed one "
-        "wrote is in DIR/unfinished",
-    )  # fmt: skip
+    add_output_folder(parser)
     source = parser.add_argument_group("what is run")
     source.add_argument(
         "--dataset",
@@ -149,14 +148,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="recurrent state: carried through a sequence, or cleared before each window to see "
         "what memory is worth (default: %(default)s)",
     )
-    settings = parser.add_argument_group("parameters of the pipeline (docs/parameters.md)")
-    settings.add_argument(
-        "--params",
-        type=Path,
-        metavar="FILE",
-        help="YAML as for the node (config/depth.yaml); options given here win over it",
-    )
-    add_parameter_options(settings, declarations(DepthParameters), _OPTIONS)
+    add_pipeline_parameters(parser, _OPTIONS)
     parser.set_defaults(run=run)
 
 
@@ -181,10 +173,7 @@ def parameters_of(args: argparse.Namespace) -> DepthParameters:
     """
     from dae_ros.evaluation.protocols import PROTOCOLS
 
-    values = {} if args.params is None else read_parameter_file(args.params)
-    values.update(
-        {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
-    )
+    values = given_parameters(args, _OPTIONS)
     protocol = PROTOCOLS.get(args.dataset)
     if protocol is not None:
         if args.window_s is not None:
