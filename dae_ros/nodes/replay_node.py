@@ -15,8 +15,6 @@ from collections.abc import Collection, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from rclpy.duration import Duration
-from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import Trigger
@@ -30,18 +28,13 @@ from dae_ros.events.cdr import event_types
 from dae_ros.nodes.calibration_output import CalibrationOutput
 from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.conversions import ns_to_stamp
-from dae_ros.nodes.entry import EXIT_FAILURE, run
+from dae_ros.nodes.entry import run
 from dae_ros.nodes.parameter_binding import declare
 from dae_ros.nodes.qos import Unacknowledged, latched_qos, message_class
+from dae_ros.nodes.source_node import NOTICE_PERIOD_S, SLEEP_S, SourceNode
 from dae_ros.nodes.subscribers import awaited_topics, split_names, wait_for_subscribers
 from dae_ros.parameters import ReplayParameters
-from dae_ros.runtime.worker import Worker
 
-# The longest sleep of the playing thread, which bounds how fast it stops.
-SLEEP_S = 0.02
-ACKNOWLEDGE_POLL_S = 0.002
-NOTICE_PERIOD_S = 5.0
-STOP_TIMEOUT_S = 5.0
 CLOCK = "/clock"
 LOSSLESS = QoSProfile(depth=Unacknowledged.DEPTH, reliability=ReliabilityPolicy.RELIABLE)
 
@@ -58,7 +51,7 @@ USAGE = Usage(
 )
 
 
-class ReplayNode(Node):
+class ReplayNode(SourceNode):
     """Node `replay`; ends by itself after the last message has been acknowledged.
 
     Raises:
@@ -67,8 +60,7 @@ class ReplayNode(Node):
     """
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__("replay", **arguments)
-        self.exit_code: int | None = None
+        super().__init__("replay", "replay", **arguments)
         self._settings = declare(self, ReplayParameters)
         if not self._settings.bag:
             raise ConfigurationError(
@@ -77,7 +69,6 @@ class ReplayNode(Node):
                 parameter="bag",
             )
         self._recording = open_recording(Path(self._settings.bag).expanduser())
-        self._outputs: dict[str, Any] = {}
         self._latched: dict[str, int] = {}
         self._calibration: CalibrationOutput | None = None
         try:
@@ -99,14 +90,12 @@ class ReplayNode(Node):
             self._play_requested.set()
         self._start_ns = 0
         self._stopping = threading.Event()
-        self._steps = self._run()
-        self._thread = Worker("replay", self._turn, self._failed)
-        self._thread.start()
+        self._start()
 
     def close(self) -> None:
         """Stop playing and let go of the file."""
         self._stopping.set()
-        self._thread.stop(STOP_TIMEOUT_S)
+        super().close()
         self._recording.close()
 
     def _message_classes(self) -> dict[str, type]:
@@ -199,23 +188,6 @@ class ReplayNode(Node):
         response.message = "playing" if response.success else "plays already"
         self._play_requested.set()
         return response
-
-    def _turn(self) -> None:
-        """Go on to the next place where the thread may be stopped."""
-        try:
-            next(self._steps, None)
-        except DaeError as error:
-            self.get_logger().error(f"{error} [{error.code}]")
-            self.exit_code = EXIT_FAILURE
-        if self.exit_code is not None:
-            time.sleep(SLEEP_S)
-
-    def _failed(self, _: BaseException, text: str) -> None:
-        if not self.context.ok():
-            # A signal has shut rclpy down, and a publisher failed because of it.
-            return
-        self.get_logger().fatal(f"the replay has stopped\n{text}")
-        self.exit_code = EXIT_FAILURE
 
     def _run(self) -> Iterator[None]:
         """Play everything; yields wherever it would otherwise wait."""
@@ -310,20 +282,6 @@ class ReplayNode(Node):
             if self._calibration is not None and message.topic == self._calibration.image_topic:
                 self._calibration.accompany(data)
         return len(data)
-
-    def _wait_acknowledged(self) -> Iterator[None]:
-        notice_s = time.monotonic() + NOTICE_PERIOD_S
-        for publisher in self._sent().values():
-            # Polled: rclpy keeps the GIL for as long as it waits.
-            while not publisher.wait_for_all_acked(Duration()):
-                if time.monotonic() > notice_s:
-                    self.get_logger().info(
-                        f"waiting for the subscribers of '{publisher.topic_name}' to take what "
-                        "was sent",
-                        throttle_duration_sec=NOTICE_PERIOD_S,
-                    )
-                time.sleep(ACKNOWLEDGE_POLL_S)
-                yield
 
 
 class ClockOutput:

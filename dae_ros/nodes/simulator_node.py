@@ -12,32 +12,25 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from rclpy.duration import Duration
-from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 
 from dae_ros.bags.simulated import simulated_messages, simulated_topics
-from dae_ros.errors import ConfigurationError, DaeError
+from dae_ros.errors import ConfigurationError
 from dae_ros.nodes.command_line import Usage
 from dae_ros.nodes.conversions import ns_to_stamp
-from dae_ros.nodes.entry import EXIT_FAILURE, run
+from dae_ros.nodes.entry import run
 from dae_ros.nodes.parameter_binding import declare
 from dae_ros.nodes.qos import message_class
+from dae_ros.nodes.source_node import SLEEP_S, SourceNode
 from dae_ros.nodes.subscribers import awaited_topics, wait_for_subscribers
 from dae_ros.parameters import SimulatorParameters
-from dae_ros.runtime.worker import Worker
 from dae_ros.simulation.simulation import Simulation
 
 PUBLISHER_DEPTH = 1000
 # A batch must fit the publishers' history, or unacknowledged messages would be overwritten.
 BATCH_MESSAGES = 400
 BATCH_BYTES = 16_000_000
-# The longest sleep of the simulating thread, which bounds how fast it stops.
-SLEEP_S = 0.02
-ACKNOWLEDGE_POLL_S = 0.002
-NOTICE_PERIOD_S = 5.0
-STOP_TIMEOUT_S = 5.0
 
 
 USAGE = Usage(
@@ -52,7 +45,7 @@ USAGE = Usage(
 )
 
 
-class SimulatorNode(Node):
+class SimulatorNode(SourceNode):
     """Node `simulator`; with a `duration_s` it ends once everything has been acknowledged.
 
     Topics, relative to its namespace: `events` (EventPacket, or dvs_msgs EventArray with
@@ -65,11 +58,10 @@ class SimulatorNode(Node):
     """
 
     def __init__(self, **arguments: Any) -> None:
-        super().__init__("simulator", **arguments)
-        self.exit_code: int | None = None
+        super().__init__("simulator", "simulation", **arguments)
         self._settings = declare(self, SimulatorParameters)
         qos = QoSProfile(depth=PUBLISHER_DEPTH, reliability=ReliabilityPolicy.RELIABLE)
-        self._outputs: dict[str, Any] = {
+        self._outputs = {
             topic: self.create_publisher(message_class(type_name), topic, qos)
             for topic, type_name in simulated_topics(self._settings.encoding).items()
         }
@@ -84,31 +76,7 @@ class SimulatorNode(Node):
         self._clock_publisher = (
             self.create_publisher(Clock, "/clock", 1) if self._settings.publish_clock else None
         )
-        self._steps = self._run()
-        self._thread = Worker("simulator", self._turn, self._failed)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop simulating."""
-        if not self._thread.stop(STOP_TIMEOUT_S):
-            self.get_logger().error(f"the simulation did not stop within {STOP_TIMEOUT_S:g} s")
-
-    def _turn(self) -> None:
-        """Go on to the next place where the thread may be stopped."""
-        try:
-            next(self._steps, None)
-        except DaeError as error:
-            self.get_logger().error(f"{error} [{error.code}]")
-            self.exit_code = EXIT_FAILURE
-        if self.exit_code is not None:
-            time.sleep(SLEEP_S)
-
-    def _failed(self, _: BaseException, text: str) -> None:
-        if not self.context.ok():
-            # A signal has shut rclpy down, and a publisher failed because of it.
-            return
-        self.get_logger().fatal(f"the simulation has stopped\n{text}")
-        self.exit_code = EXIT_FAILURE
+        self._start()
 
     def _run(self) -> Iterator[None]:
         """Simulate and publish everything; yields wherever it would otherwise wait."""
@@ -156,20 +124,6 @@ class SimulatorNode(Node):
         )
         if problem:
             self.get_logger().warning(f"{problem}; starting all the same")
-
-    def _wait_acknowledged(self) -> Iterator[None]:
-        notice_s = time.monotonic() + NOTICE_PERIOD_S
-        for publisher in self._outputs.values():
-            # Polled: rclpy keeps the GIL for as long as it waits.
-            while not publisher.wait_for_all_acked(Duration()):
-                if time.monotonic() > notice_s:
-                    self.get_logger().info(
-                        f"waiting for the subscribers of '{publisher.topic_name}' to take what "
-                        "was sent",
-                        throttle_duration_sec=NOTICE_PERIOD_S,
-                    )
-                time.sleep(ACKNOWLEDGE_POLL_S)
-                yield
 
 
 def main(args: list[str] | None = None) -> int:
