@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.process_use import resident_mb
 from benchmarks.record import record
 from dae_ros.events.packet import EventPacket, Events
 from dae_ros.parameters import DepthParameters
@@ -29,14 +30,6 @@ HEIGHT, WIDTH = 130, 173
 PACKET_NS = 5_000_000
 WINDOWS_PER_SECOND = 20
 SAMPLE_WINDOWS = 1_000
-
-
-def resident_mb() -> float:
-    """Return the resident memory of this process in MB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise OSError("/proc/self/status has no VmRSS; this benchmark needs Linux")
 
 
 def packets_of(events: Events) -> list[Events]:
@@ -75,7 +68,7 @@ def main() -> None:
             while pipeline.step() is not None:
                 windows += 1
                 if windows % SAMPLE_WINDOWS == 0:
-                    samples.append((windows, resident_mb()))
+                    samples.append((windows, resident_mb(os.getpid())))
         offset_ns += 1_000_000_000
     elapsed_s = time.perf_counter() - begin_s
     late = samples[len(samples) // 2 :]

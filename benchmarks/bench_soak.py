@@ -31,7 +31,8 @@ import numpy as np
 from benchmarks.as_launched import start_as_launched
 from benchmarks.latency_figures import missing_windows, quantiles
 from benchmarks.live_camera import OPENING, Block, CameraLog, CameraPlan
-from benchmarks.live_stand import LiveStand, Window, cpu_s, resident_mb, sensor_to_topic_ns
+from benchmarks.live_stand import LiveStand, Window, counts_of, sensor_to_topic_ns
+from benchmarks.process_use import cpu_s, resident_mb
 from benchmarks.record import RESULTS, record
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.evaluation.strips import write_png
@@ -113,10 +114,10 @@ def measure(
         "events_sent": int(log.events.sum()),
         "events_decoded": int(events["events"]),
         "inbox_dropped": int(events["inbox_dropped"]),
-        "gaps": _counts(events, "gap."),
-        "errors": _counts(events, "error."),
-        "drops": _counts(events, "drop."),
-        "resets": _counts(counted, "reset."),
+        "gaps": counts_of(events, "gap."),
+        "errors": counts_of(events, "error."),
+        "drops": counts_of(events, "drop."),
+        "resets": counts_of(counted, "reset."),
         "windows": len(windows),
         "windows_missing": missing_windows(windows),
         "windows_skipped": int(counted["skipped"]),
@@ -181,10 +182,6 @@ def plot(results: Mapping[str, Any], path: Path) -> None:
         line_plot(late, Axes("From the packet to the depth topic", "minutes", "ms")),
     ]
     write_png(path, np.concatenate(pictures))
-
-
-def _counts(values: Mapping[str, str], prefix: str) -> dict[str, int]:
-    return {k.removeprefix(prefix): int(v) for k, v in values.items() if k.startswith(prefix)}
 
 
 def main(args: list[str] | None = None) -> int:

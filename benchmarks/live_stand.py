@@ -8,7 +8,6 @@ node's trace and of the listener can be subtracted from each other.
 from __future__ import annotations
 
 import json
-import os
 import select
 import struct
 import subprocess
@@ -378,15 +377,6 @@ def sensor_to_topic_ns(windows: list[Window], log: CameraLog) -> NDArray[np.int6
     return received_ns - log.sent_ns[log.closing(ends_ns)]
 
 
-def cpu_s(pid: int) -> float:
-    """Return the CPU time that a process has used, in s."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mb(pid: int) -> float:
-    """Return the resident memory of a process in MB."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise OSError(f"/proc/{pid}/status has no VmRSS; this needs Linux")
+def counts_of(status: Mapping[str, str], prefix: str) -> dict[str, int]:
+    """Return the counts of a status whose keys begin with a prefix, by the rest of the key."""
+    return {k.removeprefix(prefix): int(v) for k, v in status.items() if k.startswith(prefix)}

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.latency_figures import HOP_NS, missing_windows, quantiles
 from benchmarks.live_camera import CameraLog
-from benchmarks.live_stand import Window, sensor_to_topic_ns
+from benchmarks.live_stand import Window, counts_of, sensor_to_topic_ns
 
 # Blocks of the camera's plan.
 CALM, FLOOD, AFTER = 0, 1, 2
@@ -68,8 +68,8 @@ def figures(
     reached_ns = log.newest_ns[flood]
     due = int(reached_ns[-1] // HOP_NS - (reached_ns[0] - 1) // HOP_NS) if flood.any() else 0
     published = int((blocks == FLOOD).sum())
-    drops = _counts(events, "drop.")
-    resets = _counts(counted, "reset.")
+    drops = counts_of(events, "drop.")
+    resets = counts_of(counted, "reset.")
     found: dict[str, Any] = {
         "achieved_mevs": round(_rate_mevs(log, flood), 3),
         "windows_due": due,
@@ -85,7 +85,7 @@ def figures(
         "camera_held_back_s": round(log.waited_s, 3),
         "skipped": int(counted["skipped"]),
         "drops": drops,
-        "gaps": _counts(events, "gap."),
+        "gaps": counts_of(events, "gap."),
         "resets": resets,
     }
     found["promises"] = [
@@ -181,7 +181,3 @@ def _rate_mevs(log: CameraLog, chosen: NDArray[np.bool_]) -> float:
 
 def _quantiles(durations_ns: NDArray[np.int64]) -> dict[str, float] | None:
     return quantiles(durations_ns) if len(durations_ns) else None
-
-
-def _counts(values: Mapping[str, str], prefix: str) -> dict[str, int]:
-    return {k.removeprefix(prefix): int(v) for k, v in values.items() if k.startswith(prefix)}

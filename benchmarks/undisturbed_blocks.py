@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.online_stand import DEPTH, LEARNER, Image, Said, Stand
+from benchmarks.process_use import cpu_s
 from dae_ros.nodes.processes import Process
 from dae_ros.parameters import Value
 
@@ -136,16 +136,16 @@ def run_block(
     if kind == "on":
         stand.until(lambda: len(witness.learning) > begin[3], "a learner", START_TIMEOUT_S, LEARNER)
     stand.ask("/replay/play", START_TIMEOUT_S)
-    replay, settled_s, cpu_s = stand.harness[REPLAY], 0.0, 0.0
+    replay, settled_s, busy_s = stand.harness[REPLAY], 0.0, 0.0
     while replay.exit_code is None:
         if not settled_s and len(witness.images) > begin[0] + SETTLE_WINDOWS:
             settled_s = time.monotonic()
-            cpu_s = _cpu_s(stand.harness[LEARNER].pid) if kind == "on" else 0.0
+            busy_s = cpu_s(stand.harness[LEARNER].pid) if kind == "on" else 0.0
         if settled_s and during is not None:
             during(time.monotonic() - settled_s)
         time.sleep(0.01)
     elapsed_s = time.monotonic() - settled_s
-    cpu_s = _cpu_s(stand.harness[LEARNER].pid) - cpu_s if kind == "on" else 0.0
+    busy_s = cpu_s(stand.harness[LEARNER].pid) - busy_s if kind == "on" else 0.0
     for name in reversed(names):
         code = stand.harness[name].stop(20.0)
         if code:
@@ -159,7 +159,7 @@ def run_block(
         witness.verdicts[begin[1] :],
         witness.work[begin[2] :],
         [said.values["state"] for said in witness.learning[begin[3] :]],
-        cpu_s / elapsed_s,
+        busy_s / elapsed_s,
     )
 
 
@@ -171,9 +171,3 @@ def paired(off: Block, on: Block) -> tuple[NDArray[np.float64], NDArray[np.float
         np.array([without[end] for end in ends]),
         np.array([with_learner[end] for end in ends]),
     )
-
-
-def _cpu_s(pid: int) -> float:
-    """Return the CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
