@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.event_goals import Goal, at_least, conclude
+from benchmarks.goals import Goal, at_least, conclude
 from benchmarks.record import RESULTS, record
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import LoadedModel

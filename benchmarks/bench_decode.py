@@ -24,7 +24,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.event_goals import conclude, decode_goals
+from benchmarks.event_goals import decode_goals
+from benchmarks.goals import conclude
 from benchmarks.record import record
 from dae_ros.events.cdr import read_packet
 from dae_ros.events.codecs import create_decoder, supported_encodings, warm_up

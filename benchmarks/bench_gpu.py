@@ -34,7 +34,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.event_goals import conclude
+from benchmarks.goals import conclude
 from benchmarks.gpu_clock import DeviceClock, device_facts, measure_peaks, readings
 from benchmarks.gpu_contenders import EVERYONE
 from benchmarks.gpu_report import goals, roofline, table

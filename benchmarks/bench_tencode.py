@@ -37,7 +37,8 @@ import numpy as np
 
 from benchmarks.as_launched import start_as_launched
 from benchmarks.bench_decode import raw_file
-from benchmarks.event_goals import conclude, tencode_goals
+from benchmarks.event_goals import tencode_goals
+from benchmarks.goals import conclude
 from benchmarks.record import record
 from dae_ros.events.codecs import supported_encodings, warm_up
 from dae_ros.events.packet import Events

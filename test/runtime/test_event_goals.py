@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_tencode import TimedSurface, windows_in_stream
-from benchmarks.event_goals import conclude, decode_goals, tencode_goals
+from benchmarks.event_goals import decode_goals, tencode_goals
+from benchmarks.goals import conclude
 from dae_ros.representation.tencode_code import unpack_tencode
 from dae_ros.runtime.benchmark.event_path import encode_windows, in_packets
 from dae_ros.simulation.moving_texture import moving_texture
