@@ -14,6 +14,16 @@ from dae_ros.errors import RecordingError
 # What the library's parsers and its generated code raise for texts that are no definitions.
 _UNREADABLE = (TypesysError, SyntaxError, AssertionError, KeyError, ValueError, RecursionError)
 
+_ROSBAG2_FORMATS = {
+    "ros2msg": MessageDefinitionFormat.MSG,
+    "ros2idl": MessageDefinitionFormat.IDL,
+}
+
+
+def rosbag2_definition(encoding: str, text: str) -> MessageDefinition:
+    """Return a definition as a storage file of rosbag2 has it; of an unknown encoding, none."""
+    return MessageDefinition(_ROSBAG2_FORMATS.get(encoding, MessageDefinitionFormat.NONE), text)
+
 
 def described_types(type_name: str, definition: MessageDefinition | None) -> Typesdict:
     """Return the types that a definition describes: none where it is missing.

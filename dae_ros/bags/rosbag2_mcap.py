@@ -9,18 +9,15 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+from rosbags.interfaces import MessageDefinition
 
 from dae_ros.bags.compression import decompress_prefix
+from dae_ros.bags.message_definitions import rosbag2_definition
 from dae_ros.bags.salvage import Cut, Salvaged
 
 MAGIC = b"\x89MCAP0\r\n"
 _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 _RECORD_HEADER = struct.Struct("<BQ")
-_FORMATS = {
-    "ros2msg": MessageDefinitionFormat.MSG,
-    "ros2idl": MessageDefinitionFormat.IDL,
-}
 
 
 class _Channels:
@@ -35,8 +32,7 @@ class _Channels:
         if operation == _SCHEMA:
             (number,) = struct.unpack_from("<H", content)
             name, encoding, text = _strings(content, 2, 3)
-            kind = _FORMATS.get(encoding, MessageDefinitionFormat.NONE)
-            self.schemas[number] = (name, MessageDefinition(kind, text))
+            self.schemas[number] = (name, rosbag2_definition(encoding, text))
         elif operation == _CHANNEL:
             number, schema = struct.unpack_from("<HH", content)
             (topic,) = _strings(content, 4, 1)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import cast
 
 import apsw
-from rosbags.interfaces import MessageDefinition, MessageDefinitionFormat
+from rosbags.interfaces import MessageDefinition
 from rosbags.rosbag2.metadata import parse_qos
 
 from dae_ros.bags.compression import plain_message
 from dae_ros.bags.container import UNDEFINED, RecordedMessage, TopicInfo
+from dae_ros.bags.message_definitions import rosbag2_definition
 from dae_ros.bags.salvage import Cut, Salvaged
 from dae_ros.bags.sqlite3_access import (
     is_truncated,
@@ -26,10 +27,6 @@ from dae_ros.errors import RecordingError
 MAGIC = b"SQLite format 3\x00"
 # Two queries, each of which is one look at the index; one of both would read all of it.
 _EXTENT = "SELECT (SELECT min(timestamp) FROM messages), (SELECT max(timestamp) FROM messages)"
-_FORMATS = {
-    "ros2msg": MessageDefinitionFormat.MSG,
-    "ros2idl": MessageDefinitionFormat.IDL,
-}
 
 
 class Sqlite3File:
@@ -89,10 +86,7 @@ class Sqlite3File:
                 "SELECT topic_type, encoding, encoded_message_definition FROM message_definitions"
             ),
         )
-        return {
-            kind: MessageDefinition(_FORMATS.get(encoding, MessageDefinitionFormat.NONE), text)
-            for kind, encoding, text in rows
-        }
+        return {kind: rosbag2_definition(encoding, text) for kind, encoding, text in rows}
 
     def _columns(self, table: str) -> list[str]:
         rows = self._database.execute(f"PRAGMA table_info({table})")
