@@ -22,9 +22,9 @@ from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.evaluation.protocols import PROTOCOLS
 from dae_ros.evaluation.splits import eventscape_sequences, mvsec_recordings, published_sequences
 from dae_ros.parameters import DepthParameters, SimulatorParameters, Value
+from dae_ros.runtime.window_encoder import EVENT_ENCODERS
 from dae_ros.simulation.presets import PRESETS
 
-ENCODERS = ("tencode", "tencode_voxel", "voxel_grid")
 # What stamps of frames mark, by the same parameters as of the live node.
 _STAMPS = ("image_stamp", "exposure_s")
 _TOP = {"event_encoder", "window_s", "every_world", *SPLITS}
@@ -73,9 +73,9 @@ def read_recipe(path: Path | str, root: Path | str = ".") -> Recipe:
 def _recipe(content: Any, root: Path) -> Recipe:
     _check_keys("a recipe", content, _TOP)
     encoder = content.get("event_encoder", "tencode")
-    if encoder not in ENCODERS:
+    if encoder not in EVENT_ENCODERS:
         raise ConfigurationError(
-            f"event_encoder must be one of {', '.join(ENCODERS)}, not '{encoder}'"
+            f"event_encoder must be one of {', '.join(EVENT_ENCODERS)}, not '{encoder}'"
         )
     window_s = content.get("window_s", 0.05)
     if not _are_numbers([window_s]) or window_s <= 0 or round(window_s * 1e9) % 1000:

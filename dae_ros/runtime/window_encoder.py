@@ -13,7 +13,7 @@ from dae_ros.representation.tencode import tencode_voxel
 from dae_ros.representation.voxel_grid import voxel_grid
 from dae_ros.runtime.windows import Window
 
-ENCODERS = ("tencode", "tencode_voxel", "voxel_grid")
+EVENT_ENCODERS = ("tencode", "tencode_voxel", "voxel_grid")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,10 +46,10 @@ class WindowEncoder:
     """
 
     def __init__(self, name: str, height: int, width: int, channels: int) -> None:
-        if name not in ENCODERS:
+        if name not in EVENT_ENCODERS:
             raise ConfigurationError(
                 f"the network takes '{name}', which no events can be encoded as; known are "
-                f"{', '.join(ENCODERS)}",
+                f"{', '.join(EVENT_ENCODERS)}",
                 event_encoder=name,
             )
         self._name = name

@@ -29,7 +29,7 @@ from dae_ros.runtime.window_encoder import WindowEncoder
 from dae_ros.runtime.windows import Window
 
 # What a clip can hold in a byte per pixel (`clip_codes`).
-EVENT_ENCODERS = ("tencode", "tencode_voxel")
+CODED_ENCODERS = ("tencode", "tencode_voxel")
 _US = 1000
 
 
@@ -43,7 +43,7 @@ class Pairing:
 
     Args:
         parameters: validated.
-        event_encoder: what the student takes, one of `EVENT_ENCODERS`.
+        event_encoder: what the student takes, one of `CODED_ENCODERS`.
 
     Attributes:
         stride: every how many usable frames give an observation, at least 1; may change.
@@ -60,9 +60,9 @@ class Pairing:
         parameters: OnlineParameters,
         event_encoder: str = "tencode",
     ) -> None:
-        if event_encoder not in EVENT_ENCODERS:
+        if event_encoder not in CODED_ENCODERS:
             raise ConfigurationError(
-                f"online learning takes students of {' or '.join(EVENT_ENCODERS)}, not of "
+                f"online learning takes students of {' or '.join(CODED_ENCODERS)}, not of "
                 f"{event_encoder}; train others offline (dae-ros distill)",
                 event_encoder=event_encoder,
             )
