@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -10,11 +11,19 @@ from torch import Tensor
 
 from dae_ros.model.dae_r import DepthAnyEvent, DepthAnyEventR
 from dae_ros.model.networks import Network
+from dae_ros.runtime.torch_step import HALF
 
 # What the names of an encoder's weights begin with.
 ENCODER = "pretrained."
 State: TypeAlias = tuple[Tensor, ...]
 Rolls: TypeAlias = Callable[[Tensor, Sequence[State], int], list[tuple[Tensor, State]]]
+
+
+def in_precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Let networks compute in `float32`, `bfloat16` or `float16` while it is entered."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=HALF[precision])
 
 
 def roll(

@@ -27,7 +27,7 @@ from dae_ros.distillation.journal import Journal
 from dae_ros.distillation.objectives import Objective
 from dae_ros.distillation.parallel import Workers
 from dae_ros.distillation.preparation import Preparation, Prepared
-from dae_ros.distillation.rollout import roll_clips
+from dae_ros.distillation.rollout import in_precision, roll_clips
 from dae_ros.distillation.updates import Updates
 from dae_ros.distillation.upright import MEANINGFUL, UprightWatch
 from dae_ros.distillation.validation import Validation
@@ -43,7 +43,6 @@ LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
 JUDGED_AT_LEAST = 500
 # So many updates in a row without a label are no accident.
 UNLABELLED_IN_A_ROW = 50
-_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 _COUNTERS = ("judged", "refused", "negative_scale")
 
 
@@ -210,7 +209,7 @@ class Trainer:
         # For networks with dropout; nothing else draws from PyTorch.
         torch.manual_seed(settings.seed * 1_000_003 + self._step)
         prepared = self._preparation(batch, self._workers.device)
-        with self._arithmetic():
+        with in_precision(self._workers.device, settings.precision):
             predictions = roll_clips(self._updates.network, prepared.images, batch.unroll)
         size = (prepared.depth.shape[2], prepared.depth.shape[3])
         predictions = self._preparation.compared(predictions.float(), size)
@@ -344,14 +343,6 @@ class Trainer:
             return
         with Journal(self._folder, self._step, self._settings.tensorboard) as journal:
             yield journal
-
-    @contextlib.contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        if self._settings.precision == "float32":
-            yield
-            return
-        with torch.autocast(self._workers.device.type, dtype=_AUTOCAST[self._settings.precision]):
-            yield
 
 
 class _Ahead:

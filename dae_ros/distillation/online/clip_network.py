@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +13,13 @@ from torch import Tensor
 from dae_ros.distillation.clip_codes import tencode_of_code
 from dae_ros.distillation.online.observation import EventClip
 from dae_ros.distillation.online.tiers import check_adaptable
-from dae_ros.distillation.rollout import encode, roll_features, same_encoder
+from dae_ros.distillation.rollout import encode, in_precision, roll_features, same_encoder
 from dae_ros.errors import ConfigurationError, DistillationError
 from dae_ros.model.configuration import Meaning
 from dae_ros.model.networks import Network, build_network
 from dae_ros.runtime.torch_fitting import Fitting
 
 State = tuple[Tensor, ...]
-_AUTOCAST = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +121,7 @@ class ClipNetwork:
         batch, length = windows.shape[:2]
         codes = torch.from_numpy(np.array(windows)).to(self.device)
         images = self._fitting.prepare(tencode_of_code(codes.flatten(0, 1)))
-        with self._arithmetic():
+        with in_precision(self.device, self._precision):
             return encode(self.network, images.reshape(batch, length, *images.shape[1:]))
 
     def roll(
@@ -141,7 +139,7 @@ class ClipNetwork:
             state: before the first of them.
             wanted: how many of the last windows; None for all.
         """
-        with self._arithmetic():
+        with in_precision(self.device, self._precision):
             predictions, state = roll_features(self.network, features, size, state, wanted)
         return predictions.float(), state
 
@@ -196,11 +194,3 @@ class ClipNetwork:
         kept = tuple(tensor.cpu().numpy().astype(np.float16) for tensor in state)
         maps, _ = self.roll([level[:, lead:] for level in features], size, state, wanted)
         return ClipPrediction(torch.cat([*parts, maps[0]]), kept)
-
-    @contextlib.contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        if self._precision == "float32":
-            yield
-            return
-        with torch.autocast(self.device.type, dtype=_AUTOCAST[self._precision]):
-            yield
