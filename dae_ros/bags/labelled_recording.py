@@ -50,7 +50,8 @@ class LabelledRecording:
     """The windows of a recording; see `LabelledSequence`.
 
     Where the events were rectified, windows are cut from what the sensor sent and moved then, so
-    that they know when their first and last event were, also where those left the image.
+    that they know when their first and last event were, also where those left the image, and where
+    between pixels each came to lie.
 
     `skipped` counts labels `before_events` (the window begins before the first event),
     `in_silence` (no event for a second), `after_events` (which ended, or went on at another time),
@@ -276,10 +277,10 @@ class _Pass:
         if self._ends == "depth":
             frame = self._newest_frame(stamp_ns)
         start_ns = end_ns - self._window_ns
-        events, extent_ns = self._stream.ring.window(start_ns, end_ns), None
+        events, sensed, points = self._stream.ring.window(start_ns, end_ns), None, None
         if self._owner.rectifier is not None:
-            extent_ns = (int(events.t[0]), int(events.t[-1])) if len(events) > 0 else None
-            events = self._owner.rectifier[1](events)
+            rectifier, sensed = self._owner.rectifier[1], events
+            events, points = rectifier.rectified(sensed), rectifier.points(sensed)
         return LabelledWindow(
             start_ns=start_ns,
             end_ns=end_ns,
@@ -291,7 +292,8 @@ class _Pass:
             depth=depth,
             frame=frame,
             restarts=self._restarts or self._after_silence(end_ns),
-            extent_ns=extent_ns,
+            sensed=sensed,
+            points=points,
         )
 
     def _after_silence(self, end_ns: int) -> bool:

@@ -11,7 +11,11 @@ from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import Events
 from dae_ros.representation.tencode import tencode, tencode_from_voxel_grid, tencode_voxel
-from dae_ros.representation.voxel_grid import normalise_voxel_grid, voxel_grid
+from dae_ros.representation.voxel_grid import (
+    normalise_voxel_grid,
+    voxel_grid,
+    voxel_grid_of_points,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,8 +32,10 @@ class LabelledWindow:
         frame: for windows that end at frames that frame; otherwise the newest one that is not
             later than the stamp, None where there is none. Its stamp is the middle of its exposure.
         restarts: nothing continuous came before: a recurrent state must be reset.
-        extent_ns: times of the first and the last event before some were dropped because they
-            left the image when they were rectified; None where none can have been, or all were.
+        sensed: where events were rectified those that the sensor sent, from which `events` were
+            made; otherwise None.
+        points: float32[2, N], x and y in px at which rectification puts `sensed`, between pixels
+            and outside of the image too.
     """
 
     start_ns: int
@@ -42,13 +48,26 @@ class LabelledWindow:
     depth: NDArray[np.float32] | None
     frame: Frame | None
     restarts: bool
-    extent_ns: tuple[int, int] | None = None
+    sensed: Events | None = None
+    points: NDArray[np.float32] | None = None
+
+    @property
+    def extent_ns(self) -> tuple[int, int] | None:
+        """Times of the first and last event, also of those that rectification put off the image.
+
+        None where events were not rectified, or there are none.
+        """
+        if self.sensed is None or len(self.sensed) == 0:
+            return None
+        return int(self.sensed.t[0]), int(self.sensed.t[-1])
 
     def encode(self, event_encoder: str, bins: int = 5) -> NDArray[np.float32]:
         """Return the window as a network's input, as the depth pipeline encodes it.
 
-        Ages count from the first to the last event of the window, those that rectifying dropped
-        included, as published for DSEC; the pipeline, which never sees them, counts the others.
+        Rectified events are encoded as published for DSEC, and the pipeline, which sees whole
+        pixels of the image alone, encodes them otherwise: ages count from the first to the last
+        event of the window, those that left the image included, and `voxel_grid` shares an event
+        between the pixels around it.
 
         Args:
             event_encoder: `tencode`, `tencode_voxel` or `voxel_grid`.
@@ -67,6 +86,15 @@ class LabelledWindow:
                 return tencode(self.events, *size, extent_ns=extent_ns)
             if event_encoder == "tencode_voxel":
                 return tencode_voxel(self.events, *size, extent_ns=extent_ns)
+            if (
+                event_encoder == "voxel_grid"
+                and self.sensed is not None
+                and self.points is not None
+            ):
+                x, y = self.points
+                return voxel_grid_of_points(
+                    x, y, self.sensed.t, self.sensed.p, *size, bins, normalise=True
+                )
             if event_encoder == "voxel_grid":
                 return voxel_grid(self.events, *size, bins, normalise=True, extent_ns=extent_ns)
         elif self.voxels is not None:

@@ -33,7 +33,7 @@ from dae_ros.bags.topics import choose_events_topic, choose_image_topic, require
 from dae_ros.errors import RecordingError
 from dae_ros.events.cdr import event_types, read_packet, read_ros1_packet, write_packet
 from dae_ros.events.frame import Frame
-from dae_ros.events.packet import EventPacket, Events
+from dae_ros.events.packet import EventPacket
 
 # What a file of each format begins with.
 _MAGIC: tuple[tuple[bytes, Callable[[Path], Container]], ...] = (
@@ -270,7 +270,7 @@ class Recording:
         for message in self.messages([topic], start_ns):
             yield self.read_frame(message)
 
-    def rectifier(self, topic: str) -> tuple[str, Callable[[Events], Events]] | None:
+    def rectifier(self, topic: str) -> tuple[str, DsecSequence] | None:
         """Return what an events topic is made of where its events were moved, and some dropped.
 
         Returns:
@@ -279,7 +279,7 @@ class Recording:
         """
         for item in self.containers:
             if isinstance(item, DsecSequence) and topic == f"{RECTIFIED}/events":
-                return f"{RAW}/events", item.rectified
+                return f"{RAW}/events", item
         return None
 
     def first(self, topic: str) -> RecordedMessage | None:

@@ -15,7 +15,7 @@ from dae_ros.bags.messages import read_camera_info, read_depth
 from dae_ros.bags.recording import open_recording
 from dae_ros.errors import RecordingError
 from test.reference.dataset_layouts import mono_rows, png_bytes, until_error, write_dsec
-from test.reference.dsec_protocol import dsec_tencode
+from test.reference.dsec_protocol import dsec_tencode, dsec_voxel_grid
 
 SIZE = (48, 64)
 RAW, RECTIFIED = "/dsec/left", "/dsec/left_rect"
@@ -77,6 +77,19 @@ def test_ages_count_from_events_that_left_the_image_too(tmp_path, keep_one_in):
         moved += window.extent_ns != (int(window.events.t[0]), int(window.events.t[-1]))
     assert moved > 0
     assert moved == 5 or keep_one_in == 1
+
+
+def test_voxel_grids_share_events_between_pixels(sequence):
+    """The baselines' grids are the published ones: rectified places are not cut to whole pixels."""
+    with open_labelled(sequence.path, size=SIZE) as windows:
+        found = list(windows)
+    for window in found:
+        grid = dsec_voxel_grid(
+            sequence.events, sequence.rectify_map, window.start_ns, window.end_ns
+        )
+        held = grid != 0
+        expected = np.where(held, (grid - grid[held].mean()) / grid[held].std(), 0)
+        np.testing.assert_allclose(window.encode("voxel_grid"), expected, atol=2e-4)
 
 
 def test_disparity_becomes_depth_in_metres(sequence):

@@ -234,6 +234,18 @@ class DsecSequence:
             newest_ns = int(t_ns[-1])
             yield events
 
+    def points(self, events: Events) -> NDArray[np.float32]:
+        """Return where the rectified camera sees events: x and y, float32[2, N] in px.
+
+        Between pixels, and outside of the frame too.
+
+        Raises:
+            RecordingError: the sequence has no map.
+        """
+        if self._map is None:
+            raise RecordingError(f"{self.path} has no rectify_map.h5", path=str(self.path))
+        return np.ascontiguousarray(self._map[events.y, events.x].T)
+
     def rectified(self, events: Events) -> Events:
         """Move events to the rectified camera, as published: cut to whole pixels, towards zero.
 
@@ -242,9 +254,7 @@ class DsecSequence:
         Raises:
             RecordingError: the sequence has no map.
         """
-        if self._map is None:
-            raise RecordingError(f"{self.path} has no rectify_map.h5", path=str(self.path))
-        x, y = self._map[events.y, events.x].T
+        x, y = self.points(events)
         kept = (x >= 0) & (x < self._width) & (y >= 0) & (y < self._height)
         return Events(
             events.t[kept], x[kept].astype(np.uint16), y[kept].astype(np.uint16), events.p[kept]
