@@ -6,11 +6,17 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
 
 from dae_ros.model.device import device_of
+
+# How long a process waits for another. PyTorch's 10 minutes on GPUs and 30 on CPUs are less than
+# the first one may score held-out clips for, and a run would end there each time that it goes on.
+# A process that ends is noticed without it: its connections close, and torchrun ends the others.
+PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def join_workers(device: str) -> Iterator[Workers]:
     if count == 1:
         yield Workers(0, 1, chosen)
         return
-    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    distributed.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield Workers(distributed.get_rank(), distributed.get_world_size(), chosen)
     finally:

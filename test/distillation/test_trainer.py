@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -233,6 +234,33 @@ def test_two_processes_learn_as_one(tmp_path: Path, settings: Settings) -> None:
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     with pytest.raises(ConfigurationError, match="cannot be divided"):
         ClipSampler((), settings(batch=3), (0, 2))
+
+
+# PyTorch lets a process wait 10 minutes for another on GPUs and 30 on CPUs; here 3 seconds.
+LONG_SCORE = """
+import sys, time
+from datetime import timedelta
+from torch.distributed import distributed_c10d
+distributed_c10d.default_pg_timeout = timedelta(seconds=3)
+from dae_ros.distillation.parallel import join_workers
+with join_workers("cpu") as workers:
+    if workers.first:
+        time.sleep(8)
+    workers.wait()
+"""
+
+
+def test_processes_wait_for_a_long_score(tmp_path: Path) -> None:
+    """The others wait as long as the first process scores, whatever PyTorch's own patience is."""
+    (tmp_path / "score.py").write_text(LONG_SCORE, encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    command += [str(tmp_path / "score.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_gradients_that_are_not_finite_are_refused(tmp_path: Path, settings: Settings) -> None:
