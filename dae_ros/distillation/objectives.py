@@ -30,6 +30,7 @@ from dae_ros.distillation.normalisation import Mode, normalised_depth_loss
 from dae_ros.distillation.preparation import Prepared, at_size, cut_out
 from dae_ros.distillation.scale_and_shift import (
     AlignmentRule,
+    AlignmentVerdict,
     judge_alignment,
     label_weight,
     only_valid,
@@ -211,7 +212,8 @@ def _compare(
     """Return the term `loss`, and of each image, bool (N,), whether its label may be used."""
     reduction = cast("Reduction", settings.reduction)
     weight = label_weight(depth, mask)
-    labelled = int((weight > 0).flatten(1).any(dim=1).sum())
+    has_label = (weight > 0).flatten(1).any(dim=1)
+    labelled = int(has_label.sum())
     if settings.loss == "published":
         loss = ScaleAndShiftInvariantLoss(
             alpha=settings.alpha,
@@ -222,7 +224,7 @@ def _compare(
             rule=rule,
         )
         value = loss(p, depth / settings.maximum_depth_m, mask)
-        verdicts = Counter(value.verdict.reasons) if rule else Counter[str]()
+        verdicts = _judged(value.verdict, has_label) if rule else Counter[str]()
         signs = torch.sign(value.verdict.scale)
         objective = Objective(
             value.total,
@@ -236,7 +238,7 @@ def _compare(
     verdicts, accepted = Counter[str](), torch.ones(len(p), dtype=torch.bool, device=p.device)
     if rule is not None:
         verdict = judge_alignment(solve_scale_and_shift(p, depth, weight), rule)
-        verdicts, accepted = Counter(verdict.reasons), verdict.accepted
+        verdicts, accepted = _judged(verdict, has_label), verdict.accepted
         weight = weight * accepted[:, None, None]
     if settings.loss == "none":
         return Objective(p.sum() * 0.0, {}, verdicts, labelled=labelled), accepted
@@ -254,6 +256,12 @@ def _compare(
     total = data + settings.alpha * gradient
     parts = {"data": data, "gradient": gradient}
     return Objective(total, parts, verdicts, labelled=labelled), accepted
+
+
+def _judged(verdict: AlignmentVerdict, has_label: Tensor) -> Counter[str]:
+    """Count what came of the labels; an image without one has nothing to judge."""
+    judged = zip(verdict.reasons, has_label.tolist(), strict=True)
+    return Counter(reason for reason, has in judged if has)
 
 
 def _mean(values: Tensor, weight: Tensor, reduction: Literal["batch", "image"]) -> Tensor:

@@ -125,6 +125,20 @@ def test_labels_upside_down_are_refused(
     assert right(prediction, batch, 10).verdicts == {"accepted": 4}
 
 
+@pytest.mark.parametrize("loss", ["published", "log_depth", "none"])
+def test_windows_without_a_frame_are_not_judged(
+    batch: Prepared, settings: Settings, loss: str
+) -> None:
+    """They have no label to refuse: where frames are rare, wrong labels are most all the same."""
+    some = distillation(settings, loss=loss, refuse_after=0, normalised_weight=0.5)
+    meaning = METRIC_GREY if some.metric else RELATIVE_GREY
+    rare = dataclasses.replace(batch, has_frame=torch.tensor([[True, False], [False, False]]))
+    wrong = TeacherObjective(some, {"wedge": teacher(seen_nearness, meaning)})
+    assert wrong(batch.depth, rare, 0).verdicts == {"negative_scale": 1}
+    right = TeacherObjective(some, {"wedge": teacher()})
+    assert right(batch.depth, rare, 0).verdicts == {"accepted": 1}
+
+
 @pytest.mark.parametrize("name", ["mvsec_distilled", "dsec_distilled", "mvsec_e2depth_distilled"])
 def test_presets_of_the_paper_have_its_loss(batch: Prepared, name: str) -> None:
     """Exactly what is published, weak fits and few pixels too; labels upside down apart."""
