@@ -210,14 +210,19 @@ def sources_of(args: argparse.Namespace) -> list[EvaluationSource]:
                 "there is nothing to evaluate; name a recording, a data set or a simulation"
             )
         given = {"events": args.events, "truth": args.truth, "size": args.size}
+        idle = [f"--{name}" for name, value in given.items() if value is not None]
+        if idle and not args.sequences:
+            raise ConfigurationError(
+                f"a simulation has its own events, depth and size; leave out {' and '.join(idle)}"
+            )
         return [
             *(recorded_source(text, **given) for text in args.sequences),
             *(simulated_source(text) for text in args.simulator),
         ]
-    if len(args.sequences) != 1 or args.simulator or args.events or args.truth:
+    if len(args.sequences) != 1 or args.simulator or args.events or args.truth or args.size:
         raise ConfigurationError(
             "--dataset takes one SEQUENCE, the folder that holds the data set, and neither "
-            "--simulator nor topics"
+            "--simulator nor topics nor --size"
         )
     return _dataset_sources(args.dataset, Path(args.sequences[0]), args.split, args.only)
 

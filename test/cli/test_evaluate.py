@@ -219,6 +219,13 @@ def test_other_data_sets_by_split(tmp_path, monkeypatch):
             2,
         ),
         (("--dataset", "dsec"), "--dataset takes one SEQUENCE", 2),
+        (("{walk}", "--dataset", "dsec", "--size", "64x48"), "--dataset takes one SEQUENCE", 2),
+        (("--simulator", "room", "--truth", "/depth"), "leave out --truth", 2),
+        (
+            ("--simulator", "room", "--events", "/e", "--size", "9x9"),
+            "leave out --events and --size",
+            2,
+        ),
         (("{walk}", "--dataset", "dsec"), "lacks 10 of the 10 sequences", 1),
         (("{walk}", "--dataset", "dsec"), "a part is enough with --sequences", 1),
         (("{walk}", "--dataset", "dsec", "--sequences", "x"), "x is not in the split", 2),
