@@ -19,6 +19,7 @@ from dae_ros.distillation.configuration import (
     to_yaml,
 )
 from dae_ros.errors import ConfigurationError
+from dae_ros.evaluation.protocols import PROTOCOLS
 from dae_ros.installation import share_folder
 from dae_ros.model.configuration import same_input
 from dae_ros.model.dav2 import relative_config
@@ -58,6 +59,13 @@ def test_presets_fit_their_clips(name: str) -> None:
     if "teachers" in some and not name.startswith("first_"):
         train_set = yaml.safe_load(recipe.read_text())["train"]
         assert all(entry["ends"] == "frame" for entry in train_set)
+
+
+@pytest.mark.parametrize("name", ["mvsec", "mvsec_frames", "dsec", "dsec_frames"])
+def test_clips_are_encoded_as_they_are_scored(name: str) -> None:
+    """Students of one data set see in training what the published protocol shows them in tests."""
+    recipe = yaml.safe_load((share_folder() / f"config/train/clips_{name}.yaml").read_text())
+    assert recipe["event_encoder"] == PROTOCOLS[name.removesuffix("_frames")].event_encoder
 
 
 def test_published_settings() -> None:
