@@ -75,6 +75,7 @@ class OnlineStore:
         self._places: dict[ClipKey, _Place] = {}
         self._live: set[ClipKey] = set()  # of the state that was saved or loaded last
         self._file: io.FileIO | None = None
+        self._end = 0  # of the whole records of the last file, as it was found
         self.damaged = 0
         self.losses: Counter[str] = Counter()
         self._state_is_whole = False  # that of STATE_FILE, as it was read or written last
@@ -240,7 +241,7 @@ class OnlineStore:
         return self._folder / f"clips_{segment:06d}.rec"
 
     def _scan(self, segment: int) -> None:
-        """Find the records of a file; cut off what is none at the end of the last file."""
+        """Find the records of a file, and where those of the last file end."""
         path = self._path(segment)
         end, length = 0, path.stat().st_size
         for offset, size, key in whole_records(path):
@@ -249,8 +250,8 @@ class OnlineStore:
             # A key that was written twice counts as it was last.
             self._places[key] = _Place(segment, offset, size)
         self.damaged += end < length
-        if end < length and segment == self._segment:
-            os.truncate(path, end)
+        if segment == self._segment:
+            self._end = end
 
     def _write(self, key: ClipKey, record: bytes) -> None:
         try:
@@ -272,14 +273,19 @@ class OnlineStore:
         self._places[key] = _Place(self._segment, offset, len(record))
 
     def _open(self) -> io.FileIO:
-        """Return the file to append to. Unbuffered: a failed write must not come back later."""
+        """Return the file to append to. Unbuffered: a failed write must not come back later.
+
+        What is no record at its end is cut off now, and not when it is found: it may be whole to
+        another version, whose state `load` refuses.
+        """
         if self._file is not None and self._file.tell() >= self._segment_bytes:
             os.fsync(self._file.fileno())
             self._file.close()
             self._file = None
-            self._segment += 1
+            self._segment, self._end = self._segment + 1, 0
         if self._file is None:
             self._file = io.FileIO(self._path(self._segment), "ab")
+            self._file.truncate(self._end)
         return self._file
 
     def _record(self, place: _Place) -> bytes:

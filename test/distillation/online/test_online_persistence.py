@@ -23,7 +23,12 @@ from dae_ros.distillation.online.persistence import (
     STATE_MAGIC,
     OnlineStore,
 )
-from dae_ros.distillation.online.records import pack_record, unpack_record, whole_records
+from dae_ros.distillation.online.records import (
+    MAGIC,
+    pack_record,
+    unpack_record,
+    whole_records,
+)
 from dae_ros.errors import DistillationError
 from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
 from test.reference.moving_wedge import WedgeSource, wedge_clips
@@ -146,6 +151,23 @@ def test_a_state_of_another_version_is_not_taken_for_damage(tmp_path: Path) -> N
             store.load()
         path.write_bytes(content)
         assert store.load() == {"step": 1}
+
+
+def test_clips_of_another_version_stay_as_they_are(tmp_path: Path) -> None:
+    """Its records are none to this version: they are not cut off like those of a kill."""
+    with OnlineStore(tmp_path) as store:
+        store.append("clip", 0, small_clip(10**9))
+        store.save({"step": 1}, [("clip", 0)])
+    for name, magic, other in (
+        (SEGMENT, MAGIC, b"DAEREC01"),
+        (STATE_FILE, STATE_MAGIC, b"DAEONL01"),
+    ):
+        path = tmp_path / name
+        path.write_bytes(path.read_bytes().replace(magic, other, 1))
+    clips = (tmp_path / SEGMENT).read_bytes()
+    with OnlineStore(tmp_path) as store, pytest.raises(DistillationError, match="another version"):
+        store.load()
+    assert (tmp_path / SEGMENT).read_bytes() == clips
 
 
 def test_clips_of_both_states_stay_readable(tmp_path: Path) -> None:
