@@ -62,22 +62,26 @@ def _exact() -> Iterator[None]:
 
     By the newer ones of PyTorch's settings alone, of each kind of operation: the older ones
     (`allow_tf32`) are an error as soon as somebody in the process has used the newer ones, and say
-    nothing about what an environment variable has asked for.
+    nothing about what an environment variable has asked for. Before 2.9 there are no others.
     """
-    cudnn: Any = torch.backends.cudnn
     # PyTorch does not type these.
-    kinds: tuple[Any, ...] = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
-    before = [kind.fp32_precision for kind in kinds]
-    switches = cudnn.enabled, cudnn.benchmark, cudnn.deterministic
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    settings: list[tuple[Any, str, object]] = [
+        (cudnn, "enabled", True), (cudnn, "benchmark", False), (cudnn, "deterministic", True),
+    ]  # fmt: skip
+    if hasattr(torch.backends, "fp32_precision"):
+        settings += [(kind, "fp32_precision", "ieee") for kind in (cudnn.conv, cudnn.rnn, matmul)]
+    else:
+        settings += [(kind, "allow_tf32", False) for kind in (cudnn, matmul)]
+    before = [getattr(owner, name) for owner, name, _ in settings]
     try:
-        for kind in kinds:
-            kind.fp32_precision = "ieee"
-        cudnn.enabled, cudnn.benchmark, cudnn.deterministic = True, False, True
+        for owner, name, value in settings:
+            setattr(owner, name, value)
         yield
     finally:
-        for kind, precision in zip(kinds, before, strict=True):
-            kind.fp32_precision = precision
-        cudnn.enabled, cudnn.benchmark, cudnn.deterministic = switches
+        for (owner, name, _), value in zip(settings, before, strict=True):
+            setattr(owner, name, value)
 
 
 EXACT_ARITHMETIC = Shared(_exact)

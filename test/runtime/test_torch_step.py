@@ -415,6 +415,23 @@ for _ in range(2):
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
 
 
+@pytest.mark.parametrize("asked", ["True", "False"])
+def test_float32_is_float32_with_a_pytorch_of_the_older_settings_alone(asked: str) -> None:
+    """Before 2.9 it has no others."""
+    program = f"""
+import torch
+from dae_ros.runtime.torch_process import EXACT_ARITHMETIC
+cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+del type(torch.backends).fp32_precision, type(cudnn).fp32_precision, type(cudnn).conv
+cudnn.allow_tf32 = matmul.allow_tf32 = {asked}
+for _ in range(2):
+    with EXACT_ARITHMETIC:
+        assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic) == (False, False, True)
+    assert (cudnn.allow_tf32, matmul.allow_tf32, cudnn.deterministic) == ({asked}, {asked}, False)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 @pytest.mark.parametrize(("part", "fault"), [(0, "output"), (1, "state"), (2, "all")])
 def test_replays_that_deviate_are_not_used(part: int, fault: str) -> None:
     """One stale thing in one of the three graphs (two steps, the image) is found before any use."""
