@@ -173,6 +173,14 @@ class BagWriter:
                 partial=str(self._partial),
             )
             raise self._failure from error
+        except KeyboardInterrupt:
+            # Half a record may be in the file: what comes after it cannot be read.
+            self._failure = RecordingError(
+                f"the writing of {self.path} was interrupted; remove {self._partial} and run again",
+                path=str(self.path),
+                partial=str(self._partial),
+            )
+            raise
 
     def __enter__(self) -> BagWriter:
         """Return the writer."""
@@ -186,7 +194,7 @@ class BagWriter:
     ) -> None:
         """Close, also after Ctrl-C or a failure that is told: what was written before is whole.
 
-        Where the program is at fault, or a write has failed, abandon.
+        Where the program is at fault, or a write has failed or was interrupted, abandon.
         """
         told = error is None or isinstance(error, (DaeError, KeyboardInterrupt))
         if told and (error is None or self._failure is None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 
 import numpy as np
 import pytest
@@ -152,6 +153,32 @@ def test_the_folder_appears_when_it_is_whole(tmp_path, error, named):
         BagWriter(tmp_path / "bag")
     with pytest.raises(RecordingError, match="closed"):
         bag.write("/image", IMAGE, 1, b"")
+
+
+def test_ctrl_c_in_the_middle_of_a_write_names_no_recording(tmp_path):
+    """Half a record is in the file then, and what follows it cannot be read."""
+
+    def ctrl_c(frame, event, called):
+        if event == "c_call" and frame.f_code.co_name == "write_record":
+            writes.append(called)
+            if len(writes) == 2:
+                raise KeyboardInterrupt
+
+    def write():
+        with BagWriter(tmp_path / "bag") as bag:
+            bag.write("/image", IMAGE, 1, write_image(DEPTH, 1, ""))
+            sys.setprofile(ctrl_c)
+            bag.write("/image", IMAGE, 2, write_image(DEPTH, 2, ""))
+
+    writes: list[object] = []
+    before = sys.getprofile()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    finally:
+        sys.setprofile(before)
+    assert len(writes) == 2
+    assert [item.name for item in tmp_path.iterdir()] == ["bag.partial"]
 
 
 def test_types_that_are_not_known_need_a_definition(tmp_path):
