@@ -60,7 +60,7 @@ setup(
         "numpy",
         "opencv-python-headless",
         "pyyaml",
-        "rosbags>=0.11",
+        "rosbags>=0.11.6",
         "safetensors",
     ],
     extras_require={
