@@ -25,7 +25,6 @@ from dae_ros.runtime.window_encoder import WindowEncoder
 from dae_ros.runtime.windows import (
     CountWindows,
     StampWindows,
-    TimeWindows,
     Window,
     create_windows,
     no_ends,
@@ -321,9 +320,7 @@ class DepthPipeline:
     def _is_silent(self, window: Window) -> bool:
         """Whether nothing has happened for so long that this window is not worth a step."""
         newest_ns = self._stream.ring.newest_ns
-        if not isinstance(self._windows, TimeWindows) or newest_ns is None:
-            return False
-        if newest_ns >= window.start_ns or window.end_ns - newest_ns <= self._silence_ns:
+        if newest_ns is None or newest_ns >= min(window.start_ns, window.end_ns - self._silence_ns):
             return False
         self._silent = True
         self._tally.windows_silent += 1
@@ -339,16 +336,18 @@ class DepthPipeline:
         return part.events.first_ns - before_ns > self._silence_ns
 
     def _rest_before(self, part: StreamPart) -> bool:
-        """Close the windows of a silence that are worth a step, before what ends it is taken in.
+        """Close the windows of a pause, before what ends it drives their events out of the ring.
 
         Returns:
             Whether there may be some now; only where all windows are stepped.
         """
-        if self._parameters.overload != "queue" or part.gap or not self._ends_silence(part):
+        newest_ns, events = self._newest_ns, part.events
+        if self._parameters.overload != "queue" or part.gap or newest_ns is None or not len(events):
             return False
-        if self._newest_ns is None or self._newest_ns >= part.events.first_ns:
+        pause_ns = events.first_ns - newest_ns
+        if pause_ns <= 0 or (pause_ns <= self._longest[0] and not self._ends_silence(part)):
             return False
-        self._reach(part.events.first_ns)
+        self._reach(events.first_ns)
         return True
 
     def _run(self, window: Window) -> DepthFrame | None:

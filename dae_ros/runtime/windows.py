@@ -185,9 +185,16 @@ class StampWindows:
             self._first_end_ns = first_event_ns + self.length_ns
 
     def skip_to(self, time_ns: int) -> int:
-        """Skip windows that end up to this time, those that are added later as well."""
+        """Leave out windows that end up to this time; return how many there are by now.
+
+        `take` skips those that are added later.
+        """
         self._first_end_ns = max(self._first_end_ns or 0, time_ns + 1)
-        return 0  # `take` counts them
+        count = sum(end_ns <= time_ns for end_ns in self._ends_ns)
+        for _ in range(count):
+            self._ends_ns.popleft()
+        self._index += count
+        return count
 
     def add(self, stamp_ns: int) -> bool:
         """Add the end of a window, floored to whole microseconds; False if it is not newer."""

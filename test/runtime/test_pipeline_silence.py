@@ -111,6 +111,46 @@ def test_frames_of_a_silence_end_no_windows_after_it(overload: str) -> None:
     assert frames[-1].state_age == 1 and pipeline.statistics().resets == {"silence": 1}
 
 
+@pytest.mark.parametrize("overload", ["queue", "latest"])
+def test_windows_at_frames_do_not_depend_on_which_topic_came_first(overload: str) -> None:
+    """Neither those of a silence, in which no window is stepped, nor those around it."""
+    times_ns = paused(2_500)
+    resumed_ns, packets = times_ns[800], stream(times_ns, 20)
+    image = np.zeros((HEIGHT, WIDTH), np.uint8)
+    last = resumed_ns - 5 * MS
+    found = []
+    for late in (False, True):
+        pipeline = DepthPipeline(parameters(window="frame", overload=overload), LeakyEstimator())
+        frames = [Frame(BASE_NS + 33 * k * MS, image) for k in range(2, 120)]
+        depth = []
+        for packet in packets:
+            # Of a silence they come one by one; which of two that come together is first is open.
+            for frame in [one for one in frames if one.stamp_ns < min(packet.stamp_ns, last)]:
+                frames.remove(frame)
+                pipeline.add_frame(frame)
+            due = [one for one in frames if one.stamp_ns <= packet.stamp_ns]
+            frames = frames[len(due) :]
+            for item in [packet, *due] if late else [*due, packet]:
+                pipeline.feed(item) if item is packet else pipeline.add_frame(item)
+            while (result := pipeline.step()) is not None:
+                depth.append(result)
+        found.append([(one.end_ns, one.state_age, one.event_count) for one in depth])
+        silence = (times_ns[799] + 1_000 * MS, resumed_ns)
+        assert not [one.end_ns for one in depth if silence[0] < one.end_ns < silence[1]]
+        assert pipeline.statistics().resets == {"silence": 1}
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("cut", [7, 1_000])
+def test_a_pause_longer_than_the_ring_loses_no_window(cut: int) -> None:
+    """With `queue`, where a silence is longer still: what comes after would evict what waits."""
+    pipeline = DepthPipeline(parameters(max_silence_s=60.0), LeakyEstimator())
+    frames = run(pipeline, packets_of(paused(20_000), cut))
+    ends_ms = [(frame.end_ns - BASE_NS) // MS for frame in frames]
+    assert ends_ms == list(range(ends_ms[0], ends_ms[-1] + 1, 50))
+    assert pipeline.statistics().drops.get("window_evicted", 0) == 0
+
+
 def test_a_window_of_an_hour_is_a_window() -> None:
     """Events less than a silence apart, for longer than the times of a surface reach."""
     times_ns = dense(3_600_000, step_us=900_000)
