@@ -328,7 +328,10 @@ def _read_state(path: Path) -> dict[str, Any] | None:
     if magic != STATE_MAGIC:
         raise _of_another_version(path, f"format {magic!r}, not {STATE_MAGIC!r}")
     try:
-        content: dict[str, Any] = torch.load(io.BytesIO(payload), weights_only=True)
+        # Without the device that it was saved from as well.
+        content: dict[str, Any] = torch.load(
+            io.BytesIO(payload), map_location="cpu", weights_only=True
+        )
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise _of_another_version(path, str(error)[:100]) from error
     return content

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import random
 import resource
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -168,6 +171,29 @@ def test_clips_of_another_version_stay_as_they_are(tmp_path: Path) -> None:
     with OnlineStore(tmp_path) as store, pytest.raises(DistillationError, match="another version"):
         store.load()
     assert (tmp_path / SEGMENT).read_bytes() == clips
+
+
+def test_what_was_learned_on_a_gpu_goes_on_without_one(tmp_path: Path) -> None:
+    """Tensors remember the device that they were saved from; where it is gone they are read."""
+    with OnlineStore(tmp_path) as store:
+        store.save({"w": torch.arange(3.0)}, [])
+        path = tmp_path / STATE_FILE
+        content = path.read_bytes()
+        begin = len(STATE_MAGIC) + hashlib.sha256().digest_size
+        saved = io.BytesIO()
+        with (
+            zipfile.ZipFile(io.BytesIO(content[begin:])) as source,
+            zipfile.ZipFile(saved, "w") as target,
+        ):
+            for name in source.namelist():
+                # A text of a pickle: how long it is, and its letters.
+                data = source.read(name).replace(b"\3\0\0\0cpu", b"\6\0\0\0cuda:9")
+                target.writestr(name, data)
+        payload = saved.getvalue()
+        assert b"cuda:9" in payload
+        path.write_bytes(STATE_MAGIC + hashlib.sha256(payload).digest() + payload)
+        state = store.load()
+    assert state is not None and torch.equal(state["w"], torch.arange(3.0))
 
 
 def test_clips_of_both_states_stay_readable(tmp_path: Path) -> None:
