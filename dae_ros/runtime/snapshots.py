@@ -245,7 +245,8 @@ class SnapshotStore:
             latest = read_facts(self.folder / LATEST)
             if latest is None or latest.version != version:
                 for left in (temporary, facts, path):
-                    left.unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):  # the next trainer removes it
+                        left.unlink(missing_ok=True)
             if isinstance(error, OSError):
                 raise self._failure(error) from error
             raise

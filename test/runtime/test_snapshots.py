@@ -266,6 +266,19 @@ def test_a_full_disk_removes_no_version(tmp_path: Path, full_at: str) -> None:
         assert [s.version for s in store.snapshots()] == [1, 4, 5]
 
 
+def test_what_can_be_neither_written_nor_removed_is_an_error_of_the_folder(tmp_path: Path) -> None:
+    """As on a disk that has become read-only; the version before is announced and whole."""
+    with SnapshotStore(tmp_path) as store:
+        before = publish(store)
+        strange = tmp_path / "w_000002.safetensors.tmp"
+        strange.mkdir()
+        with pytest.raises(DistillationError, match="announced before is whole"):
+            publish(store)
+        assert store.latest() == before
+        strange.rmdir()
+        assert publish(store).version == 2
+
+
 def test_what_was_gone_back_from_is_never_taken_again(tmp_path: Path) -> None:
     """Not when LATEST.json is cut, not by depth after a restart, not by another rollback."""
     with SnapshotStore(tmp_path) as store:

@@ -14,6 +14,7 @@ skipped, the others survive. Files whose clips are mostly given up are rewritten
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -194,7 +195,8 @@ class OnlineStore:
             self._state_is_whole = True
             sync(self._folder)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a disk that has become read-only keeps it
+                temporary.unlink(missing_ok=True)
             raise DistillationError(
                 f"{path} cannot be written ({error}); the state saved before is whole. Make room; "
                 "learning goes on meanwhile",

@@ -244,6 +244,22 @@ def test_a_full_disk_leaves_everything_as_it_was(
     }  # fmt: skip
 
 
+def test_a_state_that_can_be_neither_written_nor_removed_is_an_error_of_the_folder(
+    tmp_path: Path,
+) -> None:
+    """As on a disk that has become read-only; what was saved before is whole."""
+    with OnlineStore(tmp_path) as store:
+        store.save({"step": 1}, [])
+        strange = tmp_path / f".{STATE_FILE}.tmp"
+        strange.mkdir()
+        with pytest.raises(DistillationError, match="saved before is whole"):
+            store.save({"step": 2}, [])
+        assert store.load() == {"step": 1}
+        strange.rmdir()
+        store.save({"step": 3}, [])
+        assert store.load() == {"step": 3}
+
+
 def test_what_cannot_be_given_up_or_read_is_an_error_of_the_folder(tmp_path: Path) -> None:
     """Errors of the disk have a way out, the state is saved all the same, and the next one tidies.
 
