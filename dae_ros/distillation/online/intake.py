@@ -97,7 +97,7 @@ class Intake:
         self.pairing = Pairing(self._parameters, self._encoder)
         self.pairing.wanted = self._lacks
         self.pending: Observation | None = None
-        self._pending_frame: Frame | None = None
+        self._pending_frames: Mapping[int, Frame] = {}
         self._labelled_last = False
         self._answered = 0  # frames of this pairing that the monitor knows of
         self._continues = False
@@ -113,7 +113,7 @@ class Intake:
         elif isinstance(found, Observation):
             self.counts["frame.superseded"] += self.pending is not None
             self.pending = self._on_one_timeline(found)
-            self._pending_frame = self.pairing.last_cut
+            self._pending_frames = self.pairing.last_cut
         else:
             # Frames between two strides give nothing, and have passed as well.
             for _ in range(self.pairing.counts().get("frames", 0) - self._answered):
@@ -167,6 +167,7 @@ class Intake:
         if isinstance(clip, Refusal):
             return self._refused("label", clip)
         self.counts["label.accepted"] += 1
+        frame = self._pending_frames[int(clip.labelled[-1])]
         self.error = self._error_of(clip, published, prediction.maps)
         clip = self._learner.remember(clip, prediction)
         admitted = self.replay.admit(clip)
@@ -174,7 +175,7 @@ class Intake:
         self.stride.scored(self.error, heldout=split == "heldout")
         if isinstance(admitted, Refusal):
             self._count("replay", admitted)
-            return LabelReport(clip, admitted, "", self.error, self._pending_frame), {}
+            return LabelReport(clip, admitted, "", self.error, frame), {}
         self.counts[f"replay.{split}"] += 1
         kept: dict[ClipKey, LabelledClip] = {("clip", admitted.key): clip}
         # By turns a clip to replay and one to measure by, which nothing is learned from.
@@ -182,7 +183,7 @@ class Intake:
             pinned = self.anchors.pin(clip)
             if isinstance(pinned, Pinned):
                 kept[("anchor", pinned.key)] = clip
-        return LabelReport(clip, None, split, self.error, self._pending_frame), kept
+        return LabelReport(clip, None, split, self.error, frame), kept
 
     def draw(
         self, step: int, pause: Callable[[], None]
@@ -288,7 +289,7 @@ class Intake:
         self, stage: str, refusal: Refusal
     ) -> tuple[LabelReport, Mapping[ClipKey, LabelledClip]]:
         self._count(stage, refusal)
-        return LabelReport(None, refusal, "", math.nan, self._pending_frame), {}
+        return LabelReport(None, refusal, "", math.nan, None), {}
 
     def _count(self, stage: str, refusal: Refusal) -> None:
         self.counts[f"{stage}.{refusal.reason}"] += 1

@@ -49,7 +49,7 @@ class Pairing:
         stride: every how many usable frames give an observation, at least 1; may change.
         wanted: asked whether a clip from start to end, event time in ns, is wanted as soon as
             `shortest_stride` allows; may change.
-        last_cut: the frame that the last observation ends with; None before.
+        last_cut: the camera's frames of the last observation, by window; none before.
 
     Raises:
         ConfigurationError: another encoder.
@@ -68,7 +68,7 @@ class Pairing:
             )
         self.stride = 1
         self.wanted: Callable[[int, int], bool] = _never
-        self.last_cut: Frame | None = None
+        self.last_cut: Mapping[int, Frame] = {}
         self._parameters = parameters
         self._event_encoder = event_encoder
         self._stream = EventStream(round(parameters.ring_s * 1e9), parameters.ring_mb * 1_000_000)
@@ -81,7 +81,8 @@ class Pairing:
         # Middles of exposure in ROS time, with frames that no event has passed yet.
         self._waiting: list[tuple[int, Frame]] = []
         self._ready: deque[tuple[int, Frame] | Refusal] = deque()  # event time
-        self._kept: deque[tuple[int, GatedFrame]] = deque()  # event time, as long as a clip
+        # Event time, as long as a clip.
+        self._kept: deque[tuple[int, GatedFrame, Frame]] = deque()
         self._clock = self._stream.clock
         self._newest_ns: int | None = None
         self._final_ns: int | None = None
@@ -231,17 +232,14 @@ class Pairing:
         disagreement = self._agreement.refusal()
         if disagreement is not None:
             return disagreement
-        self._keep(middle_ns, judged)
+        self._keep(middle_ns, judged, frame)
         self._usable_frames += 1
         stride = self.stride
         if self.wanted(end_ns - self._parameters.windows_per_clip * window_ns, end_ns):
             stride = min(stride, self._parameters.shortest_stride)
         if self._usable_frames < stride:
             return None
-        found = self._cut(end_ns, height, width, speed_px_s)
-        if isinstance(found, Observation):
-            self.last_cut = frame
-        return found
+        return self._cut(end_ns, height, width, speed_px_s)
 
     def _missing(self, start_ns: int) -> Refusal | None:
         """Say why the events from `start_ns` on are not there without a break."""
@@ -253,8 +251,8 @@ class Pairing:
             )
         return None
 
-    def _keep(self, middle_ns: int, frame: GatedFrame) -> None:
-        self._kept.append((middle_ns, frame))
+    def _keep(self, middle_ns: int, gated: GatedFrame, frame: Frame) -> None:
+        self._kept.append((middle_ns, gated, frame))
         length_ns = self._parameters.windows_per_clip * self._parameters.window_ns
         while self._kept[0][0] < middle_ns - length_ns:
             self._kept.popleft()
@@ -292,10 +290,12 @@ class Pairing:
         has_frame, sharp = np.zeros(length, np.bool_), np.zeros(length, np.bool_)
         ends_ns = start_ns + window_ns * np.arange(1, length + 1, dtype=np.int64)
         frame_ns = ends_ns.copy()
-        for index, (middle_ns, frame) in self._frames_of(ends_ns).items():
-            frames[index], masks[index] = frame.image, frame.mask
-            has_frame[index], sharp[index] = True, frame.sharp
+        chosen = self._frames_of(ends_ns)
+        for index, (middle_ns, gated, _) in chosen.items():
+            frames[index], masks[index] = gated.image, gated.mask
+            has_frame[index], sharp[index] = True, gated.sharp
             frame_ns[index] = middle_ns
+        self.last_cut = {index: frame for index, (_, _, frame) in chosen.items()}
         return Observation(
             end_ns=end_ns,
             window_ns=window_ns,
@@ -314,11 +314,11 @@ class Pairing:
 
     def _frames_of(
         self, ends_ns: np.ndarray[tuple[int], np.dtype[np.int64]]
-    ) -> dict[int, tuple[int, GatedFrame]]:
+    ) -> dict[int, tuple[int, GatedFrame, Frame]]:
         """Return index of a window -> the frame nearest to its end, within the tolerance."""
         tolerance_ns = round(self._parameters.sync_tolerance_s * 1e9)
-        nearest: dict[int, tuple[int, GatedFrame]] = {}
-        for middle_ns, frame in self._kept:
+        nearest: dict[int, tuple[int, GatedFrame, Frame]] = {}
+        for middle_ns, gated, frame in self._kept:
             index = int(np.argmin(np.abs(ends_ns - middle_ns)))
             distance_ns = abs(int(ends_ns[index]) - middle_ns)
             # The newest frame is less than a microsecond after the last end, by its rounding.
@@ -326,5 +326,5 @@ class Pairing:
                 continue
             rival = nearest.get(index)
             if rival is None or distance_ns < abs(int(ends_ns[index]) - rival[0]):
-                nearest[index] = (middle_ns, frame)
+                nearest[index] = (middle_ns, gated, frame)
         return nearest

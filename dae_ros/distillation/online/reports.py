@@ -55,7 +55,7 @@ class LabelReport:
         split: the side that keeps it, `train` or `heldout`; '' where none does.
         error: Abs Rel of the published weights against the label, before anything is learned from
             it: in metres where both give metres, else after alignment. NaN without a label.
-        frame: of the camera, which the clip ends with.
+        frame: of the camera, that the clip's last label is of; None without a label.
     """
 
     clip: LabelledClip | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import shutil
 from collections.abc import Callable, Sequence
@@ -76,6 +77,24 @@ def test_a_better_student_is_published(
     # The error on new labels, measured before they are learned from, falls as well.
     errors = [r.label.error for r in reports if r.label is not None and r.label.clip is not None]
     assert errors[-1] < errors[0]
+
+
+def test_a_label_is_told_with_the_frame_that_it_is_of(student: LoadedModel, tmp_path: Path) -> None:
+    """That is an earlier one than the clip's last where the last window has too few events."""
+    quiet = [
+        item
+        if isinstance(item, Frame) or (item.stamp_ns - SEEN[0].stamp_ns) % (200 * MS) < 150 * MS
+        else dataclasses.replace(item, payload=item.payload[:8])
+        for item in items(1, 1000)
+    ]
+    distiller = deployment(student, EchoTeacher(student, quiet, 1.2), tmp_path)
+    reports = [report.label for report in run(distiller, quiet) if report.label is not None]
+    distiller.close()
+    told = [(one.clip, one.frame) for one in reports if one.clip is not None]
+    assert any(clip.labelled[-1] + 1 < len(clip.observation) for clip, _ in told)
+    for clip, frame in told:
+        assert frame is not None
+        assert frame.stamp_ns == clip.observation.ends_ns[clip.labelled[-1]]
 
 
 def test_clips_and_places_share_a_step(
