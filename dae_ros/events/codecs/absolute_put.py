@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dae_ros.events.codecs.absolute import IS_EVENT, KEEP, SECOND_NS, SHIFT, TAKE
-from dae_ros.events.codecs.layout import NOW, NOW_KNOWN
+from dae_ros.events.codecs.layout import NOT_PUT, NOW, NOW_KNOWN
 from dae_ros.events.codecs.types import Int64s, Octets
 from dae_ros.events.compilation import kernel
 
@@ -37,16 +37,17 @@ def put_mono(
     entries: NDArray[np.uint32],
     base_us: int,
     before_us: int,
+    fewest: int,
     ends_ns: Int64s,
-) -> bool:
+) -> int:
     """Put the events of a `mono` packet."""
     if state[NOW_KNOWN] != 1:
-        return False
+        return NOT_PUT
     words = octets.view(np.uint64)
     low = np.uint64(0xFFFFFFFF)
     now_ns, before_ns, base_ns = state[NOW], before_us * 1000, base_us * 1000
     if now_ns < base_ns + 1000:  # an entry of 0 is no event
-        return False
+        return NOT_PUT
     columns, rows = np.uint64(width), np.uint64(height)
     for i in range(words.size):
         word = words[i]
@@ -54,13 +55,13 @@ def put_mono(
         column = (word >> np.uint64(32)) & np.uint64(0xFFFF)
         row = (word >> np.uint64(48)) & np.uint64(0x7FFF)
         if time_ns < now_ns or time_ns >= before_ns or column >= columns or row >= rows:
-            return False
+            return NOT_PUT
         now_ns = time_ns
         time_us = np.uint64(time_ns - base_ns) // np.uint64(1000)
         entries[row * columns + column] = np.uint32(time_us << np.uint64(1) | word >> np.uint64(63))
     ends_ns[0], ends_ns[1] = time_base_ns + np.int64(words[0] & low), now_ns
     state[NOW] = now_ns
-    return True
+    return words.size
 
 
 @kernel
@@ -74,17 +75,18 @@ def put_libcaer(
     entries: NDArray[np.uint32],
     base_us: int,
     before_us: int,
+    fewest: int,
     ends_ns: Int64s,
-) -> bool:
+) -> int:
     """Put the events of a `libcaer` packet, whose times do not roll over."""
     if state[NOW_KNOWN] != 1:
-        return False
+        return NOT_PUT
     words = octets.view(np.uint64)
     # Whole microseconds of the time base count from the surface's base.
     since_us = time_base_ns // 1000 - base_us
     first_us = np.int64(words[0] >> np.uint64(32))
     if time_base_ns + first_us * 1000 < state[NOW] or since_us + first_us < 1:
-        return False
+        return NOT_PUT
     # Invalid times, from 2^31 on, lie beyond what any window may hold.
     now_us, before = first_us, min(before_us - base_us - since_us, np.int64(2**31))
     columns, rows = np.uint64(width), np.uint64(height)
@@ -94,16 +96,16 @@ def put_libcaer(
         column = (word >> np.uint64(17)) & np.uint64(0x7FFF)
         row = (word >> np.uint64(2)) & np.uint64(0x7FFF)
         if time_us < now_us or time_us >= before or column >= columns or row >= rows:
-            return False
+            return NOT_PUT
         if word & np.uint64(1) == 0:
-            return False
+            return NOT_PUT
         now_us = time_us
         polarity = (word >> np.uint64(1)) & np.uint64(1)
         value = np.uint64(since_us + time_us) << np.uint64(1) | polarity
         entries[row * columns + column] = np.uint32(value)
     ends_ns[0], ends_ns[1] = time_base_ns + first_us * 1000, time_base_ns + now_us * 1000
     state[NOW] = ends_ns[1]
-    return True
+    return words.size
 
 
 @kernel
@@ -117,11 +119,12 @@ def put_libcaer_cmp(
     entries: NDArray[np.uint32],
     base_us: int,
     before_us: int,
+    fewest: int,
     ends_ns: Int64s,
-) -> bool:
+) -> int:
     """Put the events of a `libcaer_cmp` packet: unfolded without a branch, then put, by turns."""
     if state[NOW_KNOWN] != 1:
-        return False
+        return NOT_PUT
     words = octets.view(np.uint16)
     since_us = time_base_ns // 1000 - base_us
     now_us = max(-((time_base_ns - state[NOW]) // 1000), 1 - since_us)
@@ -131,7 +134,7 @@ def put_libcaer_cmp(
     column_known = np.uint64(0)
     base, base_polarity = np.int64(-1), np.int64(0)
     columns, low = np.uint64(width), np.uint64(2047)
-    begun = False
+    total = 0
     i, words_count = np.uint64(0), np.uint64(words.size)
     while i < words_count:
         n = np.uint64(0)
@@ -150,14 +153,14 @@ def put_libcaer_cmp(
                     base, base_polarity = value & 2047, value & 2048
                 elif code == np.uint64(5):
                     if base < 0 or base > 2048 - 8 or column_known == np.uint64(0):
-                        return False
+                        return NOT_PUT
                     start = packed & ~np.int64(0xFFF) | base_polarity | base
                     for bit in range(8):
                         unfolded[n] = start + bit
                         n += np.uint64((value >> bit) & 1)
                     base += 8
                 elif code > np.uint64(5) or code == np.uint64(3):
-                    return False
+                    return NOT_PUT
         if n == 0:
             continue
         # Everything is looked at before anything is put: without branches that is quick.
@@ -169,7 +172,7 @@ def put_libcaer_cmp(
         for k in range(events.size):
             odd |= (width - 1 - (events[k] >> 12 & 2047)) | (height - 1 - (events[k] & 2047))
         if odd < 0:
-            return False
+            return NOT_PUT
         now_us = last_us
         for k in range(events.size):
             event = np.uint64(events[k])
@@ -177,12 +180,14 @@ def put_libcaer_cmp(
             time_us = np.uint64(since_us) + (event >> np.uint64(23))
             polarity = event >> np.uint64(11) & np.uint64(1)
             entries[pixel] = np.uint32(time_us << np.uint64(1) | polarity)
-        if not begun:
-            begun = True
+        if total == 0:
             ends_ns[0] = time_base_ns + first_us * 1000
+        total += events.size
+    if total < fewest:
+        return NOT_PUT
     ends_ns[1] = time_base_ns + now_us * 1000
     state[NOW] = ends_ns[1]
-    return True
+    return total
 
 
 @kernel
@@ -196,16 +201,17 @@ def put_cdr(
     entries: NDArray[np.uint32],
     base_us: int,
     before_us: int,
+    fewest: int,
     ends_ns: Int64s,
-) -> bool:
+) -> int:
     """Put the events of an `event_array_cdr`; the time base is not used."""
     if state[NOW_KNOWN] != 1:
-        return False
+        return NOT_PUT
     halves = octets[: octets.size // 2 * 2].view(np.uint16)
     quarters = octets[: octets.size // 4 * 4].view(np.uint32)
     now_ns, before_ns, base_ns = state[NOW], before_us * 1000, base_us * 1000
     if now_ns < base_ns + 1000:
-        return False
+        return NOT_PUT
     columns, rows = np.uint64(width), np.uint64(height)
     records = np.uint64((octets.size + 3) // 16)
     for k in range(records):
@@ -218,10 +224,10 @@ def put_cdr(
         polarity = np.uint64(octets[np.uint64(16) * k + np.uint64(12)])
         time_ns = seconds * SECOND_NS + nanoseconds
         if time_ns < now_ns or time_ns >= before_ns or column >= columns or row >= rows:
-            return False
+            return NOT_PUT
         # (seconds that ROS 2 would read as negative lie beyond what any window may hold)
         if nanoseconds >= SECOND_NS or polarity > np.uint64(1):
-            return False
+            return NOT_PUT
         now_ns = time_ns
         if k == np.uint64(0):
             ends_ns[0] = time_ns
@@ -229,7 +235,7 @@ def put_cdr(
         entries[row * columns + column] = np.uint32(time_us << np.uint64(1) | polarity)
     ends_ns[1] = now_ns
     state[NOW] = now_ns
-    return True
+    return int(np.int64(records))
 
 
 @kernel
@@ -243,14 +249,15 @@ def put_ros1(
     entries: NDArray[np.uint32],
     base_us: int,
     before_us: int,
+    fewest: int,
     ends_ns: Int64s,
-) -> bool:
+) -> int:
     """Put the events of an `event_array_ros1`; the time base is not used."""
     if state[NOW_KNOWN] != 1:
-        return False
+        return NOT_PUT
     now_ns, before_ns, base_ns = state[NOW], before_us * 1000, base_us * 1000
     if now_ns < base_ns + 1000:
-        return False
+        return NOT_PUT
     columns, rows = np.uint64(width), np.uint64(height)
     records = np.uint64(octets.size // 13)
     for k in range(records):
@@ -266,10 +273,10 @@ def put_ros1(
         polarity = np.uint64(octets[at + np.uint64(12)])
         time_ns = seconds * SECOND_NS + nanoseconds
         if time_ns < now_ns or time_ns >= before_ns or column >= columns or row >= rows:
-            return False
+            return NOT_PUT
         # (seconds that ROS 2 would read as negative lie beyond what any window may hold)
         if nanoseconds >= SECOND_NS or polarity > np.uint64(1):
-            return False
+            return NOT_PUT
         now_ns = time_ns
         if k == np.uint64(0):
             ends_ns[0] = time_ns
@@ -277,4 +284,4 @@ def put_ros1(
         entries[row * columns + column] = np.uint32(time_us << np.uint64(1) | polarity)
     ends_ns[1] = now_ns
     state[NOW] = now_ns
-    return True
+    return int(np.int64(records))

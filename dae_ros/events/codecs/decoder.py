@@ -44,7 +44,8 @@ class Codec:
         has_absolute_time: True where times are those of a clock that others share.
         count: payload -> (events, triggers) that it holds, dropped ones included.
         decode: the decoder kernel.
-        put: kernel that puts the events of a healthy packet on `LastEvents`.
+        put: kernel that puts the events of a healthy packet on `LastEvents` and counts them;
+            `NOT_PUT` of any other packet.
         whole_octets: how many octets of a payload of that length are whole words.
         forget_position: make the state wait for the next address words; None where every
             event carries its own.
@@ -56,7 +57,7 @@ class Codec:
     has_absolute_time: bool
     count: Callable[[Octets], tuple[int, int]]
     decode: Callable[..., None]
-    put: Callable[..., bool]
+    put: Callable[..., int]
     whole_octets: Callable[[int], int]
     forget_position: Callable[[Int64s], None] | None = None
     has_triggers: bool = False
@@ -118,7 +119,7 @@ class Decoder:
         entries = np.zeros(self.width * self.height, np.uint32)
         # as long as no time is known nothing is put
         nothing = LastEvents(self.height, self.width, entries, 0, 1)
-        self._put((self._codec, _octets_of(octets), 0, size, b""), 0, nothing)
+        self._put((self._codec, _octets_of(octets), 0, size, b""), nothing)
         self.decode_packet(octets)
 
     @property
@@ -186,15 +187,14 @@ class Decoder:
         if whole == 0:
             return DecodedPacket((), _NO_TRIGGERS)
 
-        most, triggers = codec.count(octets)
         size = self.width, self.height
         packet = codec, octets, time_base_ns, size, before
-        limit = BYTES_PER_ROW if codec.packs else _RECORD_OCTETS
-        lasting = octets.size < limit * most and _is_lasting(payload)
-        if onto is not None and lasting and not triggers:
-            put = self._put(packet, most, onto)
+        lasting = _is_lasting(payload)
+        if onto is not None and lasting:
+            put = self._put(packet, onto)
             if put is not None:
                 return DecodedPacket((put,), _NO_TRIGGERS)
+        most, triggers = codec.count(octets)
         room = _room_for(codec, most)
         edges = _edges_of(triggers) if triggers else _NO_EDGES
         memory = self._state, self._counts, self._breaks
@@ -234,16 +234,19 @@ class Decoder:
             segments.insert(0, everything.slice(0, first_events[0]))
         return DecodedPacket(tuple(segments), found, backs_ns, first_triggers)
 
-    def _put(self, packet: _Packet, count: int, onto: LastEvents) -> Events | None:
+    def _put(self, packet: _Packet, onto: LastEvents) -> Events | None:
         """Put a packet's events where they belong; None where it has to be decoded."""
         codec, octets, time_base_ns, (width, height), _ = packet
         if (onto.width, onto.height) != (width, height):
             return None
         ends, before_us = self._ends_ns, min(onto.before_us, TIME_LIMIT_NS // 1000)
-        if not codec.put(
+        # What is larger than its events is not kept.
+        fewest = octets.size // (BYTES_PER_ROW if codec.packs else _RECORD_OCTETS) + 1
+        count = codec.put(
             octets, time_base_ns, width, height, self._state, self._counts, onto.entries,
-            onto.base_us, before_us, ends,
-        ):  # fmt: skip
+            onto.base_us, before_us, fewest, ends,
+        )  # fmt: skip
+        if count == layout.NOT_PUT:
             return None
         onto.put += count
         ends_ns = ends.item(0), ends.item(1)

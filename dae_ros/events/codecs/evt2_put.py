@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dae_ros.events.codecs.evt2 import BIT, DE_BRUIJN, HIGH, LOOPS, RANGE
-from dae_ros.events.codecs.layout import NOW, NOW_KNOWN, SKIPPED_WORD
+from dae_ros.events.codecs.layout import NOT_PUT, NOW, NOW_KNOWN, SKIPPED_WORD
 from dae_ros.events.codecs.types import Int64s, Octets
 from dae_ros.events.compilation import kernel
 
@@ -32,18 +32,19 @@ def put_evt2(
     entries: NDArray[np.uint32],
     base_us: int,
     before_us: int,
+    fewest: int,
     ends_ns: Int64s,
-) -> bool:
+) -> int:
     """Put the events of an EVT 2.0 packet; the time base is not used."""
     if state[NOW_KNOWN] != 1:
-        return False
+        return NOT_PUT
     words = octets.view(np.uint32)
     high, now_us = state[HIGH], state[NOW] // 1000
     high_us = (state[LOOPS] * RANGE + high) * 64
     if now_us <= base_us or now_us >= before_us:
-        return False
+        return NOT_PUT
     columns, rows = np.uint64(width), np.uint64(height)
-    skipped, last_us = 0, np.int64(-1)
+    events, skipped, last_us = 0, 0, np.int64(-1)
     for i in range(words.size):
         word = np.int64(words[i])
         code = word >> 28
@@ -51,30 +52,33 @@ def put_evt2(
             time_us = high_us + ((word >> 22) & 63)
             column, row = np.uint64(word >> 11) & np.uint64(2047), np.uint64(word & 2047)
             if time_us < now_us or time_us >= before_us or column >= columns or row >= rows:
-                return False
+                return NOT_PUT
             now_us = time_us
             if last_us < 0:
                 ends_ns[0] = time_us * 1000
             last_us = time_us
             value = np.uint64(time_us - base_us) << np.uint64(1) | np.uint64(code)
             entries[row * columns + column] = np.uint32(value)
+            events += 1
         elif code == 0x8:
             # a step back over the wrap looks like one of hours, beyond what may be put
             step = (word & 0xFFFFFFF) - high
             if step < 0 or high_us + step * 64 >= before_us:
-                return False
+                return NOT_PUT
             high += step
             high_us += step * 64
             now_us = max(now_us, high_us)
         elif code >= 0xD:
             skipped += 1
         else:
-            return False
+            return NOT_PUT
+    if events < fewest:
+        return NOT_PUT
     ends_ns[1] = last_us * 1000
     state[HIGH] = high
     state[NOW] = now_us * 1000
     counts[SKIPPED_WORD] += skipped
-    return True
+    return events
 
 
 @kernel
@@ -88,18 +92,19 @@ def put_evt21(
     entries: NDArray[np.uint32],
     base_us: int,
     before_us: int,
+    fewest: int,
     ends_ns: Int64s,
-) -> bool:
+) -> int:
     """Put the events of an EVT 2.1 packet; the time base is not used."""
     if state[NOW_KNOWN] != 1:
-        return False
+        return NOT_PUT
     words = octets.view(np.uint64)
     high, now_us = state[HIGH], state[NOW] // 1000
     high_us = (state[LOOPS] * RANGE + high) * 64
     if now_us <= base_us or now_us >= before_us:
-        return False
+        return NOT_PUT
     columns, rows = np.uint64(width), np.uint64(height)
-    skipped, last_us = 0, np.int64(-1)
+    events, skipped, last_us = 0, 0, np.int64(-1)
     for i in range(words.size):
         mask = np.int64(words[i] & np.uint64(0xFFFFFFFF))
         head = np.int64(words[i] >> np.uint64(32))
@@ -108,12 +113,12 @@ def put_evt21(
             time_us = high_us + ((head >> 22) & 63)
             first, row = np.uint64(head >> 11) & np.uint64(2047), np.uint64(head & 2047)
             if time_us < now_us or time_us >= before_us:
-                return False
+                return NOT_PUT
             now_us = time_us
             if mask == 0:
                 continue
             if row >= rows:
-                return False
+                return NOT_PUT
             if last_us < 0:
                 ends_ns[0] = time_us * 1000
             last_us = time_us
@@ -124,22 +129,25 @@ def put_evt21(
                 mask ^= lowest
                 pixel = begin + np.uint64(BIT[((lowest * DE_BRUIJN) & 0xFFFFFFFF) >> 27])
                 if pixel >= end:
-                    return False
+                    return NOT_PUT
                 entries[pixel] = value
+                events += 1
         elif code == 0x8:
             # as above
             step = (head & 0xFFFFFFF) - high
             if step < 0 or high_us + step * 64 >= before_us:
-                return False
+                return NOT_PUT
             high += step
             high_us += step * 64
             now_us = max(now_us, high_us)
         elif code >= 0xE:
             skipped += 1
         else:
-            return False
+            return NOT_PUT
+    if events < fewest:
+        return NOT_PUT
     ends_ns[1] = last_us * 1000
     state[HIGH] = high
     state[NOW] = now_us * 1000
     counts[SKIPPED_WORD] += skipped
-    return True
+    return events

@@ -28,7 +28,7 @@ from dae_ros.events.codecs.evt3 import (
     SYNC,
     SYNCED,
 )
-from dae_ros.events.codecs.layout import NOW, NOW_KNOWN, ORIGIN, SKIPPED_WORD
+from dae_ros.events.codecs.layout import NOT_PUT, NOW, NOW_KNOWN, ORIGIN, SKIPPED_WORD
 from dae_ros.events.codecs.types import Int64s, Octets
 from dae_ros.events.compilation import kernel
 from dae_ros.events.packed import LONGEST_US
@@ -45,16 +45,18 @@ def put(
     entries: NDArray[np.uint32],
     base_us: int,
     before_us: int,
+    fewest: int,
     ends_ns: Int64s,
-) -> bool:
-    """Put the events of a packet on the sensor; return whether all of it was done.
+) -> int:
+    """Put the events of a packet on the sensor; return how many, `NOT_PUT` where not all were.
 
     Args:
-        octets: whole words with at least one event, and no trigger.
+        octets: whole words.
         time_base_ns: for other formats.
         width, height: of the sensor in px.
         state, counts: of the decoder (`layout`); changed where all was done.
         entries, base_us, before_us: see `LastEvents`.
+        fewest: events, at least 1, of a packet that may be put.
         ends_ns: int64[2], receives the times of the first and the last event.
     """
     words = octets[: octets.size // 2 * 2].view(np.uint16)
@@ -72,7 +74,7 @@ def put(
         or now_us >= before_us
         or before_us - origin_us > LONGEST_US
     ):
-        return False
+        return NOT_PUT
     # Indices are unsigned, because numba adds a wrap-around select to signed ones.
     one, columns, eleven = np.uint64(1), np.uint64(width), np.uint64(2047)
     high_word = np.uint16(0x8000 | state[HIGH])
@@ -80,10 +82,12 @@ def put(
     row_begin = np.uint64(row) * columns
     base, base_polarity = state[BASE], state[BASE_POLARITY]
     value = np.uint32((now_us - base_us) << 1)
-    skipped = 0
+    skipped = others = in_vectors = 0
     first, last = 0, words.size - 1
     while first < words.size and not _holds_events(words[first]):
         first += 1
+    if first == words.size:
+        return NOT_PUT
     while last > first and not _holds_events(words[last]):
         last -= 1
     i = np.uint64(0)
@@ -99,7 +103,7 @@ def put(
             while (word & np.uint16(0xF000)) == np.uint16(0x2000):
                 column = np.uint64(word) & eleven
                 if column >= columns:
-                    return False
+                    return NOT_PUT
                 polarity = np.uint32((word >> np.uint16(11)) & np.uint16(1))
                 entries[row_begin + column] = value | polarity
                 i += one
@@ -109,10 +113,11 @@ def put(
             if i == stop:
                 break
             i += one
+            others += 1
             if word < np.uint16(0x1000):  # ADDR_Y
                 row = np.int64(word & np.uint16(2047))
                 if row >= height:
-                    return False
+                    return NOT_PUT
                 row_begin = np.uint64(row) * columns
                 continue
             code = word >> np.uint16(12)
@@ -123,13 +128,13 @@ def put(
                         continue
                     step = number - (epoch & 4095)
                     if step <= 0 or step >= HALF_RANGE:
-                        return False
+                        return NOT_PUT
                     epoch += step
                     high_word = word
                     number = np.int64(0)
                 time_us = epoch * 4096 + number
                 if time_us < now_us or time_us >= before_us:
-                    return False
+                    return NOT_PUT
                 now_us = time_us
                 value = np.uint32((now_us - base_us) << 1)
             elif code == 0x3:
@@ -140,10 +145,11 @@ def put(
                     mask, bits = number & 255, 8
                 room = max(min(width - base, np.int64(12)), np.int64(0))
                 if base < 0 or mask >> room != 0:
-                    return False
+                    return NOT_PUT
                 pixel = row_begin + np.uint64(base)
                 while mask != 0:
                     if mask & 1:
+                        in_vectors += 1
                         entries[pixel] = value | np.uint32(base_polarity)
                     pixel += one
                     mask >>= 1
@@ -151,9 +157,12 @@ def put(
             elif code == 0x7 or code == 0x9 or code >= 0xD:
                 skipped += 1
             else:
-                return False
+                return NOT_PUT
         if part < 2:
             ends_ns[part] = now_us * 1000
+    events = words.size - others + in_vectors
+    if events < fewest:
+        return NOT_PUT
     state[ORIGIN] = origin_us
     state[NOW] = now_us * 1000
     state[HIGH] = epoch & 4095
@@ -161,7 +170,7 @@ def put(
     state[BASE] = base
     state[BASE_POLARITY] = base_polarity
     counts[SKIPPED_WORD] += skipped
-    return True
+    return events
 
 
 @kernel

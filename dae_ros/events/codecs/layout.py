@@ -62,5 +62,8 @@ REASONS = (
     "trailing_bytes",
 )
 
+# what kernels that put events on pixels return where they leave a packet to `decode`
+NOT_PUT = -1
+
 TOLERANCE_NS = 10_000_000  # time may run back this far and counts as disorder, not as a break
 BREAK_CAPACITY = 256
