@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +98,6 @@ class WeightFollower:
         self._worker = worker
         self._subscriptions: list[MatchedSubscription] = []
         self._receiver: SnapshotReceiver | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         # The folder's latest version, and what had been kept before it.
         self._fallback: tuple[str, Announcement] | None = None
         self.last: Verdict | None = None
@@ -118,8 +116,7 @@ class WeightFollower:
         # What a canary kept before a pause is said again: the trainer may have been away.
         watched = None if worker.swap is None else worker.swap.watched
         self.judged(watched or Verdict(*live, "kept", "start", "depth is activated", *live))
-        self._folder = tempfile.TemporaryDirectory(prefix="dae_ros_weights_")
-        self._receiver = SnapshotReceiver(Path(self._folder.name))
+        self._receiver = SnapshotReceiver()
         for topic, kind, received in (
             (SNAPSHOT, "std_msgs/msg/String", self._announced),
             (CHUNK, "std_msgs/msg/UInt8MultiArray", self._chunk_received),
@@ -138,10 +135,9 @@ class WeightFollower:
         for subscription in self._subscriptions:
             subscription.destroy()
         self._subscriptions.clear()
+        if self._receiver is not None:
+            self._receiver.close()
         self._receiver = self._fallback = None
-        if self._folder is not None:
-            self._folder.cleanup()
-        self._folder = None
 
     def look(self) -> None:
         """Look at the graph, and hand over what is announced and here."""

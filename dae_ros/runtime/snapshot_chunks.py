@@ -8,6 +8,8 @@ not taken: its pieces are sent again, and what was put together of them before i
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,15 +67,21 @@ class SnapshotReceiver:
     Nothing is verified here but sizes: `WeightSwap` checks the digest of whatever it loads.
 
     Args:
-        folder: of what is put together; the newest file stays there.
+        folder: of what is put together; the newest file stays there. None makes one with the first
+            piece and removes it at the end: who shares the trainer's disk needs no room of its own.
         most_bytes: of a file.
         timeout_s: see `TIMEOUT_S`.
     """
 
     def __init__(
-        self, folder: Path, *, most_bytes: int = MOST_BYTES, timeout_s: float = TIMEOUT_S
+        self,
+        folder: Path | None = None,
+        *,
+        most_bytes: int = MOST_BYTES,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._folder = folder
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._most = most_bytes
         self._timeout_s = timeout_s
         self._part: _Part | None = None
@@ -138,8 +146,7 @@ class SnapshotReceiver:
         try:
             if part is None or part.version != version or len(part.here) != count:
                 self._give_up()
-                self._folder.mkdir(parents=True, exist_ok=True)
-                path = self._folder / f"w_{version:06d}.part"
+                path = self._place() / f"w_{version:06d}.part"
                 path.write_bytes(b"")
                 self._part = part = _Part(version, path, bytearray(count), count, now_s)
             part.last_s = now_s
@@ -155,8 +162,8 @@ class SnapshotReceiver:
         except OSError as error:
             self._give_up()
             raise WeightsError(
-                f"version {version} cannot be put together in {self._folder} ({error}); make "
-                "room there",
+                f"version {version} cannot be put together in "
+                f"{self._folder or 'a folder for temporary files'} ({error}); make room there",
                 version=version,
                 path=str(self._folder),
             ) from error
@@ -184,9 +191,22 @@ class SnapshotReceiver:
         return found
 
     def close(self) -> None:
-        """Remove what was put together."""
+        """Remove what was put together, and a folder that was made for it."""
         self._give_up()
         self._forget_whole()
+        if self._temporary is not None:
+            self._temporary.cleanup()
+            self._folder = self._temporary = None
+
+    def _place(self) -> Path:
+        """Return the folder, which is there then."""
+        if self._folder is None:
+            self._temporary = tempfile.TemporaryDirectory(
+                prefix="dae_ros_weights_", ignore_cleanup_errors=True
+            )
+            self._folder = Path(self._temporary.name)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._folder
 
     def _placed(self, label: str, size: int) -> tuple[int, int, int]:
         try:
@@ -214,18 +234,23 @@ class SnapshotReceiver:
         path = part.path.with_suffix(".safetensors")
         part.path.replace(path)
         if self._whole is not None and self._whole[1] != path:
-            self._whole[1].unlink(missing_ok=True)
+            _remove(self._whole[1])
         self._whole, self._part = (part.version, path), None
 
     def _forget_whole(self) -> None:
         if self._whole is not None:
-            self._whole[1].unlink(missing_ok=True)
+            _remove(self._whole[1])
         self._whole = None
 
     def _give_up(self) -> None:
         if self._part is not None:
-            self._part.path.unlink(missing_ok=True)
+            _remove(self._part.path)
         self._part = None
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it takes room, no more
+        path.unlink(missing_ok=True)
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 from test.reference.followed_weights import SUCCESS, Follower
 
 
@@ -14,6 +16,21 @@ def test_a_restarted_node_begins_with_the_latest_version_of_the_folder(
     follower = Follower(graph, depth, camera, snapshots=str(trainer.store.folder))
     found = follower.until_verdict("swapped", 2)
     assert found["live_sha256"] == latest.sha256
+    follower.run(1)
+    follower.check_no_window_is_missing()
+
+
+def test_a_node_without_room_for_temporary_files_begins(
+    graph, depth, camera, trainer, capfd, tmp_path, monkeypatch
+):
+    """As where the disk is full: the trainer's folder is taken from, and pieces are refused."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+    latest = trainer.make()
+    follower = Follower(graph, depth, camera, snapshots=str(trainer.store.folder))
+    assert follower.until_verdict("swapped", 1)["live_sha256"] == latest.sha256
+    trainer.send(latest)
+    graph.until(lambda: "a folder for temporary files" in capfd.readouterr().err)
     follower.run(1)
     follower.check_no_window_is_missing()
 

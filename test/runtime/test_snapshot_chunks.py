@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import resource
 import signal
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -226,6 +227,25 @@ def test_contradictory_pieces_are_refused(tmp_path: Path, label: str, size: int)
     with pytest.raises(WeightsError):
         receiver.received(label, bytes(size), 0.0)
     assert receiver.missing is None
+
+
+def test_a_folder_of_its_own_is_made_with_the_first_piece(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left of it; where it cannot be made, that is an error and later files work."""
+    data, pieces = file_of(tmp_path, CHUNK_BYTES)
+    place = tmp_path / "temporary"
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    receiver = SnapshotReceiver()
+    with pytest.raises(WeightsError, match="a folder for temporary files"):
+        receiver.received(*pieces[0], 0.0)
+    place.mkdir()
+    receiver.announced(announcement(data), 0.0)
+    receiver.received(*pieces[0], 0.0)
+    ready = receiver.ready(0.0)
+    assert ready is not None and ready.path.read_bytes() == data
+    receiver.close()
+    assert list(place.iterdir()) == []
 
 
 def test_a_full_disk_gives_the_file_up(tmp_path: Path) -> None:
