@@ -118,7 +118,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, write.
 
     Raises:
-        WrongUsage: options out of range, no such folder, or weights that are no checkpoint.
+        WrongUsage: options out of range, no such folder, or weights that are no checkpoint or take
+            camera frames.
         DaeError: the weights cannot be loaded.
     """
     begin_s = time.monotonic()
@@ -153,11 +154,16 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.runtime.benchmark.machine import machine, versions
     from dae_ros.runtime.network_settings import network_threads
     from dae_ros.runtime.processor import processor_flags, said_of
+    from dae_ros.runtime.window_encoder import ENCODERS
 
     # What cannot be measured is told before anything is.
     device_of(args.device)
     for weights in args.weights:
-        load_weights(weights)
+        if load_weights(weights).meaning.event_encoder not in ENCODERS:
+            raise WrongUsage(
+                f"{weights} takes camera frames, and a synthetic event camera is what there is to "
+                "measure with; give weights that take events"
+            )
     height, width = args.size
     about = machine()
     threads = network_threads(all_parameters[0])

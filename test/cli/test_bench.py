@@ -121,6 +121,7 @@ def test_wrong_usage_is_told_before_anything_is_measured(
     [
         (["--weights", "nosuch"], "nosuch"),
         (["--weights", "untrained:tiny", "--device", "foo"], "foo"),
+        (["--weights", "micro", "micro_frames"], "give weights that take events"),
     ],
 )
 def test_what_cannot_be_measured_is_told_first(
