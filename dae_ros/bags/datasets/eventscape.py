@@ -17,7 +17,13 @@ import numpy as np
 from dae_ros.bags.container import RecordedMessage, TopicInfo
 from dae_ros.bags.damage import DAMAGE
 from dae_ros.bags.datasets.images import from_stamp, numbered_files, read_depth_npy, read_grey
-from dae_ros.bags.datasets.messages import event_messages, events_of, image_message, in_time_order
+from dae_ros.bags.datasets.messages import (
+    event_messages,
+    events_of,
+    image_message,
+    in_time_order,
+    until_damage,
+)
 from dae_ros.bags.datasets.stamps import Stamps, microseconds_to_ns, read_indexed_seconds
 from dae_ros.bags.message_types import EVENT_PACKET, IMAGE
 from dae_ros.errors import RecordingError
@@ -67,7 +73,7 @@ class EventScapeSequence:
             if topic not in topics:
                 continue
             if self.topics[topic].type == EVENT_PACKET:
-                chunks = self._chunks(topic, start_ns)
+                chunks = _in_order(self._chunks(topic, start_ns))
                 sources.append(event_messages(topic, chunks, self._height, self._width, FRAME_ID))
             else:
                 sources.append(self._pictures(topic, start_ns))
@@ -105,6 +111,30 @@ class EventScapeSequence:
                     path=str(files[index]),
                 )
             yield image_message(topic, picture, stamp_ns, FRAME_ID)
+
+
+def _in_order(files: Iterator[Events]) -> Iterator[Events]:
+    """Sort a sequence whose files may reach into each other, from one to the next.
+
+    Args:
+        files: each sorted, and not empty.
+    """
+    held = Events.empty()
+    damage: list[RecordingError] = []
+    for events in until_damage(files, damage):
+        cut = int(np.searchsorted(held.t, events.t[0], side="right"))
+        if cut > 0:
+            yield held.slice(0, cut)
+        if cut == len(held):
+            held = events
+            continue
+        both = Events.concatenate([held.slice(cut, len(held)), events])
+        order = np.argsort(both.t, kind="stable")
+        held = Events(both.t[order], both.x[order], both.y[order], both.p[order])
+    if len(held) > 0:
+        yield held
+    if damage:
+        raise damage[0]
 
 
 def read_events(path: Path, height: int, width: int) -> Events:

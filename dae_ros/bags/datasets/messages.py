@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from dae_ros.errors import RecordingError
 from dae_ros.events.cdr import write_packet
 from dae_ros.events.packet import EventPacket, Events
 from dae_ros.simulation.encoders import create_encoder
+
+Item = TypeVar("Item")
 
 # Absolute time in ns, 8 bytes an event; a packet may span 4.2 s of it.
 ENCODING = "mono"
@@ -139,11 +141,9 @@ def in_time_order(
         raise damage[0]
 
 
-def until_damage(
-    messages: Iterator[RecordedMessage], damage: list[RecordingError]
-) -> Iterator[RecordedMessage]:
-    """Yield messages up to a damaged place, and keep the error for when the others are read."""
+def until_damage(items: Iterator[Item], damage: list[RecordingError]) -> Iterator[Item]:
+    """Yield items up to a damaged place, and keep the error for when the others are read."""
     try:
-        yield from messages
+        yield from items
     except RecordingError as error:
         damage.append(error)
