@@ -116,7 +116,10 @@ class TrainingParameters(NodeParameters):
     )
     device: str = declare("auto", "auto, cpu, cuda or cuda:N; a process of torchrun has its own.")
     threads: int = declare(0, "CPU threads; 0 takes all.", minimum=0, maximum=256)
-    seed: int = declare(0, "Of data order, augmentation and the choice of teachers.", minimum=0)
+    seed: int = declare(
+        0, "Of data order, augmentation and the choice of teachers.",
+        minimum=0, maximum=2**31 - 1,
+    )  # fmt: skip
     save_every: int = declare(200, "Updates between two saved states.", minimum=1)
     evaluate_every: int = declare(1000, "Updates between two scores on held-out clips.", minimum=1)
     heldout_windows: int = declare(

@@ -148,6 +148,7 @@ def test_first_weights_are_taught_by_every_pixel() -> None:
         ("agreement_tolerance=0.1", "needs two teachers"),
         ("normalisation=none", "compares metres"),
         ("seed", "is not name=value"),
+        ("seed=99999999999999", "'seed' must be at most"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path: Path, override: str, sentence: str) -> None:
