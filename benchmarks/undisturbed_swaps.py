@@ -55,6 +55,8 @@ class Announcer:
     Args:
         stand: whose depth is told.
         snapshots: the versions.
+
+    Attributes:
         maps: end of a window -> depth, filled with what follows the first swap.
     """
 
