@@ -387,13 +387,14 @@ class OnlineDistiller:
             return
         self._learner.restore(state["learner"])
         clips, anchors = self._store.clips("clip"), self._store.clips("anchor")
-        self._counts.update(state["counts"])
+        self._counts.update(state["counts"], resumed=1)
         self._counts["clips_missing"] += self._intake.restore(state["intake"], clips, anchors)
         self._steps, self._judged_step = state["steps"], state["judged_step"]
         self._consequences.restore(state["consequences"])
-        self._counts["resumed"] += 1
         if self._learner.lineage[0] > self._publisher.live.version:
             self._begin_at_published()  # killed on a way back: what it learned from is withdrawn
         # A publication whose state was not saved any more: the file is what depth has.
         self._learner.lineage = self._publisher.lineage()
         self._saved_step = self._learner.accepted_steps
+        if state["intake"]["origin"] != self._intake.state()["origin"]:
+            self.save()  # keys begin anew: the clips that the state refers to are others soon

@@ -271,6 +271,24 @@ def test_clips_of_another_teacher_or_cut_are_given_up(
     again.close()
 
 
+def test_a_kill_does_not_mix_the_clips_of_two_teachers(
+    first_run: tuple[Path, list[LoopReport], dict[str, object]],
+    student: LoadedModel,
+    teacher: EchoTeacher,
+    tmp_path: Path,
+) -> None:
+    """Killed with its first clip by another teacher; then the first one is asked again."""
+    folder = shutil.copytree(first_run[0], tmp_path / "copy")
+    other = deployment(student, RenamedTeacher(student, SEEN, 1.2), folder)
+    first = next(report for report in run(other, SEEN) if report.label and report.label.split)
+    assert first.label is not None and first.label.clip is not None
+    assert first.label.clip.teacher_digest == "1" * 64
+    other.close()
+    again = deployment(student, teacher, folder)
+    assert "1" * 64 not in {clip.teacher_digest for clip in again._intake.replay.clips}
+    again.close()
+
+
 def test_what_depth_rejects_is_taken_back(
     first_run: tuple[Path, list[LoopReport], dict[str, object]],
     student: LoadedModel,
