@@ -12,7 +12,7 @@ from typing import Any
 from dae_ros.bags.messages import read_depth
 from dae_ros.bags.recording import Recording
 from dae_ros.distillation.online.adaptation_topics import Topics
-from dae_ros.errors import PacketError
+from dae_ros.errors import InferenceError, NonFiniteState, PacketError
 from dae_ros.evaluation.sequence_scorer import TableChoice, default_scorings
 from dae_ros.evaluation.truth_comparison import ComparedFrame, Prediction, TruthComparison
 from dae_ros.parameters import DepthParameters
@@ -101,7 +101,10 @@ class ScoredPipeline:
     @property
     def packet_errors(self) -> Counter[str]:
         """Event messages that could not be used, by error code."""
-        return self.unreadable + Counter(self.pipeline.statistics().errors)
+        errors = Counter(self.pipeline.statistics().errors)
+        for code in (InferenceError.code, NonFiniteState.code):  # of windows
+            del errors[code]
+        return self.unreadable + errors
 
     def _score(self, found: list[ComparedFrame]) -> None:
         for frame in found:
