@@ -12,7 +12,7 @@ from collections.abc import Generator
 from dae_ros.bags.labelled import LabelledSequence
 from dae_ros.bags.labelled_recording import BESIDE_LABELS
 from dae_ros.bags.labelled_window import LabelledWindow
-from dae_ros.errors import ConfigurationError
+from dae_ros.errors import ConfigurationError, NonFiniteState
 from dae_ros.evaluation.observation import Observation, ObservationRules, cropped
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.depth_frame import scale_of
@@ -33,7 +33,8 @@ def observe_windows(
         parameters: encoder, orientation, scale and shift.
         estimator: its state is cleared first, and where a window says that nothing came before.
         rules: see there.
-        skipped: counts truths without a window, as `observe` does.
+        skipped: counts truths without a window, as `observe` does, and `non_finite` steps, which
+            cost their window and the state.
 
     Raises:
         ConfigurationError: an encoder that the sequence cannot give.
@@ -54,8 +55,14 @@ def observe_windows(
             continue
         if yielded == 0 or window.restarts or rules.reset == "every_window":
             estimator.reset()
+        try:
+            prediction = estimator.estimate(_encoded(window, encoder, estimator.input_channels))
+        except NonFiniteState:
+            # As in the pipeline the window is lost, and the memory begins anew.
+            estimator.reset()
+            skipped["non_finite"] += 1
+            continue
         yielded += 1
-        prediction = estimator.estimate(_encoded(window, encoder, estimator.input_channels))
         yield Observation(
             stamp_ns=window.stamp_ns,
             offset_ns=window.end_ns - window.stamp_ns,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dae_ros.bags.labelled import open_labelled
-from dae_ros.errors import ConfigurationError, RecordingError
+from dae_ros.errors import ConfigurationError, NonFiniteState, RecordingError
 from dae_ros.evaluation.observation import CroppedEstimator, ObservationRules
 from dae_ros.evaluation.protocols import DSEC
 from dae_ros.evaluation.sources import RecordedSource, recorded_source, simulated_source
@@ -193,6 +193,33 @@ def test_voxel_folders_are_fed_as_they_are(tmp_path):
     skipping = ObservationRules(protocol=dataclasses.replace(SMALL_DSEC, rows=(0, 48)), most=2)
     assert len(observe(source, skipping, parameters=parameters)) == 2
     assert source.skipped == Counter(skipped_by_protocol=1)
+
+
+class OverflowingEstimator(LeakyEstimator):
+    """Overflows at its third step, as half precision does."""
+
+    asked = 0
+
+    def estimate(self, image):
+        """See `DepthEstimator.estimate`."""
+        self.asked += 1
+        if self.asked == 3:
+            raise NonFiniteState("step 3 gave values that are not finite")
+        return super().estimate(image)
+
+
+def test_a_step_that_overflows_costs_its_window(tmp_path):
+    """The state begins anew behind it, as in the pipeline, and the evaluation goes on."""
+    write_voxel_folder(tmp_path / "outdoor")
+    source = recorded_source(str(tmp_path / "outdoor"))
+    parameters = dataclasses.replace(PARAMETERS, event_encoder="tencode_voxel")
+    whole = observe(source, parameters=parameters)
+    seen = observe(source, estimator=OverflowingEstimator(), parameters=parameters)
+    assert [o.stamp_ns for o in seen] == [o.stamp_ns for o in whole[:2] + whole[3:]]
+    assert source.skipped == Counter(non_finite=1)
+    with open_labelled(tmp_path / "outdoor") as labelled:
+        images = [window.encode("tencode_voxel") for window in labelled]
+    np.testing.assert_allclose(seen[2].prediction, images[3].sum(axis=0), rtol=1e-6)
 
 
 def test_a_damaged_voxel_folder_is_scored_up_to_the_damage(tmp_path):
