@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dae_ros.errors import ConfigurationError, MalformedPacket, UnsupportedEncoding
-from dae_ros.events.codecs import Decoder, create_decoder, supported_encodings, warm_up
+from dae_ros.events.codecs import create_decoder, supported_encodings, warm_up
+from test.reference.decoder_results import odd
 
 
 def libcaer(*records: tuple[int, int, int, int]) -> bytes:
@@ -19,10 +20,6 @@ def libcaer(*records: tuple[int, int, int, int]) -> bytes:
 def mono(*records: tuple[int, int, int, int]) -> bytes:
     """(t in ns, x, y, p) -> words."""
     return b"".join(struct.pack("<IHH", t, x, y | p << 15) for t, x, y, p in records)
-
-
-def odd(decoder: Decoder) -> dict[str, int]:
-    return {reason: number for reason, number in decoder.counts.items() if number}
 
 
 def test_libcaer_rolls_over_within_a_payload() -> None:

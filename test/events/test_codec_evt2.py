@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from dae_ros.events.codecs import Decoder, create_decoder
+from dae_ros.events.codecs import create_decoder
+from test.reference.decoder_results import odd
 
 
 def words(encoding: str, *items: tuple[str, int, int, int, int]) -> bytes:
@@ -34,10 +35,6 @@ def high(units: int) -> tuple[str, int, int, int, int]:
 
 def cd(low: int, x: int = 1, y: int = 1, p: int = 1) -> tuple[str, int, int, int, int]:
     return ("cd", low, x, y, p)
-
-
-def odd(decoder: Decoder) -> dict[str, int]:
-    return {reason: number for reason, number in decoder.counts.items() if number}
 
 
 pytestmark = pytest.mark.parametrize("encoding", ["evt2", "evt2.1"])

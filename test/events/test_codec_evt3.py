@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from test.reference.decoder_results import odd
 from test.reference.evt3_by_hand import (
     START_US,
     SYNC,
@@ -14,7 +15,6 @@ from test.reference.evt3_by_hand import (
     event,
     high,
     low,
-    odd,
     payload,
     row,
     rows_of,

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dae_ros.errors import TimeDisorder
+from test.reference.decoder_results import odd
 from test.reference.evt3_by_hand import (
     START_US,
     SYNC,
@@ -15,7 +16,6 @@ from test.reference.evt3_by_hand import (
     event,
     high,
     low,
-    odd,
     payload,
     row,
     rows_of,

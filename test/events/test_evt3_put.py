@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from dae_ros.errors import MalformedPacket
 from dae_ros.events.codecs import create_decoder
 from dae_ros.events.last_events import LastEvents
-from dae_ros.events.packet import TIME_LIMIT_NS, DecodedPacket, Events
+from dae_ros.events.packet import TIME_LIMIT_NS, Events
 from test.reference.codec_oracles import ORACLES, assert_same
+from test.reference.decoder_results import events_of
 
 WIDTH, HEIGHT = 40, 30
 BEGIN_US = 5 * 4096 + 100
@@ -56,14 +57,6 @@ def packet_of(rng: np.random.Generator, now_us: int) -> tuple[Words, int]:
 
 def onto_of(before_us: int = 2**30) -> LastEvents:
     return LastEvents(HEIGHT, WIDTH, np.zeros(HEIGHT * WIDTH, np.uint32), BEGIN_US - 9, before_us)
-
-
-def events_of(packet: DecodedPacket) -> list[tuple[int, int, int, int]]:
-    return [
-        item
-        for part in packet.segments
-        for item in zip(*(getattr(part, name).tolist() for name in "txyp"), strict=True)
-    ]
 
 
 def written(entries: np.ndarray, found: list[tuple[int, int, int, int]], base_us: int) -> None:

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from dae_ros.errors import MalformedPacket
 from dae_ros.events.codecs import create_decoder, supported_encodings, warm_up
 from dae_ros.events.last_events import LastEvents
-from dae_ros.events.packet import TIME_LIMIT_NS, DecodedPacket, Events
+from dae_ros.events.packet import TIME_LIMIT_NS, Events
 from dae_ros.events.put_away import PutAwayEvents
 from dae_ros.events.ring_buffer import EventRing
 from dae_ros.simulation.encoders import create_encoder
 from test.reference.codec_oracles import ORACLES, assert_same
+from test.reference.decoder_results import events_of
 from test.reference.plausible_words import HEIGHT, PLAUSIBLE, WIDTH
 
 ENCODINGS = sorted(set(supported_encodings()) - {"evt3"})
@@ -32,14 +33,6 @@ def _compiled() -> None:
 
 def onto_of(before_us: int = BASE_US + 2**30) -> LastEvents:
     return LastEvents(HEIGHT, WIDTH, np.zeros(HEIGHT * WIDTH, np.uint32), BASE_US, before_us)
-
-
-def rows_of(packet: DecodedPacket) -> Rows:
-    return [
-        item
-        for part in packet.segments
-        for item in zip(*(getattr(part, name).tolist() for name in "txyp"), strict=True)
-    ]
 
 
 def written(entries: np.ndarray, found: Rows) -> None:
@@ -84,7 +77,7 @@ def test_what_is_put_is_what_the_oracle_decodes(encoding: str, seed: int) -> Non
         assert onto.put - before == (len(sent) if put else 0)
         assert_same(packet, oracle.decode(payload, time_base_ns))
         assert decoder.latest_time_ns == oracle.newest
-        found = rows_of(packet)
+        found = events_of(packet)
         written(expected, found)
         if not put:
             written(onto.entries, found)
@@ -118,8 +111,8 @@ def test_anything_odd_is_left_to_the_decoder(encoding: str, seed: int) -> None:
         onto.entries[:], put = 0, onto.put
         packet = decoder.decode_packet(payload, time_base_ns, onto)
         expected = plain.decode_packet(payload, time_base_ns)
-        rows = rows_of(expected)
-        assert rows_of(packet) == rows
+        rows = events_of(expected)
+        assert events_of(packet) == rows
         assert packet.breaks_ns == expected.breaks_ns
         assert dict(decoder.counts) == dict(plain.counts)
         assert decoder.latest_time_ns == plain.latest_time_ns
@@ -259,8 +252,8 @@ def test_each_oddity_of_each_format(name: str) -> None:
         one.decode_packet(*begin)
     packet = decoder.decode_packet(payload + added, time_base_ns, onto)
     expected = plain.decode_packet(payload + added, time_base_ns)
-    rows = rows_of(expected)
-    assert rows_of(packet) == rows and len(rows) >= 12
+    rows = events_of(expected)
+    assert events_of(packet) == rows and len(rows) >= 12
     assert packet.breaks_ns == expected.breaks_ns
     assert dict(decoder.counts) == dict(plain.counts)
     assert decoder.latest_time_ns == plain.latest_time_ns

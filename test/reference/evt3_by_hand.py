@@ -58,7 +58,3 @@ def rows_of(decoder: Decoder, *words: int) -> list[tuple[int, int, int, int]]:
         (int(t) // 1000, int(x), int(y), int(p))
         for t, x, y, p in zip(events.t, events.x, events.y, events.p, strict=True)
     ]
-
-
-def odd(decoder: Decoder) -> dict[str, int]:
-    return {reason: number for reason, number in decoder.counts.items() if number}
