@@ -115,9 +115,11 @@ class DutyCycle:
         """Take that a piece of work begins."""
         self._working = True
 
-    def worked(self, duration_ns: int, now_ns: int) -> None:
-        """Take a piece of work that ended now."""
-        self._working, self._worked_ns = False, now_ns
+    def worked(self, duration_ns: int, now_ns: int, *, idle: bool = False) -> None:
+        """Take a piece of work that ended now; `idle` where there was nothing to do."""
+        self._working = False
+        if not idle:
+            self._worked_ns = now_ns
         self._rest(now_ns - duration_ns)
         self._owed_ns += duration_ns
         self._owed_at_ns = now_ns

@@ -350,10 +350,11 @@ class LiveDistillation:
 
     def _work(self, distiller: OnlineDistiller, now_ns: int) -> LoopReport | None:
         report: LoopReport | None = None
-        out_of_memory, self._waited_ns = False, 0
+        out_of_memory, idle, self._waited_ns = False, False, 0
         self._budget.works()
         try:
             report = distiller.work(now_ns, ros_ns=self._stamps.time_ns(now_ns))
+            idle = report is None
         except _Abandoned:
             self._counts["abandoned"] += 1
         except InferenceError as error:
@@ -367,7 +368,7 @@ class LiveDistillation:
             release_unused(self._student.device)
         end_ns = self._clock_ns()
         duration_ns = end_ns - now_ns - self._waited_ns
-        self._budget.worked(duration_ns, end_ns)
+        self._budget.worked(duration_ns, end_ns, idle=idle)
         if report is None:
             return None
         if report.action != "labelled":
@@ -379,8 +380,7 @@ class LiveDistillation:
         return report
 
     def _fail(self, reason: str, detail: str) -> None:
-        self._failed = Refusal(reason, detail)
-        self._retry_ns = self._clock_ns() + RETRY_NS
+        self._failed, self._retry_ns = Refusal(reason, detail), self._clock_ns() + RETRY_NS
 
     def _give_way(self) -> None:
         """Give up the piece of work in hand for what is urgent; wait while depth loses windows."""

@@ -316,6 +316,17 @@ def test_curves_that_cannot_be_begun_are_begun_later(tmp_path: Path) -> None:
         board.close()
 
 
+def test_what_depth_takes_while_there_is_nothing_to_do_is_usual(make: Make) -> None:
+    """Depth that gets slower by itself meanwhile is not what learning does to it."""
+    running = make(latency_budget_ms=0.0)
+    duty = running.live.status().duty
+    for latency_ms in (40.0, 55.0):
+        for _ in range(600):
+            running.live.depth(latency_ms)
+            assert running.turns(1) == []
+    assert running.live.status().duty > duty
+
+
 def test_latencies_do_not_pile_up_while_nothing_can_be_learned(make: Make) -> None:
     """Without a teacher depth goes on to say how late it is, for hours."""
     running = make(teacher="", latency_budget_ms=35.0)
