@@ -25,7 +25,7 @@ LAYERS: list[set[str]] = [
     {"simulation"},
     {"representation"},
     {"events", "model"},
-    {"errors", "parameters", "installation"},
+    {"errors", "parameters", "installation", "paths"},
 ]
 ROW = {name: row for row, names in enumerate(LAYERS) for name in names}
 BOTTOM = len(LAYERS) - 1

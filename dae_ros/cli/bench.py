@@ -154,12 +154,12 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.runtime.benchmark.machine import machine, versions
     from dae_ros.runtime.network_settings import network_threads
     from dae_ros.runtime.processor import processor_flags, said_of
-    from dae_ros.runtime.window_encoder import ENCODERS
+    from dae_ros.runtime.window_encoder import EVENT_ENCODERS
 
     # What cannot be measured is told before anything is.
     device_of(args.device)
     for weights in args.weights:
-        if load_weights(weights).meaning.event_encoder not in ENCODERS:
+        if load_weights(weights).meaning.event_encoder not in EVENT_ENCODERS:
             raise WrongUsage(
                 f"{weights} takes camera frames, and a synthetic event camera is what there is to "
                 "measure with; give weights that take events"

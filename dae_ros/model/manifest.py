@@ -12,6 +12,7 @@ import yaml
 from dae_ros.errors import ConfigurationError, WeightsError
 from dae_ros.installation import share_folder
 from dae_ros.model.configuration import Meaning
+from dae_ros.paths import named_path
 
 NETWORKS = ("depth_any_event", "depth_any_event_r", "depth_anything_v2", "e2depth")
 _FIELDS = {
@@ -84,7 +85,7 @@ def download_folder() -> Path:
     """Return where fetched weights are kept: $DAE_ROS_MODELS or $XDG_DATA_HOME/dae_ros/models."""
     chosen = os.environ.get("DAE_ROS_MODELS")
     if chosen:
-        return Path(chosen).expanduser()
+        return named_path(chosen)
     data = os.environ.get("XDG_DATA_HOME")
     root = Path(data) if data else Path.home() / ".local" / "share"
     return root / "dae_ros" / "models"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 from dae_ros.errors import WeightsError
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint
@@ -12,6 +11,7 @@ from dae_ros.model.dav2 import metric_config, relative_config
 from dae_ros.model.fetch import digest_of
 from dae_ros.model.manifest import Entry, Manifest, file_of, find_entry, read_manifest
 from dae_ros.model.untrained import PREFIX, offered, untrained
+from dae_ros.paths import named_path
 
 
 def load_weights(weights: str) -> LoadedModel:
@@ -32,7 +32,7 @@ def load_weights(weights: str) -> LoadedModel:
     if weights.startswith(PREFIX):
         return untrained(weights.removeprefix(PREFIX))
     manifest = read_manifest()
-    path = Path(weights).expanduser()
+    path = named_path(weights)
     if weights in {entry.name for entry in manifest.entries}:
         return _load_entry(manifest, find_entry(manifest, weights))
     if not path.is_file() and path.name == weights and not path.suffix:

@@ -16,6 +16,7 @@ from std_srvs.srv import SetBool
 
 from dae_ros.errors import reason_of
 from dae_ros.parameters import DepthParameters
+from dae_ros.paths import named_path
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.trace import TraceRecorder, write_trace
 
@@ -28,10 +29,10 @@ SERVICE = "~/trace"
 def trace_folder(chosen: str) -> Path:
     """Return the folder for traces; where none is chosen, that of ROS' logs, as rcl finds it."""
     if chosen:
-        return Path(chosen).expanduser()
+        return named_path(chosen)
     if os.environ.get("ROS_LOG_DIR"):
-        return Path(os.environ["ROS_LOG_DIR"]).expanduser()
-    return Path(os.environ.get("ROS_HOME") or "~/.ros").expanduser() / "log"
+        return named_path(os.environ["ROS_LOG_DIR"])
+    return named_path(os.environ.get("ROS_HOME") or "~/.ros") / "log"
 
 
 class DepthTrace:

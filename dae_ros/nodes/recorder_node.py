@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
@@ -22,6 +21,7 @@ from dae_ros.nodes.parameter_binding import declare
 from dae_ros.nodes.qos import MatchedSubscription
 from dae_ros.nodes.subscribers import split_names
 from dae_ros.parameters import RecorderParameters
+from dae_ros.paths import named_path
 
 GRAPH_PERIOD_S = 0.1
 QUEUE_DEPTH = 1000
@@ -62,7 +62,7 @@ class RecorderNode(Node):
                 output=parameters.output,
                 topics=topics,
             )
-        self._path = Path(parameters.output).expanduser()
+        self._path = named_path(parameters.output)
         self._writer = BagWriter(self._path)
         self._counts: Counter[str] = Counter()
         self._refused: set[str] = set()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.parameters import DepthParameters
+from dae_ros.paths import named_path
 from dae_ros.runtime.arithmetic import PRECISIONS, int8_needs_a_file
 from dae_ros.runtime.gpus import driver_gpus, onnxruntime_obstacle
 from dae_ros.runtime.onnx_description import read_description
@@ -78,7 +78,7 @@ def missing_packages(names: tuple[str, ...] = OPENVINO_PACKAGES) -> list[str]:
 
 
 def _of_exported_file(parameters: DepthParameters) -> BackendChoice:
-    stored = read_description(Path(parameters.weights).expanduser()).precision
+    stored = read_description(named_path(parameters.weights)).precision
     device = parameters.device
     passed: list[str] = []
     if device not in ("auto", "cpu"):

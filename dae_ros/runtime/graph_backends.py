@@ -10,6 +10,7 @@ from pathlib import Path
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.fetch import digest_of
 from dae_ros.parameters import DepthParameters
+from dae_ros.paths import named_path
 from dae_ros.runtime.accuracy_report import AccuracyReport, require_accuracy
 from dae_ros.runtime.arithmetic import chosen_precision
 from dae_ros.runtime.estimator import DepthEstimator
@@ -145,7 +146,7 @@ def create_graph_estimator(parameters: DepthParameters, backend: str) -> DepthEs
     precision = chosen_precision("auto" if in_file else parameters.precision, backend, device)
     runtime = GraphRuntime(backend, device, precision, network_threads(parameters))
     if exported:
-        path = Path(parameters.weights).expanduser()
+        path = named_path(parameters.weights)
         description = read_description(path)
         wanted = parameters.precision
         if "int8" in (wanted, description.precision):

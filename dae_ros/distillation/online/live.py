@@ -10,7 +10,6 @@ import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -27,6 +26,7 @@ from dae_ros.errors import ConfigurationError, DistillationError, InferenceError
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
 from dae_ros.parameters import DistillationNodeParameters
+from dae_ros.paths import named_path
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.cores import usable_cores
 from dae_ros.runtime.torch_process import release_unused, used_bytes
@@ -75,9 +75,9 @@ class LiveDistillation:
         self._announce = announce
         self._interrupted = interrupted
         self._clock_ns = clock_ns
-        self._folder = Path(parameters.folder).expanduser()
+        self._folder = named_path(parameters.folder)
         torch.set_num_threads(parameters.threads or max(1, usable_cores() // 2))
-        anchors = Path(parameters.anchors).expanduser() if parameters.anchors else None
+        anchors = named_path(parameters.anchors) if parameters.anchors else None
         self._student = open_student(parameters.weights, anchors, parameters, parameters.device)
         if self._student.device.type == "cuda":
             # Of this thread; streams have the lowest priority unless they ask for another.
