@@ -80,6 +80,7 @@ class Continuity:
         self._event_time_ns: int | None = None
         self._stamp_ns = 0
         self._span_ns = 0
+        self._dropped = False
         self._lost_packets = 0
         self._gaps: Counter[str] = Counter()
 
@@ -112,7 +113,8 @@ class Continuity:
     def check(self, packet: EventPacket) -> Gap | None:
         """Compare a packet's counter, size and encoding with the last accepted packet.
 
-        A counter that is 0 in both packets is a counter that nobody fills.
+        A counter that is 0 in both packets is a counter that nobody fills. Where there is none,
+        `note_drop` alone tells of a loss, and nothing how many packets it was.
         """
         last = self._last
         if last is None:
@@ -133,6 +135,8 @@ class Continuity:
                 f"{packet.width}x{packet.height}.",
             )
         if packet.seq is None or last.seq is None or packet.seq == last.seq == 0:
+            if self._dropped:
+                return Gap("lost", None, 0, "Messages were dropped before they were read.")
             return None
         if packet.seq <= last.seq:
             return Gap(
@@ -147,9 +151,14 @@ class Continuity:
             return None
         return Gap("lost", None, lost, f"{lost} messages before {packet.seq} are missing.")
 
+    def note_drop(self) -> None:
+        """Say that messages between the last packet and the next one were dropped unread."""
+        self._dropped = True
+
     def accept(self, packet: EventPacket) -> None:
         """Make a packet that could be decoded the one that the next is compared with."""
         gap = self.check(packet)
+        self._dropped = False
         if self._last is None or (gap is not None and gap.breaks_time):
             self._newest.clear()
             self._first_seq = packet.seq
@@ -204,6 +213,7 @@ class Continuity:
     def reset(self) -> None:
         """Forget the packets that came before; the counts stay."""
         self._last = None
+        self._dropped = False
         self.forget_time()
 
 

@@ -136,6 +136,10 @@ class EventStream:
         self._continuity.accept(packet)
         return self._parts(packet, _worse(self._pending, found), decoder, decoded)
 
+    def note_drop(self) -> None:
+        """Say that messages before the next packet were dropped unread; see `Continuity`."""
+        self._continuity.note_drop()
+
     def reset(self) -> None:
         """Forget the past: ring, clock, the decoder's state; the counts stay."""
         self.ring.clear()

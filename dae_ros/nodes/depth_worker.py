@@ -142,6 +142,7 @@ class DepthWorker(SensorWorker[Command]):
         self._rhythm = Rhythm()
         self._latencies = StageLatencies()
         self._late = 0
+        self._seen_dropped = 0
         self._failures = 0
         self._seen_windows = 0
         self._seen_non_finite = 0
@@ -256,6 +257,10 @@ class DepthWorker(SensorWorker[Command]):
         more comes than can be decoded would each turn take longer than the one before.
         """
         items = self.inbox.take(TURN_S)
+        dropped = self.inbox.dropped
+        if dropped > self._seen_dropped:
+            self._seen_dropped = dropped
+            pipeline.note_drop()
         deadline_s = time.monotonic() + self._parameters.largest_lag_s
         late = 0
         for item in items:
@@ -267,6 +272,7 @@ class DepthWorker(SensorWorker[Command]):
         if late or time.monotonic() > deadline_s:
             late += self.inbox.forget()
         if late:
+            pipeline.note_drop()
             self._late += late
             self._warn(
                 f"{late} messages were dropped, because decoding what waited took longer than "

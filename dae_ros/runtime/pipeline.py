@@ -92,9 +92,7 @@ class DepthPipeline:
         self._frame_id = parameters.frame_id
         chosen = parameters.event_encoder
         self._encoder_name = estimator.meaning.event_encoder if chosen == "checkpoint" else chosen
-        self._scale = scale_of(
-            estimator, parameters.orientation, parameters.scale, parameters.shift
-        )
+        self.apply(parameters)
 
     @property
     def height(self) -> int | None:
@@ -119,6 +117,10 @@ class DepthPipeline:
     def feed(self, packet: EventPacket, fed_ns: int | None = None) -> None:
         """Queue a packet; `fed_ns` is when it arrived, on the clock that measures latency."""
         self._inbox.append((packet, self._clock_ns() if fed_ns is None else fed_ns))
+
+    def note_drop(self) -> None:
+        """Say that messages after those absorbed were dropped: not every type counts its own."""
+        self._stream.note_drop()
 
     def add_frame(self, frame: Frame, fed_ns: int | None = None) -> None:
         """Queue a camera frame: with `window: frame` its middle of exposure ends a window."""
@@ -255,12 +257,10 @@ class DepthPipeline:
     def _absorb(self, part: StreamPart) -> None:
         if part.gap is not None:
             self._tally.gaps[part.gap.cause] += 1
-            if part.gap.breaks_time:
+            gap, long_ns = part.gap, self._parameters.gap_reset_ms * 1_000_000
+            if gap.breaks_time or (gap.duration_ns or 0) > long_ns:
                 self._skip_closed()
-                self._begin_again(part.gap.cause)
-            elif (part.gap.duration_ns or 0) > self._parameters.gap_reset_ms * 1_000_000:
-                self._skip_closed()
-                self._begin_again("gap")
+                self._begin_again(gap.cause if gap.breaks_time else "gap")
         self._clock, self._clock_ns_final = part.clock, part.clock.final_ns
         events = part.events
         if len(events):

@@ -60,6 +60,28 @@ def test_lost_messages_say_how_many_and_how_long() -> None:
     assert stream.counts()["gap_lost"] == 1
 
 
+@pytest.mark.parametrize(("first", "second"), [(None, None), (0, 0), (1, 2), (1, 5)])
+def test_messages_that_were_dropped_unread_are_a_gap(first: int | None, second: int | None) -> None:
+    """Once, where no counter tells; a counter that does tells all."""
+    stream = EventStream()
+    packets = [
+        replace(mono_packet(events_from(EPOCH + k * 80 * MS), 1), seq=None) for k in range(3)
+    ]
+    stream.feed(replace(packets[0], seq=first))
+    stream.note_drop()
+    (part,) = stream.feed(replace(packets[1], seq=second))
+    lost = 0 if first != 1 else int(second or 0) - 2
+    if (first, second) == (1, 2):
+        assert part.gap is None
+    else:
+        assert part.gap is not None and part.gap.duration_ns is not None
+        assert (part.gap.cause, part.gap.lost_packets) == ("lost", lost)
+        assert 0 < part.gap.duration_ns < 80 * MS
+    (part,) = stream.feed(replace(packets[2], seq=second and second + 1))
+    assert part.gap is None
+    assert stream.counts().get("lost_packets", 0) == lost
+
+
 def test_lost_evt3_messages_forget_the_row() -> None:
     """After a gap evt3 events wait for a row address, so none lands in the wrong row."""
     stream = EventStream()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dae_ros.bags.messages import write_image
-from dae_ros.events.cdr import write_packet
-from dae_ros.events.packet import EventPacket
+from dae_ros.events.cdr import write_event_array, write_packet
+from dae_ros.events.packet import EventPacket, Events
 from dae_ros.model.untrained import untrained
 from dae_ros.nodes.depth_worker import DepthWorker, ResetState
 from dae_ros.parameters import DepthParameters
@@ -23,6 +23,7 @@ from test.reference.leaky_estimator import LeakyEstimator
 HEIGHT, WIDTH = 24, 32
 START_NS = 1_700_000_000_000_000_000
 TYPE = "event_camera_msgs/msg/EventPacket"
+ARRAY = "dvs_msgs/msg/EventArray"
 CAPACITY_BYTES = 1_000_000
 
 
@@ -72,6 +73,14 @@ class BusyWorker:
         )
         self._time_ns += 5_000_000
         return write_packet(packet)
+
+    def array(self, events: int) -> bytes:
+        """Return an event array, which has no counter, over the next 5 ms."""
+        t = self._time_ns + np.arange(events) * 5_000_000 // events
+        zeros = np.zeros(events, np.uint16)
+        cut = Events(t, zeros, zeros, zeros.astype(np.uint8))
+        self._time_ns += 5_000_000
+        return write_event_array(cut, HEIGHT, WIDTH, int(t[0]), "camera")
 
     def feed(self, messages: list[bytes], images: list[bytes]) -> threading.Thread:
         """Hand messages and images over, in turns, on a thread of their own."""
@@ -254,6 +263,34 @@ def test_more_than_can_be_decoded_is_left_out_and_counted(busy, overload):
         assert held.worker.snapshot.pipeline.events - 50 * before == decoded + 70
     else:
         assert snapshot.inbox_late == 0
+
+
+@pytest.mark.parametrize("pushed_out", [True, False])
+def test_what_is_dropped_of_messages_without_a_counter_is_a_gap(busy, pushed_out):
+    """Event arrays do not say that some are missing, the node that dropped them does."""
+    held = busy(inbox_mb=1 if pushed_out else 1024, largest_lag_s=0.05)
+    held.release()
+    held.finish()
+    for _ in range(4):
+        held.worker.put_events(held.array(50), ARRAY)
+    held.finish()
+    assert held.worker.snapshot.pipeline.drops["gap_encoding"] == 1
+    held.free = False
+    held.busy.clear()
+    while not held.busy.is_set():
+        held.worker.put_events(held.array(50), ARRAY)
+        time.sleep(0.01)
+    # Three of these fit, and no processor decodes all of the others in a twentieth of a second.
+    count, events = (12, 20_000) if pushed_out else (40, 400_000)
+    for _ in range(count):
+        held.worker.put_events(held.array(events), ARRAY)
+    held.release()
+    held.finish()
+    held.worker.put_events(held.array(50), ARRAY)
+    held.finish()
+    snapshot = held.worker.snapshot
+    assert (snapshot.inbox_dropped if pushed_out else snapshot.inbox_late) > 0
+    assert snapshot.pipeline.drops["gap_lost"] == 1
 
 
 @pytest.mark.parametrize("overload", ["latest", "queue"])
