@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from dae_ros.cli.parameter_options import parser_of
 from dae_ros.cli.progress import ProgressBar
 from dae_ros.cli.shared_options import add_output_folder
 from dae_ros.cli.usage import usage
-from dae_ros.errors import ConfigurationError, InferenceError, RecordingError
+from dae_ros.errors import ConfigurationError, InferenceError, RecordingError, reason_of
 from dae_ros.parameters import DepthParameters, DistillationNodeParameters, declarations
 from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.runtime.parameter_file import read_node_parameters
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from dae_ros.distillation.online.adaptation import AdaptationResult
     from dae_ros.distillation.online.loop import OnlineDistiller
 
+# Steps per second of a recording: from one in a quarter of an hour to one per millisecond.
+LOWEST_RATE, HIGHEST_RATE = 1e-3, 1e3
 OUTPUTS = ("snapshots", "learner", "adapt.json", "adapt.png", "adapted.safetensors")
 
 DESCRIPTION = """\
@@ -146,9 +149,10 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.runtime.output_folder import output_folder, write_json
 
     with usage():
-        if not args.steps_per_s > 0:
+        if not LOWEST_RATE <= args.steps_per_s <= HIGHEST_RATE:
             raise ConfigurationError(
-                "--steps-per-s must be above 0; without steps, use dae-ros bag"
+                f"--steps-per-s must be from {LOWEST_RATE:g} to {HIGHEST_RATE:g}, not "
+                f"{args.steps_per_s:g}; without steps, use dae-ros bag"
             )
         parameters = parameters_of(args)
     depth = DepthParameters(weights=args.weights, device=args.device, overload="queue")
@@ -182,19 +186,50 @@ def run(args: argparse.Namespace) -> int:
         bar.close()
         facts = _facts(args, parameters, result, distiller.status().to_dict())
         latest = distiller.announcement
-        (folder / "adapted.safetensors").write_bytes(latest.path.read_bytes())
         # Before other places are scored, which takes long and may fail.
-        write_json(folder / "adapt.json", facts)
-        _plot(result, folder / "adapt.png")
+        with _written(folder):
+            _copy(latest.path, folder / "adapted.safetensors")
+            write_json(folder / "adapt.json", facts)
+            _plot(result, folder / "adapt.png")
         try:
             for row in _scores(distiller, elsewhere, args.device):
                 facts["elsewhere"].append(row)
-                write_json(folder / "adapt.json", facts)
+                with _written(folder):
+                    write_json(folder / "adapt.json", facts)
         except (RecordingError, InferenceError) as error:
             told = f"{error.message}; what was learned is in {folder}"
             raise type(error)(told, **error.data) from error
     _tell(result, facts, args.out)
     return EXIT_INTERRUPTED if result.interrupted else 0
+
+
+@contextlib.contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    """Say why a result cannot be written, and what is left.
+
+    Raises:
+        RecordingError: in place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RecordingError(
+            f"{folder} cannot be written: {reason_of(error)}. Make room and run it again, or give "
+            f"another --out; the versions in {folder / 'snapshots'} are whole",
+            path=str(folder),
+        ) from error
+
+
+def _copy(source: Path, path: Path) -> None:
+    """Copy a file whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        shutil.copyfile(source, partial)
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
 
 
 def _length_s(recordings: list[Recording]) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ from dae_ros.bags.recording import open_recording
 from dae_ros.bags.writer import BagWriter
 from dae_ros.cli.adapt import OUTPUTS
 from dae_ros.cli.main import main
-from dae_ros.distillation.online.adaptation import Adaptation
+from dae_ros.distillation.online.adaptation import Adaptation, AdaptationResult
 from dae_ros.distillation.online.opening import open_student
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.networks import build_network
 from dae_ros.parameters import DepthParameters
 from dae_ros.parameters.distillation import OnlineParameters
+from dae_ros.runtime.snapshots import read_latest
 from test.reference.echo_onnx import write_echo
+from test.reference.full_disk import no_room_beyond
 
 FILES = ("adapt.json", "adapted.safetensors", "adapt.png", "snapshots/LATEST.json")
 
@@ -147,6 +150,26 @@ def test_what_was_learned_outlives_scoring_that_fails(
     assert (tmp_path / "out" / "adapt.png").exists()
 
 
+def test_a_disk_that_is_full_at_the_end_is_told(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What there was room for is whole, and no half of a file has a name of its own."""
+    learn = Adaptation.run
+    with contextlib.ExitStack() as full:
+
+        def run(self: Adaptation, *given: Any, **named: Any) -> AdaptationResult:
+            result = learn(self, *given, **named)
+            full.enter_context(no_room_beyond(1_000_000))
+            return result
+
+        monkeypatch.setattr(Adaptation, "run", run)
+        assert adapt(place, tmp_path / "out", *SHORT) == 1
+    assert "out cannot be written: File too large. Make room" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"learner", "snapshots"}
+    latest = read_latest(tmp_path / "out" / "snapshots")
+    assert latest is not None and latest.whole
+
+
 def test_two_runs_are_equal(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,7 +198,9 @@ def test_two_runs_are_equal(
 
 @pytest.mark.parametrize(
     ("option", "told"),
-    [("--steps-per-s=0", "above 0"), ("--set=tiers=2", "no parameter 'tiers'"),
+    [("--steps-per-s=0", "from 0.001 to 1000"), ("--steps-per-s=nan", "from 0.001 to 1000"),
+     ("--steps-per-s=inf", "from 0.001 to 1000"), ("--steps-per-s=1e-310", "from 0.001 to 1000"),
+     ("--set=tiers=2", "no parameter 'tiers'"),
      ("--set=tier=two", "'tier' cannot be 'two'"), ("--set=tier", "not NAME=VALUE")],
 )  # fmt: skip
 def test_wrong_options_leave_nothing_behind(
