@@ -24,7 +24,7 @@ from dae_ros.runtime.snapshot_chunks import chunks, comes_again
 
 LONGEST_REST_NS = 3600 * 10**9
 # What is no trouble: it passes by itself, or somebody asked for it.
-QUIET_HOLDS = frozenset({"stopped", "few_clips", "small_gain"})
+QUIET_HOLDS = frozenset({"inactive", "stopped", "few_clips", "small_gain"})
 METRICS_DEPTH, VERDICTS_DEPTH = 100, 10
 
 
@@ -36,7 +36,7 @@ class DistillationOutputs:
         send_chunks: whether weights are sent in pieces as well.
 
     Attributes:
-        active: whether anything is published; the lifecycle sets it.
+        active: whether anything but the status is published; the lifecycle sets it.
     """
 
     def __init__(self, node: LifecycleNode, *, send_chunks: bool) -> None:
@@ -87,9 +87,7 @@ class DistillationOutputs:
             self._label.publish(write_image(depth, frame.stamp_ns, frame.frame_id))
 
     def tell(self, snapshot: DistillationSnapshot) -> None:
-        """Publish how learning is doing."""
-        if not self.active:
-            return
+        """Publish how learning is doing, while the node is inactive too: that is what it says."""
         array = DiagnosticArray(status=live_statuses(snapshot))
         array.header.stamp = self._node.get_clock().now().to_msg()
         self._status.publish(array)

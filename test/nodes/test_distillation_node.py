@@ -140,6 +140,7 @@ def test_events_and_frames_become_labels_steps_and_a_status(graph, values, learn
     assert {"/distillation: learning", "/distillation: budget", "/distillation: depth"} <= names
 
     assert learner.node.trigger_deactivate() == SUCCESS
+    learner.until_state("holding:inactive")
     assert learner.node.trigger_cleanup() == SUCCESS
     steps = int(learner.values()["accepted_steps"])
     answer = learner.ask("save")

@@ -16,6 +16,7 @@ import torch
 
 from dae_ros.distillation.online.board import Board
 from dae_ros.distillation.online.budget import DutyCycle
+from dae_ros.distillation.online.depth_answers import DepthAnswers
 from dae_ros.distillation.online.health import Health
 from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.observation import Refusal
@@ -35,9 +36,6 @@ from dae_ros.runtime.weight_stages import Verdict
 SECOND = 1_000_000_000
 # How often what was missing is looked for again, and a failed teacher is asked again.
 RETRY_NS = 10 * SECOND
-# How often a version is announced again that depth could not read, and what could not be written
-# of depth's last answer is tried again.
-ANNOUNCE_AGAIN_NS = 30 * SECOND
 # How often depth is looked after in the middle of a piece of work that waits for it.
 LOOK_S = 0.02
 Action: TypeAlias = Literal["start", "stop", "save", "rollback", "reset_to_anchor"]
@@ -87,14 +85,12 @@ class LiveDistillation:
         self._distiller: OnlineDistiller | None = None
         self._board: Board | None = None
         self._active = False
-        self._answer: Verdict | None = None
+        self._answers = DepthAnswers(announce, clock_ns)
         self._counts: Counter[str] = Counter()
         self._missing = Refusal("no_teacher", "")
         self._failed: Refusal | None = None
-        # The version that depth cannot take, as it is announced again, and what depth says.
-        self._not_taken: tuple[Announcement, Refusal] | None = None
         now_ns = clock_ns()
-        self._retry_ns = self._again_ns = self._memory_ns = now_ns
+        self._retry_ns = self._memory_ns = now_ns
         self._waited_ns = 0  # within the piece of work in hand
         self._budget = DutyCycle(parameters, now_ns)
         self._stamps = Stamps()
@@ -106,6 +102,8 @@ class LiveDistillation:
         if self._distiller is None:
             return Health("holding", self._missing.reason, self._missing.detail)
         hold = self._hold(self._distiller)
+        if self._distiller.running and not self._active:
+            hold = Refusal("inactive", "until it is activated it neither learns nor publishes")
         if hold is None or not self._distiller.running:
             return self._distiller.health
         return Health("holding", hold.reason, hold.detail)
@@ -177,35 +175,7 @@ class LiveDistillation:
 
     def depth_answered(self, verdict: Verdict) -> None:
         """Follow what depth says about a version."""
-        self._answer = verdict
-        distiller = self._distiller
-        if distiller is None:
-            return
-        distiller.number_above(verdict.newest_version)
-        live = distiller.announcement
-        if verdict.code == "start" or verdict.live_sha256 == live.sha256:
-            self._not_taken = None
-        if self._follow(distiller, verdict) or verdict.outcome in ("swapped", "kept"):
-            return
-        way_back = dataclasses.replace(live, rollback=True)
-        if verdict.sha256 != live.sha256:
-            if verdict.outcome == "rolled_back" and verdict.live_sha256 != live.sha256:
-                # Of another folder, or withdrawn; what was on its way was dropped with it.
-                self._announce(live)
-        elif verdict.code == "downgraded":
-            self._announce(way_back)  # depth has had higher numbers, from another folder
-        elif verdict.code != "superseded" and not (verdict.harmful and verdict.live_version == 0):
-            # Where the original is not wanted, what depth began with is as good.
-            detail = f"depth cannot take version {verdict.version} [{verdict.code}]"
-            refusal = Refusal("not_taken", f"{detail}: {verdict.reason}")
-            self._not_taken = way_back if verdict.harmful else live, refusal
-            self._again_ns = self._clock_ns() + ANNOUNCE_AGAIN_NS
-
-    def _follow(self, distiller: OnlineDistiller, verdict: Verdict) -> bool:
-        """Announce what follows from a verdict; return whether something does."""
-        if (announcement := distiller.answered(verdict)) is not None:
-            self._announce(announcement)
-        return announcement is not None
+        self._answers.take(verdict, self._distiller)
 
     def turn(self) -> LoopReport | None:
         """Take in what was queued, and do a piece of work where that may be.
@@ -253,6 +223,8 @@ class LiveDistillation:
         if action in ("rollback", "reset_to_anchor"):
             back = distiller.rollback() if action == "rollback" else distiller.reset_to_anchor()
             if back is not None:
+                if not self._active:
+                    return True, f"version {back.version} is announced when this is activated"
                 self._announce(back)
                 return True, f"version {back.version} is announced; depth says when it is in use"
             version = distiller.announcement.version
@@ -261,7 +233,7 @@ class LiveDistillation:
             if not distiller.running:
                 self.begin_input("")
             distiller.start()
-            return True, "learning"
+            return True, "learning" if self._active else "it learns when it is activated"
         saved = distiller.stop() if action == "stop" else distiller.save()
         problem = distiller.status().problem
         done = "stopped" if action == "stop" else "saved"
@@ -269,7 +241,7 @@ class LiveDistillation:
 
     def status(self) -> LiveStatus:
         """Return how learning is doing."""
-        answer = self._answer
+        answer = self._answers.last
         return LiveStatus(
             health=self.health,
             loop=self._loop_status(),
@@ -297,11 +269,18 @@ class LiveDistillation:
         except (ConfigurationError, WeightsError) as error:
             self._missing = Refusal("no_teacher", error.message)
             return
-        above = 0 if self._answer is None else self._answer.newest_version
+        except torch.cuda.OutOfMemoryError as error:
+            self._missing = self._no_memory(error)
+            return
         try:
-            distiller = self._student.learn(teacher, self._folder, self._give_way, above)
+            distiller = self._student.learn(
+                teacher, self._folder, self._give_way, self._answers.newest_version
+            )
         except (DistillationError, WeightsError) as error:
             self._missing = Refusal("folder", error.message)
+            return
+        except torch.cuda.OutOfMemoryError as error:
+            self._missing = self._no_memory(error)
             return
         if self._parameters.tensorboard:
             try:
@@ -312,8 +291,8 @@ class LiveDistillation:
         self._distiller = distiller
         if self._active:
             self._announce(distiller.announcement)
-        if self._answer is not None:
-            self.depth_answered(self._answer)
+        if self._answers.last is not None:
+            self._answers.take(self._answers.last, distiller)
 
     def _announce_kept(self) -> None:
         """Let depth have what was learned before, where there is no teacher to learn more from."""
@@ -333,20 +312,11 @@ class LiveDistillation:
                 release_unused(self._student.device)
         if self._failed is not None and now_ns >= self._retry_ns:
             self._failed = None
-        if now_ns >= self._again_ns:
-            self._again_ns = now_ns + ANNOUNCE_AGAIN_NS
-            written = self._answer is not None and self._follow(distiller, self._answer)
-            if self._not_taken and not written and self._cannot_take(distiller):
-                self._announce(self._not_taken[0])
-
-    def _cannot_take(self, distiller: OnlineDistiller) -> Refusal | None:
-        """Return what depth says against the announced version, if it cannot take it."""
-        told = self._not_taken
-        return told[1] if told and told[0].sha256 == distiller.announcement.sha256 else None
+        self._answers.look(distiller, now_ns)
 
     def _hold(self, distiller: OnlineDistiller) -> Refusal | None:
         """Return why nothing may be done; None where it may."""
-        return self._failed or self._cannot_take(distiller) or self._budget.hold
+        return self._failed or self._answers.refusal(distiller) or self._budget.hold
 
     def _work(self, distiller: OnlineDistiller, now_ns: int) -> LoopReport | None:
         report: LoopReport | None = None
@@ -358,9 +328,10 @@ class LiveDistillation:
         except _Abandoned:
             self._counts["abandoned"] += 1
         except InferenceError as error:
-            self._fail("teacher_failed", error.message)
+            self._failed = Refusal("teacher_failed", error.message)
+            self._retry_ns = self._clock_ns() + RETRY_NS
         except torch.cuda.OutOfMemoryError as error:
-            self._fail("memory", f"{self._student.device} has no memory left: {error}")
+            self._failed, self._retry_ns = self._no_memory(error), self._clock_ns() + RETRY_NS
             out_of_memory = True
         if out_of_memory:
             # Not before: what was raised holds all that the piece of work had in hand.
@@ -379,8 +350,8 @@ class LiveDistillation:
             self._board.write(report, distiller.status().steps, end_ns)
         return report
 
-    def _fail(self, reason: str, detail: str) -> None:
-        self._failed, self._retry_ns = Refusal(reason, detail), self._clock_ns() + RETRY_NS
+    def _no_memory(self, error: torch.cuda.OutOfMemoryError) -> Refusal:
+        return Refusal("memory", f"{self._student.device} has no memory left: {error}")
 
     def _give_way(self) -> None:
         """Give up the piece of work in hand for what is urgent; wait while depth loses windows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from dae_ros.distillation.online.live import (
+from dae_ros.distillation.online.depth_answers import (
     ANNOUNCE_AGAIN_NS,
 )
 from dae_ros.runtime.announcement import Announcement

@@ -19,6 +19,7 @@ from dae_ros.distillation.online.board import OPEN_AGAIN_NS, Board
 from dae_ros.distillation.online.live import (
     RETRY_NS,
 )
+from dae_ros.distillation.online.opening import Student
 from dae_ros.distillation.online.reports import LoopReport, StepReport
 from dae_ros.errors import ConfigurationError
 from dae_ros.events.frame import Frame
@@ -275,6 +276,41 @@ def test_memory_of_work_that_failed_for_want_of_it_is_given_back(
     running.now_ns += SECOND
     assert running.turns(1) == [] and running.live.health.text == "holding:memory"
     assert held == [False]
+
+
+@pytest.mark.parametrize("loaded", ["teacher", "learn"])
+def test_a_gpu_that_is_full_is_waited_for(
+    make: Make, monkeypatch: pytest.MonkeyPatch, loaded: str
+) -> None:
+    """Where teacher or student find no room, it is tried again, as where a file is missing."""
+
+    def no_room(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("tried to allocate")
+
+    with monkeypatch.context() as full:
+        full.setattr(Student, loaded, no_room)
+        running = make()
+        assert running.live.health.text == "holding:memory" and running.announced == []
+    running.now_ns += RETRY_NS
+    running.turns(1)
+    assert running.live.health.reason != "memory"
+    assert [one.version for one in running.announced] == [1]
+
+
+def test_nothing_is_announced_before_it_is_activated(make: Make) -> None:
+    """Status and answers say so, and what was asked for is announced then."""
+    running = make()
+    running.until_published()
+    running.live.end()
+    assert running.live.health.text == "holding:inactive"
+    count, version = len(running.announced), running.announced[-1].version
+    assert running.live.ask("start") == (True, "it learns when it is activated")
+    done, said = running.live.ask("rollback")
+    assert done and said.endswith("is announced when this is activated")
+    assert len(running.announced) == count
+    running.live.begin()
+    assert running.live.health.state == "active"
+    assert running.announced[-1].version < version and len(running.announced) == count + 1
 
 
 def test_a_full_disk_costs_points_of_curves_and_no_learning(make: Make, tmp_path: Path) -> None:
