@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dae_ros.errors import ConfigurationError
-from dae_ros.parameters import NODES, DepthParameters, NodeParameters, declarations
+from dae_ros.parameters import (
+    NODES,
+    DepthParameters,
+    NodeParameters,
+    RecorderParameters,
+    declarations,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,8 +50,8 @@ def test_all_problems_are_told_at_once() -> None:
     """A bad name, a bad type, and later every value that is out of its range."""
     with pytest.raises(ConfigurationError) as caught:
         DepthParameters.from_mapping({"windw_s": 0.1, "ring_s": "long"})
-    assert "no parameter 'windw_s'" in str(caught.value)
-    assert "'ring_s' must be a float, not 'long'" in str(caught.value)
+    assert "no parameter 'windw_s'; did you mean 'window_s'?" in str(caught.value)
+    assert "'ring_s' must be a number, not 'long'" in str(caught.value)
     with pytest.raises(ConfigurationError) as caught:
         DepthParameters.from_mapping({"window_s": 9.0, "overload": "drop"})
     for part in ("'window_s' must be at most 2", "'overload' must be one of latest"):
@@ -53,6 +59,22 @@ def test_all_problems_are_told_at_once() -> None:
     with pytest.raises(ConfigurationError) as caught:
         DepthParameters.from_mapping({"shift": 1.0, "window_s": 0.5, "ring_s": 0.2})
     for part in ("'shift' is given without 'scale'", "must not exceed 'ring_s'"):
+        assert part in str(caught.value)
+
+
+def test_a_wrong_type_and_an_unknown_name_say_what_is_meant() -> None:
+    """Types in words, what a text is where a list is given, and all names where none is near."""
+    with pytest.raises(ConfigurationError) as caught:
+        RecorderParameters.from_mapping({"topics": ["/a", "/b"], "colour": 1, "duration_s": "x"})
+    for part in (
+        "'topics' must be a text, not ['/a', '/b']: Comma-separated topics",
+        "no parameter 'colour'; known are output, topics, duration_s, idle_s",
+        "'duration_s' must be a number, not 'x'",
+    ):
+        assert part in str(caught.value)
+    with pytest.raises(ConfigurationError) as caught:
+        DepthParameters.from_mapping({"threads": 1.5, "autostart": 1})
+    for part in ("'threads' must be a whole number", "'autostart' must be true or false"):
         assert part in str(caught.value)
 
 

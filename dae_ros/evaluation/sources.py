@@ -25,7 +25,13 @@ from dae_ros.evaluation.observation import (
 from dae_ros.evaluation.window_observation import observe_windows
 from dae_ros.events.frame import Frame
 from dae_ros.events.packet import EventPacket
-from dae_ros.parameters import DepthParameters, SimulatorParameters, Value, declarations
+from dae_ros.parameters import (
+    TYPE_WORDS,
+    DepthParameters,
+    SimulatorParameters,
+    Value,
+    declarations,
+)
 from dae_ros.runtime.estimator import DepthEstimator
 from dae_ros.simulation.presets import PRESETS, TEST_SEEDS_FROM, preset
 from dae_ros.simulation.simulation import START_NS, Simulation
@@ -256,8 +262,9 @@ def _typed(name: str, text: str, default: Value) -> Value:
             return {"true": True, "false": False}[text]
         return type(default)(text)
     except (ValueError, KeyError) as error:
-        kind = "true or false" if isinstance(default, bool) else f"a {type(default).__name__}"
-        raise ConfigurationError(f"'{name}' must be {kind}, not '{text}'", name=name) from error
+        raise ConfigurationError(
+            f"'{name}' must be {TYPE_WORDS[type(default)]}, not '{text}'", name=name
+        ) from error
 
 
 def file_name(name: str) -> str:

@@ -13,6 +13,13 @@ from dae_ros.parameters import NODES, declarations
 EXIT_USAGE = 2
 # How rcl (rcl/src/rcl/arguments.c) names the argument that it cannot read, and why.
 _UNREADABLE = re.compile(r"Couldn't parse [\w ]+: '(-\S+) (.*?)'\. Error: ", re.DOTALL)
+# What stands behind these, for who has written `=` in place of `:=`.
+_PAIRS = {
+    "-p": "parameters are NAME:=VALUE",
+    "--param": "parameters are NAME:=VALUE",
+    "-r": "names are FROM:=TO",
+    "--remap": "names are FROM:=TO",
+}
 _PLACE = re.compile(r",? at /\S+:\d+")  # in rcl's source
 
 
@@ -81,9 +88,12 @@ class Usage:
                 "--ros-args, and the variables of the environment that begin with ROS_"
             )
         flag, argument = found.groups()
-        name, _, value = argument.partition(":=")
+        name, sign, value = argument.partition(":=")
+        left, _, right = argument.partition("=")
         if "..." in argument:
             meant = "'...' in an example stands for a path or a name of yours"
+        elif not sign and left and right and flag in _PAIRS:
+            meant = f"{_PAIRS[flag]}: {flag} {left}:={right}"
         elif flag in ("-p", "--param"):
             meant = (
                 f"parameters are NAME:=VALUE, and VALUE is YAML: -p \"{name or 'NAME'}:='{value}'\""

@@ -22,7 +22,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from dae_ros.errors import ConfigurationError
-from dae_ros.parameters import Declaration, NodeParameters, Value, declarations
+from dae_ros.parameters import Declaration, NodeParameters, Value, declarations, likely
 
 P = TypeVar("P", bound=NodeParameters)
 
@@ -105,8 +105,8 @@ class ParameterBinding(Generic[P]):
         if ignored:
             # A file for several nodes may name parameters of others, so this is no error.
             self._node.get_logger().warning(
-                f"ignored: {', '.join(ignored)} (this node has no such parameter; known are "
-                f"{', '.join(self._declarations)})"
+                f"ignored: {', '.join(ignored)} (this node has no such parameter; "
+                f"{likely(ignored, self._declarations)})"
             )
         return {name: overrides[name].value for name in self._declarations if name in overrides}
 

@@ -10,11 +10,13 @@ clamped.
 from __future__ import annotations
 
 from dae_ros.parameters.declaration import (
+    TYPE_WORDS,
     Declaration,
     NodeParameters,
     Value,
     declarations,
     declare,
+    likely,
 )
 from dae_ros.parameters.depth import DepthParameters
 from dae_ros.parameters.distillation_node import DistillationNodeParameters
@@ -25,6 +27,7 @@ from dae_ros.parameters.simulator import SimulatorParameters
 
 __all__ = [
     "NODES",
+    "TYPE_WORDS",
     "Declaration",
     "DepthParameters",
     "DistillationNodeParameters",
@@ -36,6 +39,7 @@ __all__ = [
     "Value",
     "declarations",
     "declare",
+    "likely",
 ]
 
 NODES: dict[str, type[NodeParameters]] = {

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -12,6 +13,9 @@ from dae_ros.errors import ConfigurationError
 
 Value: TypeAlias = "bool | int | float | str"
 Parameters = TypeVar("Parameters", bound="NodeParameters")
+
+# What a value of a parameter is called in sentences.
+TYPE_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,15 @@ def declarations(kind: type[NodeParameters]) -> dict[str, tuple[Value, Declarati
     return result
 
 
+def likely(unknown: Iterable[str], known: Iterable[str]) -> str:
+    """Return which parameters are probably meant, or all there are where none is near."""
+    names = list(known)
+    near = [difflib.get_close_matches(str(name), names, n=1) for name in unknown]
+    if near and all(near):
+        return f"did you mean {', '.join(repr(name) for (name,) in near)}?"
+    return f"known are {', '.join(names)}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class NodeParameters:
     """Base of the parameter classes: construction, and validation as a whole."""
@@ -75,20 +88,23 @@ class NodeParameters:
         """
         known = declarations(cls)
         problems = [
-            f"there is no parameter '{name}'; known are {', '.join(known)}"
+            f"there is no parameter '{name}'; {likely([name], known)}"
             for name in values
             if name not in known
         ]
         typed: dict[str, Any] = {}
         for name, value in values.items():
             if name in known:
-                default = known[name][0]
+                default, declared = known[name]
                 if isinstance(default, float) and type(value) is int:
                     typed[name] = float(value)
                 elif type(value) is type(default):
                     typed[name] = value
                 else:
-                    problems.append(f"'{name}' must be a {type(default).__name__}, not {value!r}")
+                    problem = f"'{name}' must be {TYPE_WORDS[type(default)]}, not {value!r}"
+                    # A list in place of a text: the description says how several are written.
+                    several = not isinstance(value, (bool, int, float, str))
+                    problems.append(f"{problem}: {declared.description}" if several else problem)
         if problems:
             raise ConfigurationError("; ".join(problems), problems=problems)
         candidate = cls(**typed)

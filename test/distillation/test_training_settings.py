@@ -137,7 +137,7 @@ def test_first_weights_are_taught_by_every_pixel() -> None:
     [
         ("step=3", "no parameter 'step'"),
         ("batch=0", "at least 1"),
-        ("batch=2.5", "must be a int"),
+        ("batch=2.5", "must be a whole number"),
         ("loss=l2", "one of published"),
         ("crop_height=28", "belong together"),
         ("warm_up=99999999", "must be below 'steps'"),
@@ -165,7 +165,7 @@ def test_an_empty_text_can_be_set(tmp_path: Path) -> None:
     assert load_settings(TrainingParameters, "first_weights_micro").encoder_weights
     some = load_settings(TrainingParameters, "first_weights_micro", ["encoder_weights="])
     assert some.encoder_weights == ""
-    with pytest.raises(ConfigurationError, match="'steps' must be a int, not ''"):
+    with pytest.raises(ConfigurationError, match="'steps' must be a whole number, not ''"):
         load_settings(TrainingParameters, "first_weights_micro", ["steps= "])
 
 

@@ -270,7 +270,7 @@ def test_simulations_by_text():
         ("moon", "no simulator preset 'moon'"),
         ("room:seed", "sets no parameter"),
         ("room:colour=red", "sets no parameter"),
-        ("room:seed=x", "'seed' must be a int"),
+        ("room:seed=x", "'seed' must be a whole number"),
         ("room:auto_exposure=1", "must be true or false"),
         ("room:duration_s=0", "never ends"),
     ):

@@ -66,6 +66,8 @@ def test_other_arguments_are_refused(capsys, argument, text):
         (["-r", "events:=..."], "'-r events:=...'", "'...' in an example stands for a path"),
         (["-p", "weights:=a: b"], "'-p weights:=a: b'", "-p \"weights:='a: b'\""),
         (["-p", "weights:="], "'-p weights:='", "-p \"weights:=''\""),
+        (["-p", "rate=0.5"], "'-p rate=0.5'", "NAME:=VALUE: -p rate:=0.5"),
+        (["-r", "events=/a"], "'-r events=/a'", "FROM:=TO: -r events:=/a"),
         (["-r", "events:=/a//b"], "'-r events:=/a//b'", "names are FROM:=TO"),
         (["--params-file", "no.yaml"], "'--params-file no.yaml'", "there is no file no.yaml"),
         (["--log-level", "loud"], "'--log-level loud'", "--help shows examples"),

@@ -34,7 +34,7 @@ def test_overrides_are_refused_with_every_sentence_at_once(graph):
         declare(make(graph, window_s=9.0, scale=-1.0), DepthParameters)
     assert "'window_s' must be at most 2, not 9" in caught.value.message
     assert "'scale' must be at least 0, not -1" in caught.value.message
-    with pytest.raises(ConfigurationError, match="'window_s' must be a float, not 'long'"):
+    with pytest.raises(ConfigurationError, match="'window_s' must be a number, not 'long'"):
         declare(make(graph, window_s="long"), DepthParameters)
 
 
