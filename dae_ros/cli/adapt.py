@@ -55,9 +55,9 @@ what is written below --out:
 examples:
   dae-ros simulate --preset domain_b --seed 1001 --duration 180 --out b
   dae-ros adapt b --out adapted --teacher depth_anything_v2_vits
-  dae-ros adapt a b a --out there_and_back --weights micro.safetensors \\
+  dae-ros adapt a b a --out there_and_back --weights micro \\
       --teacher depth_anything_v2_vits --anchors output/clips --elsewhere b_other_place
-  dae-ros adapt drive.bag --out slow --weights micro.safetensors --teacher teacher.yaml \\
+  dae-ros adapt drive.bag --out slow --weights micro --teacher teacher.yaml \\
       --steps-per-s 0.5 --set tier=2 --set learning_rate=1e-4
 
 docs/online.md explains the loop, its parameters and its reasons."""

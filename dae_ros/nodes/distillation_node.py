@@ -45,7 +45,7 @@ USAGE = Usage(
     "depth node with follow_snapshots takes over; `distill/status` says whether it learns.",
     main="teacher",
     examples=(
-        "--ros-args -p weights:=micro.safetensors -p teacher:=depth_anything_v2_vits",
+        "--ros-args -p weights:=micro -p teacher:=depth_anything_v2_vits",
         "--ros-args --params-file config/distillation.yaml -r image:=/camera/image_raw",
     ),
 )

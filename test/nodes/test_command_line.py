@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import re
 import subprocess
 import sys
 
 import pytest
 from rclpy.context import Context
 
+from dae_ros.model.manifest import read_manifest
 from dae_ros.nodes.command_line import answer
 from dae_ros.parameters import NODES, declarations
 
@@ -42,6 +44,14 @@ def test_examples_name_parameters_that_exist(node):
         for flag, value in itertools.pairwise(words):
             if flag == "-p":
                 assert value.partition(":=")[0] in known
+
+
+def test_weights_of_examples_are_there_or_paths_to_fill_in(node):
+    """An example runs as it stands, or shows that a file of the reader's belongs there."""
+    names = {entry.name for entry in read_manifest().entries}
+    for example in node.USAGE.examples:
+        for weights in re.findall(r"(?:weights|teacher):=(\S+)", example):
+            assert weights in names or weights.startswith("path/to/")
 
 
 @pytest.mark.parametrize(
