@@ -361,7 +361,10 @@ class MatchedSubscription:
         shown = sorted((fitting or published).items())
         listed = ", ".join(f"{name} ({', '.join(sorted(found))})" for name, found in shown)
         if fitting:
-            return f"nobody publishes '{self.name}' yet; topics of such a type: {listed}"
+            said = f"nobody publishes '{self.name}' yet; topics of such a type: {listed}"
+            # Without types everything fits, and nothing is a hint.
+            meant = f"`-r {self._topic}:={shown[0][0]}` behind --ros-args remaps"
+            return f"{said}; if that is meant, {meant}" if self._types else said
         if not published:
             return (
                 f"nobody publishes '{self.name}' yet, and no topic of another node is visible at "

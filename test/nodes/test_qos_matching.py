@@ -136,6 +136,7 @@ def test_an_absent_topic_lists_the_topics_that_would_fit(graph):
     other.create_publisher(EventPacket, "/camera/left", 1)
     graph.until(lambda: f"/camera/left ({PACKET})" in (found.problem or ""))
     assert "'/events'" in found.problem
+    assert "`-r events:=/camera/left` behind --ros-args" in found.problem
     assert "/chatter" not in found.problem
 
 
