@@ -7,6 +7,7 @@ end; pixels without a value are neutral grey.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Final, TypeAlias
 
@@ -31,6 +32,7 @@ _OFF: Final = np.array([70, 150, 255], np.float32)
 _OLDEST_STRENGTH: Final = 0.3
 _LEGEND_WIDTH_PX: Final = 84
 _TITLE_ROWS: Final = 20
+_TICK_ROWS: Final = 13  # of a number, with what parts it from the next one
 _TEXT: Final = (235, 235, 235)
 
 
@@ -130,12 +132,23 @@ def legend(height: int, near: float, far: float, label: str, orientation: str = 
     position = np.linspace(0.0, 1.0, bottom - top, dtype=np.float32)
     picture[top:bottom, 8:22] = _palette(position[:, None], orientation)
     _write(picture, label, 6, 15)
-    ticks = 5 if height >= 160 else 3
-    for share in np.linspace(0.0, 1.0, ticks):
-        row = round(top + share * (bottom - 1 - top))
+    for value in _ticks(near, far, bottom - 1 - top):
+        row = round(top + (value - far) / (near - far) * (bottom - 1 - top))
         picture[row, 22:27] = _TEXT
-        _write(picture, f"{far + share * (near - far):.3g}", 30, row + 4)
+        _write(picture, f"{value:.3g}", 30, row + 4)
     return picture
+
+
+def _ticks(near: float, far: float, length_px: int) -> list[float]:
+    """Return both ends, and between them round numbers that leave room for each other's text."""
+    span = abs(near - far)
+    least = span / (4 if length_px >= 120 else 2)
+    decade = 10.0 ** math.floor(math.log10(least))
+    step = next(factor * decade for factor in (1, 2, 5, 10) if factor * decade >= least * 0.999)
+    low, high = min(near, far), max(near, far)
+    margin = _TICK_ROWS * span / length_px
+    multiples = range(math.ceil((low + margin) / step), math.floor((high - margin) / step) + 1)
+    return sorted([low, *(multiple * step for multiple in multiples), high], reverse=far > near)
 
 
 def side_by_side(panels: Sequence[Picture], gap_px: int = 4) -> Picture:

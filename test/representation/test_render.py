@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dae_ros.errors import ConfigurationError
+from dae_ros.representation import render
 from dae_ros.representation.render import (
     color_range,
     depth_color,
@@ -97,6 +98,28 @@ def test_legend_uses_the_colours_of_the_map(height: int) -> None:
     np.testing.assert_array_equal(picture[height - 13, 12], ends[1])
     with pytest.raises(ConfigurationError, match="48 px"):
         legend(47, 0.5, 20.0, "m")
+
+
+def test_the_legend_counts_in_round_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ends, and between them what people count in, where depth_color has that value."""
+    written: dict[str, int] = {}
+    monkeypatch.setattr(render, "_write", lambda _, text, __, row: written.update({text: row - 4}))
+    for height, near, far, numbers in (
+        (260, 0.5, 20.0, ["20", "15", "10", "5", "0.5"]),
+        (260, 0.5, 6.0, ["6", "4", "2", "0.5"]),
+        (260, 0.5, 80.0, ["80", "60", "40", "20", "0.5"]),
+        (100, 0.5, 20.0, ["20", "10", "0.5"]),
+        (260, 0.5, 10.2, ["10.2", "5", "0.5"]),
+        (260, 2.0, 0.1, ["0.1", "0.5", "1", "1.5", "2"]),
+        (260, -0.03, 0.04, ["0.04", "0.02", "0", "-0.02", "-0.03"]),
+    ):
+        written.clear()
+        legend(height, near, far, "m", "inverse_depth" if near > far else "depth")
+        assert list(written)[1:] == numbers
+        rows = np.array([written[number] for number in numbers])
+        assert (np.diff(rows) >= 12).all()
+        share = (np.array(numbers, float) - far) / (near - far)
+        assert np.abs(rows - (24 + share * (height - 37))).max() <= 0.51
 
 
 def test_panels_side_by_side() -> None:
