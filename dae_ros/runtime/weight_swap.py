@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from dae_ros.errors import InferenceError
+from dae_ros.errors import InferenceError, NonFiniteState
 from dae_ros.representation.event_image import EventImage
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.canary import LEAST_PAIRS, Breach, Comparison, Observer, SwapRules, failure
@@ -43,6 +43,8 @@ WARMING_WINDOWS = 4
 PATIENCE = 2
 # So much longer than before a step may take, and still end before the next window comes.
 MARGIN = 0.25
+# So many windows in a row without numbers bring the weights of before back after the canary too.
+BROKEN_WINDOWS = 3
 NO_NUMBERS: Mapping[str, float] = {}
 
 
@@ -91,8 +93,8 @@ class WeightSwap:
         self._candidate: Candidate | None = None
         self._canary: Canary | None = None
         self._previous: LoadedWeights | None = None
-        self._cost_ns = 0
-        self._warming = 0
+        self._cost_ns = self._warming = 0
+        self._broken = 0  # windows in a row without numbers
 
     @property
     def state_age(self) -> int:
@@ -155,8 +157,9 @@ class WeightSwap:
             self._say(announcement, "refused", "blacklisted", f"it was found harmful: {harm}")
         elif version <= self._newest and not announcement.rollback:
             reason = f"{self._newest} has been in use; announce a lower version as a rollback"
-            numbers = {"newest_version": self._newest}
-            self._say(announcement, "refused", "downgraded", reason, numbers)
+            self._say(
+                announcement, "refused", "downgraded", reason, {"newest_version": self._newest}
+            )
         elif self.phase in ("loading", "canary", "returning"):
             if self._next is not None:
                 self._say(self._next, "refused", "superseded", by)
@@ -232,7 +235,7 @@ class WeightSwap:
                 raise
             begin_ns = self._clock_ns()
             prediction = self.live.estimate(image)
-        self._cost_ns = self._clock_ns() - begin_ns
+        self._cost_ns, self._broken = self._clock_ns() - begin_ns, 0
         self._warming = max(0, self._warming - 1)
         self._follow(Window(image, self._observer.observe(prediction, self._cost_ns)))
         return prediction
@@ -273,8 +276,7 @@ class WeightSwap:
 
     def _change(self, candidate: Candidate) -> None:
         """Let a candidate take over."""
-        shadow, announcement = candidate.shadow, candidate.announcement
-        code = "replayed"
+        shadow, announcement, code = candidate.shadow, candidate.announcement, "replayed"
         if candidate.without_replay:
             code = "kept_state" if shadow.goes_on_from(self.live) else "zero_state"
             self._warming = WARMING_WINDOWS + 1 if code == "zero_state" else self._warming
@@ -348,7 +350,11 @@ class WeightSwap:
 
     def _rescue(self, error: InferenceError) -> bool:
         """Put the weights of before in the place of some that failed, at once; False without."""
+        self._broken += isinstance(error, NonFiniteState)
         if self._canary is not None:
+            self._take_back(failure(error))
+        elif self._previous is not None and self._broken >= BROKEN_WINDOWS:
+            self._give_up("by a way back")
             self._take_back(failure(error))
         if (candidate := self._candidate) is None or candidate.breach is None:
             return False
@@ -383,13 +389,9 @@ class WeightSwap:
         self._say(announcement, "refused", why.code, why.reason, candidate.comparison.numbers())
 
     def _say(
-        self,
-        announcement: Announcement,
-        outcome: Outcome,
-        code: str,
-        reason: str,
+        self, announcement: Announcement, outcome: Outcome, code: str, reason: str,
         numbers: Mapping[str, float] = NO_NUMBERS,
-    ) -> None:
+    ) -> None:  # fmt: skip
         version, sha256 = announcement.version, announcement.sha256
         live = self.weight_version, self.digest
         verdict = Verdict(version, sha256, outcome, code, reason, *live, numbers)

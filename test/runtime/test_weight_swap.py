@@ -145,17 +145,52 @@ def test_a_rescue_without_time_for_a_replay_begins_from_zero(tmp_path: Path) -> 
     assert run.said[-1] == (1, "rolled_back", "not_finite")
 
 
-def test_weights_that_were_kept_fail_as_any_weights_do(tmp_path: Path) -> None:
-    """After the canary an error is an error: it reaches the pipeline."""
+@pytest.mark.parametrize("fails_with", [NonFiniteState, InferenceError])
+def test_weights_that_were_kept_fail_as_any_weights_do(
+    tmp_path: Path, fails_with: type[InferenceError]
+) -> None:
+    """After the canary an error is an error: it reaches the pipeline, and may have passed then."""
     run, windows = Run(), images(80)
     run.step(*windows[:30])
     run.swap.announce(announced(tmp_path, 1, **NEAR))
     run.step(*windows[30:75])
     new = run.swap.live
     assert isinstance(new, Network)
+    new.fails_at, new.fails_with = 1, fails_with
+    for _ in range(2):
+        with pytest.raises(fails_with):
+            run.swap.estimate(windows[75])
+        run.swap.reset()
+    new.fails_at = 0
+    run.step(windows[76])
     new.fails_at = 1
-    with pytest.raises(NonFiniteState):
-        run.swap.estimate(windows[75])
+    for _ in range(2):
+        with pytest.raises(fails_with):
+            run.swap.estimate(windows[77])
+        run.swap.reset()
+    assert run.said == [(1, "swapped", "replayed"), (1, "kept", "canary")]
+
+
+def test_weights_that_were_kept_and_give_no_numbers_any_more_are_taken_back(tmp_path: Path) -> None:
+    """At the third window in a row, which the weights of before make; once, and for good."""
+    run, windows = Run(), images(80)
+    run.step(*windows[:30])
+    announcement = announced(tmp_path, 1, **NEAR)
+    run.swap.announce(announcement)
+    run.step(*windows[30:75])
+    new = run.swap.live
+    assert isinstance(new, Network)
+    new.fails_at = 1
+    for window in windows[75:77]:
+        with pytest.raises(NonFiniteState):
+            run.swap.estimate(window)
+        run.swap.reset()
+    run.step(windows[77])
+    np.testing.assert_array_equal(run.outputs[-1], windows[77].sum(0, dtype=np.float32))
+    assert (run.versions[-1], run.swap.can_roll_back) == (0, False)
+    assert run.said[2:] == [(1, "rolled_back", "not_finite")]
+    run.swap.announce(announcement)
+    assert run.said[3:] == [(1, "refused", "blacklisted")]
 
 
 def test_a_limit_broken_on_probation_brings_the_old_weights_back(tmp_path: Path) -> None:
