@@ -146,7 +146,9 @@ def run(args: argparse.Namespace) -> int:
     from dae_ros.distillation.online.adaptation import Adaptation
     from dae_ros.distillation.online.adaptation_topics import check_topics
     from dae_ros.distillation.online.opening import open_student
+    from dae_ros.model.device import device_of
     from dae_ros.runtime.output_folder import output_folder, write_json
+    from dae_ros.runtime.torch_process import repeatable
 
     with usage():
         if not LOWEST_RATE <= args.steps_per_s <= HIGHEST_RATE:
@@ -164,6 +166,7 @@ def run(args: argparse.Namespace) -> int:
         length_s = _length_s(recordings)
         folder = stack.enter_context(output_folder(args.out, args.overwrite, OUTPUTS))
         stopped = stack.enter_context(InterruptFlag())
+        stack.enter_context(repeatable(device_of(args.device)))
         student = open_student(args.weights, args.anchors, parameters, args.device)
         distiller = student.learn(student.teacher(args.teacher), folder)
         stack.callback(distiller.close)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
@@ -33,6 +32,7 @@ from dae_ros.model.encoder_transfer import take_encoder
 from dae_ros.model.weights import load_weights
 from dae_ros.runtime.cores import usable_cores
 from dae_ros.runtime.torch_fitting import Fitting
+from dae_ros.runtime.torch_process import repeatable
 
 SETTINGS_FILE, REPORT_FILE = "settings.yaml", "report.json"
 _SLOW = ("float16", "cpu")
@@ -60,7 +60,11 @@ def train(
         RecordingError, WeightsError: clips or weights cannot be read.
         DistillationError: see `Trainer.run`; or the folder cannot be written.
     """
-    with join_workers(settings.device) as workers, _deterministic(settings, workers.device):
+    with (
+        join_workers(settings.device) as workers,
+        _threads(settings.threads),
+        repeatable(workers.device),
+    ):
         trainer = _trainer(settings, folder, workers)
         # Now that the folder is known to hold this run and no other.
         if workers.first:
@@ -242,21 +246,14 @@ def _size(stores: tuple[ClipStore, ...]) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _deterministic(settings: TrainingParameters, device: torch.device) -> Iterator[None]:
-    """Set threads, and on a GPU every deterministic switch, for the time of a run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(settings.threads or usable_cores())
-    if device.type == "cuda":
-        # What cuBLAS asks for; PyTorch warns of operations that it cannot make deterministic.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
+def _threads(count: int) -> Iterator[None]:
+    """Set PyTorch's threads for the time of a run; 0 takes all."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or usable_cores())
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
-        if device.type == "cuda":
-            torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(before)
 
 
 def _ignore(*_: object) -> None:

@@ -87,6 +87,25 @@ def _exact() -> Iterator[None]:
 EXACT_ARITHMETIC = Shared(_exact)
 
 
+@contextlib.contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """On a GPU, set every deterministic switch for the time of a run: same input, same bits.
+
+    To be entered before anything is computed there. PyTorch warns of operations that it cannot make
+    deterministic.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 def release_unused(device: torch.device) -> None:
     """Give memory back that is kept for later; else it would count as used for ever.
 
