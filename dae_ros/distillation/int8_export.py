@@ -6,6 +6,7 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
@@ -116,6 +117,7 @@ def export_int8(
                 clips_digest=store.digest,
                 calibration_pairs=count,
                 instructions=int8_instructions(),
+                openvino=version("openvino"),
                 remainder=remainder,
                 windows=windows,
                 scores=_pairs(*(mean_of_scores(list(found.values())) for found in scores)),

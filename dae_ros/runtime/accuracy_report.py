@@ -52,6 +52,7 @@ class AccuracyReport:
         clips_digest: of the clip store that calibration and truth are from.
         calibration_pairs: (window, state) pairs behind the ranges of int8.
         instructions: of the processor that both ran on, see `processor.OF_INT8`.
+        openvino: version of it that both ran on.
         remainder: precision of what is not int8 in the int8 graph, `float32` or `bfloat16`.
         windows: held-out windows with truth that were scored.
         scores: `aligned_abs_rel`, `aligned_delta_1`, and for metric weights `metric_...`; aligned
@@ -64,6 +65,7 @@ class AccuracyReport:
     clips_digest: str
     calibration_pairs: int
     instructions: str
+    openvino: str
     remainder: str
     windows: int
     scores: Mapping[str, ScorePair]

@@ -215,6 +215,15 @@ def _require_int8(
             measured=report.instructions,
             instructions=here,
         )
+    installed = version("openvino")
+    if report.openvino != installed:
+        raise ConfigurationError(
+            f"{path} is of int8, and what it loses was measured with OpenVINO {report.openvino}; "
+            f"here is {installed}, which may compute otherwise. Install that one, or export the "
+            "checkpoint again",
+            measured=report.openvino,
+            openvino=installed,
+        )
     return report
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from dae_ros.runtime.onnx_description import (
 )
 from dae_ros.runtime.processor import int8_instructions
 
+HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 # ModelProto with ir_version 8 (a number) and a graph (field 7) of 5 bytes.
 GRAPH = b"graph"
 MODEL = b"\x08\x08" + b"\x3a\x05" + GRAPH
@@ -39,6 +41,7 @@ REPORT = AccuracyReport(
     clips_digest="ef" * 32,
     calibration_pairs=300,
     instructions=int8_instructions(),
+    openvino=version("openvino") if HAS_OPENVINO else "",
     remainder="bfloat16",
     windows=960,
     scores={
@@ -64,7 +67,6 @@ DESCRIPTION = OnnxDescription(
     version="0.1.0",
     accuracy=REPORT,
 )
-HAS_OPENVINO = importlib.util.find_spec("openvino") is not None
 
 
 def written(folder: Path, description: OnnxDescription = DESCRIPTION) -> Path:
@@ -157,6 +159,8 @@ def test_the_backend_refuses_int8_that_is_not_known_to_be_right(tmp_path: Path) 
     assert f"measured with amx_int9; this processor has {int8_instructions()}" in (
         refused(elsewhere)
     )
+    older = replace(DESCRIPTION, accuracy=replace(REPORT, openvino="2020.1"))
+    assert f"measured with OpenVINO 2020.1; here is {version('openvino')}" in refused(older)
     plain = replace(DESCRIPTION, precision="float32", accuracy=None)
     assert "exported in float32, not in int8" in refused(plain, "int8")
     # What passes all of that is given to OpenVINO, which finds that these bytes are no graph.
