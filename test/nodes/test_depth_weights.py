@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import threading
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -188,7 +187,7 @@ def test_weights_come_in_pieces_where_the_disk_is_not_shared(graph, depth, camer
     swapped = follower.until_verdict("swapped", 1)
     assert swapped["live_sha256"] == made.sha256
     assert follower.node._weights.malformed == 1
-    folder = Path(follower.node._weights._folder.name)
+    folder = follower.node._weights._receiver._folder
     assert folder.is_dir()
     assert follower.node.trigger_deactivate() == SUCCESS
     assert not folder.exists()

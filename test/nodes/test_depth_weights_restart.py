@@ -25,14 +25,16 @@ def test_a_node_without_room_for_temporary_files_begins(
 ):
     """As where the disk is full: the trainer's folder is taken from, and pieces are refused."""
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "file"))
     latest = trainer.make()
-    follower = Follower(graph, depth, camera, snapshots=str(trainer.store.folder))
-    assert follower.until_verdict("swapped", 1)["live_sha256"] == latest.sha256
-    trainer.send(latest)
-    graph.until(lambda: "a folder for temporary files" in capfd.readouterr().err)
-    follower.run(1)
-    follower.check_no_window_is_missing()
+    # pytest captures into temporary files of its own before and after.
+    with monkeypatch.context() as full:
+        full.setattr(tempfile, "tempdir", str(tmp_path / "file"))
+        follower = Follower(graph, depth, camera, snapshots=str(trainer.store.folder))
+        assert follower.until_verdict("swapped", 1)["live_sha256"] == latest.sha256
+        trainer.send(latest)
+        graph.until(lambda: "a folder for temporary files" in capfd.readouterr().err)
+        follower.run(1)
+        follower.check_no_window_is_missing()
 
 
 def test_a_folder_that_cannot_be_trusted_is_told_and_depth_begins(
