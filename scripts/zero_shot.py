@@ -23,6 +23,7 @@ from dae_ros.errors import ConfigurationError, DaeError
 from dae_ros.evaluation.strips import write_png
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.render import (
+    METRES,
     Picture,
     color_range,
     depth_color,
@@ -105,7 +106,7 @@ def moments(path: Path, weights: str) -> list[Moment]:
 def row(path: str, found: list[Moment], count: int) -> Picture:
     """Return moments of one recording side by side; the last window is the last moment."""
     chosen = [found[round(i)] for i in np.linspace(0, len(found) - 1, count + 1)[1:]]
-    near, far = color_range(np.stack([window.depth for window, _ in chosen]))
+    near, far = color_range(np.stack([window.depth for window, _ in chosen]), METRES)
     panels = []
     first_ns = found[0][0].stamp_ns
     for window, camera in chosen:
@@ -115,9 +116,9 @@ def row(path: str, found: list[Moment], count: int) -> Picture:
         panels.append(titled(fit(events_image(window.image), ROWS_PX), words))
         if camera is not None:
             panels.append(titled(fit(grey_panel(camera), ROWS_PX), "camera frame"))
-        coloured = fit(depth_color(window.depth, near, far), ROWS_PX)
+        coloured = fit(depth_color(window.depth, near, far, METRES), ROWS_PX)
         panels.append(titled(coloured, f"depth, {width}x{height} px"))
-    panels.append(titled(legend(ROWS_PX, near, far, "m (guess)"), ""))
+    panels.append(titled(legend(ROWS_PX, near, far, "m (guess)", METRES), ""))
     return side_by_side(panels)
 
 

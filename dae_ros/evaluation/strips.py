@@ -14,6 +14,7 @@ from dae_ros.errors import RecordingError
 from dae_ros.evaluation.scoring import ScoredMaps
 from dae_ros.representation.event_image import EventImage, size_of
 from dae_ros.representation.render import (
+    METRES,
     FloatImage,
     Picture,
     color_range,
@@ -70,7 +71,7 @@ def strip(
     """
     rows = panel_rows(size_of(image)[0])
     truth = np.where(maps.target > 0, maps.target, np.nan).astype(np.float32)
-    near, far = color_range(truth)
+    near, far = color_range(truth, METRES)
     events = fit(events_image(image), rows)
     width = events.shape[1]
     grey = np.zeros((rows, width, 3), np.uint8)
@@ -85,9 +86,9 @@ def strip(
         [
             titled(events, label),
             titled(grey, "frame" if frame is not None else "no frame"),
-            titled(fit(depth_color(truth, near, far), rows), "ground truth"),
-            titled(fit(depth_color(prediction, near, far), rows), "prediction"),
-            titled(legend(rows, near, far, "m"), ""),
+            titled(fit(depth_color(truth, near, far, METRES), rows), "ground truth"),
+            titled(fit(depth_color(prediction, near, far, METRES), rows), "prediction"),
+            titled(legend(rows, near, far, "m", METRES), ""),
             titled(fit(error_color(error), rows), f"error, Abs Rel {abs_rel}"),
             titled(error_legend(rows), ""),
         ]

@@ -16,7 +16,7 @@ from dae_ros.bags.messages import CameraInfo, write_camera_info, write_image
 from dae_ros.nodes.diagnostics import frame_status
 from dae_ros.nodes.qos import Unacknowledged, output_qos
 from dae_ros.parameters import DepthParameters
-from dae_ros.representation.render import color_range, depth_color, events_image
+from dae_ros.representation.render import METRES, color_range, depth_color, events_image
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.output_camera import fits, output_camera
 from dae_ros.runtime.weight_stages import Verdict
@@ -129,7 +129,7 @@ class DepthOutputs:
     def _colored(self, frame: DepthFrame) -> Any:
         if frame.kind == "metric":
             near, far = self._parameters.color_near_m, self._parameters.color_far_m
-            return depth_color(frame.depth, near, far)
+            return depth_color(frame.depth, near, far, METRES)
         return depth_color(
             frame.depth, *color_range(frame.depth, frame.orientation), frame.orientation
         )

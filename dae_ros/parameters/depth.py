@@ -147,8 +147,9 @@ class DepthParameters(NodeParameters):
         maximum=1.0,
     )
     color_near_m: float = declare(
-        0.5, "Nearest depth of the colour map in metres.", minimum=0.0, at_runtime=True
-    )
+        0.5, "Nearest depth of the colour map in metres; colours are of its logarithm.",
+        minimum=0.001, at_runtime=True,
+    )  # fmt: skip
     color_far_m: float = declare(
         20.0, "Farthest depth of the colour map in metres.", minimum=0.001, at_runtime=True
     )

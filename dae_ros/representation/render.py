@@ -22,7 +22,9 @@ from dae_ros.representation.tencode_code import unpack_tencode
 FloatImage: TypeAlias = NDArray[np.float32]
 Picture: TypeAlias = NDArray[np.uint8]
 
-ORIENTATIONS: Final = ("depth", "inverse_depth", "unknown")
+# Depth in metres has colours of its own: by its logarithm.
+METRES: Final = "metres"
+ORIENTATIONS: Final = (METRES, "depth", "inverse_depth", "unknown")
 
 _GREY: Final = 110
 _BACKGROUND: Final = np.array([24, 24, 28], np.float32)
@@ -76,19 +78,22 @@ def depth_color(depth: FloatImage, near: float, far: float, orientation: str = "
         depth: float32[H, W]; not finite: grey.
         near, far: the values that get the warm and the cold end. For inverse depth `near` is the
             larger number.
-        orientation: `depth`, `inverse_depth`, or `unknown`, which uses shades of green
-            instead of warm and cold, since nobody knows which end is near.
+        orientation: `METRES`, of which equal ratios look equally different, in a room as in a
+            street; `depth` up to scale and shift and `inverse_depth`, both linear; or `unknown`,
+            which uses shades of green instead of warm and cold, since nobody knows which end is
+            near.
 
     Returns:
         uint8[H, W, 3].
 
     Raises:
-        ConfigurationError: an unknown orientation, or near equal to far.
+        ConfigurationError: an unknown orientation, near equal to far, or metres not above 0.
     """
     _require(near, far, orientation)
     valid = np.isfinite(depth)
-    position = (np.where(valid, depth, np.float32(far)) - far) / (near - far)
-    picture = _palette(np.clip(position, 0.0, 1.0), orientation)
+    low, high = sorted((near, far))
+    within = np.clip(np.where(valid, depth, np.float32(far)), np.float32(low), np.float32(high))
+    picture = _palette(_position(within, near, far, orientation), orientation)
     picture[~valid] = _GREY
     return picture
 
@@ -97,14 +102,17 @@ def color_range(depth: FloatImage, orientation: str = "depth") -> tuple[float, f
     """Return (near, far) values that show a map of unknown scale: its 2nd and 98th percentile.
 
     Args:
-        depth: float32[H, W]; values that are not finite are left out.
+        depth: float32[H, W]; values that are not finite are left out, and metres not above 0.
         orientation: as `depth_color`; `unknown` counts as `depth`.
 
     Returns:
-        (near, far), never equal; (0, 1) where nothing is finite.
+        (near, far), never equal; (0, 1), or (1, 10) of metres, where there is no value.
     """
-    values = depth[np.isfinite(depth)]
-    low, high = (float(q) for q in np.percentile(values, (2, 98))) if values.size else (0.0, 1.0)
+    metres = orientation == METRES
+    values = depth[np.isfinite(depth) & (depth > 0)] if metres else depth[np.isfinite(depth)]
+    low, high = (1.0, 10.0) if metres else (0.0, 1.0)
+    if values.size:
+        low, high = (float(q) for q in np.percentile(values, (2, 98)))
     if high <= low:
         high = low + max(1.0, abs(low)) * 1e-3
     return (high, low) if orientation == "inverse_depth" else (low, high)
@@ -132,8 +140,11 @@ def legend(height: int, near: float, far: float, label: str, orientation: str = 
     position = np.linspace(0.0, 1.0, bottom - top, dtype=np.float32)
     picture[top:bottom, 8:22] = _palette(position[:, None], orientation)
     _write(picture, label, 6, 15)
-    for value in _ticks(near, far, bottom - 1 - top):
-        row = round(top + (value - far) / (near - far) * (bottom - 1 - top))
+    length_px = bottom - 1 - top
+    values = _log_ticks if orientation == METRES else _ticks
+    for value in values(near, far, length_px):
+        at = _position(np.array(value, np.float32), near, far, orientation)
+        row = round(top + float(at) * length_px)
         picture[row, 22:27] = _TEXT
         _write(picture, f"{value:.3g}", 30, row + 4)
     return picture
@@ -149,6 +160,19 @@ def _ticks(near: float, far: float, length_px: int) -> list[float]:
     margin = _TICK_ROWS * span / length_px
     multiples = range(math.ceil((low + margin) / step), math.floor((high - margin) / step) + 1)
     return sorted([low, *(multiple * step for multiple in multiples), high], reverse=far > near)
+
+
+def _log_ticks(near: float, far: float, length_px: int) -> list[float]:
+    """Return both ends, and between them 1, 2 and 5 of each decade, as far as there is room."""
+    low, high = min(near, far), max(near, far)
+    apart = math.log(high / low) * _TICK_ROWS / length_px
+    found = [low, high]
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factor in (1, 5, 2):
+        for value in (factor * 10.0**decade for decade in decades):
+            if low < value < high and all(abs(math.log(value / x)) >= apart for x in found):
+                found.append(value)
+    return sorted(found, reverse=far > near)
 
 
 def side_by_side(panels: Sequence[Picture], gap_px: int = 4) -> Picture:
@@ -187,6 +211,17 @@ def grey_panel(image: NDArray[np.uint8]) -> Picture:
     return np.repeat(image[..., None], 3, axis=2)
 
 
+def _position(
+    values: NDArray[np.float32], near: float, far: float, orientation: str
+) -> NDArray[np.floating]:
+    """Return where values lie between far, 0, and near, 1; the same shape."""
+    share: NDArray[np.floating] = (values - far) / (near - far)
+    if orientation == METRES:
+        share = np.log(values / np.float32(far)) / math.log(near / far)
+    position: NDArray[np.floating] = np.clip(share, 0.0, 1.0)
+    return position
+
+
 def _palette(position: NDArray[np.floating], orientation: str) -> Picture:
     """Colour 0 (far) to 1 (near); uint8[..., 3] for [..., W] positions."""
     colours = cv2.COLORMAP_DEEPGREEN if orientation == "unknown" else cv2.COLORMAP_TURBO
@@ -209,3 +244,5 @@ def _require(near: float, far: float, orientation: str) -> None:
         )
     if near == far:
         raise ConfigurationError("A colour range needs two ends that differ.", near=near, far=far)
+    if orientation == METRES and min(near, far) <= 0:
+        raise ConfigurationError("Colours of metres begin above 0.", near=near, far=far)

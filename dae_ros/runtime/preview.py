@@ -6,6 +6,7 @@ topics.
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from dae_ros.errors import RecordingError
 from dae_ros.events.frame import Frame
 from dae_ros.parameters import DepthParameters
 from dae_ros.representation.render import (
+    METRES,
     Picture,
     color_range,
     depth_color,
@@ -86,7 +88,7 @@ class PreviewWriter:
         if not self._shown_m:
             return None
         near, far = (float(value) for value in np.median(np.array(self._shown_m), axis=0))
-        used = (far - near) / (self._metric_range[1] - self._metric_range[0])
+        used = math.log(far / near) / math.log(self._metric_range[1] / self._metric_range[0])
         return (0.8 * near, 1.25 * far) if used < _FEW_COLORS else None
 
     def add_frame(self, frame: Frame) -> None:
@@ -120,7 +122,7 @@ class PreviewWriter:
             orientation: `depth`, `inverse_depth` or `unknown`, of a relative map.
         """
         if kind == "metric":
-            orientation = "depth"
+            orientation = METRES
             (near, far), label, title = self._metric_range, "m", "depth"
             seen = depth[::4, ::4][depth[::4, ::4] > 0]
             if seen.size:
@@ -145,7 +147,7 @@ class PreviewWriter:
         if self._with_truth:
             if kind != "metric":
                 panels.append(bar)
-                bar = titled(legend(rows, *self._metric_range, "m"), "")
+                bar = titled(legend(rows, *self._metric_range, "m", METRES), "")
             panels.append(self._truth_panel(depth.shape, rows))
         panels.append(bar)
         picture = side_by_side(panels)
@@ -167,7 +169,7 @@ class PreviewWriter:
     def _truth_panel(self, shape: tuple[int, ...], rows: int) -> Picture:
         """Show ground truth in the colours of metric depth, empty before the first."""
         truth = np.full(shape, np.nan, np.float32) if self._truth is None else self._truth
-        return titled(fit(depth_color(truth, *self._metric_range), rows), "ground truth")
+        return titled(fit(depth_color(truth, *self._metric_range, METRES), rows), "ground truth")
 
     def _follow(self, found: tuple[float, float]) -> tuple[float, float]:
         """Let the colour range follow slowly, so that the video does not flicker."""

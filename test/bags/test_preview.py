@@ -162,7 +162,7 @@ def test_any_sensor_gives_a_picture_of_useful_size(tmp_path, shape):
     [(2.0, 4.0, (1.6, 5.0)), (1.0, 15.0, None)],
 )
 def test_depth_that_uses_few_colours_is_told_which_show_more(tmp_path, near_m, far_m, better_m):
-    """Of 0.5 to 20 m, 2 to 4 m are a tenth; with 1 to 15 m there is nothing to tell."""
+    """Of 0.5 to 20 m, 2 to 4 m use a fifth; with 1 to 15 m there is nothing to tell."""
     depth = np.full((40, 60), near_m, np.float32)
     depth[20:] = far_m
     depth[:4] = np.nan

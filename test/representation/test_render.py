@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from dae_ros.errors import ConfigurationError
 from dae_ros.representation import render
 from dae_ros.representation.render import (
+    METRES,
     color_range,
     depth_color,
     events_image,
@@ -59,6 +60,19 @@ def test_near_is_warm_and_missing_is_grey() -> None:
     assert (depth_color(np.full((2, 2), np.nan, np.float32), 0.5, 20.0) == 110).all()
 
 
+def test_metres_that_are_twice_as_far_look_as_different_everywhere() -> None:
+    """Colours of metres are those of their logarithm; what is not above 0 is as near as can be."""
+    metres = np.geomspace(0.5, 8.0, 5, dtype=np.float32)[None]
+    shares = np.linspace(0.0, 1.0, 5, dtype=np.float32)[None]
+    picture = depth_color(metres, 0.5, 8.0, METRES)
+    np.testing.assert_array_equal(picture, depth_color(shares, 0.0, 1.0))
+    odd = depth_color(np.array([[0.0, -3.0, 0.1, 99.0, np.nan]], np.float32), 0.5, 8.0, METRES)
+    assert (odd[0, :3] == picture[0, 0]).all()
+    assert (odd[0, 3] == picture[0, -1]).all() and (odd[0, 4] == 110).all()
+    with pytest.raises(ConfigurationError, match="above 0"):
+        depth_color(metres, 0.0, 8.0, METRES)
+
+
 def test_inverse_depth_and_unknown_orientation() -> None:
     """Larger inverse depth is warm; where nobody knows the orientation, another palette is used."""
     values = np.linspace(1, 3, 50, dtype=np.float32)[None]
@@ -86,14 +100,19 @@ def test_color_range_is_robust_and_never_empty() -> None:
     for flat in (np.full((2, 2), 3, np.float32), np.full((2, 2), np.nan, np.float32)):
         near, far = color_range(flat)
         assert near < far
+        near, far = color_range(flat, METRES)
+        assert 0 < near < far
+    depth[:, :40] = -1
+    assert color_range(depth, METRES) == (2.0, 5.0)
 
 
 @pytest.mark.parametrize("height", [48, 260, 720])
-def test_legend_uses_the_colours_of_the_map(height: int) -> None:
+@pytest.mark.parametrize("orientation", [METRES, "depth"])
+def test_legend_uses_the_colours_of_the_map(height: int, orientation: str) -> None:
     """The bar's ends are the colours of far (top) and near (bottom)."""
-    picture = legend(height, 0.5, 20.0, "m")
+    picture = legend(height, 0.5, 20.0, "m", orientation)
     assert (picture.shape, picture.dtype) == ((height, 84, 3), np.uint8)
-    ends = depth_color(np.array([[20.0, 0.5]], np.float32), 0.5, 20.0)[0]
+    ends = depth_color(np.array([[20.0, 0.5]], np.float32), 0.5, 20.0, orientation)[0]
     np.testing.assert_array_equal(picture[24, 12], ends[0])
     np.testing.assert_array_equal(picture[height - 13, 12], ends[1])
     with pytest.raises(ConfigurationError, match="48 px"):
@@ -119,6 +138,26 @@ def test_the_legend_counts_in_round_numbers(monkeypatch: pytest.MonkeyPatch) -> 
         rows = np.array([written[number] for number in numbers])
         assert (np.diff(rows) >= 12).all()
         share = (np.array(numbers, float) - far) / (near - far)
+        assert np.abs(rows - (24 + share * (height - 37))).max() <= 0.51
+
+
+def test_the_legend_of_metres_counts_one_two_five(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ends, and of each decade what has room; where depth_color has that value."""
+    written: dict[str, int] = {}
+    monkeypatch.setattr(render, "_write", lambda _, text, __, row: written.update({text: row - 4}))
+    for height, near, far, numbers in (
+        (260, 0.5, 20.0, ["20", "10", "5", "2", "1", "0.5"]),
+        (260, 2.18, 26.8, ["26.8", "20", "10", "5", "2.18"]),
+        (100, 0.5, 20.0, ["20", "5", "2", "0.5"]),
+        (60, 0.5, 80.0, ["80", "0.5"]),
+        (260, 1.1, 1.3, ["1.3", "1.1"]),
+    ):
+        written.clear()
+        legend(height, near, far, "m", METRES)
+        assert list(written)[1:] == numbers, (height, near, far)
+        rows = np.array([written[number] for number in numbers])
+        assert (np.diff(rows) >= 10).all()
+        share = np.log(np.array(numbers, float) / far) / np.log(near / far)
         assert np.abs(rows - (24 + share * (height - 37))).max() <= 0.51
 
 
