@@ -39,7 +39,7 @@ OUTPUTS = (
 STATUS = "diagnostic_msgs/msg/DiagnosticArray"
 SIMULATED_TRUTH = "the simulator's exact depth"
 # The colours of the simulated room: its walls are 1 to 6 m away.
-ROOM_COLOURS: Mapping[str, float] = {"color_near_m": 0.5, "color_far_m": 6.0}
+ROOM_COLOURS: Mapping[str, float] = {"color_near_m": 1.0, "color_far_m": 6.0}
 # The network may need seconds for one window on a slow machine; when nothing has been recorded for
 # this long after the source has ended, everything that waited has been stepped.
 IDLE_S = 8.0
