@@ -142,10 +142,10 @@ class ContactSheet:
     Args:
         columns: of the sheet.
         most: pictures to keep, even.
-        widest_px: wider pictures are reduced to it.
+        widest_px: wider pictures are reduced to it, with the words in them.
     """
 
-    def __init__(self, columns: int = 2, most: int = 12, widest_px: int = 800) -> None:
+    def __init__(self, columns: int = 2, most: int = 12, widest_px: int = 1200) -> None:
         self.columns, self.most, self._widest_px = columns, most, widest_px
         self._pictures: list[NDArray[np.uint8]] = []
         self._every = 1
