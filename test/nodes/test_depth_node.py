@@ -22,7 +22,7 @@ from dae_ros.events.packet import EventPacket as Packet
 from dae_ros.events.packet import Events
 from dae_ros.nodes.taker import Taker
 from dae_ros.parameters import DepthParameters
-from dae_ros.representation.render import depth_color, events_image
+from dae_ros.representation.render import METRES, depth_color, events_image
 from dae_ros.runtime.backends import create_estimator
 from dae_ros.runtime.pipeline import DepthPipeline
 from dae_ros.runtime.stage_times import STAGES
@@ -248,7 +248,7 @@ def test_the_colours_follow_their_range_at_run_time(graph, depth, camera):
         return metres, np.frombuffer(colors[0].data, np.uint8).reshape(48, 64, 3)
 
     metres, before = picture()
-    np.testing.assert_array_equal(before, depth_color(metres, 0.5, 20.0))
+    np.testing.assert_array_equal(before, depth_color(metres, 0.5, 20.0, METRES))
     request = SetParameters.Request(
         parameters=[Parameter("color_far_m", value=2.0).to_parameter_msg()]
     )
@@ -256,7 +256,7 @@ def test_the_colours_follow_their_range_at_run_time(graph, depth, camera):
     assert graph.call(service, request).results[0].successful
     graph.spin(0.5)
     metres, after = picture()
-    np.testing.assert_array_equal(after, depth_color(metres, 0.5, 2.0))
+    np.testing.assert_array_equal(after, depth_color(metres, 0.5, 2.0, METRES))
     assert np.ptp(after.astype(int)) > 0
 
 
