@@ -15,6 +15,7 @@ import yaml
 from dae_ros.bags.messages import CameraInfo, read_camera_info
 from dae_ros.bags.recording import Recording
 from dae_ros.errors import PacketError, RecordingError
+from dae_ros.paths import named_path
 
 # Kalibr's names of distortion models -> those of sensor_msgs.
 _MODELS = {"equidistant": "equidistant", "radtan": "plumb_bob"}
@@ -36,7 +37,7 @@ def read_calibration(path: Path, events_topic: str) -> CameraInfo:
         RecordingError: no such file, or of neither form.
     """
     try:
-        content: Any = yaml.safe_load(path.expanduser().read_text(encoding="utf-8"))
+        content: Any = yaml.safe_load(named_path(str(path)).read_text(encoding="utf-8"))
         if "camera_matrix" in content:
             return _of_camera_calibration(content)
         return _of_kalibr(content, events_topic)

@@ -21,6 +21,7 @@ from dae_ros.errors import WeightsError
 from dae_ros.nodes.depth_worker import DepthWorker, RollBack
 from dae_ros.nodes.qos import MatchedSubscription, latched_qos
 from dae_ros.parameters import DepthParameters
+from dae_ros.paths import named_path
 from dae_ros.runtime.announcement import Announcement
 from dae_ros.runtime.snapshot_chunks import SnapshotReceiver
 from dae_ros.runtime.snapshots import read_confirmed, read_latest
@@ -127,7 +128,7 @@ class WeightFollower:
                 )
             )
         if parameters.snapshots:
-            self._begin_with_latest(Path(parameters.snapshots).expanduser())
+            self._begin_with_latest(named_path(parameters.snapshots))
         self.look()
 
     def end(self) -> None:

@@ -10,7 +10,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
@@ -34,6 +33,7 @@ from dae_ros.nodes.parameter_binding import declare
 from dae_ros.nodes.processes import NOTHING_COMPARED
 from dae_ros.nodes.qos import MatchedSubscription, output_qos
 from dae_ros.parameters import GroundTruthParameters
+from dae_ros.paths import named_path
 
 STATUS = "diagnostic_msgs/msg/DiagnosticArray"
 GRAPH_PERIOD_S = 0.1
@@ -294,8 +294,8 @@ class GroundTruthNode(Node):
             },
         )
         try:
-            written = write_report(report, Path(self._parameters.report).expanduser())
-        except (OSError, RecordingError) as error:
+            written = write_report(report, named_path(self._parameters.report))
+        except (OSError, ConfigurationError, RecordingError) as error:
             self.get_logger().error(f"the report cannot be written: {error}")
             return
         self.get_logger().info(f"report in {written[1]}")

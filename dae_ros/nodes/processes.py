@@ -13,12 +13,12 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from dae_ros.errors import ConfigurationError
 from dae_ros.installation import share_folder
 from dae_ros.nodes.launch_arguments import ARGUMENTS, DISTILLATION_ALONE, contradictions
 from dae_ros.parameters import NODES, NodeParameters, Value, declarations
+from dae_ros.paths import named_path
 from dae_ros.runtime.parameter_file import read_parameters_of
 
 DEMO_DEFAULTS: Mapping[str, str] = {
@@ -331,7 +331,7 @@ def _from_file(values: Mapping[str, str], node: str) -> dict[str, Value]:
     """Return what the user's file says to one node of this launch."""
     if not values["params_file"]:
         return {}
-    return read_parameters_of(Path(values["params_file"]).expanduser(), _full_name(values, node))
+    return read_parameters_of(named_path(values["params_file"]), _full_name(values, node))
 
 
 def _rviz(values: Mapping[str, str], topics: Mapping[str, str], sim_time: Value) -> Process:
@@ -381,7 +381,7 @@ def _recorded_topics(values: Mapping[str, str]) -> tuple[dict[str, str], list[st
         choose_image_topic,
     )
 
-    with open_recording(Path(values["bag"]).expanduser()) as recording:
+    with open_recording(named_path(values["bag"])) as recording:
         topics = recording.topics
     events = choose_events_topic(topics, values["events"] or None)
     calibrated = camera_info_beside(events) if values["calibration"] else None

@@ -34,6 +34,7 @@ from dae_ros.nodes.qos import Unacknowledged, latched_qos, message_class
 from dae_ros.nodes.source_node import NOTICE_PERIOD_S, SLEEP_S, SourceNode
 from dae_ros.nodes.subscribers import awaited_topics, split_names, wait_for_subscribers
 from dae_ros.parameters import ReplayParameters
+from dae_ros.paths import named_path
 
 CLOCK = "/clock"
 LOSSLESS = QoSProfile(depth=Unacknowledged.DEPTH, reliability=ReliabilityPolicy.RELIABLE)
@@ -68,7 +69,7 @@ class ReplayNode(SourceNode):
                 ".aedat4 or .raw",
                 parameter="bag",
             )
-        self._recording = open_recording(Path(self._settings.bag).expanduser())
+        self._recording = open_recording(named_path(self._settings.bag))
         self._latched: dict[str, int] = {}
         self._calibration: CalibrationOutput | None = None
         try:
