@@ -277,10 +277,10 @@ class _Pass:
         if self._ends == "depth":
             frame = self._newest_frame(stamp_ns)
         start_ns = end_ns - self._window_ns
-        events, sensed, points = self._stream.ring.window(start_ns, end_ns), None, None
+        events, sensed, place = self._stream.ring.window(start_ns, end_ns), None, None
         if self._owner.rectifier is not None:
             rectifier, sensed = self._owner.rectifier[1], events
-            events, points = rectifier.rectified(sensed), rectifier.points(sensed)
+            events, place = rectifier.rectified(sensed), rectifier.points
         return LabelledWindow(
             start_ns=start_ns,
             end_ns=end_ns,
@@ -293,7 +293,7 @@ class _Pass:
             frame=frame,
             restarts=self._restarts or self._after_silence(end_ns),
             sensed=sensed,
-            points=points,
+            place=place,
         )
 
     def _after_silence(self, end_ns: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +35,8 @@ class LabelledWindow:
         restarts: nothing continuous came before: a recurrent state must be reset.
         sensed: where events were rectified those that the sensor sent, from which `events` were
             made; otherwise None.
-        points: float32[2, N], x and y in px at which rectification puts `sensed`, between pixels
-            and outside of the image too.
+        place: where rectification puts events: x and y in px, float32[2, N], between pixels and
+            outside of the image too; None where nothing is rectified.
     """
 
     start_ns: int
@@ -49,7 +50,7 @@ class LabelledWindow:
     frame: Frame | None
     restarts: bool
     sensed: Events | None = None
-    points: NDArray[np.float32] | None = None
+    place: Callable[[Events], NDArray[np.float32]] | None = None
 
     @property
     def extent_ns(self) -> tuple[int, int] | None:
@@ -86,12 +87,8 @@ class LabelledWindow:
                 return tencode(self.events, *size, extent_ns=extent_ns)
             if event_encoder == "tencode_voxel":
                 return tencode_voxel(self.events, *size, extent_ns=extent_ns)
-            if (
-                event_encoder == "voxel_grid"
-                and self.sensed is not None
-                and self.points is not None
-            ):
-                x, y = self.points
+            if event_encoder == "voxel_grid" and self.sensed is not None and self.place is not None:
+                x, y = self.place(self.sensed)
                 return voxel_grid_of_points(
                     x, y, self.sensed.t, self.sensed.p, *size, bins, normalise=True
                 )

@@ -79,6 +79,17 @@ def test_ages_count_from_events_that_left_the_image_too(tmp_path, keep_one_in):
     assert moved == 5 or keep_one_in == 1
 
 
+def test_the_reference_shares_two_events_as_by_hand():
+    """An ON event between pixels in the first bin, an OFF event in the last; the rest is empty."""
+    maps = np.zeros((2, 3, 2), np.float32)
+    maps[0, 0], maps[1, 2] = (0.25, 0.5), (2.0, -0.25)
+    grid = dsec_voxel_grid([(0, 0, 0, 1), (8, 2, 1, 0)], maps, 0, 9, bins=2)
+    expected = np.zeros((2, 2, 3))
+    expected[0, 0, :2] = expected[0, 1, :2] = 0.375, 0.125
+    expected[1, 0, 2], expected[1, 1, 2] = -0.75, 0.25  # row 1 is 1.25 px away: 1 - 1.25, OFF
+    np.testing.assert_array_equal(grid, expected)
+
+
 def test_voxel_grids_share_events_between_pixels(sequence):
     """The baselines' grids are the published ones: rectified places are not cut to whole pixels."""
     with open_labelled(sequence.path, size=SIZE) as windows:
