@@ -17,6 +17,7 @@ from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError, InferenceError, RecordingError, reason_of
 from dae_ros.parameters import DepthParameters, DistillationNodeParameters, declarations
 from dae_ros.parameters.distillation import OnlineParameters
+from dae_ros.paths import whole_file
 from dae_ros.runtime.parameter_file import read_node_parameters
 
 if TYPE_CHECKING:
@@ -191,7 +192,8 @@ def run(args: argparse.Namespace) -> int:
         latest = distiller.announcement
         # Before other places are scored, which takes long and may fail.
         with _written(folder):
-            _copy(latest.path, folder / "adapted.safetensors")
+            with whole_file(folder / "adapted.safetensors") as partial:
+                shutil.copyfile(latest.path, partial)
             write_json(folder / "adapt.json", facts)
             _plot(result, folder / "adapt.png")
         try:
@@ -221,18 +223,6 @@ def _written(folder: Path) -> Iterator[None]:
             f"another --out; the versions in {folder / 'snapshots'} are whole",
             path=str(folder),
         ) from error
-
-
-def _copy(source: Path, path: Path) -> None:
-    """Copy a file whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        shutil.copyfile(source, partial)
-        partial.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise
 
 
 def _length_s(recordings: list[Recording]) -> float | None:

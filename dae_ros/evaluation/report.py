@@ -12,6 +12,7 @@ from dae_ros.errors import RecordingError, reason_of
 from dae_ros.evaluation.protocols import PROTOCOLS, TEST_SPLIT
 from dae_ros.evaluation.published_results import PUBLISHED_ROWS
 from dae_ros.evaluation.scoring import PUBLISHED, Scoring, SequenceScore, mean_of_sequences
+from dae_ros.paths import whole_file
 
 # (key, heading); a column is shown where the run has its metric.
 COLUMNS = (
@@ -249,12 +250,10 @@ def replace_file(path: Path, text: str) -> None:
     Raises:
         RecordingError: it cannot be written; what was there before still is.
     """
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise RecordingError(
             f"{path} cannot be written: {reason_of(error)}. Make room and run again, or give "
             "another --out",

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from dae_ros.errors import ConfigurationError
+from dae_ros.paths import whole_file
 
 # Where a run writes that is to replace an earlier one, inside of the folder: beside it there may be
 # another disk.
@@ -115,6 +116,5 @@ def _remove(path: Path) -> None:
 
 def write_json(path: Path, content: dict[str, object]) -> None:
     """Write a file whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dae_ros.paths import whole_file
 from dae_ros.runtime.depth_frame import DepthFrame
 from dae_ros.runtime.stage_times import STAGES
 
@@ -107,7 +108,6 @@ def write_trace(trace: Trace, path: Path, *, rest: Callable[[], None]) -> None:
         OSError: it cannot be written; nothing is left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
     told: dict[str, object] = {
         "began": trace.began,
         "clock": "monotonic (CLOCK_MONOTONIC on Linux)",
@@ -117,21 +117,16 @@ def write_trace(trace: Trace, path: Path, *, rest: Callable[[], None]) -> None:
     }
     if trace.dropped:
         told["note"] = f"{trace.dropped} earlier windows did not fit and are missing"
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(f'{{"displayTimeUnit": "ms", "otherData": {json.dumps(told)}, ')
-            file.write('"traceEvents": [\n')
-            separator = ""
-            for number, events in enumerate(_windows(trace.rows)):
-                file.write(separator + ",\n".join(map(json.dumps, events)))
-                separator = ",\n"
-                if number % WINDOWS_AT_ONCE == 0:
-                    rest()
-            file.write("\n]}\n")
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(f'{{"displayTimeUnit": "ms", "otherData": {json.dumps(told)}, ')
+        file.write('"traceEvents": [\n')
+        separator = ""
+        for number, events in enumerate(_windows(trace.rows)):
+            file.write(separator + ",\n".join(map(json.dumps, events)))
+            separator = ",\n"
+            if number % WINDOWS_AT_ONCE == 0:
+                rest()
+        file.write("\n]}\n")
 
 
 def _windows(rows: NDArray[np.int64]) -> Iterator[list[dict[str, Any]]]:
