@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,18 @@ class Frame:
     image: NDArray[np.uint8]
     exposure_ns: int = 0
     frame_id: str = ""
+
+
+class FrameStamp(NamedTuple):
+    """Which frame of which camera: what is said beside an image that is made of it.
+
+    Attributes:
+        stamp_ns: `header.stamp`.
+        frame_id: `header.frame_id`.
+    """
+
+    stamp_ns: int
+    frame_id: str
 
 
 def middle_of_exposure(stamp_ns: int, exposure_ns: int, image_stamp: str, exposure_s: float) -> int:

@@ -26,7 +26,7 @@ from dae_ros.distillation.online.replay import Admitted, ReplayBuffer
 from dae_ros.distillation.online.reports import LabelReport
 from dae_ros.distillation.online.stride import LabelStride
 from dae_ros.distillation.teacher import FrameTeacher
-from dae_ros.events.frame import Frame
+from dae_ros.events.frame import FrameStamp
 from dae_ros.parameters.distillation import OnlineParameters
 
 LOGGER = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Intake:
         self.pairing = Pairing(self._parameters, self._encoder)
         self.pairing.wanted = self._lacks
         self.pending: Observation | None = None
-        self._pending_frames: Mapping[int, Frame] = {}
+        self._pending_frames: Mapping[int, FrameStamp] = {}
         self._labelled_last = False
         self._answered = 0  # frames of this pairing that the monitor knows of
         self._continues = False

@@ -21,7 +21,7 @@ from dae_ros.distillation.online.frame_gate import FrameGate, GatedFrame
 from dae_ros.distillation.online.image_speed import image_speed_px_s
 from dae_ros.distillation.online.observation import Observation, Refusal
 from dae_ros.errors import ConfigurationError, PacketError
-from dae_ros.events.frame import Frame, middle_of_exposure
+from dae_ros.events.frame import Frame, FrameStamp, middle_of_exposure
 from dae_ros.events.packet import EventPacket
 from dae_ros.events.stream import EventStream, StreamPart
 from dae_ros.parameters.distillation import OnlineParameters
@@ -49,7 +49,7 @@ class Pairing:
         stride: every how many usable frames give an observation, at least 1; may change.
         wanted: asked whether a clip from start to end, event time in ns, is wanted as soon as
             `shortest_stride` allows; may change.
-        last_cut: the camera's frames of the last observation, by window; none before.
+        last_cut: the camera's frames in the last observation, by window; none before.
 
     Raises:
         ConfigurationError: another encoder.
@@ -68,7 +68,7 @@ class Pairing:
             )
         self.stride = 1
         self.wanted: Callable[[int, int], bool] = _never
-        self.last_cut: Mapping[int, Frame] = {}
+        self.last_cut: Mapping[int, FrameStamp] = {}
         self._parameters = parameters
         self._event_encoder = event_encoder
         self._stream = EventStream(round(parameters.ring_s * 1e9), parameters.ring_mb * 1_000_000)
@@ -82,7 +82,7 @@ class Pairing:
         self._waiting: list[tuple[int, Frame]] = []
         self._ready: deque[tuple[int, Frame] | Refusal] = deque()  # event time
         # Event time, as long as a clip.
-        self._kept: deque[tuple[int, GatedFrame, Frame]] = deque()
+        self._kept: deque[tuple[int, GatedFrame, FrameStamp]] = deque()
         self._clock = self._stream.clock
         self._newest_ns: int | None = None
         self._final_ns: int | None = None
@@ -252,7 +252,7 @@ class Pairing:
         return None
 
     def _keep(self, middle_ns: int, gated: GatedFrame, frame: Frame) -> None:
-        self._kept.append((middle_ns, gated, frame))
+        self._kept.append((middle_ns, gated, FrameStamp(frame.stamp_ns, frame.frame_id)))
         length_ns = self._parameters.windows_per_clip * self._parameters.window_ns
         while self._kept[0][0] < middle_ns - length_ns:
             self._kept.popleft()
@@ -295,7 +295,7 @@ class Pairing:
             frames[index], masks[index] = gated.image, gated.mask
             has_frame[index], sharp[index] = True, gated.sharp
             frame_ns[index] = middle_ns
-        self.last_cut = {index: frame for index, (_, _, frame) in chosen.items()}
+        self.last_cut = {index: stamp for index, (_, _, stamp) in chosen.items()}
         return Observation(
             end_ns=end_ns,
             window_ns=window_ns,
@@ -314,11 +314,11 @@ class Pairing:
 
     def _frames_of(
         self, ends_ns: np.ndarray[tuple[int], np.dtype[np.int64]]
-    ) -> dict[int, tuple[int, GatedFrame, Frame]]:
+    ) -> dict[int, tuple[int, GatedFrame, FrameStamp]]:
         """Return index of a window -> the frame nearest to its end, within the tolerance."""
         tolerance_ns = round(self._parameters.sync_tolerance_s * 1e9)
-        nearest: dict[int, tuple[int, GatedFrame, Frame]] = {}
-        for middle_ns, gated, frame in self._kept:
+        nearest: dict[int, tuple[int, GatedFrame, FrameStamp]] = {}
+        for middle_ns, gated, stamp in self._kept:
             index = int(np.argmin(np.abs(ends_ns - middle_ns)))
             distance_ns = abs(int(ends_ns[index]) - middle_ns)
             # The newest frame is less than a microsecond after the last end, by its rounding.
@@ -326,5 +326,5 @@ class Pairing:
                 continue
             rival = nearest.get(index)
             if rival is None or distance_ns < abs(int(ends_ns[index]) - rival[0]):
-                nearest[index] = (middle_ns, gated, frame)
+                nearest[index] = (middle_ns, gated, stamp)
         return nearest

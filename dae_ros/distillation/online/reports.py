@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dae_ros.distillation.online.health import Health
 from dae_ros.distillation.online.observation import LabelledClip, Refusal
 from dae_ros.distillation.online.verdict import Verdict
-from dae_ros.events.frame import Frame
+from dae_ros.events.frame import FrameStamp
 from dae_ros.runtime.announcement import Announcement
 
 
@@ -62,7 +62,7 @@ class LabelReport:
     refusal: Refusal | None
     split: str
     error: float
-    frame: Frame | None
+    frame: FrameStamp | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
