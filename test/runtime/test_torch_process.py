@@ -14,7 +14,7 @@ from dae_ros.runtime.torch_process import repeatable
 def test_a_run_on_a_gpu_has_every_deterministic_switch(
     monkeypatch: pytest.MonkeyPatch, device: str, set_inside: bool
 ) -> None:
-    """As long as it runs; on a CPU nothing is touched."""
+    """As long as it runs: then all are as they were; on a CPU nothing is touched."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
@@ -23,3 +23,5 @@ def test_a_run_on_a_gpu_has_every_deterministic_switch(
         assert torch.backends.cudnn.benchmark is not set_inside
         assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is set_inside
     assert not torch.are_deterministic_algorithms_enabled()
+    assert not torch.is_deterministic_algorithms_warn_only_enabled()
+    assert torch.backends.cudnn.benchmark
