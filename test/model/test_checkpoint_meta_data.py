@@ -31,7 +31,7 @@ class Kept:
         save_checkpoint(whole, model.network, model.meaning)
         with safetensors.safe_open(whole, framework="pt") as file:
             self.texts: dict[str, str] = file.metadata()
-            self.tensors: dict[str, Tensor] = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
+        self.tensors: dict[str, Tensor] = safetensors.torch.load_file(whole)
 
     def facts(self, part: str) -> dict[str, Any]:
         """Return what it says."""
