@@ -11,6 +11,7 @@ import numpy as np
 from dae_ros.distillation.clip_codes import code_of_tencode
 from dae_ros.distillation.online.measured_places import MeasuredPlaces, Stretch
 from dae_ros.distillation.online.observation import EventClip, LabelledClip
+from dae_ros.distillation.online.records import pack_record
 from test.reference.moving_wedge import WedgeSource, depth_of_grey
 
 WINDOW_NS = 50_000_000
@@ -89,3 +90,8 @@ def measuring(clips: Sequence[LabelledClip]) -> MeasuredPlaces:
         return Stretch(number, clip.observation.windows, lambda: clip)
 
     return MeasuredPlaces([stretch(*item) for item in enumerate(clips)], len(clips))
+
+
+def same_clip(first: LabelledClip, second: LabelledClip) -> bool:
+    """Compare every bit."""
+    return pack_record(("clip", 0), first) == pack_record(("clip", 0), second)

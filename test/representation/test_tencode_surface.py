@@ -8,43 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dae_ros.errors import ConfigurationError
-from dae_ros.events.codecs import create_decoder, supported_encodings
 from dae_ros.events.packet import Events
 from dae_ros.events.ring_buffer import EventRing, WindowEvicted
-from dae_ros.representation.surface import Encoded, TencodeSurface
+from dae_ros.representation.surface import TencodeSurface
 from dae_ros.representation.tencode import tencode
-from dae_ros.representation.tencode_code import LARGEST_ERROR
-from dae_ros.simulation.encoders import create_encoder
-from test.reference.packed_tencode import packed
+from test.reference.surface_windows import (
+    HEIGHT,
+    MS,
+    US,
+    WIDTH,
+    S,
+    assert_code_of,
+    filtered,
+    random_events,
+)
 from test.reference.tencode_pixels import tencode_pixels
-
-HEIGHT, WIDTH = 5, 7
-US, MS, S = 1_000, 1_000_000, 1_000_000_000
-
-
-def _events(rng: np.random.Generator, start_ns: int, end_ns: int, count: int) -> Events:
-    return Events(
-        np.sort(rng.integers(start_ns, end_ns, count)),
-        rng.integers(0, WIDTH, count).astype(np.uint16),
-        rng.integers(0, HEIGHT, count).astype(np.uint16),
-        rng.integers(0, 2, count).astype(np.uint8),
-    )
-
-
-def _filtered(history: list[Events], start_ns: int, end_ns: int) -> Events:
-    everything = Events.concatenate(history)
-    inside = (everything.t >= start_ns) & (everything.t < end_ns)
-    return Events(
-        everything.t[inside], everything.x[inside], everything.y[inside], everything.p[inside]
-    )
-
-
-def assert_code_of(encoded: Encoded, events: Events) -> None:
-    """Compare with `tencode` of the events: the code bit for bit, the planes within its error."""
-    image = tencode(events, HEIGHT, WIDTH)
-    np.testing.assert_array_equal(encoded.code, packed(image))
-    np.testing.assert_array_equal(encoded.image[::2], image[::2])
-    assert np.abs(encoded.image[1].astype(np.float64) - image[1]).max() <= LARGEST_ERROR
 
 
 def test_reference_gives_hand_made_numbers() -> None:
@@ -58,7 +36,7 @@ def test_reference_gives_hand_made_numbers() -> None:
 @settings(max_examples=100, deadline=None)
 def test_tencode_equals_the_reference(seed: int, count: int, span_ns: int) -> None:
     """The encoder equals the per-event reference: R and B exactly, G within 1e-6."""
-    events = _events(np.random.default_rng(seed), seed, seed + span_ns, count)
+    events = random_events(np.random.default_rng(seed), seed, seed + span_ns, count)
     expected = tencode_pixels(
         events.t.tolist(), events.x.tolist(), events.y.tolist(), events.p.tolist(), HEIGHT, WIDTH
     )
@@ -78,7 +56,9 @@ def test_surface_equals_filtering_all_history(data: st.DataObject) -> None:
     begin_us = now_us
     for _ in range(data.draw(st.integers(1, 12))):
         length_us = data.draw(st.integers(1, 4_000))
-        events = _events(rng, now_us * US, (now_us + length_us) * US, data.draw(st.integers(0, 60)))
+        events = random_events(
+            rng, now_us * US, (now_us + length_us) * US, data.draw(st.integers(0, 60))
+        )
         ring.push(events)
         history.append(events)
         now_us += length_us
@@ -86,7 +66,7 @@ def test_surface_equals_filtering_all_history(data: st.DataObject) -> None:
             behind_us = data.draw(st.sampled_from([0, 0, 0, 1_000, 7_000]))
             end_ns = (now_us - behind_us) * US
             start_ns = end_ns - data.draw(st.integers(1, 9_000)) * US
-            expected = _filtered(history, start_ns, end_ns)
+            expected = filtered(history, start_ns, end_ns)
             encoded = surface.encode(ring, start_ns, end_ns)
             assert_code_of(encoded, expected)
             assert encoded.event_count == len(expected)
@@ -96,176 +76,6 @@ def test_surface_equals_filtering_all_history(data: st.DataObject) -> None:
             else:
                 assert encoded.first_ns is None
     assert now_us >= begin_us
-
-
-@pytest.mark.parametrize("encoding", ["evt3", "evt2", "libcaer_cmp", "mono"])
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=20, deadline=None)
-def test_packets_on_the_surface_can_be_asked_for_again(encoding: str, seed: int) -> None:
-    """Whatever `follow` put on the surface and let go, any window equals filtering all history."""
-    rng = np.random.default_rng(seed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dae_ros.representation.surface._WORTHWHILE_EVENTS", int(rng.integers(1, 99)))
-        ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
-        encoder = create_encoder(encoding, WIDTH, HEIGHT)
-        decoder = create_decoder(encoding, WIDTH, HEIGHT)
-        history: list[Events] = []
-        for number in range(12):
-            begin_ns = 5 * S + number * 3 * MS
-            count = int(rng.integers(1, 80))
-            made = _events(rng, begin_ns // US, (begin_ns + 3 * MS) // US, count)
-            events = Events(made.t * US, made.x, made.y, made.p)
-            history.append(events)
-            for part in decoder.decode_packet(*encoder.encode(events)).segments:
-                ring.push(part)
-            end_ns = begin_ns + int(rng.integers(-5, 4)) * MS
-            surface.follow(ring, end_ns)
-            if rng.random() < 0.6:
-                end_ns -= int(rng.choice([0, 0, 9])) * MS
-                start_ns = end_ns - int(rng.integers(1, 12)) * MS
-                expected = _filtered(history, start_ns, end_ns)
-                encoded = surface.encode(ring, start_ns, end_ns)
-                assert_code_of(encoded, expected)
-                assert encoded.event_count == len(expected)
-        surface.encode(ring, int(events.t[-1]) // US * US, 6 * S)
-        kept = ring.between(ring.oldest_index, ring.total_pushed)
-        assert sum(part.let_go() for part in kept) == 0  # that was done
-        for start_ns in range(5 * S, 5 * S + 36 * MS, 4 * MS):
-            expected = _filtered(history, start_ns, start_ns + 9 * MS)
-            found = ring.window(start_ns, start_ns + 9 * MS)
-            for name in "txyp":
-                np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-
-
-@pytest.mark.parametrize("encoding", supported_encodings())
-@given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
-def test_packets_that_were_put_on_the_surface_are_on_it_once(encoding: str, seed: int) -> None:
-    """Put at once or not, in one piece or in several: any window equals filtering all history."""
-    rng = np.random.default_rng(seed)
-    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
-    encoder, decoder = (
-        create(encoding, WIDTH, HEIGHT) for create in (create_encoder, create_decoder)
-    )
-    history: list[Events] = []
-    end_ns = 5 * S + 4 * MS
-    for number in range(14):
-        begin_ns = 5 * S + number * 3 * MS
-        made = _events(rng, begin_ns // US, begin_ns // US + 3000, int(rng.integers(1, 80)))
-        events = Events(made.t * US, made.x, made.y, made.p)
-        history.append(events)
-        onto = surface.direct(ring, end_ns) if rng.random() < 0.8 else None
-        for part in decoder.decode_packet(*encoder.encode(events), onto).segments:
-            cut = int(rng.integers(0, len(part) + 1)) if rng.random() < 0.3 else 0
-            for piece in (part.slice(0, cut), part.slice(cut, len(part)) if cut else part):
-                ring.push(piece)
-                if rng.random() < 0.5:
-                    surface.follow(ring, end_ns)
-        if rng.random() < 0.1:  # the camera's time begins anew
-            ring.clear()
-            history.clear()
-        while (ring.newest_ns or 0) >= end_ns:
-            start_ns = end_ns - int(rng.integers(1, 12)) * MS
-            expected = _filtered(history, start_ns, end_ns) if history else Events.empty()
-            encoded = surface.encode(ring, start_ns, end_ns)
-            assert_code_of(encoded, expected)
-            assert encoded.event_count == len(expected)
-            end_ns += int(rng.integers(1, 6)) * MS
-
-
-@pytest.mark.parametrize("encoding", supported_encodings())
-def test_healthy_packets_are_put_and_not_scattered(
-    encoding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """But for the first one, before which the surface follows no ring, no event is touched."""
-    rng = np.random.default_rng(0)
-    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
-    encoder, decoder = (
-        create(encoding, WIDTH, HEIGHT) for create in (create_encoder, create_decoder)
-    )
-    scattered: list[tuple[int, int]] = []
-    end_ns, scatter = 5 * S + 6 * MS, surface._scatter
-
-    def spy(ring: EventRing, start: int, stop: int) -> None:
-        scattered.append((start, stop))
-        scatter(ring, start, stop)
-
-    monkeypatch.setattr(surface, "_scatter", spy)
-    for number in range(12):
-        begin_us = 5_000_000 + 3000 * number
-        made = _events(rng, begin_us, begin_us + 3000, 60)
-        packet = encoder.encode(Events(made.t * US, made.x, made.y, made.p))
-        onto = surface.direct(ring, end_ns)
-        for part in decoder.decode_packet(*packet, onto).segments:
-            ring.push(part)
-        surface.follow(ring, end_ns)
-        if number % 2:
-            surface.encode(ring, end_ns - 6 * MS, end_ns)
-            end_ns += 6 * MS
-    assert {ends for ends in scattered if ends[0] < ends[1]} == {(0, 60)}
-
-
-def test_what_was_put_and_never_pushed_is_forgotten() -> None:
-    """The surface begins anew when the ring was not given what a decoder put on it."""
-    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
-    encoder, decoder = (
-        create("evt3", WIDTH, HEIGHT) for create in (create_encoder, create_decoder)
-    )
-    rng = np.random.default_rng(3)
-    packets = []
-    for number in range(4):
-        made = _events(rng, 5_000_000 + 1000 * number, 5_001_000 + 1000 * number, 60)
-        packets.append(encoder.encode(Events(made.t * US, made.x, made.y, made.p)))
-    assert surface.direct(ring, 6 * S) is None  # nothing is known of this ring yet
-    for number, (payload, base_ns) in enumerate(packets):
-        onto = surface.direct(ring, 6 * S)
-        assert (onto is None) == (number in (0, 3))
-        (events,) = decoder.decode_packet(payload, base_ns, onto).segments
-        assert onto is None or onto.put == len(events)
-        if number != 2:
-            ring.push(events)
-            surface.follow(ring, 6 * S)
-    window = ring.window(5 * S, 6 * S)
-    assert len(window) == 180
-    encoded = surface.encode(ring, 5 * S, 6 * S)
-    assert_code_of(encoded, window)
-    # As where the packet was dropped in the middle.
-    onto = surface.direct(ring, 7 * S)
-    assert onto is not None
-    onto.entries[:], onto.spoiled = 77, True
-    encoded = surface.encode(ring, 5 * S, 6 * S)
-    assert_code_of(encoded, window)
-    onto = surface.direct(ring, 7 * S)
-    assert onto is not None and not onto.spoiled
-    onto.entries[:], onto.spoiled = 77, True
-    assert surface.direct(ring, 7 * S) is None
-
-
-@pytest.mark.parametrize("ahead", ["direct", "follow"])
-def test_what_came_before_an_empty_window_is_left_out(
-    ahead: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A surface that begins with an empty window takes no events from before it."""
-    monkeypatch.setattr("dae_ros.representation.surface._WORTHWHILE_EVENTS", 1)
-    rng = np.random.default_rng(5)
-    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
-    for begin_us in (5_000_000, 5_004_000):
-        made = _events(rng, begin_us, begin_us + 1000, 60)
-        ring.push(Events(made.t * US, made.x, made.y, made.p))
-    assert surface.encode(ring, 5_002_000 * US, 5_004_000 * US).event_count == 0
-    getattr(surface, ahead)(ring, 5_010_000 * US)
-    window = 5_003_000 * US, 5_006_000 * US
-    assert_code_of(surface.encode(ring, *window), ring.window(*window))
-
-
-def test_nothing_is_put_where_times_do_not_fit() -> None:
-    """Beyond 31 bits of microseconds, and where events of the next window have come already."""
-    ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
-    ring.push(_events(np.random.default_rng(1), 0, MS, 10))
-    surface.follow(ring, 9 * MS)
-    assert surface.direct(ring, 9 * MS) is not None
-    assert surface.direct(ring, (2**31 + 1_000) * US) is None
-    assert surface.direct(ring, MS // 2) is None
 
 
 def test_overlapping_windows_do_not_go_through_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +90,7 @@ def test_overlapping_windows_do_not_go_through_the_ring(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("dae_ros.representation.surface.tencode", spy)
     for k in range(20):
-        ring.push(_events(rng, k * 10 * MS, (k + 1) * 10 * MS, 50))
+        ring.push(random_events(rng, k * 10 * MS, (k + 1) * 10 * MS, 50))
         if k >= 4:
             surface.encode(ring, (k - 4) * 10 * MS, (k + 1) * 10 * MS)
     assert rebuilt == []
@@ -302,7 +112,7 @@ def test_following_spares_the_events_of_windows_to_come(monkeypatch: pytest.Monk
     monkeypatch.setattr("dae_ros.representation.surface._WORTHWHILE_EVENTS", 1)
     end_ns = 20 * MS
     for k in range(20):
-        ring.push(_events(rng, k * 7 * MS, (k + 1) * 7 * MS, 50))
+        ring.push(random_events(rng, k * 7 * MS, (k + 1) * 7 * MS, 50))
         surface.follow(ring, end_ns)
         while (ring.newest_ns or 0) >= end_ns:
             surface.encode(ring, end_ns - 20 * MS, end_ns)
@@ -313,12 +123,12 @@ def test_events_pushed_late_belong_to_the_next_window() -> None:
     """Events older than a window that was already encoded still count in later windows."""
     ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
     rng = np.random.default_rng(1)
-    first, late = _events(rng, 0, 5 * MS, 30), _events(rng, 6 * MS, 8 * MS, 30)
+    first, late = random_events(rng, 0, 5 * MS, 30), random_events(rng, 6 * MS, 8 * MS, 30)
     ring.push(first)
     surface.encode(ring, 0, 10 * MS)
     ring.push(late)
     encoded = surface.encode(ring, 2 * MS, 12 * MS)
-    expected = _filtered([first, late], 2 * MS, 12 * MS)
+    expected = filtered([first, late], 2 * MS, 12 * MS)
     assert_code_of(encoded, expected)
 
 
@@ -330,7 +140,7 @@ def test_rebase_keeps_the_window() -> None:
     times_us = [start_us, start_us + 2**31 - 90_000, start_us + 2**31 - 20_000]
     times_us += [start_us + 2**31 + k * 30_000 for k in range(4)] + [start_us + 3 * 2**31]
     for time_us in times_us:
-        ring.push(_events(rng, time_us * US, (time_us + 10_000) * US, 40))
+        ring.push(random_events(rng, time_us * US, (time_us + 10_000) * US, 40))
         end_ns = (time_us + 10_000) * US
         encoded = surface.encode(ring, end_ns - 50 * MS, end_ns)
         window = ring.window(end_ns - 50 * MS, end_ns)
@@ -346,16 +156,16 @@ def test_cleared_and_other_rings_start_afresh() -> None:
     """Nothing of an older run of time, or of another camera, shows in a window."""
     rng = np.random.default_rng(3)
     ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
-    ring.push(_events(rng, 0, 10 * MS, 200))
+    ring.push(random_events(rng, 0, 10 * MS, 200))
     surface.encode(ring, 0, 10 * MS)
     for begin_ns in (0, 10 * MS, -5 * MS):  # same, later and earlier times
         ring.clear()
-        events = _events(rng, begin_ns + 8 * MS, begin_ns + 10 * MS, 5)
+        events = random_events(rng, begin_ns + 8 * MS, begin_ns + 10 * MS, 5)
         ring.push(events)
         encoded = surface.encode(ring, begin_ns, begin_ns + 10 * MS)
         assert_code_of(encoded, events)
     other = EventRing(10 * S, 10**8)
-    other.push(_events(rng, 8 * MS, 9 * MS, 4))
+    other.push(random_events(rng, 8 * MS, 9 * MS, 4))
     encoded = surface.encode(other, 0, 10 * MS)
     assert encoded.event_count == 4
     assert_code_of(encoded, other.window(0, 10 * MS))
@@ -367,12 +177,12 @@ def test_skipped_and_evicted_events_do_not_matter() -> None:
     ring, surface = EventRing(20 * MS, 10**8), TencodeSurface(HEIGHT, WIDTH)
     history = []
     for k in range(30):
-        history.append(_events(rng, k * 5 * MS, (k + 1) * 5 * MS, 20))
+        history.append(random_events(rng, k * 5 * MS, (k + 1) * 5 * MS, 20))
         ring.push(history[-1])
         if k in (2, 20, 21, 29):
             end_ns = (k + 1) * 5 * MS
             encoded = surface.encode(ring, end_ns - 10 * MS, end_ns)
-            expected = _filtered(history, end_ns - 10 * MS, end_ns)
+            expected = filtered(history, end_ns - 10 * MS, end_ns)
             assert_code_of(encoded, expected)
     with pytest.raises(WindowEvicted):
         surface.encode(ring, 0, 150 * MS)
@@ -382,20 +192,20 @@ def test_windows_too_long_for_the_surface_are_encoded_from_the_ring() -> None:
     """An hour in one window, with events all over it; the windows after it are right as well."""
     rng = np.random.default_rng(6)
     ring, surface = EventRing(10**15, 10**8), TencodeSurface(HEIGHT, WIDTH)
-    history = [_events(rng, k * 60 * S, (k + 1) * 60 * S, 20) for k in range(60)]
+    history = [random_events(rng, k * 60 * S, (k + 1) * 60 * S, 20) for k in range(60)]
     for events in history:
         ring.push(events)
         surface.follow(ring, 3_600 * S)
     for start_s, end_s in ((0, 3_600), (3_500, 3_600), (1, 3_600), (1_453, 3_600), (3_000, 3_599)):
         encoded = surface.encode(ring, start_s * S, end_s * S)
-        assert_code_of(encoded, _filtered(history, start_s * S, end_s * S))
+        assert_code_of(encoded, filtered(history, start_s * S, end_s * S))
 
 
 def test_bounds_and_places_are_checked() -> None:
     """Bounds that are no whole microseconds, windows without length and foreign pixels raise."""
     rng = np.random.default_rng(5)
     ring, surface = EventRing(10 * S, 10**8), TencodeSurface(HEIGHT, WIDTH)
-    events = _events(rng, 0, MS, 20)
+    events = random_events(rng, 0, MS, 20)
     ring.push(events)
     for start_ns, end_ns in ((0, 1_500), (1, 2_000), (2_000, 2_000), (3_000, 2_000)):
         with pytest.raises(ConfigurationError, match="whole microseconds"):

@@ -11,10 +11,11 @@ import torch
 
 from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
 from dae_ros.parameters.distillation import OnlineParameters
+from test.reference import first_deployment
 from test.reference.echo_onnx import write_echo
 from test.reference.running_learner import SEEN, Make, Running
 from test.reference.taught_student import taught_student
-from test.reference.wall_deployment import PARAMETERS, EchoTeacher
+from test.reference.wall_deployment import PARAMETERS, EchoTeacher, deployment, run
 
 Online = Callable[..., OnlineParameters]
 
@@ -50,6 +51,26 @@ def student() -> Iterator[LoadedModel]:
     yield taught
     after = taught.network.state_dict()
     assert [name for name, value in before.items() if not torch.equal(value, after[name])] == []
+
+
+@pytest.fixture(scope="session")
+def teacher(student: LoadedModel) -> EchoTeacher:
+    """Says 1.2 times what the student says."""
+    return EchoTeacher(student, first_deployment.SEEN, 1.2)
+
+
+@pytest.fixture(scope="session")
+def first_run(
+    student: LoadedModel, teacher: EchoTeacher, tmp_path_factory: pytest.TempPathFactory
+) -> first_deployment.FirstRun:
+    """A deployment that has seen everything; who goes on with its folder copies it."""
+    folder = tmp_path_factory.mktemp("first")
+    distiller = deployment(student, teacher, folder)
+    reports = list(run(distiller, first_deployment.SEEN))
+    distiller.save()
+    status = distiller.status().to_dict()
+    distiller.close()
+    return folder, reports, status
 
 
 @pytest.fixture(scope="session")

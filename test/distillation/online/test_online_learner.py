@@ -13,12 +13,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dae_ros.distillation.online.clip_cache import ClipCache
 from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.learner import Learner
 from dae_ros.distillation.online.observation import GROUND_TRUTH, LabelledClip
 from dae_ros.distillation.online.reports import StepReport
-from dae_ros.distillation.online.step_judge import StepJudge
 from dae_ros.errors import ConfigurationError, DistillationError
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from dae_ros.model.configuration import Meaning
@@ -378,47 +376,3 @@ def test_bfloat16_learns_too(student: LoadedModel, online: Online) -> None:
     # Three digits inside, and a loss of differences between them.
     assert losses[1] == pytest.approx(losses[0], rel=0.2) and losses[1] != losses[0]
     assert float(torch.cosine_similarity(*ways, dim=0)) > 0.8
-
-
-def test_jumps_of_the_gradient_are_refused_until_they_are_usual() -> None:
-    """Ten times the running median is a jump; after half a window of them it is the median."""
-    judge = StepJudge(10.0)
-    assert [judge.gradient(norm) for norm in [1e6, *[1.0] * 9]] == ["accepted"] * 10
-    assert judge.gradient(10.1) == "gradient_jump" and judge.gradient(9.9) == "accepted"
-    assert judge.gradient(math.nan) == judge.gradient(math.inf) == "not_finite"
-    refused = 0
-    while judge.gradient(50.0) != "accepted":
-        refused += 1
-    assert 5 < refused < 60
-
-
-def test_divergence_is_seen_in_losses_and_in_refusals() -> None:
-    """Losses three times those before, or twenty broken steps in a row; not one bad loss."""
-    judge = StepJudge(10.0)
-    assert not any(judge.diverges("accepted", 1.0) for _ in range(60))
-    assert not judge.diverges("accepted", 30.0)
-    assert any(judge.diverges("accepted", 4.0) for _ in range(20))
-    judge.forget_losses()
-    assert not any(judge.diverges("not_finite", math.nan) for _ in range(19))
-    assert not any(judge.diverges("no_label", math.nan) for _ in range(5))
-    copied = StepJudge(10.0)
-    copied.restore(judge.state())
-    assert copied.diverges("not_finite", math.nan) and judge.diverges("gradient_jump", 1.0)
-
-
-def test_the_cache_gives_up_what_was_used_longest_ago() -> None:
-    """Bytes are bounded; a tensor that is larger than all of it is not kept."""
-    cache = ClipCache(100)
-    computed = []
-
-    def tensors(observation: object) -> list[Tensor]:
-        computed.append(observation)
-        return [torch.zeros(10)]
-
-    first, second, third = (clip.observation for clip in CLIPS[:3])
-    for observation in (first, second, first, third, first, second):
-        cache.get(observation, tensors)
-    assert computed == [first, second, third, second]
-    assert cache.get(first, lambda _: [torch.zeros(1000)])[0].numel() == 10
-    cache.get(third, lambda _: [torch.zeros(1000)])
-    assert cache.get(third, tensors)[0].numel() == 10

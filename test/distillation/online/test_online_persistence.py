@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import random
 import resource
 import signal
-import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +16,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dae_ros.distillation.online.observation import LabelledClip
 from dae_ros.distillation.online.persistence import (
     PREVIOUS_FILE,
     STATE_FILE,
@@ -33,17 +29,9 @@ from dae_ros.distillation.online.records import (
     whole_records,
 )
 from dae_ros.errors import DistillationError
-from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
-from test.reference.moving_wedge import WedgeSource, wedge_clips
-from test.reference.online_clips import changed, small_clip, wedge_clip
+from test.reference.online_clips import changed, same_clip, small_clip, wedge_clip
 
-ROOT = Path(__file__).resolve().parents[3]
 SEGMENT = "clips_000001.rec"
-
-
-def same(first: LabelledClip, second: LabelledClip) -> bool:
-    """Compare every bit."""
-    return pack_record(("clip", 0), first) == pack_record(("clip", 0), second)
 
 
 @pytest.fixture
@@ -66,7 +54,7 @@ def test_a_clip_comes_back_with_every_bit() -> None:
         luminance=0.1,
     )
     back = unpack_record(pack_record(("anchor", 7), clip))
-    assert back is not None and same(clip, back)
+    assert back is not None and same_clip(clip, back)
     assert back.state[0].dtype == np.float16 and back.state_version == 12
     assert back.observation.luminance == 0.1 and np.isnan(back.observation.image_speed_px_s)
     np.testing.assert_array_equal(back.observation.windows, clip.observation.windows)
@@ -116,7 +104,7 @@ def test_a_torn_record_is_dropped_and_writing_goes_on(tmp_path: Path) -> None:
     with OnlineStore(tmp_path) as store:
         assert store.damaged == 0 and store.keys("anchor") == (0,)
         read = store.clips("clip")
-        assert list(read) == [0, 1, 3] and all(same(read[key], clips[key]) for key in read)
+        assert list(read) == [0, 1, 3] and all(same_clip(read[key], clips[key]) for key in read)
 
 
 def test_the_newest_whole_state_is_read(tmp_path: Path) -> None:
@@ -213,10 +201,10 @@ def test_clips_of_both_states_stay_readable(tmp_path: Path) -> None:
         state = store.load()
         assert state is not None and state["step"] == 190
         for key in (0, *range(181, 191)):
-            assert same(store.read("clip", key), clips[key])
+            assert same_clip(store.read("clip", key), clips[key])
         # And the first save after a restart still spares them.
         store.save({"step": 191}, [("clip", 195)])
-        assert same(store.read("clip", 0), clips[0])
+        assert same_clip(store.read("clip", 0), clips[0])
 
 
 def test_a_full_disk_leaves_everything_as_it_was(
@@ -238,7 +226,7 @@ def test_a_full_disk_leaves_everything_as_it_was(
         store.save({"step": 3}, [("clip", 0), ("clip", 2)])
     with OnlineStore(tmp_path) as store:
         assert store.load() == {"step": 3} and store.damaged == 0
-        assert store.keys("clip") == (0, 2) and same(store.read("clip", 2), clips[2])
+        assert store.keys("clip") == (0, 2) and same_clip(store.read("clip", 2), clips[2])
     assert {path.name for path in tmp_path.iterdir()} == {
         "lock", STATE_FILE, PREVIOUS_FILE, SEGMENT,
     }  # fmt: skip
@@ -307,115 +295,3 @@ def test_one_process_learns_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DistillationError, match="cannot be written"):
         OnlineStore(tmp_path / "file" / "below")
-
-
-# One process loads PyTorch once; each attempt is a fork of it that may be killed at any time.
-DRIVER = """
-import os, signal, sys, time, types
-sys.modules["test"] = package = types.ModuleType("test")  # the standard library has one as well
-package.__path__ = ["test"]
-from pathlib import Path
-import torch
-from dae_ros.distillation.clip_store import open_clip_store
-from dae_ros.distillation.online.anchor_streams import AnchorStreams
-from dae_ros.distillation.online.learner import Learner
-from dae_ros.distillation.online.persistence import OnlineStore
-from dae_ros.distillation.online.replay import Admitted, ReplayBuffer
-from dae_ros.model.checkpoint import load_checkpoint
-from dae_ros.parameters.distillation import OnlineParameters
-from test.reference.online_clips import wedge_clip
-
-weights, folder, steps, delays = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
-torch.set_num_threads(1)
-loaded = load_checkpoint(weights)
-places = open_clip_store(folder.parent / "places")
-parameters = OnlineParameters.from_mapping(dict(
-    lead=1, burn_in=1, unroll=2, labels_per_clip=1, replay_clips=8, heldout_every=0,
-    learning_rate=1e-3, soft_reset_steps=5, cache_mb=0, largest_similarity=1.0, anchor_streams=2,
-))
-
-def learn():
-    learner = Learner(loaded, parameters, torch.device("cpu"))
-    buffer, begin = ReplayBuffer(parameters), 0
-    streams = AnchorStreams(places.split("train"), places.digest, parameters)
-    with OnlineStore(folder, segment_bytes=200_000) as store:
-        state = store.load()
-        if state is not None:
-            begin = state["step"]
-            learner.restore(state["learner"])
-            streams.restore(state["streams"])
-            missing = buffer.restore(state["replay"], store.clips("clip"))
-            assert missing == 0, missing
-        for step in range(begin, steps):
-            clip = wedge_clip(step, length=4)
-            clip = learner.remember(clip, learner.original.predict(clip.observation, learner.lead))
-            result = buffer.admit(clip)
-            if isinstance(result, Admitted):
-                store.append("clip", result.key, clip)
-            learner.step(buffer.draw(step, 2), streams.visit(1), step)
-            state = {"step": step + 1, "learner": learner.state(), "replay": buffer.state(),
-                     "streams": streams.state()}
-            store.save(state, [("clip", key) for key in buffer.keys])
-
-def saved():
-    return max((path.stat().st_mtime_ns for path in folder.glob("state.bin")), default=0)
-
-kills = 0
-while True:
-    before = saved()
-    child = os.fork()
-    if child == 0:
-        learn()
-        os._exit(0)
-    if delays:
-        # Not before a step of its own is on disk: what then goes on has something to go on from.
-        look = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        while saved() == before and os.waitid(os.P_PID, child, look) is None:
-            time.sleep(0.01)
-        time.sleep(float(delays.pop(0)))
-        os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        kills += 1
-    elif os.waitstatus_to_exitcode(status) == 0:
-        print(kills)
-        break
-    else:
-        sys.exit(1)
-"""
-
-
-def test_kill_9_costs_nothing_but_time(tmp_path: Path, student: LoadedModel) -> None:
-    """Killed three times at random instants, a learner ends with the state of another one."""
-    save_checkpoint(tmp_path / "w.safetensors", student.network, student.meaning)
-    wedge_clips(tmp_path / "places", [WedgeSource(1, 28, 42, windows=12)], [WedgeSource(2, 28, 42)])
-    generator = random.Random(1)
-    delays = [f"{generator.uniform(0.0, 0.3):.3f}" for _ in range(3)]
-    states = []
-    for name, kills in (("whole", []), ("killed", delays)):
-        command = [
-            sys.executable, "-c", DRIVER, str(tmp_path / "w.safetensors"), str(tmp_path / name),
-            "12", *kills,
-        ]  # fmt: skip
-        result = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=800
-        )
-        assert result.returncode == 0, result.stderr
-        assert int(result.stdout) <= len(kills)
-        with OnlineStore(tmp_path / name) as store:
-            states.append((store.load(), store.clips("clip")))
-    (whole, clips), (killed, others) = states
-    assert whole is not None and killed is not None
-    assert flat(whole) == flat(killed)
-    held = whole["replay"]["keys"]["train"]
-    assert any(states for *_, states in whole["streams"]["streams"])
-    assert len(held) == 8 and all(same(clips[key], others[key]) for key in held)
-
-
-def flat(value: object) -> object:
-    """Return a state in which tensors are their bytes."""
-    if isinstance(value, dict):
-        return {key: flat(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [flat(item) for item in value]
-    return value.numpy().tobytes() if isinstance(value, torch.Tensor) else value
