@@ -4,7 +4,7 @@
         [--parts shift,safety,way] [--drive-s 300] [--work output/adaptation]
 
 The student was taught with true depth on rooms and corridors alone (A), and is deployed in streets
-and warehouses (B, `adaptation_worlds.py`). It lies beside this file; adaptation_student.yaml says
+and warehouses (B, `adaptation/worlds.py`). It lies there as well; adaptation/student.yaml says
 how it was made, and `--student-updates 1000` makes another one. The teacher is the shipped
 `micro_frames`, taught with true depth on worlds of all kinds, which plays the part that a
 foundation model has on a robot.
@@ -20,14 +20,14 @@ with fewer than five seeds.
 
 **safety**, in the worlds of seed 0: a healthy run until depth has kept a version that was
 learned; from its state on, one run for each fault of teacher, calibration or cameras
-(`adaptation_faults.py`) and one without, and some faults from the first second on
-(`adaptation_safety.py`). And weights that are worse on purpose, submitted to the guard of the run
+(`adaptation/faults.py`) and one without, and some faults from the first second on
+(`adaptation/safety.py`). And weights that are worse on purpose, submitted to the guard of the run
 without a fault.
 
 **way**: the weights between the original and what each seed was taught, scored in the same places.
 
 All is kept in `--work`, in folders named after everything but the code that runs depend on
-(`adaptation_cache.py`); what is finished is taken over, from there or from results/adaptation.json,
+(`adaptation/cache.py`); what is finished is taken over, from there or from results/adaptation.json,
 a run that was cut begins anew. `--seeds`, `--parts` and `--faults` say what to do now. Written are
 results/adaptation.json, .md, adaptation_shift.png, adaptation_wall.png, adaptation_safety.png once
 there are faults, adaptation_way.png once there are ways, and adaptation_places.png if the weights
@@ -52,11 +52,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks.adaptation_cache import keyed
-from benchmarks.adaptation_controls import controls_file
-from benchmarks.adaptation_faults import FAULTS
-from benchmarks.adaptation_finished import read_finished, take_over
-from benchmarks.adaptation_jobs import (
+from benchmarks.adaptation.cache import keyed
+from benchmarks.adaptation.controls import controls_file
+from benchmarks.adaptation.faults import FAULTS
+from benchmarks.adaptation.finished import read_finished, take_over
+from benchmarks.adaptation.jobs import (
     Job,
     look_at,
     render,
@@ -66,16 +66,16 @@ from benchmarks.adaptation_jobs import (
     run_seed,
     run_worse,
 )
-from benchmarks.adaptation_pictures import places_picture
-from benchmarks.adaptation_report import markdown, safety_plot, shift_plot
-from benchmarks.adaptation_runs import (
+from benchmarks.adaptation.pictures import places_picture
+from benchmarks.adaptation.report import markdown, safety_plot, shift_plot
+from benchmarks.adaptation.runs import (
     LAST,
     Setting,
     parameter_values,
     quiet_threads,
     read_json,
 )
-from benchmarks.adaptation_safety import (
+from benchmarks.adaptation.safety import (
     CASE_FILE,
     HEALTHY_FILE,
     LATE,
@@ -85,11 +85,11 @@ from benchmarks.adaptation_safety import (
     all_cases,
     verdict_on,
 )
-from benchmarks.adaptation_scores import ERRORS
-from benchmarks.adaptation_verdicts import FEWEST_SEEDS, shift_claims
-from benchmarks.adaptation_wall import wall_plot
-from benchmarks.adaptation_way import run_way, way_plot
-from benchmarks.adaptation_worlds import (
+from benchmarks.adaptation.scores import ERRORS
+from benchmarks.adaptation.verdicts import FEWEST_SEEDS, shift_claims
+from benchmarks.adaptation.wall import wall_plot
+from benchmarks.adaptation.way import run_way, way_plot
+from benchmarks.adaptation.worlds import (
     KNOWN_KINDS,
     Lengths,
     build_places,
@@ -111,7 +111,7 @@ PARTS = ("shift", "safety", "way")
 SMOKE_S = 90.0
 RESULT = "adaptation.json"
 SEEDS, SAFETY_SEED = tuple(range(FEWEST_SEEDS)), 0
-STUDENT = Path(__file__).with_name("adaptation_student.safetensors")
+STUDENT = Path(__file__).parent / "adaptation" / "student.safetensors"
 TEACHER = Path(__file__).parents[1] / "models" / "micro_frames.safetensors"
 
 
@@ -161,7 +161,7 @@ def taught_student(work: Path, clips: Path, updates: int, overrides: Sequence[st
     """
     settings = load_settings(
         TrainingParameters,
-        Path(__file__).with_name("adaptation_student.yaml"),
+        Path(__file__).parent / "adaptation" / "student.yaml",
         [f"clips={clips}", f"steps={updates}", f"warm_up={updates // 10}",
          f"evaluate_every={max(1, updates // 4)}", *overrides],
     )  # fmt: skip

@@ -4,8 +4,8 @@
 
 Both are the processes of `depth.launch.py distill:=true`, over real DDS, with a camera that plays a
 simulated recording. First each is killed (SIGKILL) at random instants, then every fault of
-`faults_one_shot` is made. Written are results/faults.json, faults.md and faults.png: who was away
-when, the gaps in depth, and how many were how long.
+`faults/one_shot.py` is made. Written are results/faults.json, faults.md and faults.png: who was
+away when, the gaps in depth, and how many were how long.
 
 The learner works with more haste than a deployment would (`HASTE`), so that kills meet writing and
 publishing often. Depth's limits on kills are its own first start, times two, plus two seconds.
@@ -22,14 +22,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import faults_one_shot
-from benchmarks.faults_camera import Camera
-from benchmarks.faults_disk import look
-from benchmarks.faults_kills import Kill, Killer
-from benchmarks.faults_plot import kills_plot
-from benchmarks.faults_scene import Scene
-from benchmarks.faults_segments import SHARED, remove_orphans
-from benchmarks.online_stand import DEPTH, LEARNER, Deployment, Stand, simulate
+from benchmarks.faults import one_shot
+from benchmarks.faults.camera import Camera
+from benchmarks.faults.disk import look
+from benchmarks.faults.kills import Kill, Killer
+from benchmarks.faults.plot import kills_plot
+from benchmarks.faults.scene import Scene
+from benchmarks.faults.segments import SHARED, remove_orphans
+from benchmarks.live.online_stand import DEPTH, LEARNER, Deployment, Stand, simulate
 from benchmarks.record import RESULTS, record
 from dae_ros.evaluation.strips import write_png
 from dae_ros.parameters import Value
@@ -97,7 +97,7 @@ def run(
         found = killer.run(kills, aimed)
         left = killer.memory.segments
         scene = Scene(stand, camera, HOP_S / rate, left)
-        outcomes = [] if faults is None else faults_one_shot.run(scene, faults)
+        outcomes = [] if faults is None else one_shot.run(scene, faults)
         versions = max([0, *look(deployment.folder).versions])
     # All have ended: what they shared with those that were killed is nobody's now.
     removed = remove_orphans(left, own=keep_own)

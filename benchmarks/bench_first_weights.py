@@ -44,8 +44,8 @@ from typing import Any
 import cv2
 import torch
 
-from benchmarks.first_weights_pictures import curves, run_column, save_worlds, shown_windows
-from benchmarks.first_weights_report import CONSTANT, FORGETFUL, MEAN_MAP, RUNS, goals, markdown
+from benchmarks.first_weights.pictures import curves, run_column, save_worlds, shown_windows
+from benchmarks.first_weights.report import CONSTANT, FORGETFUL, MEAN_MAP, RUNS, goals, markdown
 from benchmarks.heldout import (
     MAXIMUM_DEPTH_M,
     Scores,

@@ -35,17 +35,17 @@ from typing import Any
 import torch
 
 from benchmarks.goals import conclude
-from benchmarks.gpu_clock import DeviceClock, device_facts, measure_peaks, readings
-from benchmarks.gpu_contenders import EVERYONE
-from benchmarks.gpu_report import goals, roofline, table
-from benchmarks.gpu_steps import (
+from benchmarks.gpu.clock import DeviceClock, device_facts, measure_peaks, readings
+from benchmarks.gpu.contenders import EVERYONE
+from benchmarks.gpu.report import goals, roofline, table
+from benchmarks.gpu.steps import (
     checkpoint_at,
     floors,
     measure_cameras,
     measure_contenders,
     measure_swaps,
 )
-from benchmarks.gpu_training import measure_training
+from benchmarks.gpu.training import measure_training
 from benchmarks.record import RESULTS, record
 from benchmarks.run import LEFT_OUT
 from dae_ros.evaluation.strips import write_png
@@ -68,7 +68,7 @@ class Plan:
         networks: names of untrained ones, the most important first; batches of cameras and changes
             of weights are measured with it.
         sizes: (height, width) of sensor and network input in px.
-        contenders: of `gpu_contenders.EVERYONE`.
+        contenders: of `gpu/contenders.EVERYONE`.
         cameras: how many are stepped together.
         swaps: changes of weights.
         training: (precision, clips of an update) of each training.

@@ -50,9 +50,9 @@ from benchmarks.latency_figures import (
     quantiles,
     steps_by_block,
 )
-from benchmarks.live_camera import Block, CameraPlan, quiet
-from benchmarks.live_stand import LiveStand
-from benchmarks.online_stand import StandError
+from benchmarks.live.camera import Block, CameraPlan, quiet
+from benchmarks.live.online_stand import StandError
+from benchmarks.live.stand import LiveStand
 from benchmarks.process_use import cpu_s
 from benchmarks.record import RESULTS, record
 from dae_ros.evaluation.strips import write_png

@@ -2,7 +2,7 @@
 
     python -m benchmarks.bench_live_learning [--seed 0] [--rate 0.25] [--drive-s 300]
 
-The world is one of `adaptation_worlds`' B. Before anything is started, teacher and student are
+The world is one of `adaptation/worlds.py`' B. Before anything is started, teacher and student are
 compared with true depth on other places of it; where the teacher is no better by a tenth there is
 nothing to learn, and the benchmark ends with that. Then simulator, depth node and distillation node
 run as `depth.launch.py distill:=true` starts them, and a second depth node whose weights never
@@ -37,13 +37,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.adaptation_cache import keyed, write_once
-from benchmarks.adaptation_runs import RANGE
-from benchmarks.adaptation_scores import ELSEWHERE, Scores, score_file
-from benchmarks.adaptation_verdicts import SMALLEST_LEAD
-from benchmarks.adaptation_worlds import Lengths, build_places, recipes
-from benchmarks.live_truth import ERRORS, Against, Pair, compare, pairs_of
-from benchmarks.online_stand import DEPTH, LEARNER, Deployment, Stand
+from benchmarks.adaptation.cache import keyed, write_once
+from benchmarks.adaptation.runs import RANGE
+from benchmarks.adaptation.scores import ELSEWHERE, Scores, score_file
+from benchmarks.adaptation.verdicts import SMALLEST_LEAD
+from benchmarks.adaptation.worlds import Lengths, build_places, recipes
+from benchmarks.live.online_stand import DEPTH, LEARNER, Deployment, Stand
+from benchmarks.live.truth import ERRORS, Against, Pair, compare, pairs_of
 from benchmarks.record import RESULTS, record
 from dae_ros.distillation.clip_recipe import read_recipe
 from dae_ros.distillation.clip_sources import WorldSource

@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.as_launched import start_as_launched
-from benchmarks.live_camera import Block, CameraPlan
-from benchmarks.live_stand import LiveStand
+from benchmarks.live.camera import Block, CameraPlan
+from benchmarks.live.stand import LiveStand
 from benchmarks.overload_figures import FLOOD, figures
 from benchmarks.record import RESULTS, record
 from dae_ros.evaluation.plots import Axes, line_plot

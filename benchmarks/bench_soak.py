@@ -30,8 +30,8 @@ import numpy as np
 
 from benchmarks.as_launched import start_as_launched
 from benchmarks.latency_figures import missing_windows, quantiles
-from benchmarks.live_camera import OPENING, Block, CameraLog, CameraPlan
-from benchmarks.live_stand import LiveStand, Window, counts_of, sensor_to_topic_ns
+from benchmarks.live.camera import OPENING, Block, CameraLog, CameraPlan
+from benchmarks.live.stand import LiveStand, Window, counts_of, sensor_to_topic_ns
 from benchmarks.process_use import cpu_s, resident_mb
 from benchmarks.record import RESULTS, record
 from dae_ros.evaluation.plots import Axes, line_plot

@@ -34,10 +34,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.online_stand import DEPTH, LEARNER, Deployment, Stand, simulate
-from benchmarks.record import RESULTS, record
-from benchmarks.undisturbed_blocks import HOP_S, QUANTILES, REPLAY, Block, Plan, paired, run_block
-from benchmarks.undisturbed_swaps import (
+from benchmarks.live.online_stand import DEPTH, LEARNER, Deployment, Stand, simulate
+from benchmarks.live.undisturbed_blocks import (
+    HOP_S,
+    QUANTILES,
+    REPLAY,
+    Block,
+    Plan,
+    paired,
+    run_block,
+)
+from benchmarks.live.undisturbed_swaps import (
     COMPARED,
     SWAP_EVERY_S,
     Announcer,
@@ -45,6 +52,7 @@ from benchmarks.undisturbed_swaps import (
     swaps_of,
     versions,
 )
+from benchmarks.record import RESULTS, record
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.evaluation.strips import write_png
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.live_camera import CameraLog
-from benchmarks.live_stand import Stages, Window
+from benchmarks.live.camera import CameraLog
+from benchmarks.live.stand import Stages, Window
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.representation.render import Picture
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.latency_figures import HOP_NS, missing_windows, quantiles
-from benchmarks.live_camera import CameraLog
-from benchmarks.live_stand import Window, counts_of, sensor_to_topic_ns
+from benchmarks.live.camera import CameraLog
+from benchmarks.live.stand import Window, counts_of, sensor_to_topic_ns
 
 # Blocks of the camera's plan.
 CALM, FLOOD, AFTER = 0, 1, 2

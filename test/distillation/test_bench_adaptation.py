@@ -14,8 +14,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from benchmarks.adaptation_controls import worse
-from benchmarks.adaptation_faults import (
+from benchmarks.adaptation.controls import worse
+from benchmarks.adaptation.faults import (
     SHIFT_PX,
     SLOW_LABEL_S,
     TEACHER_FAULTS,
@@ -24,7 +24,7 @@ from benchmarks.adaptation_faults import (
     FailingFrames,
     Fault,
 )
-from benchmarks.adaptation_worlds import (
+from benchmarks.adaptation.worlds import (
     KNOWN_KINDS,
     NEW_KINDS,
     Lengths,

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import adaptation_pictures
-from benchmarks.adaptation_jobs import Job
-from benchmarks.adaptation_pictures import places_picture
-from benchmarks.adaptation_runs import Setting
-from benchmarks.adaptation_safety import Course
-from benchmarks.adaptation_scores import score_file
-from benchmarks.adaptation_way import WAY_PARTS, run_way
-from benchmarks.adaptation_worlds import Lengths
+from benchmarks.adaptation import pictures
+from benchmarks.adaptation.jobs import Job
+from benchmarks.adaptation.pictures import places_picture
+from benchmarks.adaptation.runs import Setting
+from benchmarks.adaptation.safety import Course
+from benchmarks.adaptation.scores import score_file
+from benchmarks.adaptation.way import WAY_PARTS, run_way
+from benchmarks.adaptation.worlds import Lengths
 from benchmarks.heldout import depth_at, score_network
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
@@ -95,13 +95,13 @@ def test_each_seed_has_a_row_with_the_version_of_the_end_of_the_drive(
     offline = save(setting.offline_folder(tmp_path, 0) / "last.safetensors", 2.0)
 
     drawn: list[tuple[str, int, dict[str, Any]]] = []
-    row = adaptation_pictures.depth_row
+    row = pictures.depth_row
 
     def draw(sequence: Any, index: int, found: Any) -> Any:
         drawn.append((sequence.name, index, found))
         return row(sequence, index, found)
 
-    monkeypatch.setattr(adaptation_pictures, "depth_row", draw)
+    monkeypatch.setattr(pictures, "depth_row", draw)
     picture = places_picture(job, seeds)
     assert picture is not None and picture.ndim == 3
     ((name, index, found),) = drawn

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import adaptation_jobs, adaptation_scores
-from benchmarks.adaptation_cache import KEY_FILE, keyed, write_once
-from benchmarks.adaptation_cost import on_own_core
-from benchmarks.adaptation_faults import FAULTS
-from benchmarks.adaptation_finished import read_finished, take_over, write_finished
-from benchmarks.adaptation_jobs import Job
-from benchmarks.adaptation_runs import RUN_FILE, Setting, verdicts_and_refusals
-from benchmarks.adaptation_safety import (
+from benchmarks.adaptation import jobs
+from benchmarks.adaptation.cache import KEY_FILE, keyed, write_once
+from benchmarks.adaptation.cost import on_own_core
+from benchmarks.adaptation.faults import FAULTS
+from benchmarks.adaptation.finished import read_finished, take_over, write_finished
+from benchmarks.adaptation.jobs import Job
+from benchmarks.adaptation.runs import RUN_FILE, Setting, verdicts_and_refusals
+from benchmarks.adaptation.safety import (
     EARLY,
     EARLY_FAULTS,
     LATE,
@@ -32,7 +32,7 @@ from benchmarks.adaptation_safety import (
     run_prefix,
     verdict_on,
 )
-from benchmarks.adaptation_scores import (
+from benchmarks.adaptation.scores import (
     ERRORS,
     PARTS,
     PLACES,
@@ -40,7 +40,7 @@ from benchmarks.adaptation_scores import (
     score_files,
     weights_digest,
 )
-from benchmarks.adaptation_worlds import Lengths, known_folder, worlds_folder
+from benchmarks.adaptation.worlds import Lengths, known_folder, worlds_folder
 from dae_ros.errors import ConfigurationError
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.model.untrained import untrained
@@ -215,10 +215,10 @@ def test_the_places_that_were_known_are_those_of_the_last_call(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A seed's `known` leads to the clips of its lengths, also where the work folder was moved."""
-    monkeypatch.setattr(adaptation_jobs, "prepare_seed", lambda *_: None)
+    monkeypatch.setattr(jobs, "prepare_seed", lambda *_: None)
     for known_s in (5.0, 6.0, 5.0):
         lengths = Lengths(30.0, 10.0, 5.0, known_s)
-        adaptation_jobs.render(tmp_path / "work", 0, lengths)
+        jobs.render(tmp_path / "work", 0, lengths)
         link = worlds_folder(tmp_path / "work", 0, lengths) / "known"
         assert link.resolve() == known_folder(tmp_path / "work", lengths).resolve()
     moved = (tmp_path / "work").rename(tmp_path / "elsewhere")
@@ -253,5 +253,5 @@ def test_versions_are_scored_once_and_together_as_alone(
             mean = sum(found[error] for found in places.values()) / 2
             assert scores[error] == pytest.approx(mean, abs=2e-5)
     assert len(list((tmp_path / "together" / "known" / "scores").iterdir())) == 2
-    monkeypatch.setattr(adaptation_scores, "score_networks", None)
+    monkeypatch.setattr("benchmarks.adaptation.scores.score_networks", None)
     assert score_files(files[::-1], tmp_path / "together") == alone[::-1]

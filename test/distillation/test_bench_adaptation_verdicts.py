@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.adaptation_report import markdown, safety_plot, shift_plot
-from benchmarks.adaptation_safety import summary, verdict_on
-from benchmarks.adaptation_verdicts import (
+from benchmarks.adaptation.report import markdown, safety_plot, shift_plot
+from benchmarks.adaptation.safety import summary, verdict_on
+from benchmarks.adaptation.verdicts import (
     FEWEST_SEEDS,
     gain_share,
     live_at,
@@ -21,8 +21,8 @@ from benchmarks.adaptation_verdicts import (
     timeline_of,
     worst_excess,
 )
-from benchmarks.adaptation_wall import wall_plot
-from benchmarks.adaptation_way import WAY_PARTS, way_plot
+from benchmarks.adaptation.wall import wall_plot
+from benchmarks.adaptation.way import WAY_PARTS, way_plot
 from benchmarks.bench_adaptation import _plain
 
 # Depth had 1, then 2, took 2 back, and later had 3.

@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import bench_distillation, bench_first_weights
 from benchmarks.bench_distillation import ROWS, Plan, settings_of, subset
-from benchmarks.first_weights_report import goals
+from benchmarks.first_weights.report import goals
 from benchmarks.heldout import kind_of, score_best_constants, score_network
 from dae_ros.distillation.clip_codes import tencode_of_code
 from dae_ros.distillation.clip_store import open_clip_store

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_faults import CALM, run, summary, table
-from benchmarks.faults_disk import look
-from benchmarks.faults_kills import Kill, longest_gap_s
-from benchmarks.faults_plot import absences, histogram, kills_plot, stems
-from benchmarks.faults_segments import SHARED, held_by, remove_orphans
-from benchmarks.online_stand import Deployment, Image
+from benchmarks.faults.disk import look
+from benchmarks.faults.kills import Kill, longest_gap_s
+from benchmarks.faults.plot import absences, histogram, kills_plot, stems
+from benchmarks.faults.segments import SHARED, held_by, remove_orphans
+from benchmarks.live.online_stand import Deployment, Image
 from dae_ros.bags.message_types import EVENT_PACKET, IMAGE
 from dae_ros.bags.messages import write_image
 from dae_ros.bags.writer import BagWriter

@@ -18,7 +18,7 @@ from benchmarks.latency_figures import (
     missing_windows,
     steps_by_block,
 )
-from benchmarks.live_camera import (
+from benchmarks.live.camera import (
     OPENING,
     STEP_US,
     TYPE_NAME,
@@ -29,7 +29,7 @@ from benchmarks.live_camera import (
     cycle,
     schedule,
 )
-from benchmarks.live_stand import Window, read_stages, sensor_to_topic_ns
+from benchmarks.live.stand import Window, read_stages, sensor_to_topic_ns
 from dae_ros.events.cdr import read_packet
 from dae_ros.events.stream import EventStream
 from dae_ros.runtime.trace import Trace, write_trace

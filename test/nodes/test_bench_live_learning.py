@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks.adaptation_scores import Scores
-from benchmarks.adaptation_worlds import NEW_KINDS, Lengths
+from benchmarks.adaptation.scores import Scores
+from benchmarks.adaptation.worlds import NEW_KINDS, Lengths
 from benchmarks.bench_live_learning import drive_parameters, lead_of, plot, summary, table
-from benchmarks.live_truth import STRETCH, Against, Pair, compare, pairs_of
+from benchmarks.live.truth import STRETCH, Against, Pair, compare, pairs_of
 
 pytestmark = pytest.mark.ros
 HOP_NS = 50_000_000

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_overload import main
-from benchmarks.live_camera import OPENING, CameraLog
-from benchmarks.live_stand import Window
+from benchmarks.live.camera import OPENING, CameraLog
+from benchmarks.live.stand import Window
 from benchmarks.overload_figures import AFTER, CALM, FLOOD, figures
 
 pytestmark = pytest.mark.ros

@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks.bench_soak import begin_of, camera_late_ms, goals, latency_over_time, main, measure
 from benchmarks.bench_soak import slope_per_hour as slope
-from benchmarks.live_camera import OPENING, Block, CameraLog, CameraPlan
-from benchmarks.live_stand import Window
+from benchmarks.live.camera import OPENING, Block, CameraLog, CameraPlan
+from benchmarks.live.stand import Window
 
 pytestmark = pytest.mark.ros
 MS = 1_000_000

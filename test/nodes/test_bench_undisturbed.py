@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_undisturbed import goals, ratio_interval, table
-from benchmarks.online_stand import Image, Said
-from benchmarks.undisturbed_blocks import HOP_NS, Block, paired
-from benchmarks.undisturbed_swaps import fresh_depth, identical_windows, swaps_of
+from benchmarks.live.online_stand import Image, Said
+from benchmarks.live.undisturbed_blocks import HOP_NS, Block, paired
+from benchmarks.live.undisturbed_swaps import fresh_depth, identical_windows, swaps_of
 from dae_ros.bags.message_types import EVENT_PACKET
 from dae_ros.bags.writer import BagWriter
 from dae_ros.events.cdr import write_packet

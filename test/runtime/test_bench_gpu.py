@@ -16,13 +16,14 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import bench_gpu, gpu_contenders, gpu_graphs, run
+from benchmarks import bench_gpu, run
 from benchmarks.bench_gpu import Plan, main, measure
-from benchmarks.gpu_clock import DeviceClock, measure_peaks, readings, turns
-from benchmarks.gpu_contenders import AS_WRITTEN, COMPILED, EAGER, OURS, REFERENCE, TENSORRT
-from benchmarks.gpu_report import goals, roofline, table
-from benchmarks.gpu_steps import checkpoint_at, measure_contenders, measure_swaps
-from benchmarks.gpu_work import Counter, Work, floor_of, step_work, update_work
+from benchmarks.gpu import contenders, graphs
+from benchmarks.gpu.clock import DeviceClock, measure_peaks, readings, turns
+from benchmarks.gpu.contenders import AS_WRITTEN, COMPILED, EAGER, OURS, REFERENCE, TENSORRT
+from benchmarks.gpu.report import goals, roofline, table
+from benchmarks.gpu.steps import checkpoint_at, measure_contenders, measure_swaps
+from benchmarks.gpu.work import Counter, Work, floor_of, step_work, update_work
 from dae_ros.distillation.rollout import roll_clips
 from dae_ros.errors import InferenceError
 from dae_ros.model.untrained import untrained
@@ -138,7 +139,7 @@ def test_written_out_a_network_gives_the_same() -> None:
     """Attention by hand and positions made anew: the prediction of the network as it is."""
     network = untrained("tiny").network
     written = copy.deepcopy(network)
-    gpu_contenders.write_out(written)
+    contenders.write_out(written)
     image = torch.rand(1, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected, _ = network(image, network.initial_state(1, *SIZE))
@@ -238,7 +239,7 @@ def test_a_contender_that_fails_later_costs_its_own_row_alone(
 ) -> None:
     """The others are measured, and the table says why one is not."""
     steps = 0
-    estimate = gpu_contenders.EagerSteps.estimate
+    estimate = contenders.EagerSteps.estimate
 
     def failing(self: Any, image: Any) -> Any:
         nonlocal steps
@@ -247,7 +248,7 @@ def test_a_contender_that_fails_later_costs_its_own_row_alone(
             raise InferenceError("its memory is gone")
         return estimate(self, image)
 
-    monkeypatch.setattr(gpu_contenders.EagerSteps, "estimate", failing)
+    monkeypatch.setattr(contenders.EagerSteps, "estimate", failing)
     weights = checkpoint_at("tiny", 70, 98, tmp_path)
     clock = DeviceClock(torch.device("cpu"), 64)
     names = (REFERENCE, OURS, EAGER)
@@ -272,7 +273,7 @@ def test_a_build_that_takes_too_long_ends_with_all_its_processes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The limit ends the export that the build has begun as well."""
-    monkeypatch.setattr(gpu_graphs, "graph_obstacle", lambda _: None)
+    monkeypatch.setattr(graphs, "graph_obstacle", lambda _: None)
     # A build whose export sleeps, so that the limit comes while it is under way.
     started = tmp_path / "child"
     export = f"sh -c 'echo $$ > {started}; exec sleep 300' > /dev/null 2>&1"
@@ -281,7 +282,7 @@ def test_a_build_that_takes_too_long_ends_with_all_its_processes(
     python.write_text(f"#!/bin/sh\n{export}\ntrue\n")
     python.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(python))
-    said = gpu_graphs.build_beside("onnxruntime", tmp_path, SIZE, "cpu", tmp_path, 2.0)
+    said = graphs.build_beside("onnxruntime", tmp_path, SIZE, "cpu", tmp_path, 2.0)
     assert said is not None and "not built within 2 s" in said
     # Gone, or dead and not yet waited for.
     status = Path(f"/proc/{started.read_text().strip()}/status")
@@ -296,13 +297,13 @@ def test_everything_is_measured_on_a_small_network(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such\n kernel")
 
-    original = gpu_contenders.OurSteps
+    original = contenders.OurSteps
 
     def made(*given: Any, compiled: bool) -> Any:
         return fail() if compiled else original(*given, compiled=False)
 
-    monkeypatch.setattr(gpu_contenders, "OurSteps", made)
-    monkeypatch.setattr(gpu_contenders, "build_beside", lambda *_: "it is not installed")
+    monkeypatch.setattr(contenders, "OurSteps", made)
+    monkeypatch.setattr(contenders, "build_beside", lambda *_: "it is not installed")
     monkeypatch.setattr(bench_gpu, "measure_event_path", fail)
     plan = Plan(
         device="cpu", networks=("tiny",), sizes=(SIZE,), cameras=(1, 2), swaps=1,

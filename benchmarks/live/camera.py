@@ -1,6 +1,6 @@
 """A camera in a process of its own: encoded packets over DDS, paced by the clock, for hours.
 
-    python -m benchmarks.live_camera PLAN FOLDER
+    python -m benchmarks.live.camera PLAN FOLDER
 
 Events are encoded once, as cycles of up to a second, and sent again and again. EVT 3.0 counts
 time in steps of 4096 us (TIME_HIGH, 12 bits); a cycle is a whole number of them, so that adding to

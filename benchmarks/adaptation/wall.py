@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.adaptation_cost import on_own_core
+from benchmarks.adaptation.cost import on_own_core
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.parameters.distillation import OnlineParameters
 from dae_ros.representation.render import Picture

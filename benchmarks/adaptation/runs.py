@@ -20,12 +20,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.adaptation_cache import keyed
-from benchmarks.adaptation_cost import TimedDistiller
-from benchmarks.adaptation_faults import Clock, Drive, Fault, failing_teacher
-from benchmarks.adaptation_scores import ELSEWHERE, ERRORS, score_file
-from benchmarks.adaptation_verdicts import SMALLEST_LEAD
-from benchmarks.adaptation_worlds import CLIPS, DRIVE, RETURN, Lengths, recipes
+from benchmarks.adaptation.cache import keyed
+from benchmarks.adaptation.cost import TimedDistiller
+from benchmarks.adaptation.faults import Clock, Drive, Fault, failing_teacher
+from benchmarks.adaptation.scores import ELSEWHERE, ERRORS, score_file
+from benchmarks.adaptation.verdicts import SMALLEST_LEAD
+from benchmarks.adaptation.worlds import CLIPS, DRIVE, RETURN, Lengths, recipes
 from dae_ros.bags.recording import open_recording
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.configuration import DistillationParameters, load_settings

@@ -1,6 +1,6 @@
 """Graphs on other runtimes in `bench_gpu`: onnxruntime's CUDA, and TensorRT.
 
-    python -m benchmarks.gpu_graphs BACKEND WEIGHTS HEIGHT WIDTH DEVICE FOLDER
+    python -m benchmarks.gpu.graphs BACKEND WEIGHTS HEIGHT WIDTH DEVICE FOLDER
 
 makes what a runtime of graphs needs (an export, an engine of TensorRT, the comparison with PyTorch)
 in a process of its own, which can be ended when it takes too long.
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.gpu_frames import Frame
+from benchmarks.gpu.frames import Frame
 from dae_ros.errors import DaeError
 from dae_ros.model.weights import load_weights
 from dae_ros.runtime.exported_estimator import ExportedEstimator
@@ -93,7 +93,7 @@ def build_beside(
         return "there is no time left to build it; give more with --within"
     arguments = [backend, str(weights), *map(str, size), device, str(folder)]
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.gpu_graphs", *arguments],
+        [sys.executable, "-m", "benchmarks.gpu.graphs", *arguments],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
     ) as process:  # fmt: skip
         try:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.online_stand import Deployment, Stand
-from benchmarks.undisturbed_blocks import HOP_NS, Block, Plan
+from benchmarks.live.online_stand import Deployment, Stand
+from benchmarks.live.undisturbed_blocks import HOP_NS, Block, Plan
 from dae_ros.bags.recording import open_recording
 from dae_ros.model.checkpoint import save_checkpoint
 from dae_ros.model.weights import load_weights

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.live_camera import GO, PLAN, READY, CameraLog, CameraPlan
-from benchmarks.online_stand import DEPTH, POLL_S, Deployment, Stand, StandError
+from benchmarks.live.camera import GO, PLAN, READY, CameraLog, CameraPlan
+from benchmarks.live.online_stand import DEPTH, POLL_S, Deployment, Stand, StandError
 from dae_ros.nodes.processes import Process, launch_plan
 
 START_TIMEOUT_S = 300.0
@@ -210,7 +210,7 @@ class LiveStand:
             self.listener = Listener()
             self._stand.start(DEPTH)
             self._camera = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.live_camera", self._plan.to_json(), self.folder],
+                [sys.executable, "-m", "benchmarks.live.camera", self._plan.to_json(), self.folder],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

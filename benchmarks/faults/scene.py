@@ -8,11 +8,11 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults_camera import Camera
-from benchmarks.faults_disk import look
-from benchmarks.faults_kills import longest_gap_s
-from benchmarks.faults_segments import held_by, remove_orphans
-from benchmarks.online_stand import DEPTH, LEARNER, Stand
+from benchmarks.faults.camera import Camera
+from benchmarks.faults.disk import look
+from benchmarks.faults.kills import longest_gap_s
+from benchmarks.faults.segments import held_by, remove_orphans
+from benchmarks.live.online_stand import DEPTH, LEARNER, Stand
 
 PATIENCE_S = 120.0
 SETTLE_S = 3.0

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.depth_rows import depth_row
-from benchmarks.first_weights_report import MEAN_MAP, RUNS
+from benchmarks.first_weights.report import MEAN_MAP, RUNS
 from benchmarks.heldout import FloatImage
 from dae_ros.bags.video import ContactSheet
 from dae_ros.distillation.clip_store import ClipStore

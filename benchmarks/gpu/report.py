@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.goals import Goal, at_least, at_most, goal_lines
-from benchmarks.gpu_contenders import AS_WRITTEN, OURS, TENSORRT
+from benchmarks.gpu.contenders import AS_WRITTEN, OURS, TENSORRT
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.representation.render import Picture
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.adaptation_cache import digest_of
-from benchmarks.adaptation_controls import run_controls
-from benchmarks.adaptation_finished import write_finished
-from benchmarks.adaptation_runs import (
+from benchmarks.adaptation.cache import digest_of
+from benchmarks.adaptation.controls import run_controls
+from benchmarks.adaptation.finished import write_finished
+from benchmarks.adaptation.runs import (
     Setting,
     Trip,
     check_shift,
@@ -21,7 +21,7 @@ from benchmarks.adaptation_runs import (
     run_online,
     verdicts_and_refusals,
 )
-from benchmarks.adaptation_safety import (
+from benchmarks.adaptation.safety import (
     HEALTHY_FILE,
     LATE,
     NONE,
@@ -32,9 +32,9 @@ from benchmarks.adaptation_safety import (
     run_prefix,
     safety_folder,
 )
-from benchmarks.adaptation_scores import ELSEWHERE, KNOWN, score_versions
-from benchmarks.adaptation_verdicts import summary_of_seed, timeline_of
-from benchmarks.adaptation_worlds import (
+from benchmarks.adaptation.scores import ELSEWHERE, KNOWN, score_versions
+from benchmarks.adaptation.verdicts import summary_of_seed, timeline_of
+from benchmarks.adaptation.worlds import (
     Lengths,
     build_places,
     known_folder,

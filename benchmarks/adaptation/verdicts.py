@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, TypeAlias
 
-from benchmarks.adaptation_scores import ERRORS, PLACES
+from benchmarks.adaptation.scores import ERRORS, PLACES
 
 Timeline: TypeAlias = Sequence[tuple[float, int]]
 

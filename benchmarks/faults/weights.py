@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.faults_disk import look
-from benchmarks.faults_scene import PATIENCE_S, SETTLE_S, Scene
-from benchmarks.online_stand import DEPTH, LEARNER, Stand, StandError
+from benchmarks.faults.disk import look
+from benchmarks.faults.scene import PATIENCE_S, SETTLE_S, Scene
+from benchmarks.live.online_stand import DEPTH, LEARNER, Stand, StandError
 from dae_ros.model.checkpoint import save_checkpoint
 from dae_ros.model.untrained import untrained
 from dae_ros.runtime.announcement import Announcement

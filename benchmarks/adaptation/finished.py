@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.adaptation_cache import write_once
-from benchmarks.adaptation_runs import read_json
+from benchmarks.adaptation.cache import write_once
+from benchmarks.adaptation.runs import read_json
 from benchmarks.record import provenance
 from dae_ros.model.durable_files import write_durably
 

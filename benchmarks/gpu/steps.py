@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu_clock import DeviceClock, round_trip_ms, turns
-from benchmarks.gpu_contenders import REFERENCE, find
-from benchmarks.gpu_frames import frames
-from benchmarks.gpu_work import Floor, Work, floor_of, step_work
+from benchmarks.gpu.clock import DeviceClock, round_trip_ms, turns
+from benchmarks.gpu.contenders import REFERENCE, find
+from benchmarks.gpu.frames import frames
+from benchmarks.gpu.work import Floor, Work, floor_of, step_work
 from dae_ros.errors import DaeError
 from dae_ros.model.checkpoint import LoadedModel, save_checkpoint
 from dae_ros.model.networks import build_network
@@ -89,7 +89,7 @@ def measure_contenders(
     """Let contenders step one network in turns: host to host, and on the device alone.
 
     Args:
-        names: of `gpu_contenders.EVERYONE`.
+        names: of `gpu/contenders.EVERYONE`.
         weights: a checkpoint for this size.
         size: (height, width) of the sensor in px.
         clock: of the device.

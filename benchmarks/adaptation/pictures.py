@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.adaptation_jobs import Job
-from benchmarks.adaptation_runs import LAST
-from benchmarks.adaptation_verdicts import live_at
-from benchmarks.adaptation_worlds import CLIPS
+from benchmarks.adaptation.jobs import Job
+from benchmarks.adaptation.runs import LAST
+from benchmarks.adaptation.verdicts import live_at
+from benchmarks.adaptation.worlds import CLIPS
 from benchmarks.depth_rows import depth_row
 from benchmarks.heldout import depth_at
 from dae_ros.distillation.clip_store import open_clip_store

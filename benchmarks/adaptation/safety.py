@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.adaptation_cache import keyed
-from benchmarks.adaptation_faults import FAULTS, Clock, Fault
-from benchmarks.adaptation_finished import write_finished
-from benchmarks.adaptation_runs import (
+from benchmarks.adaptation.cache import keyed
+from benchmarks.adaptation.faults import FAULTS, Clock, Fault
+from benchmarks.adaptation.finished import write_finished
+from benchmarks.adaptation.runs import (
     RUN_FILE,
     Setting,
     Trip,
@@ -26,8 +26,8 @@ from benchmarks.adaptation_runs import (
     read_json,
     run_online,
 )
-from benchmarks.adaptation_scores import ELSEWHERE, ERRORS, Scores, score_versions
-from benchmarks.adaptation_verdicts import (
+from benchmarks.adaptation.scores import ELSEWHERE, ERRORS, Scores, score_versions
+from benchmarks.adaptation.verdicts import (
     LARGEST_EXCESS,
     live_at,
     recovery_s,

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.adaptation_finished import write_finished
-from benchmarks.adaptation_jobs import Job
-from benchmarks.adaptation_runs import quiet_threads, read_json
-from benchmarks.adaptation_scores import (
+from benchmarks.adaptation.finished import write_finished
+from benchmarks.adaptation.jobs import Job
+from benchmarks.adaptation.runs import quiet_threads, read_json
+from benchmarks.adaptation.scores import (
     ELSEWHERE,
     ERRORS,
     KNOWN,
@@ -26,7 +26,7 @@ from benchmarks.adaptation_scores import (
     Scores,
     score_weights,
 )
-from benchmarks.adaptation_verdicts import live_at
+from benchmarks.adaptation.verdicts import live_at
 from dae_ros.distillation.online.loop import SNAPSHOTS
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.model.checkpoint import LoadedModel, load_checkpoint

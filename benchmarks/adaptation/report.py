@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.adaptation_verdicts import FEWEST_SEEDS, LARGEST_FORGETTING, live_at
-from benchmarks.adaptation_wall import wall_table
-from benchmarks.adaptation_way import way_table
+from benchmarks.adaptation.verdicts import FEWEST_SEEDS, LARGEST_FORGETTING, live_at
+from benchmarks.adaptation.wall import wall_table
+from benchmarks.adaptation.way import way_table
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.representation.render import Picture
 

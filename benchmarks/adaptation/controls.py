@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.adaptation_cache import digest_of
-from benchmarks.adaptation_finished import write_finished
-from benchmarks.adaptation_runs import Setting, read_json
-from benchmarks.adaptation_scores import ELSEWHERE, ERRORS, score_file
-from benchmarks.adaptation_verdicts import LARGEST_EXCESS, excess
+from benchmarks.adaptation.cache import digest_of
+from benchmarks.adaptation.finished import write_finished
+from benchmarks.adaptation.runs import Setting, read_json
+from benchmarks.adaptation.scores import ELSEWHERE, ERRORS, score_file
+from benchmarks.adaptation.verdicts import LARGEST_EXCESS, excess
 from dae_ros.distillation.clip_store import open_clip_store
 from dae_ros.distillation.online.anchors import anchors_of_store
 from dae_ros.distillation.online.clip_network import ClipNetwork

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from benchmarks.online_stand import DEPTH, LEARNER
+from benchmarks.live.online_stand import DEPTH, LEARNER
 from dae_ros.evaluation.plots import Axes, line_plot
 from dae_ros.representation.render import Picture
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu_clock import DeviceClock
-from benchmarks.gpu_steps import Row, told
-from benchmarks.gpu_work import floor_of, update_work
+from benchmarks.gpu.clock import DeviceClock
+from benchmarks.gpu.steps import Row, told
+from benchmarks.gpu.work import floor_of, update_work
 from dae_ros.distillation.clip_build import build_clips
 from dae_ros.distillation.clip_recipe import Recipe
 from dae_ros.distillation.clip_sources import Sample

@@ -41,7 +41,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.adaptation_cache import keyed, write_once
+from benchmarks.adaptation.cache import keyed, write_once
 from dae_ros.bags.simulated import SimulatedBag
 from dae_ros.distillation.clip_build import build_clips
 from dae_ros.distillation.clip_recipe import read_recipe
@@ -66,7 +66,7 @@ DRIVE, RETURN, CLIPS = "drive", "return", "clips"
 KNOWN_PLACES, WATCHED_PLACES, REPLAYED_PLACES = 45, 45, 60  # of each kind
 WATCHED_ROOMS, REPLAYED_ROOMS = 60, 300  # beside these
 
-_TAUGHT = Path(__file__).parents[1] / "config" / "train" / "clips_first_weights.yaml"
+_TAUGHT = Path(__file__).parents[2] / "config" / "train" / "clips_first_weights.yaml"
 
 _WORLDS: Mapping[str, Mapping[str, Any]] = {
     "room": {"scene": "room", "light": {"choice": ["day", "dusk"]}, "motion": "walk"},

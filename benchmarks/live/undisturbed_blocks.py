@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.online_stand import DEPTH, LEARNER, Image, Said, Stand
+from benchmarks.live.online_stand import DEPTH, LEARNER, Image, Said, Stand
 from benchmarks.process_use import cpu_s
 from dae_ros.nodes.processes import Process
 from dae_ros.parameters import Value

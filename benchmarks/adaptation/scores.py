@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from benchmarks.adaptation_cache import digest_of, write_once
-from benchmarks.adaptation_worlds import CLIPS
+from benchmarks.adaptation.cache import digest_of, write_once
+from benchmarks.adaptation.worlds import CLIPS
 from benchmarks.heldout import Scores as HeldoutScores
 from benchmarks.heldout import rounded, score_networks
 from dae_ros.distillation.clip_store import open_clip_store

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from benchmarks.faults_disk import look
-from benchmarks.faults_scene import PATIENCE_S, SETTLE_S, Outcome, Scene
-from benchmarks.faults_weights import (
+from benchmarks.faults.disk import look
+from benchmarks.faults.scene import PATIENCE_S, SETTLE_S, Outcome, Scene
+from benchmarks.faults.weights import (
     announced_falsehoods,
     cut_announcement,
     damaged_latest,
@@ -22,7 +22,7 @@ from benchmarks.faults_weights import (
     halve,
     two_learners,
 )
-from benchmarks.online_stand import DEPTH, LEARNER, StandError
+from benchmarks.live.online_stand import DEPTH, LEARNER, StandError
 from dae_ros.nodes.process_harness import ProcessError
 
 

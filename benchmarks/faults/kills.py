@@ -1,7 +1,7 @@
 """kill -9 of depth or of the learner at random instants, again and again.
 
 After each kill, before anything is started again, the learner's folder is read by code that shares
-nothing with what wrote it (`faults_disk`); then the process is started again, and has to come back.
+nothing with what wrote it (`disk.py`); then the process is started again, and has to come back.
 A quarter of the kills hit a process that is still starting. Instants at which something is being
 written are rare, so that some more kills wait for one.
 """
@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.faults_disk import Disk, look
-from benchmarks.faults_segments import held_by, remove_orphans
-from benchmarks.online_stand import DEPTH, LEARNER, Image, Stand, StandError
+from benchmarks.faults.disk import Disk, look
+from benchmarks.faults.segments import held_by, remove_orphans
+from benchmarks.live.online_stand import DEPTH, LEARNER, Image, Stand, StandError
 
 SHARE_OF_STARTS = 0.25
 # A process that runs is killed within so many seconds after it has come back.

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.gpu_frames import Frame
-from benchmarks.gpu_graphs import GraphSteps, build_beside
+from benchmarks.gpu.frames import Frame
+from benchmarks.gpu.graphs import GraphSteps, build_beside
 from dae_ros.model.backbone import Attention, VisionTransformer
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.model.weights import load_weights
