@@ -29,7 +29,7 @@ examples:
   dae-ros export untrained:vits --out half.onnx --height 480 --width 640 --precision float16
   dae-ros bag recording.mcap --out out --weights vga.onnx    runs it
   dae-ros clips config/train/clips_first_weights.yaml --out output/clips
-  dae-ros export micro --out small.onnx --height 130 --width 173 --precision int8 \
+  dae-ros export micro --out small.onnx --height 130 --width 173 --precision int8 \\
       --calibration output/clips
 
 float16 halves the file and is for GPUs; a CPU computes it slower than float32 (docs/backends.md).
