@@ -29,7 +29,8 @@ DESCRIPTION = """\
 Run a recording through the same pipeline as the live node, without ROS and as fast as it goes.
 
 A recording is a ROS 1 .bag, a rosbag2 folder (or its .mcap or .db3 file, also where the metadata
-is broken or the file was cut), an .aedat4 or a Prophesee .raw. Two recordings are read as one."""
+is broken or the file was cut), an .aedat4, a Prophesee .raw, MVSEC's .hdf5, or the folder of a DSEC
+or EventScape sequence. Two recordings are read as one."""
 
 EPILOG = """\
 what is written below --out:
