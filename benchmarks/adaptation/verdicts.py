@@ -16,7 +16,7 @@ from benchmarks.adaptation.scores import ERRORS, PLACES
 
 Timeline: TypeAlias = Sequence[tuple[float, int]]
 
-# What is claimed, as the issue of the online node asks for it.
+# What is claimed: docs/distillation.md has the table.
 SMALLEST_GAIN_SHARE = 0.5
 LARGEST_EXCESS = 0.02
 LARGEST_FORGETTING = 0.02

@@ -35,7 +35,7 @@ SPLITS = ("train", "heldout")
 STORE_FILE, SEQUENCE_FILE = "store.json", "sequence.json"
 END_NS, FRAME_OFFSET_US, RESTARTS = range(3)
 NO_FRAME_US = 2**31 - 1  # in place of a frame's offset
-# Beyond this a frame's pixels have moved away from the window's events (issue of label pairing).
+# Beyond this a frame's pixels have moved away from the window's events.
 FRAME_TOLERANCE_US = 5000
 # Array -> the types and numbers of dimensions that it may have.
 _ARRAYS = {
