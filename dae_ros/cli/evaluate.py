@@ -59,14 +59,14 @@ what is written below --out:
   timing.json            all other files are the same, bit for bit, every time
 
 examples:
-  dae-ros evaluate walk.mcap --out result --weights FILE
+  dae-ros evaluate walk --out result --weights FILE
   dae-ros evaluate outdoor_day1_data.hdf5 --out result --weights FILE --orientation depth \\
       --scoring standard:median
   dae-ros evaluate --simulator street_night --simulator room:seed=1001,duration_s=20 \\
       --out result --weights FILE
   dae-ros evaluate DSEC --dataset dsec --out result --weights FILE --orientation depth    published
   dae-ros evaluate DSEC --dataset dsec --sequences thun_00_a --out result --weights FILE    in part
-  dae-ros evaluate walk.mcap --out result --weights FILE --reset every_window    without memory
+  dae-ros evaluate walk --out result --weights FILE --reset every_window    without memory
 
 --orientation depth is for checkpoints that do not say what their number grows with, such as those
 of DepthAnyEvent; leave it out for checkpoints of this project, which say it."""
