@@ -12,6 +12,7 @@ from dae_ros.cli.progress import ProgressBar
 from dae_ros.cli.shared_options import (
     add_output_folder,
     add_pipeline_parameters,
+    duration,
     given_parameters,
     open_sized,
     parse_size,
@@ -110,7 +111,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--start", type=seconds, default=0.0, metavar="S", help="skip so many seconds"
     )
     source.add_argument(
-        "--duration", type=seconds, metavar="S", help="run so many seconds (default: all)"
+        "--duration", type=duration, metavar="S", help="run so many seconds (default: all)"
     )
     add_pipeline_parameters(parser, _OPTIONS)
     parser.set_defaults(run=run)

@@ -20,7 +20,7 @@ from dae_ros.cli.demo_processes import (
     run_processes,
 )
 from dae_ros.cli.demo_scores import in_words, scores_of_summary
-from dae_ros.cli.shared_options import seconds
+from dae_ros.cli.shared_options import duration
 from dae_ros.cli.usage import usage
 from dae_ros.errors import ConfigurationError, RecordingError
 from dae_ros.parameters import DepthParameters
@@ -74,7 +74,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--duration",
-        type=seconds,
+        type=duration,
         default=6.0,
         metavar="S",
         help="seconds of events (default: %(default)s)",

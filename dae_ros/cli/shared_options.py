@@ -105,3 +105,10 @@ def seconds(text: str) -> float:
     if not 0.0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"'{text}' is no time in seconds")
     return value
+
+
+def duration(text: str) -> float:
+    """Read a time above 0 s: none at all would be no run."""
+    if (value := seconds(text)) == 0.0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no duration; give more than 0 seconds")
+    return value

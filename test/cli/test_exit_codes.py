@@ -12,6 +12,7 @@ USAGE = [
     ("bag", "in.bag", "--out", "{out}", "--window-s", "9"),
     ("bag", "in.bag", "--out", "{out}", "--params", "{missing}"),
     ("bag", "in.bag", "--out", "{out}", "--window", "moon"),
+    ("bag", "in.bag", "--out", "{out}", "--duration", "0"),
     ("evaluate", "in.bag", "--out", "{out}", "--scale", "-1"),
     ("simulate", "--out", "{out}", "--contrast-threshold", "9"),
     ("clips", "--out", "{out}"),
@@ -22,6 +23,7 @@ USAGE = [
     ("distill", "{missing}", "--out", "{out}"),
     ("adapt", "in.bag", "--out", "{out}", "--weights", "a", "--teacher", "b", "--set", "tier=9"),
     ("demo", "--out", "{out}", "--scale", "-1"),
+    ("demo", "--out", "{out}", "--duration", "0"),
     ("models", "fetch"),
 ]
 FAILURES = [
