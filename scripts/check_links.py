@@ -36,7 +36,8 @@ def broken_links(page: Path) -> list[str]:
 
 def main() -> int:
     """Print what is broken; return 1 when anything is."""
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("models/*.md")]
+    folders = ("", "docs/**/", "models/", "benchmarks/**/")
+    pages = [page for folder in folders for page in ROOT.glob(f"{folder}*.md")]
     problems = [problem for page in sorted(pages) for problem in broken_links(page)]
     print("\n".join(problems) if problems else f"{len(pages)} pages, every link leads somewhere")
     return 1 if problems else 0
