@@ -134,7 +134,8 @@ class LiveDistillation:
 
     def apply(self, parameters: DistillationNodeParameters) -> None:
         """Take over what may change at run time."""
-        self._budget.parameters = parameters
+        # Both: `begin` makes another budget.
+        self._parameters = self._budget.parameters = parameters
 
     def begin_input(self, cause: str) -> None:
         """Forget events and frames: time has jumped, or another camera begins."""

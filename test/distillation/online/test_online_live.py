@@ -233,6 +233,18 @@ def test_nothing_is_announced_before_it_is_activated(make: Make) -> None:
     assert running.announced[-1].version < version and len(running.announced) == count + 1
 
 
+def test_what_was_set_while_it_runs_outlives_a_pause(make: Make) -> None:
+    """A budget is what the node says that it is, also after it was activated again."""
+    running = make(duty=0.5)
+    parameters = dataclasses.replace(running.live._parameters, duty=0.01, latency_budget_ms=1.0)
+    running.live.apply(parameters)
+    running.live.end()
+    running.live.begin()
+    running.see()
+    assert 0.0 < running.live.status().duty <= 0.01
+    assert running.live._budget.parameters is parameters
+
+
 def test_a_full_disk_costs_points_of_curves_and_no_learning(make: Make, tmp_path: Path) -> None:
     """The writer that failed is let go of; with new room another one begins."""
     pytest.importorskip("tensorboard")
