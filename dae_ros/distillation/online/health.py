@@ -42,6 +42,10 @@ class Health:
         return f"{self.state}:{self.reason}" if self.reason else self.state
 
 
+# Somebody asked for it, whatever is known of what came in before.
+STOPPED = Health("holding", "stopped", "learning was stopped; start it")
+
+
 @dataclass(slots=True)
 class _Bin:
     """Answers of one second."""

@@ -20,7 +20,7 @@ from dae_ros.distillation.online.clip_network import ClipNetwork
 from dae_ros.distillation.online.consequences import Consequences
 from dae_ros.distillation.online.expected_gain import ExpectedGain
 from dae_ros.distillation.online.guard import Guard
-from dae_ros.distillation.online.health import Health
+from dae_ros.distillation.online.health import STOPPED, Health
 from dae_ros.distillation.online.intake import Intake
 from dae_ros.distillation.online.learner import Learner
 from dae_ros.distillation.online.observation import Refusal
@@ -57,7 +57,7 @@ class OnlineDistiller:
         above: see `Publisher`.
 
     Attributes:
-        health: as of the last call of `work` or `look`.
+        health: as of the last call of `work`, `look` or `stop`.
         running: whether it learns; `start` and `stop`.
 
     Raises:
@@ -175,7 +175,7 @@ class OnlineDistiller:
 
     def stop(self) -> bool:
         """Do nothing until `start`; what waits is forgotten, the rest saved, see `save`."""
-        self.running = False
+        self.running, self.health = False, STOPPED
         self._intake.pending = None
         return self.save()
 
@@ -252,17 +252,16 @@ class OnlineDistiller:
 
     def look(self, now_ns: int, ros_ns: int | None = None) -> None:
         """Find out how learning is doing (`health`), without work; arguments as for `work`."""
-        if self._judged_ns is None:
-            self._judged_ns = now_ns
-        holds = [] if self.running else [Refusal("stopped", "learning was stopped; start it")]
+        self._judged_ns = now_ns if self._judged_ns is None else self._judged_ns
         missing = self._intake.pairing.holding(ros_ns)
         small = self._gain.update(now_ns, surprised=self._intake.stride.surprised)
         damage, full = self._publisher.damage(), self._intake.replay.no_room
-        holds += [hold for hold in (damage, missing, full, small) if hold is not None]
+        holds = [hold for hold in (damage, missing, full, small) if hold is not None]
         clips, wanted = len(self._intake.replay), self._parameters.batch_clips
         if not holds and clips < wanted:
             holds.append(Refusal("few_clips", f"{clips} of {wanted} clips to learn from are there"))
-        self.health = self._intake.monitor.health(now_ns, holds)
+        health = self._intake.monitor.health(now_ns, holds)
+        self.health = health if self.running else STOPPED
 
     def release_memory(self) -> None:
         """Give up what can be computed again; no step and no verdict changes."""

@@ -245,6 +245,18 @@ def test_what_was_set_while_it_runs_outlives_a_pause(make: Make) -> None:
     assert running.live._budget.parameters is parameters
 
 
+def test_a_learner_that_is_stopped_says_so_while_it_is_inactive(make: Make) -> None:
+    """Nothing turns then that would look: the status is not what it was when it learned last."""
+    running = make()
+    running.see()
+    assert running.live.health.state == "active"
+    running.live.end()
+    running.live.ask("stop")
+    assert running.live.health.text == "holding:stopped"
+    running.live.ask("start")
+    assert running.live.health.text == "holding:inactive"
+
+
 def test_a_full_disk_costs_points_of_curves_and_no_learning(make: Make, tmp_path: Path) -> None:
     """The writer that failed is let go of; with new room another one begins."""
     pytest.importorskip("tensorboard")
