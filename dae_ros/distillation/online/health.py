@@ -17,7 +17,7 @@ GATES: tuple[Gate, ...] = get_args(Gate)
 BIN_NS = 1_000_000_000
 # Fewer answers of a gate say nothing about a share.
 FEWEST_ANSWERS = 5
-# What is degraded stays so until the share is less by this much, or it would come and go.
+# What is degraded stays so until the share is less by this much, or 0, or it would come and go.
 HYSTERESIS = 0.2
 
 
@@ -125,7 +125,7 @@ class RefusalMonitor:
             return "", ""
         share = refused.total() / answers
         limit = self._parameters.degraded_share
-        self._degraded[gate] = share > (limit - HYSTERESIS if self._degraded[gate] else limit)
+        self._degraded[gate] = share > max(limit - HYSTERESIS * self._degraded[gate], 0.0)
         reason = min(refused, key=lambda word: (-refused[word], word)) if refused else ""
         return (
             f"{share:.0%} of {answers} answers about {gate}s were refusals, mostly {reason}",

@@ -79,6 +79,16 @@ def test_it_recovers_by_itself_and_does_not_flutter() -> None:
     assert monitor.health(160 * SECOND, []).state == "active"
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_it_recovers_from_the_lowest_limit_too(share: float) -> None:
+    """Half a minute without a refusal is enough, however little is allowed."""
+    monitor = RefusalMonitor(OnlineParameters(degraded_share=share, degraded_s=30.0))
+    feed(monitor, "frame", 0, 40, refused=5)
+    assert monitor.health(40 * SECOND, []).text == "degraded:dark"
+    feed(monitor, "frame", 40, 120, refused=0)
+    assert monitor.health(120 * SECOND, []).state == "active"
+
+
 def test_labels_are_few_and_count_apart() -> None:
     """A teacher that always fails shows among frames that all pass."""
     monitor = RefusalMonitor(PARAMETERS)
