@@ -72,6 +72,12 @@ class OnlineParameters(
                 f"'labels_per_clip' ({self.labels_per_clip}) must not exceed 'unroll' "
                 f"({self.unroll})"
             )
+        if round(self.anchor_share * self.batch_clips) >= self.batch_clips:
+            problems.append(
+                f"'anchor_share' ({self.anchor_share:g}) makes anchors of all clips of a step "
+                f"('batch_clips', {self.batch_clips}), and nothing of the deployment would be "
+                "learned; raise 'batch_clips' or lower 'anchor_share'"
+            )
         if self.heldout_every and self.replay_clips < 2 * self.judged_blocks:
             problems.append(
                 f"'replay_clips' ({self.replay_clips}) must be twice 'judged_blocks' "

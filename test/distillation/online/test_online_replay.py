@@ -318,3 +318,12 @@ def test_a_clip_must_fit_its_block() -> None:
     for changes in ({"block_s": 0.1}, {"guard_band_s": 4.0}, {"heldout_every": 1}):
         with pytest.raises(ConfigurationError, match=r"held-out block|leaves nothing"):
             parameters(**changes)
+
+
+@pytest.mark.parametrize(("clips", "share"), [(1, 0.67), (1, 0.5001), (4, 0.9), (3, 0.9)])
+def test_a_step_must_have_room_for_a_clip_of_the_deployment(clips: int, share: float) -> None:
+    """Anchors alone would teach nothing new for ever, and nobody would say so."""
+    with pytest.raises(ConfigurationError, match="nothing of the deployment would be learned"):
+        parameters(batch_clips=clips, anchor_share=share)
+    assert parameters(batch_clips=2, anchor_share=0.67).batch_clips == 2
+    assert parameters(batch_clips=1, anchor_share=0.0).batch_clips == 1
