@@ -192,6 +192,7 @@ class OnlineDistiller:
         self._written("state", self._store.save, state, self._intake.live)
         if "state" in self._problems:
             return False
+        self._problems.pop("clip", None)  # written with it
         self._saved_step = self._learner.accepted_steps
         return True
 

@@ -75,6 +75,7 @@ class OnlineStore:
         self._segment_bytes = segment_bytes
         self._places: dict[ClipKey, _Place] = {}
         self._live: set[ClipKey] = set()  # of the state that was saved or loaded last
+        self._unwritten: dict[ClipKey, LabelledClip] = {}  # that the disk had no room for
         self._file: io.FileIO | None = None
         self._end = 0  # of the whole records of the last file, as it was found
         self.damaged = 0
@@ -133,9 +134,12 @@ class OnlineStore:
         """Write a clip behind the others; the next `save` makes it durable.
 
         Raises:
-            DistillationError: it cannot be written; what was written before is whole.
+            DistillationError: it cannot be written, and `save` tries it again; what was written
+                before is whole.
         """
+        self._unwritten[kind, key] = clip
         self._write((kind, key), pack_record((kind, key), clip))
+        del self._unwritten[kind, key]
 
     def read(self, kind: Kind, key: int) -> LabelledClip:
         """Return a clip.
@@ -172,9 +176,11 @@ class OnlineStore:
 
         Raises:
             DistillationError: it cannot be written; the state saved before is whole. Or it is
-                written, and clips that nobody needs cannot be given up; the next call tries again.
+                written, and clips that it refers to are not, or those that nobody needs cannot be
+                given up; the next call tries again.
         """
         now = set(live)
+        missing = self._write_again(now)
         buffer = io.BytesIO()
         torch.save({"state": dict(state), "live": sorted(now)}, buffer)
         payload = buffer.getbuffer()
@@ -211,6 +217,8 @@ class OnlineStore:
                 "is taken; see who else uses the folder. All that was saved is whole",
                 path=str(self._folder),
             ) from error
+        if missing is not None:
+            raise missing
 
     def load(self) -> dict[str, Any] | None:
         """Return the newest state that is whole; None where there is none.
@@ -254,6 +262,16 @@ class OnlineStore:
         self.damaged += end < length
         if segment == self._segment:
             self._end = end
+
+    def _write_again(self, live: set[ClipKey]) -> DistillationError | None:
+        """Write what there was no room for and is still live; return why that is not possible."""
+        self._unwritten = {key: clip for key, clip in self._unwritten.items() if key in live}
+        try:
+            for (kind, key), clip in list(self._unwritten.items()):
+                self.append(kind, key, clip)
+        except DistillationError as error:
+            return error
+        return None
 
     def _write(self, key: ClipKey, record: bytes) -> None:
         try:

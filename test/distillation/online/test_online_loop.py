@@ -23,6 +23,7 @@ from dae_ros.events.frame import Frame
 from dae_ros.model.checkpoint import LoadedModel
 from dae_ros.runtime.snapshots import read_latest
 from test.reference.first_deployment import SEEN, FirstRun, published
+from test.reference.full_disk import no_room_beyond
 from test.reference.moving_wedge import WedgeSource, wedge_clips
 from test.reference.scrolling_wall import MS
 from test.reference.wall_deployment import (
@@ -259,6 +260,27 @@ def test_a_kill_does_not_mix_the_clips_of_two_teachers(
     other.close()
     again = deployment(student, teacher, folder)
     assert "1" * 64 not in {clip.teacher_digest for clip in again._intake.replay.clips}
+    again.close()
+
+
+def test_clips_that_a_full_disk_refused_are_saved_when_there_is_room(
+    student: LoadedModel, teacher: EchoTeacher, tmp_path: Path
+) -> None:
+    """What a save says is on disk is there: a start finds every clip, pinned ones as well."""
+    changes = {"heldout_every": 0, "pinned_clips": 1}
+    distiller = deployment(student, teacher, tmp_path, **changes)
+    with no_room_beyond(1000):
+        reports = list(run(distiller, SEEN[:120]))
+        assert not distiller.save()
+    assert {"labelled", "learned"} <= {report.action for report in reports}
+    assert "Make room" in distiller.status().problem
+    assert distiller.save() and distiller.status().problem == ""
+    live, anchors = distiller._intake.live, distiller.status().anchors
+    distiller.close()
+    again = deployment(student, teacher, tmp_path, **changes)
+    assert len(live) > 2 and again._intake.live == live
+    assert again.status().anchors == anchors
+    assert again.status().counts["clips_missing"] == 0
     again.close()
 
 
