@@ -271,6 +271,7 @@ def _facts(
             "online": {"mean": result.online.mean(), "every_10_s": result.online.rows()},
         },
         "packet_errors": dict(result.packet_errors),
+        "clock": dict(sorted(result.clock.items())),
         "elsewhere": [],
         "losses": result.losses,
         "parameters": {name: getattr(parameters, name) for name in declarations(OnlineParameters)},

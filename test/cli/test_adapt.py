@@ -66,8 +66,12 @@ def copied(
     without: str = "none",
     cut: str = "none",
     messages: tuple[int, ...] = (),
+    later_ns: int = 0,
 ) -> str:
-    """Copy the room without a topic, or with some messages of one cut; names are last parts."""
+    """Copy the room without a topic, or with some messages of one cut; names are last parts.
+
+    It may have been recorded later than its stamps say.
+    """
     seen = 0
     with open_recording(place / "room") as source, BagWriter(path) as writer:
         for message in source.messages():
@@ -77,7 +81,7 @@ def copied(
                 data = data[:40] if seen in messages else data
                 seen += 1
             if name != without:
-                writer.write(message.topic, message.type, message.time_ns, data)
+                writer.write(message.topic, message.type, message.time_ns + later_ns, data)
     return str(path)
 
 
@@ -107,6 +111,17 @@ def test_damaged_event_messages_are_counted(
     (score,) = facts["elsewhere"][0]["recordings"]
     assert score["packet_errors"] == {"malformed_packet": 2} and score["windows"] > 5
     assert capsys.readouterr().out.count("2 event messages could not be used") == 2
+
+
+def test_a_replay_that_was_recorded_again_is_drawn_from_its_beginning(
+    place: Path, tmp_path: Path
+) -> None:
+    """Its stamps are those of before, a year older than the file; seconds count from the first."""
+    again = copied(place, tmp_path / "again", later_ns=365 * 86_400 * 10**9)
+    assert main(["adapt", again, *adapt_options(place, tmp_path / "out"), *SHORT]) == 0
+    errors = facts_of(tmp_path / "out")["errors"]
+    rows = [row["from_s"] for curve in errors.values() for row in curve["every_10_s"]]
+    assert rows == [0.0, 0.0] and errors["frozen"]["mean"]["windows"] > 10
 
 
 @pytest.mark.parametrize(

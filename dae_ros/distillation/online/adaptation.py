@@ -21,6 +21,7 @@ from dae_ros.distillation.online.budget import StepRate
 from dae_ros.distillation.online.loop import OnlineDistiller
 from dae_ros.distillation.online.reports import LoopReport
 from dae_ros.distillation.online.scored_pipeline import ErrorCurve, ScoredPipeline
+from dae_ros.distillation.online.stamps import Stamps
 from dae_ros.errors import PacketError
 from dae_ros.parameters import DepthParameters
 from dae_ros.runtime.backends import create_estimator, follow_weights
@@ -44,6 +45,7 @@ class AdaptationResult:
         swaps: what depth made of them, with the time.
         losses: of the steps, with the time.
         packet_errors: event messages that could not be used, by error code.
+        clock: `clock_jump`, and `other_clock` (frames of before one, left out), as of the node.
         interrupted: whether it was stopped before its end.
     """
 
@@ -55,6 +57,7 @@ class AdaptationResult:
     swaps: list[dict[str, Any]] = field(default_factory=list)
     losses: list[dict[str, Any]] = field(default_factory=list)
     packet_errors: Counter[str] = field(default_factory=Counter)
+    clock: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
 
 
@@ -86,6 +89,9 @@ class Adaptation:
         self._frozen = ScoredPipeline(frozen, self.result.frozen)
         self._label_s = label_s
         self._now_ns = self._reported_ns = self._busy_until_ns = 0
+        self._began = 0, 0.0  # the present recording: as `ScoredPipeline.begin` takes it
+        self._stamps = Stamps()
+        self._fed = self._jumped = False  # events of it have come, and their stamps have jumped
         self._answers: list[Verdict] = []
         self._tell(distiller.announcement.version, "original")
 
@@ -126,7 +132,8 @@ class Adaptation:
         topics = Topics.to_learn(recording)
         before_ns = self._now_ns
         first_ns: int | None = None
-        self._distiller.begin_input()
+        self._begin_input()
+        self._fed = self._jumped = False
         for scored in (self._frozen, self._online):
             scored.pipeline.restart("recording")
         for message in recording.messages(topics.all):
@@ -135,8 +142,9 @@ class Adaptation:
                 break
             if first_ns is None:
                 first_ns = message.time_ns
+                self._began = first_ns, before_ns / 1e9
                 for scored in (self._frozen, self._online):
-                    scored.begin(first_ns, before_ns / 1e9)
+                    scored.begin(*self._began)
             self._now_ns = before_ns + max(message.time_ns - first_ns, 0)
             self._feed(recording, topics, message)
             self._learn()
@@ -157,11 +165,15 @@ class Adaptation:
         try:
             if message.topic == topics.image:
                 frame = recording.read_frame(message)
-                self._distiller.add_frame(frame)
+                if self._jumped and self._stamps.foreign(frame.stamp_ns):
+                    self.result.clock["other_clock"] += 1
+                else:
+                    self._distiller.add_frame(frame)
                 for scored in pipelines:
                     scored.pipeline.add_frame(frame)
             else:
                 packet = recording.read_packet(message)
+                self._follow_clock(packet.stamp_ns)
                 self._distiller.feed(packet)
                 for scored in pipelines:
                     scored.pipeline.feed(packet)
@@ -169,9 +181,26 @@ class Adaptation:
             self._online.unreadable[error.code] += 1
             return  # what follows is whole
         for scored in pipelines:
+            scored.recorded(message.time_ns)
             for _ in scored.step():
                 pass
         self._follow_depth()
+
+    def _begin_input(self) -> None:
+        self._stamps.clear()
+        self._distiller.begin_input()
+
+    def _follow_clock(self, stamp_ns: int) -> None:
+        """Begin anew where the stamps of events jump, as the node does."""
+        if self._fed and self._stamps.jumped(stamp_ns):
+            self.result.clock["clock_jump"] += 1
+            self._jumped = True
+            self._begin_input()
+            for scored in (self._frozen, self._online):
+                scored.end()
+                scored.begin(*self._began)
+        self._fed = True
+        self._stamps.take(stamp_ns, self._now_ns, events=True)
 
     def _learn(self) -> None:
         distiller, now_ns = self._distiller, self._now_ns

@@ -12,6 +12,7 @@ from typing import Any
 from dae_ros.bags.messages import read_depth
 from dae_ros.bags.recording import Recording
 from dae_ros.distillation.online.adaptation_topics import Topics
+from dae_ros.distillation.online.stamps import LARGEST_FORWARD_NS
 from dae_ros.errors import InferenceError, NonFiniteState, PacketError
 from dae_ros.evaluation.sequence_scorer import TableChoice, default_scorings
 from dae_ros.evaluation.truth_comparison import ComparedFrame, Prediction, TruthComparison
@@ -79,9 +80,16 @@ class ScoredPipeline:
         self.begin(0, 0.0)
 
     def begin(self, start_ns: int, elapsed_s: float) -> None:
-        """Begin another recording: stamp of its beginning, and the time before it."""
+        """Begin another recording: when that was begun, and the time before it."""
         self._start_ns, self._elapsed_s = start_ns, elapsed_s
+        self._recorded_ns = start_ns
+        # Stamps less the times at which they were recorded; the first window says it.
+        self._apart_ns: int | None = None
         self._comparison = TruthComparison("adapt", [self._choice])
+
+    def recorded(self, time_ns: int) -> None:
+        """Take when the last message was recorded."""
+        self._recorded_ns = time_ns
 
     def truth(self, stamp_ns: int, depth: Any) -> None:
         """Take a true depth."""
@@ -90,6 +98,10 @@ class ScoredPipeline:
     def step(self) -> Iterator[DepthFrame]:
         """Step every window that is closed."""
         while (frame := self.pipeline.step()) is not None:
+            if self._apart_ns is None:
+                # Far apart are those of a replay that was recorded again.
+                apart_ns = frame.stamp_ns - self._recorded_ns
+                self._apart_ns = apart_ns if abs(apart_ns) > LARGEST_FORWARD_NS else 0
             prediction = Prediction(frame.depth, frame.image, frame.event_count)
             self._score(self._comparison.add_prediction(frame.stamp_ns, prediction))
             yield frame
@@ -108,7 +120,8 @@ class ScoredPipeline:
 
     def _score(self, found: list[ComparedFrame]) -> None:
         for frame in found:
-            time_s = self._elapsed_s + (frame.stamp_ns - self._start_ns) / 1e9
+            began_ns = self._start_ns + (self._apart_ns or 0)
+            time_s = self._elapsed_s + (frame.stamp_ns - began_ns) / 1e9
             metrics = frame.score.metrics
             self._curve.add(time_s, metrics["abs_rel"], metrics["delta_1"])
 
