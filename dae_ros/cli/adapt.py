@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -158,7 +159,11 @@ def run(args: argparse.Namespace) -> int:
                 f"{args.steps_per_s:g}; without steps, use dae-ros bag"
             )
         parameters = parameters_of(args)
-    depth = DepthParameters(weights=args.weights, device=args.device, overload="queue")
+    # The windows that are learned from, without a gap, are those that depth sees.
+    depth = DepthParameters(
+        weights=args.weights, device=args.device, overload="queue",
+        window_s=parameters.window_s, hop_s=parameters.window_s,
+    )  # fmt: skip
     bar = ProgressBar()
     with contextlib.ExitStack() as stack:
         recordings = [stack.enter_context(open_recording(path)) for path in args.recordings]
@@ -197,7 +202,7 @@ def run(args: argparse.Namespace) -> int:
             write_json(folder / "adapt.json", facts)
             _plot(result, folder / "adapt.png")
         try:
-            for row in _scores(distiller, elsewhere, args.device):
+            for row in _scores(distiller, elsewhere, depth):
                 facts["elsewhere"].append(row)
                 with _written(folder):
                     write_json(folder / "adapt.json", facts)
@@ -236,14 +241,14 @@ def _length_s(recordings: list[Recording]) -> float | None:
 
 
 def _scores(
-    distiller: OnlineDistiller, elsewhere: list[Recording], device: str
+    distiller: OnlineDistiller, elsewhere: list[Recording], depth: DepthParameters
 ) -> Iterator[dict[str, Any]]:
     """Score every version that is kept, oldest first."""
     from dae_ros.distillation.online.scored_pipeline import score_elsewhere
 
     for version, path in distiller.kept_versions().items() if elsewhere else ():
-        depth = DepthParameters(weights=str(path), device=device)
-        scores = [score_elsewhere(recording, depth) for recording in elsewhere]
+        of_version = dataclasses.replace(depth, weights=str(path))
+        scores = [score_elsewhere(recording, of_version) for recording in elsewhere]
         yield {"version": version, "recordings": scores}
 
 

@@ -124,6 +124,17 @@ def test_a_replay_that_was_recorded_again_is_drawn_from_its_beginning(
     assert rows == [0.0, 0.0] and errors["frozen"]["mean"]["windows"] > 10
 
 
+def test_depth_has_the_windows_that_are_learned_from(place: Path, tmp_path: Path) -> None:
+    """Twice as long are half as many, while it learns and on other places."""
+    window = ["--set", "window_s=0.1", "--set", "lead=0", "--set", "burn_in=1"]
+    clips = ["--set", "unroll=2", "--set", "labels_per_clip=2"]
+    assert adapt(place, tmp_path / "out", *window, *clips, "--elsewhere", str(place / "room")) == 0
+    facts = facts_of(tmp_path / "out")
+    (elsewhere,) = facts["elsewhere"][0]["recordings"]
+    assert facts["errors"]["online"]["mean"]["windows"] == elsewhere["windows"]
+    assert 5 < elsewhere["windows"] <= 12
+
+
 @pytest.mark.parametrize(
     ("without", "option", "told"),
     [
