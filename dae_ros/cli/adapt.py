@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,15 +202,19 @@ def run(args: argparse.Namespace) -> int:
             write_json(folder / "adapt.json", facts)
             _plot(result, folder / "adapt.png")
         try:
-            for row in _scores(distiller, elsewhere, depth):
+            for row in _scores(distiller, elsewhere, depth, stopped):
                 facts["elsewhere"].append(row)
                 with _written(folder):
                     write_json(folder / "adapt.json", facts)
         except (RecordingError, InferenceError) as error:
             told = f"{error.message}; what was learned is in {folder}"
             raise type(error)(told, **error.data) from error
+        if stopped() and not facts["interrupted"]:
+            facts["interrupted"] = True
+            with _written(folder):
+                write_json(folder / "adapt.json", facts)
     _tell(result, facts, args.out)
-    return EXIT_INTERRUPTED if result.interrupted else 0
+    return EXIT_INTERRUPTED if facts["interrupted"] else 0
 
 
 @contextlib.contextmanager
@@ -241,14 +245,19 @@ def _length_s(recordings: list[Recording]) -> float | None:
 
 
 def _scores(
-    distiller: OnlineDistiller, elsewhere: list[Recording], depth: DepthParameters
+    distiller: OnlineDistiller,
+    elsewhere: list[Recording],
+    depth: DepthParameters,
+    stopped: Callable[[], bool],
 ) -> Iterator[dict[str, Any]]:
-    """Score every version that is kept, oldest first."""
+    """Score every version that is kept, oldest first, until it is stopped."""
     from dae_ros.distillation.online.scored_pipeline import score_elsewhere
 
     for version, path in distiller.kept_versions().items() if elsewhere else ():
         of_version = dataclasses.replace(depth, weights=str(path))
-        scores = [score_elsewhere(recording, of_version) for recording in elsewhere]
+        scores = [score_elsewhere(recording, of_version, stopped) for recording in elsewhere]
+        if stopped():
+            return  # some of them are of a part
         yield {"version": version, "recordings": scores}
 
 
@@ -350,5 +359,5 @@ def _tell(result: AdaptationResult, facts: dict[str, Any], out: Path) -> None:
                 f"the guard has {blocks} of the {wanted} held-out blocks that it wants; record "
                 f"longer, or let it judge by fewer: --set judged_blocks=N"
             )
-    if result.interrupted:
+    if facts["interrupted"]:
         print("interrupted; what is written is whole")

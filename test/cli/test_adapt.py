@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dae_ros.bags.recording import open_recording
+from dae_ros.bags.container import RecordedMessage
+from dae_ros.bags.recording import Recording, open_recording
 from dae_ros.bags.writer import BagWriter
 from dae_ros.cli.adapt import OUTPUTS
 from dae_ros.cli.main import main
 from dae_ros.distillation.online.adaptation import Adaptation, AdaptationResult
 from dae_ros.distillation.online.opening import open_student
+from dae_ros.events.packet import EventPacket
 from dae_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from dae_ros.model.configuration import Meaning, variant
 from dae_ros.model.networks import build_network
@@ -174,6 +177,32 @@ def test_what_was_learned_outlives_scoring_that_fails(
     assert facts["errors"]["online"]["mean"]["windows"] > 10
     assert facts["elsewhere"] == []
     assert (tmp_path / "out" / "adapt.png").exists()
+
+
+def test_scoring_is_interrupted_as_learning_is(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C does not wait for every version on every other place; what was learned is whole."""
+    learn, read = Adaptation.run, Recording.read_packet
+    scored: list[int] = []
+
+    def counted(self: Recording, message: RecordedMessage) -> EventPacket:
+        scored.append(message.time_ns)
+        if len(scored) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return read(self, message)
+
+    def run(self: Adaptation, *given: Any, **named: Any) -> AdaptationResult:
+        result = learn(self, *given, **named)
+        monkeypatch.setattr(Recording, "read_packet", counted)
+        return result
+
+    monkeypatch.setattr(Adaptation, "run", run)
+    assert adapt(place, tmp_path / "out", *SHORT, "--elsewhere", str(place / "room")) == 130
+    assert len(scored) == 3
+    facts = facts_of(tmp_path / "out")
+    assert facts["interrupted"] and facts["elsewhere"] == []
+    assert "interrupted; what is written is whole" in capsys.readouterr().out
 
 
 def test_a_disk_that_is_full_at_the_end_is_told(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,8 +126,15 @@ class ScoredPipeline:
             self._curve.add(time_s, metrics["abs_rel"], metrics["delta_1"])
 
 
-def score_elsewhere(recording: Recording, depth: DepthParameters) -> Mapping[str, Any] | None:
+def score_elsewhere(
+    recording: Recording, depth: DepthParameters, stopped: Callable[[], bool] = lambda: False
+) -> Mapping[str, Any] | None:
     """Return the error of weights on a recording with true depth; None where no window has any.
+
+    Args:
+        recording: opened.
+        depth: parameters, with the weights.
+        stopped: asked between messages; where it says True the recording ends there.
 
     Returns:
         Means of `abs_rel` and `delta_1` over so many `windows`, and `packet_errors`, the event
@@ -142,6 +149,8 @@ def score_elsewhere(recording: Recording, depth: DepthParameters) -> Mapping[str
     curve = ErrorCurve()
     scored = ScoredPipeline(DepthPipeline(depth, create_estimator(depth)), curve)
     for message in recording.messages(topics.all):
+        if stopped():
+            break
         if message.topic == topics.truth:
             truth = read_depth(recording.to_cdr(message))
             scored.truth(truth.stamp_ns, truth.depth)
