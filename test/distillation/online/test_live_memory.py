@@ -37,14 +37,15 @@ def test_memory_that_is_held_for_later_is_given_back(
     assert distiller is not None
     cache = distiller._learner._lessons._cache
     assert cache.byte_count > 0
-    running.live.apply(dataclasses.replace(running.live._parameters, memory_mb=1))
+    before = running.live._parameters
+    running.live.apply(dataclasses.replace(before, memory_mb=1))
     running.now_ns += SECOND
     assert running.turns(1) == [] and running.live.health.reason == "memory"
     assert (cache.byte_count, given_back) == (0, ["cpu"])
     running.now_ns += SECOND
     running.turns(1)
     assert given_back == ["cpu"]
-    running.live.apply(running.live._parameters)
+    running.live.apply(before)
     running.now_ns += SECOND
     assert running.turns(1) and running.live.health.state == "active"
 
