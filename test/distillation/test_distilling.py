@@ -85,21 +85,26 @@ def test_weights_that_are_not_there_are_said_with_their_setting(
 def test_the_recipe_for_a_recording_of_ones_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The first two commands of docs/training.md train the shipped micro on pairs of bags."""
+    """The commands of docs/training.md train on pairs of bags, with shipped weights and without."""
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
     section = text.partition("## A recording of your own")[2].partition("\n## ")[0]
-    clips_of, train_on = re.findall(r"^dae-ros ((?:clips|train) .*)$", section, re.MULTILINE)[:2]
+    section = re.sub(r"\\\n *", "", section)
+    verbs = re.findall(r"^dae-ros ((?:clips|train) .*)$", section, re.MULTILINE)
+    clips_of, train_on, from_nothing = verbs
     small = "--height 40 --width 56 --duration 0.5 --format mvsec"
     for name, seed in (("x", 1), ("y", 2)):
         assert main(f"simulate --out {name} --seed {seed} {small}".split()) == 0
     assert main(clips_of.replace("DIR", str(tmp_path)).split()) == 0
     few = ("steps=2", "batch=1", "unroll=2", "burn_in=1", "warm_up=1", "evaluate_every=2",
            "heldout_windows=2", "threads=1", "device=cpu")  # fmt: skip
-    assert main([*train_on.split(), *(word for item in few for word in ("--set", item))]) == 0
-    assert "2 updates" in capsys.readouterr().out
-    begun = read_provenance(tmp_path / "output/my_recording/last.safetensors")["started_from"]
-    assert begun == load_weights("micro").digest
+    begun = []
+    for command, folder in ((train_on, "my_recording"), (from_nothing, "from_nothing")):
+        assert main([*command.split(), *(word for item in few for word in ("--set", item))]) == 0
+        assert "2 updates" in capsys.readouterr().out
+        last = tmp_path / "output" / folder / "last.safetensors"
+        begun.append(read_provenance(last)["started_from"])
+    assert begun == [load_weights("micro").digest, load_weights("untrained:micro").digest]
 
 
 def test_what_does_not_fit_is_said_before_the_first_update(
