@@ -253,7 +253,8 @@ class OnlineDistiller:
 
     def look(self, now_ns: int, ros_ns: int | None = None) -> None:
         """Find out how learning is doing (`health`), without work; arguments as for `work`."""
-        self._judged_ns = now_ns if self._judged_ns is None else self._judged_ns
+        if self._judged_ns is None:
+            self._judged_ns = now_ns
         missing = self._intake.pairing.holding(ros_ns)
         small = self._gain.update(now_ns, surprised=self._intake.stride.surprised)
         damage, full = self._publisher.damage(), self._intake.replay.no_room
@@ -261,8 +262,7 @@ class OnlineDistiller:
         clips, wanted = len(self._intake.replay), self._parameters.batch_clips
         if not holds and clips < wanted:
             holds.append(Refusal("few_clips", f"{clips} of {wanted} clips to learn from are there"))
-        health = self._intake.monitor.health(now_ns, holds)
-        self.health = health if self.running else STOPPED
+        self.health = self._intake.monitor.health(now_ns, holds) if self.running else STOPPED
 
     def release_memory(self) -> None:
         """Give up what can be computed again; no step and no verdict changes."""
