@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.adaptation.verdicts import FEWEST_SEEDS, LARGEST_FORGETTING, live_at
+from benchmarks.adaptation.verdicts import (
+    FEWEST_SEEDS,
+    LARGEST_EXCESS,
+    LARGEST_FORGETTING,
+    live_at,
+)
 from benchmarks.adaptation.wall import wall_table
 from benchmarks.adaptation.way import way_table
 from dae_ros.evaluation.plots import Axes, line_plot
@@ -17,6 +22,7 @@ from dae_ros.representation.render import Picture
 
 ERRORS = {"aligned_abs_rel": "aligned", "metric_abs_rel": "in metres"}
 _STEP_S = 5.0
+_FAULT = ("begin_s", "end_s")
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -95,22 +101,45 @@ def shift_plot(results: Mapping[str, Any]) -> Picture:
 
 
 def safety_plot(results: Mapping[str, Any]) -> Picture:
-    """Draw the aligned error elsewhere of what depth had, over time, a line for each fault."""
+    """Draw the range of what depth had elsewhere under all faults, above frozen's, over time."""
     plots = []
-    for kind, words in (("late", "depth has a learned version"), ("early", "from the beginning")):
-        series: dict[str, tuple[list[float], list[float]]] = {}
-        begin_s = end_s = 0.0
-        for facts in results["safety"]:
-            if facts["kind"] != kind:
-                continue
-            begin_s, end_s = facts["begin_s"], facts["end_s"]
-            seconds = np.arange(0.0, facts["seconds"] + _STEP_S / 2, _STEP_S).tolist()
-            errors = {int(v): _number(error) for v, error in facts["errors"].items()}
-            timeline = [(at_s, version) for at_s, version in facts["timeline"]]
-            series[facts["fault"]] = (seconds, [errors[live_at(timeline, s)] for s in seconds])
-        title = f"other places of B, aligned; {words}; faults from {begin_s:.0f} to {end_s:.0f} s"
-        plots.append(line_plot(series, Axes(title, "simulated s", "Abs Rel")))
+    for kind, words in (("late", "a version is learned"), ("early", "from the beginning")):
+        cases = [facts for facts in results["safety"] if facts["kind"] == kind]
+        begin_s, end_s = (max((facts[at] for facts in cases), default=0.0) for at in _FAULT)
+        title = f"other places of B, aligned, Abs Rel above frozen's; {words}; faults from "
+        axes = Axes(f"{title}{begin_s:.0f} to {end_s:.0f} s", "simulated s", "%")
+        plots.append(line_plot(safety_lines(cases), axes))
     return np.concatenate(plots)
+
+
+def safety_lines(cases: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[float], list[float]]]:
+    """Return, over seconds, how much worse than frozen depth was, in percent.
+
+    Args:
+        cases: of one kind.
+
+    Returns:
+        `no fault` where it was driven, the `worst` and the `best` of all faults at each time, and
+        the `limit`: name -> (seconds, percent).
+    """
+    end_s = min((facts["seconds"] for facts in cases), default=0.0)
+    # A second: versions that were in use for a short time are seen.
+    seconds = np.arange(0.0, end_s, 1.0).tolist()
+    found = {}
+    for facts in cases:
+        errors = {int(version): _number(error) for version, error in facts["errors"].items()}
+        # The original is the first version of all.
+        frozen = errors[min(errors)]
+        timeline = [(at_s, version) for at_s, version in facts["timeline"]]
+        found[facts["fault"]] = [
+            100.0 * (errors[live_at(timeline, second)] / frozen - 1.0) for second in seconds
+        ]
+    lines = {"no fault": found.pop("none")} if "none" in found else {}
+    if found:
+        lines[f"worst of {len(found)} faults"] = np.max(list(found.values()), axis=0).tolist()
+        lines[f"best of {len(found)} faults"] = np.min(list(found.values()), axis=0).tolist()
+    lines["limit"] = [100.0 * LARGEST_EXCESS] * len(seconds)
+    return {name: (seconds, values) for name, values in lines.items()}
 
 
 def _claims(results: Mapping[str, Any]) -> list[str]:

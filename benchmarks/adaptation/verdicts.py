@@ -48,13 +48,6 @@ def live_at(timeline: Timeline, second: float) -> int:
     return [version for begin_s, version in timeline if begin_s <= second][-1]
 
 
-def sampled(
-    timeline: Timeline, errors: Mapping[int, float], seconds: Sequence[float]
-) -> list[float]:
-    """Return the error of the version in use at each second."""
-    return [errors[live_at(timeline, second)] for second in seconds]
-
-
 def gain_share(frozen: float, adapted: float, bound: float) -> float:
     """Return which part of the gain that is possible was gained; NaN where none is possible."""
     return (frozen - adapted) / (frozen - bound) if frozen > bound else math.nan

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.adaptation.report import markdown, safety_plot, shift_plot
+from benchmarks.adaptation.report import markdown, safety_lines, safety_plot, shift_plot
 from benchmarks.adaptation.safety import summary, verdict_on
 from benchmarks.adaptation.verdicts import (
     FEWEST_SEEDS,
@@ -247,3 +247,21 @@ def test_results_become_a_table_and_pictures() -> None:
     assert way_plot(results).shape == (2 * 440, 800, 3)
     assert "The way" not in markdown(silent)
     assert safety_plot(results).shape == (2 * 440, 800, 3)
+
+
+def test_the_worst_fault_of_each_second_is_drawn() -> None:
+    """By hand: in percent above the original, faults apart from what goes well, short ones too."""
+    errors = {"1": 0.5, "2": 0.4, "3": 0.6}
+    cases: list[dict[str, Any]] = [
+        {"fault": "none", "seconds": 3.5, "errors": errors, "timeline": [[0.0, 1], [1.5, 2]]},
+        {"fault": "noisy", "seconds": 3.0, "errors": errors,
+         "timeline": [[0.0, 1], [0.6, 3], [1.2, 1]]},
+        {"fault": "slow", "seconds": 4.0, "errors": {"1": 0.5}, "timeline": [[0.0, 1]]},
+    ]  # fmt: skip
+    lines = safety_lines(cases)
+    assert {seconds[-1] for seconds, _ in lines.values()} == {2.0}
+    assert {name: [round(value) for value in values] for name, (_, values) in lines.items()} == {
+        "no fault": [0, 0, -20], "worst of 2 faults": [0, 20, 0], "best of 2 faults": [0, 0, 0],
+        "limit": [2, 2, 2],
+    }  # fmt: skip
+    assert list(safety_lines([])) == ["limit"]
